@@ -1,0 +1,89 @@
+"""taktline: plain step functions become an ordered, batched, multi-process factory line.
+
+>>> from taktline import line
+>>> list(line(int, lambda n: n * n)(["1", "2", "3"]))
+[1, 4, 9]
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from taktline._line import Line, line
+from taktline._recipe.steps import batch, expand, keep, per_worker, serial, step
+from taktline.errors import (
+    BatchLengthError,
+    Failed,
+    LineError,
+    ResumeError,
+    SinkError,
+    SourceError,
+    Stalled,
+    StepError,
+    StepTimeout,
+    TaktlineError,
+    WorkerDied,
+    WorkersCannotStart,
+)
+
+if TYPE_CHECKING:
+    from taktline._compare import Comparison
+    from taktline._io.rows import read, write
+    from taktline._observe.snapshot import Report, Snapshot, Verdict
+    from taktline._run.run import Run
+
+__version__ = "0.1.0"
+
+_ON_FIRST_USE = {
+    "Comparison": "taktline._compare",
+    "Report": "taktline._observe.snapshot",
+    "Run": "taktline._run.run",
+    "Snapshot": "taktline._observe.snapshot",
+    "Verdict": "taktline._observe.snapshot",
+    "read": "taktline._io.rows",
+    "write": "taktline._io.rows",
+}
+
+__all__ = [
+    "BatchLengthError",
+    "Comparison",
+    "Failed",
+    "Line",
+    "LineError",
+    "Report",
+    "ResumeError",
+    "Run",
+    "SinkError",
+    "Snapshot",
+    "SourceError",
+    "Stalled",
+    "StepError",
+    "StepTimeout",
+    "TaktlineError",
+    "Verdict",
+    "WorkerDied",
+    "WorkersCannotStart",
+    "batch",
+    "expand",
+    "keep",
+    "line",
+    "per_worker",
+    "read",
+    "serial",
+    "step",
+    "write",
+]
+
+
+def __getattr__(name: str) -> Any:
+    """What only some programs need is imported when it is first asked for."""
+    if name in _ON_FIRST_USE:
+        from importlib import import_module
+
+        value = globals()[name] = getattr(import_module(_ON_FIRST_USE[name]), name)
+        return value
+    raise AttributeError(f"module 'taktline' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

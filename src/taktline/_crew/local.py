@@ -1,0 +1,190 @@
+"""Worker processes on this machine: starts them, carries batches to them, tells what came back and who has ended."""
+
+from __future__ import annotations
+
+import pickle
+import select
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from taktline._crew import launcher, words
+from taktline._recipe.steps import Step
+from taktline._segment.fuse import Segment
+from taktline._wire import carry
+from taktline._wire.channel import Channel, Message
+from taktline.errors import LineError
+
+LOOK_AGAIN = 0.5  # seconds: a dead worker whose own children keep its socket open is noticed by then
+GRACE = 1.0  # seconds a worker may take for its close() once the line has ended
+
+Heard = Callable[[int, Message], None]
+Gone = Callable[[int, int | None], None]
+
+
+class _Member:
+    """One worker as this side sees it."""
+
+    def __init__(self, process: launcher.Process, channel: Channel, lane: int) -> None:
+        self.process = process
+        self.channel = channel
+        self.lane = lane
+        self.asked = 0  # what poll was told to watch
+
+
+class Local:
+    """The crew on this machine. `segments` are the steps of each lane that has workers, None for the others.
+
+    Raises LineError, naming the step, where a step cannot be carried over to a worker.
+    """
+
+    def __init__(self, segments: Sequence[tuple[Step, ...] | None], *, goes_on: bool, start: str, most: int) -> None:
+        self._segments = segments
+        self._goes_on = goes_on
+        self._start = start
+        self._most = most
+        self._setups = [self._setup(steps) if steps and start == "launch" else b"" for steps in segments]
+        self._members: dict[int, _Member] = {}
+        self._by_descriptor: dict[int, int] = {}
+        self._poll = select.poll()
+
+    def start(self, worker: int, lane: int) -> None:
+        """Start a worker in this place. Raises OSError where the system gives no process."""
+        if self._start == "launch":
+            process = launcher.launch()
+        else:
+            steps = self._segments[lane]
+            assert steps is not None
+            process = launcher.fork(lambda sock, life: self._forked(sock, life, steps), self._descriptors())
+        channel = Channel(process.socket, blocking=False, most=self._most)
+        member = self._members[worker] = _Member(process, channel, lane)
+        self._by_descriptor[channel.fileno()] = worker
+        self._watch(member)
+        if self._start == "launch":
+            self._send(member, words.SETUP, parts=[self._setups[lane]])
+
+    def send(self, worker: int, seq: int, note: bytes, parts: Sequence[carry.Bytes]) -> None:
+        """Give a batch to a worker. Never blocks; a worker that has just died is heard of by `wait`."""
+        self._send(self._members[worker], words.LOAD, seq, note, parts)
+
+    def wait(self, seconds: float, heard: Heard, gone: Gone) -> None:
+        """Wait for something to happen, at most so long, and tell all of it. Messages are valid during the call."""
+        events = self._poll.poll(min(seconds, LOOK_AGAIN) * 1000)
+        for descriptor, what in events:
+            worker = self._by_descriptor.get(descriptor)
+            if worker is None:
+                continue
+            member = self._members[worker]
+            if what & select.POLLOUT:
+                self._flush(member)
+            if what & ~select.POLLOUT:
+                self._hear(worker, member, heard, gone)
+        if not events and seconds > 0:
+            for worker, member in list(self._members.items()):
+                if member.process.poll() is not None:
+                    self._hear(worker, member, heard, gone)
+                    if worker in self._members and self._members[worker] is member:
+                        self._lose(worker, member, gone)
+
+    def pids(self) -> list[int]:
+        """The process ids of the workers that live."""
+        return [member.process.pid for member in self._members.values()]
+
+    def close(self, *, gently: bool) -> None:
+        """End all workers. `gently`: let them close what was built for them, for up to GRACE seconds."""
+        members, self._members = list(self._members.values()), {}
+        self._by_descriptor.clear()
+        if gently:
+            for member in members:
+                self._send(member, words.STOP)
+            for member in members:
+                member.process.wait(GRACE)
+        for member in members:
+            member.process.kill()
+            member.channel.close()
+            member.process.close()
+
+    def _setup(self, steps: tuple[Step, ...]) -> bytes:
+        try:
+            segment = carry.pack_functions(steps)
+        except Exception as error:
+            found = carry.which_function([step.name for step in steps], steps)
+            name, why = found if found is not None else (steps[0].name, error)
+            raise LineError(
+                f"step {name!r} cannot be carried over to a worker process: {type(why).__name__}: {why}. "
+                'Build what it needs in the worker with per_worker(), keep the step here with kind="inline", '
+                'or share this process\'s memory with start="fork"'
+            ) from why
+        setup = words.Setup(
+            path=[str(entry) for entry in sys.path], argv=list(sys.argv), stand_ins=carry.stand_ins(), segment=segment,
+            goes_on=self._goes_on, most=self._most,
+        )  # fmt: skip
+        return pickle.dumps(tuple(setup))
+
+    def _forked(self, sock: Any, lifeline: int, steps: tuple[Step, ...]) -> Any:
+        from taktline._crew import worker
+
+        worker.forked(sock, lifeline, Segment(steps, goes_on=self._goes_on), self._most)
+
+    def _descriptors(self) -> list[int]:
+        found = []
+        for member in self._members.values():
+            found += [member.channel.fileno(), *member.process.descriptors()]
+        return found
+
+    def _send(
+        self, member: _Member, kind: int, seq: int = 0, note: bytes = b"", parts: Sequence[carry.Bytes] = ()
+    ) -> None:
+        try:
+            member.channel.send(kind, seq, note, parts)
+        except (BrokenPipeError, ConnectionResetError):
+            return  # it has died; `wait` reads what it still said, and tells
+        self._watch(member)
+
+    def _flush(self, member: _Member) -> None:
+        try:
+            member.channel.flush()
+        except (BrokenPipeError, ConnectionResetError):
+            member.channel.give_up_sending()
+        self._watch(member)
+
+    def _watch(self, member: _Member) -> None:
+        wanted = select.POLLIN | (select.POLLOUT if member.channel.backed_up else 0)
+        if member.asked != wanted:
+            self._poll.register(member.channel.fileno(), wanted)
+            member.asked = wanted
+
+    def _hear(self, worker: int, member: _Member, heard: Heard, gone: Gone) -> None:
+        channel = member.channel
+        while (message := channel.receive()) is not None:
+            if message.kind == words.NEED:
+                self._give(member, message)
+            elif message.kind == words.SAID:
+                _say(message.note)
+            else:
+                heard(worker, message)
+            del message  # it may refer to the arena
+            channel.release()
+        if channel.ended and self._members.get(worker) is member:
+            self._lose(worker, member, gone)
+
+    def _lose(self, worker: int, member: _Member, gone: Gone) -> None:
+        del self._members[worker]
+        self._by_descriptor.pop(member.channel.fileno(), None)
+        self._poll.unregister(member.channel.fileno())
+        member.channel.close()
+        if not member.process.wait(GRACE):  # it closed its socket and goes on: nothing it does counts any more
+            member.process.kill()
+        member.process.close()
+        gone(worker, member.process.poll())
+
+    def _give(self, member: _Member, message: Message) -> None:
+        module, name = pickle.loads(message.note)
+        thing = getattr(sys.modules.get(module), name, None)
+        self._send(member, words.GIVE, parts=[carry.pack_functions(thing)] if thing is not None else [])
+
+
+def _say(note: bytes) -> None:
+    stream = sys.stdout if note[:1] == b"1" else sys.stderr
+    if stream is not None:
+        stream.write(note[1:].decode("utf-8", "replace"))

@@ -1,0 +1,108 @@
+"""What the hub and a worker say to each other: kinds of messages, and their notes."""
+
+from __future__ import annotations
+
+import pickle
+import struct
+from typing import Any, NamedTuple
+
+# hub to worker
+SETUP = 1  # part 0: a pickled Setup
+LOAD = 2  # a batch: note is a pickled Orders
+GIVE = 3  # part 0: what NEED asked for; no part: there is no such thing
+STOP = 4  # finish and end
+
+# worker to hub
+READY = 10
+DONE = 11  # a batch came through: note is Figures and a pickled Outcome
+SPOILED = 12  # the batch's bytes cannot be read back as a whole
+MARK = 13  # careful mode: note says which value is begun, in which step
+NEED = 14  # note: pickled (module, name) that a pickle refers to and that cannot be imported here
+SAID = 15  # note: "1" or "2" and a text for standard output or standard error
+BROKEN = 16  # the worker cannot work: note is a pickled Broken
+
+PLACE = struct.Struct("<QI")  # of MARK: position in the batch, step
+
+
+class Setup(NamedTuple):
+    """What a worker needs before its first batch."""
+
+    path: list[str]
+    argv: list[str]
+    stand_ins: tuple[str, ...]  # modules whose contents are asked for by NEED
+    segment: bytes  # the steps, packed as functions
+    goes_on: bool
+    most: int  # bytes of an arena
+
+
+class Orders(NamedTuple):
+    """How to run a batch. `failures` are (place, origin, key) of records that failed before; the hub knows the rest.
+    `each`: every value is in a part of its own."""
+
+    careful: bool
+    each: bool
+    origins: list[int] | None
+    failures: list[tuple[int, int, int]]
+
+
+class NewFailure(NamedTuple):
+    """A record that failed in a worker."""
+
+    place: int
+    origin: int
+    step: str
+    error: Any  # a CarriedError
+    traceback: str
+
+
+class Outcome(NamedTuple):
+    """What is not the results themselves. `each`: every result is in a part of its own."""
+
+    each: bool
+    origins: list[int] | None
+    failures: list[tuple[int, int, int] | NewFailure]
+
+
+PLAIN_ORDERS = Orders(False, False, None, [])
+PLAIN_OUTCOME = Outcome(False, None, [])
+
+
+class Broken(NamedTuple):
+    """Why a worker cannot work. `built`: its steps arrived and one of them could not be built."""
+
+    built: bool
+    error: Any  # a CarriedError
+    traceback: str
+
+
+class Figures(NamedTuple):
+    """A worker's counters since it started. Times in nanoseconds."""
+
+    busy: int
+    waiting: int
+    blocked: int
+    cpu: int
+    records: list[int]  # a step each
+    timed_records: list[int]
+    timed_ns: list[int]
+
+    def pack(self) -> bytes:
+        """As fixed-size numbers: this goes with every batch."""
+        n = len(self.records)
+        return struct.pack(
+            f"<I{4 + 3 * n}Q", n, self.busy, self.waiting, self.blocked, self.cpu,
+            *self.records, *self.timed_records, *self.timed_ns,
+        )  # fmt: skip
+
+
+def unpack_figures(note: bytes) -> tuple[Figures, bytes]:
+    """The figures at the start of a note, and the rest of it."""
+    (n,) = struct.unpack_from("<I", note)
+    form = struct.Struct(f"<I{4 + 3 * n}Q")
+    _, busy, waiting, blocked, cpu, *lists = form.unpack_from(note)
+    return Figures(busy, waiting, blocked, cpu, lists[:n], lists[n : 2 * n], lists[2 * n :]), note[form.size :]
+
+
+def pack_note(note: Any, plain: Any = None) -> bytes:
+    """A note as bytes; nothing at all where it is the usual one."""
+    return b"" if note == plain else pickle.dumps(tuple(note))

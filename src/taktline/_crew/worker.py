@@ -1,0 +1,283 @@
+"""The main of a worker process: receive a batch, run the segment, answer, count. Imports little, to start fast."""
+
+from __future__ import annotations
+
+import io
+import os
+import pickle
+import signal
+import socket
+import sys
+import threading
+import traceback
+from collections.abc import Sequence
+from time import perf_counter_ns, process_time_ns
+from types import ModuleType
+from typing import Any, NoReturn
+
+from taktline._crew import words
+from taktline._segment import fuse
+from taktline._segment.batch import Batch, Failure
+from taktline._wire import carry
+from taktline._wire.channel import Channel, Message
+
+SETUP_MEMORY = 1 << 26  # bytes of an arena until the setup says more
+
+
+def main() -> NoReturn:
+    """Entry of a launched worker; its descriptors are the arguments."""
+    descriptor, lifeline = int(sys.argv[1]), int(sys.argv[2])
+    hold(lifeline)
+    sock = socket.socket(fileno=descriptor)
+    sys.path.pop(0)
+    Worker(Channel(sock, blocking=True, most=SETUP_MEMORY)).live()
+
+
+def forked(sock: socket.socket, lifeline: int, segment: fuse.Segment, most: int) -> NoReturn:
+    """Entry of a forked worker: the steps are here already."""
+    hold(lifeline)
+    Worker(Channel(sock, blocking=True, most=most)).live(segment)
+
+
+def hold(lifeline: int) -> None:
+    """End this process when the caller's is gone: the other end of `lifeline` is closed then, whatever ended it.
+
+    On Linux the kernel itself kills us, so that a step stuck in C code cannot outlive its caller.
+    PR_SET_PDEATHSIG would also fire when only the thread that started us ends.
+    """
+    if sys.platform == "linux":
+        import fcntl
+
+        fcntl.fcntl(lifeline, fcntl.F_SETOWN, os.getpid())
+        fcntl.fcntl(lifeline, fcntl.F_SETSIG, signal.SIGKILL)
+        fcntl.fcntl(lifeline, fcntl.F_SETFL, fcntl.fcntl(lifeline, fcntl.F_GETFL) | os.O_ASYNC)
+        import select
+
+        poll = select.poll()
+        poll.register(lifeline, 0)
+        if poll.poll(0):  # it was gone before we asked for the signal
+            os._exit(71)
+    else:
+
+        def watch() -> None:
+            os.read(lifeline, 1)
+            os._exit(71)
+
+        threading.Thread(target=watch, daemon=True).start()
+
+
+class Worker:
+    """One worker's life, from its setup to its end."""
+
+    def __init__(self, channel: Channel) -> None:
+        self.channel = channel
+        self.segment: fuse.Segment
+        self.busy = self.waiting = self.blocked = 0
+        self._sending = threading.RLock()  # a step's own threads may print
+        self.early: list[tuple[int, int, bytes, list[bytes]]] = []  # arrived while a GIVE was awaited
+
+    def send(self, kind: int, seq: int = 0, note: bytes = b"", parts: Sequence[carry.Bytes] = ()) -> None:
+        """Send to the hub."""
+        with self._sending:
+            self.channel.send(kind, seq, note, parts)
+
+    def live(self, segment: fuse.Segment | None = None) -> NoReturn:
+        """Work until told to stop or the hub is gone, then end the process."""
+        signal.signal(signal.SIGINT, _leave_it_to_the_caller)
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        fuse.in_callers_process = False
+        code = 0
+        try:
+            sys.stdout, sys.stderr = _Said(self, "1"), _Said(self, "2")
+            if self.prepare(segment):
+                while self.serve():
+                    pass
+        except (BrokenPipeError, ConnectionResetError):
+            pass  # the hub is gone or has closed the run: nobody is left to tell
+        except BaseException:
+            code = 1
+            sys.stderr = sys.__stderr__
+            traceback.print_exc()
+        finally:
+            for stream in (sys.stdout, sys.stderr, sys.__stdout__, sys.__stderr__):
+                try:
+                    if stream is not None:
+                        stream.flush()
+                except (OSError, ValueError):
+                    pass
+            os._exit(code)  # threads and atexit handlers of the user's must not keep a worker alive
+
+    def prepare(self, segment: fuse.Segment | None) -> bool:
+        """Get the steps and build them; False where that failed and the hub knows why."""
+        built = False
+        try:
+            if segment is None:
+                segment = self.setup()
+                if segment is None:
+                    return False
+            built = True
+            segment.make()
+        except (BrokenPipeError, ConnectionResetError):
+            raise
+        except BaseException as error:
+            trace = "".join(traceback.format_exception(error))
+            note = words.Broken(built, tuple(carry.pack_error(error)), trace)
+            self.send(words.BROKEN, note=pickle.dumps(tuple(note)))
+            return False
+        self.segment = segment
+        self.send(words.READY)
+        return True
+
+    def setup(self) -> fuse.Segment | None:
+        message = self.channel.receive()
+        if message is None or message.kind != words.SETUP:
+            return None
+        setup = words.Setup(*pickle.loads(message.parts[0]))
+        self.channel.release()
+        sys.path[:] = setup.path
+        sys.argv[:] = setup.argv
+        for name in setup.stand_ins:
+            module = sys.modules[name] = ModuleType(name)
+            module.__getattr__ = carry.Fetching(module, self.fetch)  # type: ignore[method-assign]
+        steps = carry.unpack_functions(setup.segment)
+        return fuse.Segment(steps, goes_on=setup.goes_on)
+
+    def fetch(self, module: str, name: str) -> Any:
+        """Something of a module that only the caller's process has."""
+        self.send(words.NEED, note=pickle.dumps((module, name)))
+        while (message := self.channel.receive()) is not None:
+            if message.kind == words.GIVE:
+                break
+            self.early.append((message.kind, message.seq, message.note, [bytes(part) for part in message.parts]))
+        if message is None:
+            raise BrokenPipeError
+        if not message.parts:
+            raise AttributeError(f"module {module!r} has no attribute {name!r}")
+        return carry.unpack_functions(message.parts[0])
+
+    def serve(self) -> bool:
+        """One message; False where it is time to end."""
+        began = perf_counter_ns()
+        if self.early:
+            kind, seq, note, copies = self.early.pop(0)
+            message: Message | None = Message(kind, seq, note, [memoryview(copy) for copy in copies])
+        else:
+            message = self.channel.receive()
+        self.waiting += perf_counter_ns() - began
+        if message is None:
+            return False
+        if message.kind == words.STOP:
+            self.segment.close()
+            return False
+        self.work(message)
+        return True
+
+    def work(self, message: Message) -> None:
+        """Run one batch and answer."""
+        began = perf_counter_ns()
+        seq = message.seq
+        orders = words.Orders(*pickle.loads(message.note)) if message.note else words.PLAIN_ORDERS
+        batch = self.unpacked(message, orders)
+        self.channel.release()
+        if batch is None:
+            self.send(words.SPOILED, seq)
+            return
+        mark = None
+        if orders.careful:
+
+            def mark(position: int, step: int) -> None:
+                self.send(words.MARK, seq, words.PLACE.pack(position, step))
+
+        batch = self.segment.run(batch, mark)
+        packed = self.packed(batch, each=orders.careful)
+        outcome = words.Outcome(orders.careful, batch.origins, [_told(failure) for failure in batch.failures])
+        _flush_prints()
+        done = perf_counter_ns()
+        self.busy += done - began
+        segment = self.segment
+        figures = words.Figures(
+            self.busy, self.waiting, self.blocked, process_time_ns(), segment.records, segment.timed_records,
+            segment.timed_ns,
+        )  # fmt: skip
+        self.send(words.DONE, seq, figures.pack() + words.pack_note(outcome, words.PLAIN_OUTCOME), packed)
+        self.blocked += perf_counter_ns() - done
+
+    def unpacked(self, message: Message, orders: words.Orders) -> Batch | None:
+        """The batch of a message; None where it cannot be read back as a whole."""
+        failures = [Failure(place, origin, "", KeyError(), record=key) for place, origin, key in orders.failures]
+        if not orders.each:
+            try:
+                return Batch(carry.unpack(message.parts), orders.origins, failures)
+            except (BrokenPipeError, ConnectionResetError):
+                raise
+            except Exception:
+                return None
+        values: list[Any] = []
+        bad: list[carry.NotCarried] = []
+        for position, part in enumerate(message.parts):
+            if orders.careful:
+                self.send(words.MARK, message.seq, words.PLACE.pack(position, 0))
+            try:
+                values.append(carry.unpack_one(position, part))
+            except carry.NotCarried as error:
+                values.append(None)
+                bad.append(error)
+        batch = Batch(values, orders.origins, failures)
+        for error in reversed(bad):
+            what = carry.failed_to_go(self.segment.steps[0].name, error.error, "its record cannot be read back in a worker")
+            batch.fail(error.position, self.segment.steps[0].name, what, goes_on=self.segment.goes_on)
+        return batch
+
+    def packed(self, batch: Batch, *, each: bool) -> list[carry.Bytes]:
+        """The batch's values as bytes; what cannot be pickled fails."""
+        last = self.segment.steps[-1].name
+        while True:
+            try:
+                return carry.pack_each(batch.values, check=True) if each else carry.pack(batch.values)
+            except carry.NotCarried as error:
+                what = carry.failed_to_go(last, error.error, "its result cannot be sent from a worker to the caller")
+                batch.fail(error.position, last, what, goes_on=self.segment.goes_on)
+
+
+def _told(failure: Failure) -> tuple[int, int, int] | words.NewFailure:
+    if isinstance(failure.record, int):  # it came with the batch: the hub knows the rest
+        return (failure.place, failure.origin, failure.record)
+    return words.NewFailure(
+        failure.place, failure.origin, failure.step, tuple(carry.pack_error(failure.error)), failure.traceback
+    )
+
+
+def _leave_it_to_the_caller(number: int, frame: Any) -> None:
+    """Ctrl-C reaches the whole foreground group. The caller decides; and unlike SIG_IGN, children do not inherit this."""
+
+
+def _flush_prints() -> None:
+    for stream in (sys.stdout, sys.stderr):
+        stream.flush()
+
+
+class _Said(io.TextIOBase):
+    """Standard output or error of a worker: whole lines go to the caller, so that they cannot disturb each other."""
+
+    encoding = "utf-8"
+
+    def __init__(self, worker: Worker, stream: str) -> None:
+        self._worker = worker
+        self._stream = stream
+        self._text: list[str] = []
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, text: str) -> int:
+        self._text.append(text)
+        if "\n" in text:
+            self.flush()
+        return len(text)
+
+    def flush(self) -> None:
+        if self._text:
+            text, self._text = "".join(self._text), []
+            self._worker.send(words.SAID, note=(self._stream + text).encode("utf-8", "backslashreplace"))
+
+

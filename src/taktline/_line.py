@@ -1,0 +1,99 @@
+"""Line: the immutable, reusable sequence of steps that users hold."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, Any
+
+from taktline._recipe.options import checked
+from taktline._recipe.ports import Sink
+from taktline._recipe.steps import Step, StepLike, flatten
+from taktline.errors import LineError
+
+if TYPE_CHECKING:
+    from taktline._compare import Comparison
+    from taktline._observe.snapshot import Report
+    from taktline._run.run import Run
+
+
+class Line:
+    """Steps in order. Call it with a source to run it; made by `line`."""
+
+    __slots__ = ("_name", "_steps")
+
+    def __init__(self, steps: tuple[Step, ...], name: str | None) -> None:
+        self._steps = steps
+        self._name = name
+
+    @property
+    def steps(self) -> tuple[Step, ...]:
+        """The steps, lines among them flattened."""
+        return self._steps
+
+    @property
+    def name(self) -> str:
+        """What reports call this line."""
+        return self._name or " → ".join(step.name for step in self._steps)
+
+    def __repr__(self) -> str:
+        return f"line({', '.join(step.name for step in self._steps)})"
+
+    def __call__(self, source: Iterable[Any], **options: Any) -> Run:
+        """The results of `source`, an iterable of records, in order: an iterator that starts with its first use.
+
+        Options are those of the table in the README; wrong ones raise LineError at once. While iterating, an exception
+        of a step is raised as itself after all earlier results, with a note that names record and step.
+
+        >>> from taktline import line
+        >>> list(line(int, abs)(["-1", "2"]))
+        [1, 2]
+        """
+        from taktline._run.run import Run
+
+        return Run(self._steps, self.name, source, checked(options))
+
+    def run(
+        self, source: Iterable[Any], sink: Sink | Callable[[Any], Any] | None = None, **options: Any
+    ) -> Report:
+        """Run `source` into `sink`: a callable of one result, a writer of `taktline.write`, or None to drop results.
+
+        Returns the Report. Raises what iterating would raise, and SinkError where the sink fails.
+
+        >>> from taktline import line
+        >>> results = []
+        >>> report = line(int).run(["1", "2"], results.append)
+        >>> results, report.records_out
+        ([1, 2], 2)
+        """
+        from taktline._run.run import drain
+
+        if sink is not None and not callable(sink) and not isinstance(sink, Sink):
+            raise LineError(f"a sink must be a callable of one result or a writer, not {type(sink).__name__}")
+        return drain(self(source, **options), sink)
+
+    def compare(self, records: Iterable[Any], **options: Any) -> Comparison:
+        """Run the four techniques in turn over the first records and set them side by side.
+
+        `limit`: records to take, 20,000 by default. `rounds`: how often, 3 by default. `workers`: usable cores by
+        default. Results are checked to be identical first. Returns a Comparison.
+        """
+        from taktline._compare import compare
+
+        return compare(self, records, **options)
+
+
+def line(*steps: StepLike | Line, name: str | None = None) -> Line:
+    """A line of these steps: plain functions of one record, steps made by the builders, or other lines.
+
+    Raises LineError where there is no step or one that is not callable.
+
+    >>> line(str.strip, line(int, abs))
+    line(strip, int, abs)
+    """
+    if not steps:
+        raise LineError("a line needs at least one step")
+    return Line(flatten(steps), name)
+
+
+for _public in (Line, line):
+    _public.__module__ = "taktline"

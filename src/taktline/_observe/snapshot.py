@@ -1,0 +1,104 @@
+"""The numbers of a run, frozen: `Snapshot` while it goes, `Report` at its end. Every view shows one of these."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from taktline._observe import pages
+
+
+@dataclass(frozen=True, slots=True)
+class StepCount:
+    """What one step has done so far. Times are seconds, summed over all workers."""
+
+    name: str
+    records: int  # records the step was given
+    busy: float  # in the step's own code
+    waiting: float  # its workers had no input
+    blocked: float  # its workers could not hand their output on
+    ns_per_record: float
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """How far a run is."""
+
+    name: str
+    how: str
+    workers: int
+    batch_size: int  # of the last batch read
+    seconds: float
+    records_in: int  # read from the source
+    records_out: int  # delivered
+    failed: int
+    in_flight: int  # records read and not yet delivered
+    window: int | None  # most of them, in records; None: bounded by memory
+    total: int | None  # length of the source, where it is known
+    steps: tuple[StepCount, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        """All fields as plain values."""
+        return asdict(self)
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """Where the time went: the bottleneck, what shows it, what to do, and what that would gain."""
+
+    bottleneck: str
+    evidence: str
+    action: str
+    gain: float | None = None  # predicted: time now / time after; None: not predicted
+
+    def __str__(self) -> str:
+        return f"{self.evidence} {self.action}".strip()
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """What a run did. Times are seconds, memory is bytes; `cpu_utilisation` is a share of the usable cores, 0 to 1."""
+
+    name: str
+    how: str
+    workers: int
+    batch_size: int
+    records_in: int
+    records_out: int
+    failed: int
+    skipped: int
+    retried: int
+    seconds: float
+    first_result: float | None  # seconds until the first result
+    cpu_seconds: float
+    cpu_utilisation: float
+    cores: int
+    peak_memory: int
+    complete: bool  # every record of the source was read and delivered
+    steps: tuple[StepCount, ...]
+    verdict: Verdict
+    reasons: tuple[str, ...] = field(default=())  # why it was run this way
+
+    def __str__(self) -> str:
+        return pages.report_text(self.to_dict())
+
+    def to_dict(self) -> dict[str, Any]:
+        """All fields as plain values."""
+        return asdict(self)
+
+    def to_json(self) -> str:
+        """All fields as one JSON object."""
+        return json.dumps(self.to_dict())
+
+    def to_html(self, path: str) -> None:
+        """Write the report as one HTML file without outside assets."""
+        with open(path, "w", encoding="utf-8") as file:
+            file.write(pages.html_page(self.name, pages.report_html(self.to_dict())))
+
+    def _repr_html_(self) -> str:
+        return pages.report_html(self.to_dict())
+
+
+for _public in (Snapshot, Report, Verdict, StepCount):
+    _public.__module__ = "taktline"

@@ -1,0 +1,70 @@
+"""From measured costs to a technique, with the reasons in words. Decides on numbers alone."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+START_UP = 0.12  # seconds until workers take records; most of it beside the work, on another core
+WORTH = 1.15  # predicted gain below which the hand-over is not worth its risk
+HUB_NS = 80  # nanoseconds a record that the hub spends beside pickling: list, queue, delivery
+CHEAP_NS = 2_000  # a loop this cheap a record is slowed down by anything that is done a record
+
+
+class Sample(NamedTuple):
+    """What the first records cost, in nanoseconds a record."""
+
+    records: int
+    read: float
+    work: float  # all steps that workers may run, wall time
+    computing: float  # share of the work that used the processor, 0 to 1; the rest waited
+    here: float  # steps that stay in the caller's process
+    pack_in: float
+    unpack_in: float
+    pack_out: float
+    unpack_out: float
+    obstacle: str = ""  # why records or results cannot go to workers at all
+
+
+class Choice(NamedTuple):
+    """`move`: start workers. `final`: staying will not be thought over again."""
+
+    move: bool
+    final: bool
+    reason: str
+
+
+def choose(sample: Sample, *, workers: int, cores: int, remaining: int | None, elapsed: float) -> Choice:
+    """Stay in the loop or move to workers. `remaining` records, where known; `elapsed` seconds of this run so far.
+
+    >>> dear = Sample(8, 50, 800_000, 1.0, 0, 500, 500, 500, 500)
+    >>> choose(dear, workers=2, cores=2, remaining=100_000, elapsed=0).move
+    True
+    >>> large = Sample(8, 50, 300_000, 1.0, 0, 400_000, 200_000, 400_000, 200_000)
+    >>> print(choose(large, workers=2, cores=2, remaining=100_000, elapsed=0).reason)
+    stay with the loop: moving a record costs 1.2 ms, working on it 300 µs
+    """
+    if sample.obstacle:
+        return Choice(False, True, f"stay with the loop: {sample.obstacle}")
+    if workers < 2 and sample.computing > 0.5:
+        return Choice(False, True, "stay with the loop: there is one core to use")
+    loop = sample.read + sample.work + sample.here
+    hub = sample.read + sample.here + sample.pack_in + sample.unpack_out + HUB_NS
+    worker = sample.work + sample.unpack_in + sample.pack_out
+    cpu = hub + sample.work * sample.computing + sample.unpack_in + sample.pack_out
+    line = max(hub, worker / workers, cpu / cores)
+    gain = loop / line
+    moving = sample.pack_in + sample.unpack_in + sample.pack_out + sample.unpack_out + HUB_NS
+    costs = f"moving a record costs {_time(moving)}, working on it {_time(sample.work)}"
+    if gain < WORTH:
+        return Choice(False, loop < CHEAP_NS or gain < 1, f"stay with the loop: {costs}")
+    if remaining is not None and remaining * (loop - line) / 1e9 < START_UP:
+        return Choice(False, False, f"stay with the loop: {remaining:,} records are done before workers have started")
+    if remaining is None and elapsed < START_UP:
+        return Choice(False, False, "stay with the loop: it is not known yet whether the source is long enough")
+    return Choice(True, True, f"move to {workers} workers: {costs}; predicted {gain:.1f} times the loop")
+
+
+def _time(ns: float) -> str:
+    if ns < 1_000:
+        return f"{ns:.0f} ns"
+    return f"{ns / 1_000:.3g} µs" if ns < 1_000_000 else f"{ns / 1e6:.2g} ms"

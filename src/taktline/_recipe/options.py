@@ -1,0 +1,174 @@
+"""All options of a run in one table: default, unit, check, help. The API, the command and the docs read it."""
+
+from __future__ import annotations
+
+import difflib
+import os
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import MISSING, dataclass, field, fields
+from typing import Any
+
+from taktline.errors import LineError
+
+TECHNIQUES = ("auto", "loop", "pool", "queues", "line")
+
+
+def _option(default: Any, help: str, check: Callable[[Any], Any], flag: str = "text") -> Any:
+    return field(default=default, metadata={"help": help, "check": check, "flag": flag})
+
+
+def _one_of(*allowed: str) -> Callable[[Any], Any]:
+    def check(value: Any) -> Any:
+        if value not in allowed:
+            raise ValueError(f"choose one of {', '.join(map(repr, allowed))}{_did_you_mean(value, allowed)}")
+        return value
+
+    check.choices = allowed  # type: ignore[attr-defined]
+    return check
+
+
+def _whole(value: Any) -> Any:
+    if value is not None and (not isinstance(value, int) or isinstance(value, bool) or value < 1):
+        raise ValueError("give a whole number of at least 1, or leave it out")
+    return value
+
+
+def _truth(value: Any) -> Any:
+    if not isinstance(value, bool):
+        raise ValueError("give True or False")
+    return value
+
+
+def _progress(value: Any) -> Any:
+    if value is not None and not isinstance(value, bool) and not callable(value):
+        raise ValueError("give True, False, None or a callable of one Snapshot")
+    return value
+
+
+def _not_yet(value: Any) -> Any:
+    if value is not None:
+        raise ValueError("this option is not there yet; leave it out")
+    return value
+
+
+def _stall(value: Any) -> Any:
+    if value is not None and (isinstance(value, bool) or not isinstance(value, (int, float)) or value <= 0):
+        raise ValueError("give seconds above 0, or None for never")
+    return value
+
+
+UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30}
+
+
+def memory_bytes(value: int | str) -> int:
+    """`value` as bytes: an int, "512MB", "2GiB", or "25%" of the memory this process may use.
+
+    >>> memory_bytes("512MB"), memory_bytes(1000)
+    (512000000, 1000)
+    """
+    if isinstance(value, int) and not isinstance(value, bool) and value > 0:
+        return value
+    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([A-Za-z%]*)\s*", value) if isinstance(value, str) else None
+    if match and (amount := float(match[1])) > 0:
+        unit = match[2].upper()
+        if unit == "%" and amount <= 100:
+            return int(usable_memory() * amount / 100)
+        if unit in UNITS:
+            return max(1, int(amount * UNITS[unit]))
+    raise ValueError('give bytes, such as 500_000_000, "512MB" or "25%"')
+
+
+def _memory(value: Any) -> Any:
+    memory_bytes(value)
+    return value
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """How a line is run. Built by `checked`, so each value has been looked at once, at the door."""
+
+    how: str = _option("auto", "technique: auto, loop, pool, queues or line", _one_of(*TECHNIQUES), "choice")
+    workers: int | None = _option(None, "worker processes; default: the usable cores", _whole, "int")
+    batch_size: int | None = _option(None, "records a batch; default: set while running", _whole, "int")
+    window: int | None = _option(None, "most records read ahead of the delivery; default: from memory", _whole, "int")
+    memory: int | str = _option("25%", 'bytes in flight at most, such as "512MB" or "25%"', _memory)
+    ordered: bool = _option(True, "results in input order; False: as they come", _truth, "switch")
+    on_error: str = _option(
+        "raise", "a record that fails: raise, skip it, or keep a mark in its place", _one_of("raise", "skip", "keep"),
+        "choice",
+    )  # fmt: skip
+    dead_letters: str | None = _option(None, "file for failed records", _not_yet, "none")
+    journal: str | None = _option(None, "file that an interrupted run goes on from", _not_yet, "none")
+    progress: bool | Callable[[Any], None] | None = _option(
+        None, "show progress; default: on a terminal, after a second", _progress, "switch"
+    )
+    start: str = _option(
+        "launch", "how workers start: launch (works everywhere) or fork (shares memory)", _one_of("launch", "fork"),
+        "choice",
+    )  # fmt: skip
+    stall: float | None = _option(300, "seconds without any record done before the run gives up", _stall, "none")
+    on: Any = _option(None, "another engine to run on", _not_yet, "none")
+
+    @property
+    def cores(self) -> int:
+        """The number of workers asked for, or the usable cores."""
+        return self.workers or usable_cores()
+
+    @property
+    def goes_on(self) -> bool:
+        """Whether the run goes on after a record that fails."""
+        return self.on_error != "raise"
+
+
+def checked(given: Mapping[str, Any]) -> Options:
+    """Options from keywords. Raises LineError that names the option, what it may be, and the nearest known name.
+
+    >>> checked({"batch_sizy": 10})
+    Traceback (most recent call last):
+    ...
+    taktline.LineError: there is no option 'batch_sizy'; did you mean 'batch_size'?
+    """
+    known = {each.name: each for each in fields(Options)}
+    for name, value in given.items():
+        if name not in known:
+            raise LineError(f"there is no option {name!r}{_did_you_mean(name, known) or '; known are ' + ', '.join(known)}")
+        try:
+            known[name].metadata["check"](value)
+        except (ValueError, TypeError) as error:
+            raise LineError(f"{name}={value!r}: {error}") from None
+    return Options(**given)
+
+
+def defaults() -> dict[str, Any]:
+    """The default of each option, by name."""
+    return {each.name: each.default for each in fields(Options) if each.default is not MISSING}
+
+
+def _did_you_mean(name: Any, known: Any) -> str:
+    near = difflib.get_close_matches(str(name), list(known), n=1)
+    return f"; did you mean {near[0]!r}?" if near else ""
+
+
+def usable_cores() -> int:
+    """How many cores this process may use: its affinity, cut by the container's quota; at least 1."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    quota = _first_line("/sys/fs/cgroup/cpu.max").split()
+    if len(quota) == 2 and quota[0].isdigit():
+        cores = min(cores, max(1, int(quota[0]) // int(quota[1])))
+    return max(1, cores)
+
+
+def usable_memory() -> int:
+    """How many bytes of memory this process may use: the machine's, cut by the container's limit."""
+    total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    limit = _first_line("/sys/fs/cgroup/memory.max")
+    return min(total, int(limit)) if limit.isdigit() else total
+
+
+def _first_line(path: str) -> str:
+    try:
+        with open(path, encoding="ascii") as file:
+            return file.readline().strip()
+    except OSError:  # no such control group here
+        return ""

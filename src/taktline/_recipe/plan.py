@@ -1,0 +1,83 @@
+"""A technique as data: which steps are fused into which segment, how many workers each has, how large batches are."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from taktline._recipe.steps import Step
+
+
+@dataclass(frozen=True, slots=True)
+class Segment:
+    """Steps that one function runs, and how many workers run it; 0 workers: the caller's process, in input order."""
+
+    steps: tuple[Step, ...]
+    workers: int
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """How a line is run. `batch_size` None: the controller sets it while running."""
+
+    how: str
+    segments: tuple[Segment, ...]
+    batch_size: int | None
+    reasons: tuple[str, ...] = ()
+
+    @property
+    def workers(self) -> int:
+        """How many worker processes the plan starts."""
+        return sum(segment.workers for segment in self.segments)
+
+
+def here(steps: Sequence[Step]) -> Plan:
+    """All steps in the caller's process."""
+    return Plan("loop", (Segment(tuple(steps), 0),), batch_size=1)
+
+
+def pool(steps: Sequence[Step], workers: int) -> Plan:
+    """Every worker runs the whole chain, one record at a time."""
+    return Plan("pool", _cut(steps, workers), batch_size=1)
+
+
+def line(steps: Sequence[Step], workers: int, batch_size: int | None = None, reasons: tuple[str, ...] = ()) -> Plan:
+    """Fused segments, batched and pipelined."""
+    return Plan("line", _cut(steps, workers), batch_size, reasons)
+
+
+def queues(steps: Sequence[Step], workers: int, costs: Sequence[float] | None = None) -> Plan:
+    """A process a step, or a share of `workers` by cost, at least one each; one record at a time.
+
+    >>> [s.workers for s in queues([Step(abs, "a"), Step(abs, "b")], 5, costs=[3.0, 1.0]).segments]
+    [4, 1]
+    """
+    shares = _shares([0.0 if s.in_caller else (costs[n] if costs else 1.0) for n, s in enumerate(steps)], workers)
+    segments = tuple(
+        Segment((s,), 0 if s.in_caller else min(share, s.workers or share))
+        for s, share in zip(steps, shares, strict=True)
+    )
+    return Plan("queues", segments, batch_size=1)
+
+
+def _cut(steps: Sequence[Step], workers: int) -> tuple[Segment, ...]:
+    """Fuse neighbours; cut only where a step must run in the caller's process or has a worker count of its own."""
+    groups: list[tuple[tuple[bool, int | None], list[Step]]] = []
+    for each in steps:
+        place = (each.in_caller, each.workers)
+        if groups and groups[-1][0] == place and each.workers is None:
+            groups[-1][1].append(each)
+        else:
+            groups.append((place, [each]))
+    return tuple(
+        Segment(tuple(group), 0 if in_caller else min(own or workers, workers)) for (in_caller, own), group in groups
+    )
+
+
+def _shares(costs: Sequence[float], workers: int) -> list[int]:
+    """One worker each, and each further one to the step with the most cost a worker."""
+    shares = [1] * len(costs)
+    for _ in range(workers - sum(cost > 0 for cost in costs)):
+        heaviest = max(range(len(costs)), key=lambda n: costs[n] / shares[n])
+        shares[heaviest] += 1
+    return shares

@@ -1,0 +1,227 @@
+"""Steps and the words that build them: what the user asked for, as frozen data, checked when it is made."""
+
+from __future__ import annotations
+
+import inspect
+import os
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
+from enum import Enum
+from typing import Any
+
+from taktline.errors import LineError
+
+
+class Role(Enum):
+    """What a step does to the number of records."""
+
+    MAP = "map"  # one in, one out
+    KEEP = "keep"  # one in, one or none out
+    EXPAND = "expand"  # one in, any number out
+    BATCH = "batch"  # many in, as many out
+
+
+@dataclass(frozen=True, slots=True)
+class Maker:
+    """Builds a step's callable, once in each worker."""
+
+    factory: Callable[..., Callable[[Any], Any]]
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+
+    def __call__(self) -> Callable[[Any], Any]:
+        return self.factory(*self.args, **self.kwargs)
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One function of the line, with its options. Made by `step`, `batch`, `keep`, `expand`, `serial`, `per_worker`."""
+
+    fn: Callable[..., Any]
+    name: str
+    role: Role = Role.MAP
+    in_caller: bool = False  # sees its records in input order, in the caller's process
+    workers: int | None = None  # at most so many copies; None: as wide as the line
+    size: int | None = None  # of a batch step
+    like: Callable[[Any], Any] | None = None
+    maker: Maker | None = None  # builds `fn` in each worker
+
+    def make(self) -> Callable[..., Any]:
+        """The callable itself, built now where it is to be built in each worker."""
+        return self.maker() if self.maker is not None else self.fn
+
+
+StepLike = Callable[..., Any] | Step
+
+
+def step(
+    fn: StepLike,
+    *,
+    name: str | None = None,
+    kind: str = "auto",
+    workers: int | None = None,
+    tasks: int | None = None,
+    retries: int = 0,
+    backoff: float = 0.1,
+    timeout: float | None = None,
+    rate: float | None = None,
+) -> Step:
+    """One record in, one result out, with options.
+
+    `kind`: "process" runs the step in workers, "inline" in the caller's process in input order, "auto" is "process".
+    `workers`: at most so many workers run this step. `name`: what reports and errors call it.
+    Raises LineError where `fn` is no callable or an option makes no sense.
+
+    >>> from taktline import line
+    >>> list(line(step(str.strip, name="clean"), step(int))([" 1", "2 "]))
+    [1, 2]
+    """
+    later = {"tasks": tasks, "timeout": timeout, "rate": rate, "retries": retries or None}
+    for option, value in later.items():
+        if value is not None:
+            raise LineError(f"step({option}=) is not there yet; leave it out, or do it inside the step itself")
+    if kind in ("thread", "async"):
+        raise LineError(f'step(kind="{kind}") is not there yet; use kind="process" or kind="inline"')
+    if kind not in ("auto", "process", "inline"):
+        raise LineError(f'step(kind={kind!r}) is unknown; choose "auto", "process" or "inline"')
+    if workers is not None and (not isinstance(workers, int) or isinstance(workers, bool) or workers < 1):
+        raise LineError(f"step(workers={workers!r}): give a whole number of at least 1, or None for as many as the line")
+    if kind == "inline" and workers not in (None, 1):
+        raise LineError("step(kind='inline') runs in the caller's process only; leave workers out")
+    made = as_step(fn)
+    return replace(
+        made, name=name or made.name, in_caller=made.in_caller or kind == "inline", workers=workers or made.workers
+    )
+
+
+def batch(
+    fn: StepLike,
+    size: int | None = None,
+    *,
+    form: str = "list",
+    like: Callable[[Any], Any] | None = None,
+    **step_options: Any,
+) -> Step:
+    """A step whose `fn` gets a list of up to `size` consecutive records and returns as many results, in order.
+
+    It may get fewer: the last records, or those between two failed ones. `size` None: as many as travel together.
+    When `fn` raises, its records are tried one at a time (with `like`, the version for one record, where given), so
+    that only the record at fault fails. Raises BatchLengthError in the run where the number of results differs.
+
+    >>> from taktline import line
+    >>> list(line(batch(lambda numbers: [n * n for n in numbers], size=100))(range(4)))
+    [0, 1, 4, 9]
+    """
+    if form != "list":
+        if form in ("numpy", "pandas", "arrow", "polars"):
+            raise LineError(f'batch(form="{form}") is not there yet; use form="list" and convert inside the step')
+        raise LineError(f'batch(form={form!r}) is unknown; choose "list"')
+    if size is not None and (not isinstance(size, int) or isinstance(size, bool) or size < 1):
+        raise LineError(f"batch(size={size!r}): give a whole number of at least 1, or None")
+    if like is not None and not callable(like):
+        raise LineError(f"batch(like={like!r}): give the same step as a function of one record")
+    made = step(fn, **step_options)
+    return replace(made, role=Role.BATCH, size=size, like=like)
+
+
+def keep(predicate: StepLike, *, name: str | None = None) -> Step:
+    """Drop the records for which `predicate` is false; order and the others stay as they are.
+
+    A predicate that raises fails its record, as a step does. Raises LineError when it is not callable.
+
+    >>> from taktline import line
+    >>> list(line(int, keep(lambda n: n % 2))(["1", "2", "3"]))
+    [1, 3]
+    """
+    made = as_step(predicate)
+    return replace(made, role=Role.KEEP, name=name or made.name)
+
+
+def expand(fn: StepLike, *, name: str | None = None) -> Step:
+    """One record in, any number out, in the order in which the returned iterable gives them.
+
+    >>> from taktline import line
+    >>> list(line(expand(str.split), str.upper)(["a b", "", "c"]))
+    ['A', 'B', 'C']
+    """
+    made = as_step(fn)
+    return replace(made, role=Role.EXPAND, name=name or made.name)
+
+
+def serial(fn: StepLike, *, name: str | None = None) -> Step:
+    """A step that sees every record, in input order, in one place (the caller's process): for steps with state.
+
+    >>> from taktline import line
+    >>> from itertools import accumulate
+    >>> total = 0
+    >>> def running(n):
+    ...     global total
+    ...     total += n
+    ...     return total
+    >>> list(line(int, serial(running))(["1", "2", "3"], how="line", workers=2))
+    [1, 3, 6]
+    """
+    made = as_step(fn)
+    return replace(made, in_caller=True, name=name or made.name)
+
+
+def per_worker(factory: Callable[..., Callable[[Any], Any]], *args: Any, **kwargs: Any) -> Step:
+    """A step whose callable `factory(*args, **kwargs)` builds once in each worker, such as a model or a connection.
+
+    Its `close()`, if it has one, is called when the worker ends. Where records are worked on in the caller's
+    process, it is built there once too. May stand inside `batch`, `keep`, `expand` and `step`.
+
+    >>> from taktline import line
+    >>> class Scaled:
+    ...     def __init__(self, factor): self.factor = factor
+    ...     def __call__(self, n): return n * self.factor
+    >>> list(line(per_worker(Scaled, 10))([1, 2]))
+    [10, 20]
+    """
+    if not callable(factory):
+        raise LineError(f"per_worker() needs a callable that builds the step, not {_shown(factory)}")
+    return Step(factory, name=name_of(factory), maker=Maker(factory, args, kwargs))
+
+
+def as_step(fn: StepLike) -> Step:
+    """`fn` as a Step. Raises LineError where it is not callable, or is an `async def`."""
+    if isinstance(fn, Step):
+        return fn
+    if not callable(fn):
+        raise LineError(f"a step must be a callable of one record, not {_shown(fn)}")
+    if inspect.iscoroutinefunction(fn) or inspect.iscoroutinefunction(getattr(fn, "__call__", None)):  # noqa: B004
+        raise LineError(f"step {name_of(fn)!r} is an `async def`; such steps are not there yet, give a plain function")
+    return Step(fn, name=name_of(fn))
+
+
+def flatten(steps: Iterable[Any]) -> tuple[Step, ...]:
+    """All steps in order, those of lines among them in their place, with names that differ."""
+    flat: list[Step] = []
+    for each in steps:
+        flat.extend(each.steps if hasattr(each, "steps") and isinstance(each.steps, tuple) else [as_step(each)])
+    taken: dict[str, int] = {}
+    named = []
+    for each in flat:
+        taken[each.name] = taken.get(each.name, 0) + 1
+        again = taken[each.name]
+        named.append(each if again == 1 else replace(each, name=f"{each.name} ({again})"))
+    return tuple(named)
+
+
+def name_of(fn: Any) -> str:
+    """What to call a function: its name, for a lambda its place, for a partial the function inside.
+
+    >>> name_of(len), name_of(str.upper)
+    ('len', 'upper')
+    """
+    while hasattr(fn, "func") and hasattr(fn, "keywords"):  # functools.partial
+        fn = fn.func
+    name = getattr(fn, "__name__", None) or type(fn).__name__
+    code = getattr(fn, "__code__", None)
+    if name == "<lambda>" and code is not None:
+        return f"lambda at {os.path.basename(code.co_filename)}:{code.co_firstlineno}"
+    return str(name)
+
+
+def _shown(value: Any) -> str:
+    return f"{type(value).__name__} {value!r:.60}"

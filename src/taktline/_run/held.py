@@ -1,0 +1,105 @@
+"""A batch while the hub has it: its records, what travels of it, and the failures in it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from taktline._crew import words
+from taktline._segment.batch import Batch, Failure
+from taktline._wire import carry
+
+
+class Held:
+    """One batch on its way. Its values are here as objects (`batch.values`) or as bytes (`parts`)."""
+
+    __slots__ = ("batch", "each", "first", "goes_on", "parts", "records")
+
+    def __init__(self, first: int, records: list[Any], *, goes_on: bool) -> None:
+        self.first = first  # index of its first record
+        self.records = records
+        self.goes_on = goes_on
+        self.batch = Batch(records)
+        self.parts: list[carry.Bytes] | None = None
+        self.each = False
+
+    @property
+    def size(self) -> int:
+        """Bytes it holds as far as they are known."""
+        return sum(map(len, self.parts)) if self.parts is not None else 0
+
+    @property
+    def failed(self) -> bool:
+        """Whether it ends in a failure that ends the run."""
+        return bool(self.batch.failures) and not self.goes_on
+
+    def pack(self, step: str) -> None:
+        """Turn the values into bytes; what cannot be pickled fails, in the name of `step`."""
+        while self.parts is None:
+            try:
+                self.parts, self.each = carry.pack(self.batch.values), False
+            except carry.NotCarried as error:
+                self._own_values()
+                what = carry.failed_to_go(step, error.error, "its record cannot be sent to a worker")
+                self.batch.fail(error.position, step, what, goes_on=self.goes_on)
+
+    def orders(self, step: str, *, careful: bool) -> bytes:
+        """Make ready to be sent: the note that goes with `parts`."""
+        if careful and not self.each:
+            try:
+                values = self.batch.values if self.parts is None else carry.unpack(self.parts)
+                self.parts, self.each = carry.pack_each(values), True
+            except Exception:  # what was packed as a whole comes apart only as a whole: then it goes as it is
+                self.pack(step)
+        else:
+            self.pack(step)
+        batch = self.batch
+        failures = [(failure.place, failure.origin, key) for key, failure in enumerate(batch.failures)]
+        return words.pack_note(words.Orders(careful, self.each, batch.origins, failures), words.PLAIN_ORDERS)
+
+    def condemn(self, position: int, step: str, error: BaseException) -> None:
+        """The value at `position` has killed its worker: it fails."""
+        if not self.each:
+            values = self.batch.values if self.parts is None else carry.unpack(self.parts)
+            self.parts, self.each = carry.pack_each(values), True
+        assert self.parts is not None
+        # Batch.fail keeps values, origins and failures in step; the parts stand for the values here.
+        stand_in = Batch(list(self.parts), self.batch.origins, self.batch.failures)
+        stand_in.fail(position, step, error, goes_on=self.goes_on)
+        self.parts = stand_in.values
+        self.batch = Batch([], stand_in.origins, stand_in.failures)
+
+    def came_back(self, outcome: words.Outcome, parts: Sequence[carry.Bytes], last_step: str, *, decode: bool) -> None:
+        """Take over what a worker answered. With `decode` the results become objects; raises what unpickling raises
+        where they came as a whole, and is as before then."""
+        values: list[Any] = []
+        bad: list[carry.NotCarried] = []
+        if decode and outcome.each:
+            for position, part in enumerate(parts):
+                try:
+                    values.append(carry.unpack_one(position, part))
+                except carry.NotCarried as error:
+                    values.append(None)
+                    bad.append(error)
+        elif decode:
+            values = carry.unpack(parts)
+        self.batch = Batch(values, outcome.origins, [self._told(told) for told in outcome.failures])
+        self.parts = None if decode else [bytes(part) for part in parts]
+        self.each = outcome.each and not decode
+        for error in reversed(bad):
+            what = carry.failed_to_go(last_step, error.error, "its result cannot be read back from a worker")
+            self.batch.fail(error.position, last_step, what, goes_on=self.goes_on)
+
+    def _told(self, told: tuple[int, int, int] | words.NewFailure) -> Failure:
+        if isinstance(told, words.NewFailure):
+            carried = carry.CarriedError(*told.error)
+            error = carry.unpack_error(carried, step=told.step, trace=told.traceback)
+            return Failure(told.place, told.origin, told.step, error, told.traceback)
+        place, _, key = told
+        failure = self.batch.failures[key]
+        failure.place = place
+        return failure
+
+    def _own_values(self) -> None:
+        if self.batch.values is self.records:
+            self.batch.values = list(self.records)

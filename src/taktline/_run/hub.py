@@ -1,0 +1,329 @@
+"""The caller's side of a run with workers: wait, tell the schedule, do its actions, deliver. All inside `next()`."""
+
+from __future__ import annotations
+
+import pickle
+from collections import deque
+from collections.abc import Iterator
+from time import perf_counter
+from typing import Any, NamedTuple
+
+from taktline._crew import words
+from taktline._crew.local import Local
+from taktline._recipe.options import Options, memory_bytes
+from taktline._recipe.plan import Plan
+from taktline._run.held import Held
+from taktline._run.meter import Meter
+from taktline._run.reader import Reader
+from taktline._schedule import events
+from taktline._schedule.machine import Lane, Machine
+from taktline._schedule.sizing import Sizing
+from taktline._schedule.window import Limits
+from taktline._segment.batch import Failure
+from taktline._segment.fuse import Segment
+from taktline._wire import carry
+from taktline._wire.channel import Message
+from taktline.errors import Failed, WorkerDied, WorkersCannotStart, excerpt, placed
+
+BATCHES = 16  # batches in flight a worker at most: enough that one batch 10 times dearer than the rest stalls nobody
+PATIENCE = 0.25  # seconds of waiting after which the clock and the progress are looked at
+
+
+class Delivery(NamedTuple):
+    """Results on their way out, and the error that follows them."""
+
+    seq: int
+    records: int  # of the source, behind these results
+    results: list[Any]
+    error: BaseException | None
+
+
+class Hub:
+    """Runs a plan that has workers. Raises LineError at once where a step cannot be carried over to them."""
+
+    def __init__(self, plan: Plan, options: Options, reader: Reader, meter: Meter) -> None:
+        self._plan = plan
+        self._options = options
+        self._reader = reader
+        self._meter = meter
+        memory = memory_bytes(options.memory)
+        self._crew = Local(
+            [segment.steps if segment.workers else None for segment in plan.segments],
+            goes_on=options.goes_on, start=options.start, most=max(1 << 20, memory // (2 * plan.workers)),
+        )  # fmt: skip
+        lanes = tuple(Lane(segment.workers) for segment in plan.segments)
+        batches = BATCHES * plan.workers
+        self._machine = Machine(lanes, Limits(options.window, batches, memory), ordered=options.ordered)
+        self._sizing = Sizing(
+            plan.batch_size, unit=max([1, *(step.size or 1 for s in plan.segments for step in s.steps)]),
+            most_bytes=max(1, memory // (batches * 2)),
+        )  # fmt: skip
+        self._here = [None if s.workers else Segment(s.steps, goes_on=options.goes_on) for s in plan.segments]
+        self._gently = any(step.maker for segment in plan.segments for step in segment.steps)
+        self._held: dict[int, Held] = {}
+        self._next_seq = 0
+        self._marks: dict[int, tuple[int, int, int]] = {}  # worker: seq, position, step
+        self._deaths: dict[int, int | None] = {}  # worker: exit code of its last death
+        self._lane_of: dict[int, int] = {}
+        self._costs = [0.0] * len(lanes)  # seconds a record of the last batch, a lane each
+        self._read_cost = 0.0
+        self._starting: set[int] = set()
+        self._out: deque[Delivery] = deque()
+        self._fatal: BaseException | None = None
+        meter.use(plan)
+        meter.pids = self._crew.pids
+
+    # --- what the run calls ---
+
+    def start(self) -> None:
+        """Start the workers; they get ready while the caller goes on."""
+        for segment in self._here:
+            if segment is not None:
+                segment.make()
+        self._tell(events.Begin())
+
+    def ready(self) -> bool:
+        """Whether all workers wait for records. Looks, does not wait; an error of theirs is raised by `deliveries`."""
+        self._listen(0)
+        return not self._starting or self._fatal is not None
+
+    def deliveries(self) -> Iterator[list[Any]]:
+        """The results, a list a batch, in order. A list is taken when the next one is asked for."""
+        machine, out, meter = self._machine, self._out, self._meter
+        while True:
+            while out:
+                results, error = out[0].results, out[0].error
+                meter.delivered(len(results))
+                yield results
+                if error is not None:
+                    raise error
+                delivery = out.popleft()
+                meter.held -= delivery.records
+                self._tell(events.Took(delivery.seq))
+            if self._fatal is not None:
+                raise self._fatal
+            if machine.over:
+                break
+            busy = self._feed()
+            if not out:
+                self._listen(0 if busy else PATIENCE)
+                meter.tick()
+        if self._reader.error is not None:
+            raise self._reader.error
+
+    def close(self) -> None:
+        """End the workers and what is open here. May be called again."""
+        crew, self._crew = self._crew, None  # type: ignore[assignment]
+        if crew is None:
+            return
+        self._meter.pids = list
+        try:
+            for segment in self._here:
+                if segment is not None:
+                    segment.close()
+        finally:
+            crew.close(gently=self._gently)
+            self._held.clear()
+            self._out.clear()
+
+    # --- feed, listen ---
+
+    def _feed(self) -> bool:
+        """Read one batch where there is room for it; whether there was."""
+        room = self._machine.room()
+        if not room:
+            return False
+        reader, workers = self._reader, self._plan.workers
+        size = min(room, self._sizing.next(reader.remaining, workers))
+        if self._options.window is not None:
+            size = min(size, max(1, self._options.window // (2 * workers)))
+        first, began = reader.index, perf_counter()
+        records = reader.read(size)
+        seconds = perf_counter() - began
+        self._meter.reading += seconds
+        if records:
+            self._read_cost = seconds / len(records)
+            held = Held(first, records, goes_on=self._options.goes_on)
+            if self._here[0] is None:
+                held.pack(self._plan.segments[0].steps[0].name)
+            self._held[self._next_seq] = held
+            self._next_seq += 1
+            self._meter.records_in += len(records)
+            self._meter.held += len(records)
+            self._meter.batch_size = len(records)
+            self._tell(events.Read(len(records), held.size))
+        if reader.ended:
+            self._tell(events.Exhausted())
+        return True
+
+    def _listen(self, seconds: float) -> None:
+        self._crew.wait(seconds, self._heard, self._gone)
+
+    def _heard(self, worker: int, message: Message) -> None:
+        kind = message.kind
+        if kind == words.DONE:
+            self._came_back(worker, message)
+        elif kind == words.MARK:
+            self._marks[worker] = (message.seq, *words.PLACE.unpack(message.note))
+        elif kind == words.READY:
+            self._starting.discard(worker)
+            self._tell(events.Ready(worker))
+        elif kind == words.SPOILED:
+            self._tell(events.Spoiled(message.seq, worker))
+        elif kind == words.BROKEN:
+            self._fatal = self._fatal or _why_broken(words.Broken(*pickle.loads(message.note)))
+
+    def _came_back(self, worker: int, message: Message) -> None:
+        seq, lane = message.seq, self._lane_of[worker]
+        figures, rest = words.unpack_figures(message.note)
+        count = self._meter.lanes[lane]
+        spent = (figures.busy - count.busy_of(worker)) / 1e9
+        count.note(worker, *figures)
+        self._marks.pop(worker, None)
+        held = self._held.get(seq)
+        if held is None:  # dropped meanwhile
+            self._tell(events.Done(seq, worker, 0, False))
+            return
+        size = sum(map(len, message.parts))
+        onward = lane + 1 < len(self._here) and self._here[lane + 1] is None
+        outcome = words.Outcome(*pickle.loads(rest)) if rest else words.PLAIN_OUTCOME
+        try:
+            held.came_back(outcome, message.parts, self._plan.segments[lane].steps[-1].name, decode=not onward)
+        except Exception:  # results of the user's classes: once more then, each in a pickle of its own
+            self._tell(events.Spoiled(seq, worker))
+            return
+        self._learn(lane, len(held.records), spent, size)
+        self._tell(events.Done(seq, worker, size, held.failed))
+
+    def _learn(self, lane: int, count: int, seconds: float, size: int) -> None:
+        self._costs[lane] = seconds / max(1, count)
+        self._sizing.learn(count, max(*self._costs, self._read_cost) * count, size)
+
+    def _gone(self, worker: int, code: int | None) -> None:
+        mark = self._marks.pop(worker, None)
+        lane = self._lane_of[worker]
+        self._meter.lanes[lane].retire(worker)
+        self._deaths[worker] = code
+        self._starting.discard(worker)
+        self._dying = (worker, lane, mark)
+        if self._fatal is None:
+            self._tell(events.Died(worker, mark[:2] if mark is not None else None))
+
+    # --- what the schedule says ---
+
+    def _tell(self, event: events.Event) -> None:
+        for action in self._machine.on(event):
+            kind = type(action)
+            if kind is events.Send:
+                self._send(action)  # type: ignore[arg-type]
+            elif kind is events.Emit:
+                self._emit(action.seq)  # type: ignore[union-attr]
+            elif kind is events.Run:
+                self._run(action)  # type: ignore[arg-type]
+            elif kind is events.Start:
+                self._start(action)  # type: ignore[arg-type]
+            elif kind is events.Drop:
+                self._forget(action.seq)  # type: ignore[union-attr]
+            elif kind is events.Condemn:
+                self._condemn(action)  # type: ignore[arg-type]
+            else:
+                self._give_up(action)  # type: ignore[arg-type]
+
+    def _send(self, action: events.Send) -> None:
+        held = self._held[action.seq]
+        note = held.orders(self._plan.segments[action.lane].steps[0].name, careful=action.careful)
+        assert held.parts is not None
+        self._crew.send(action.worker, action.seq, note, held.parts)
+
+    def _run(self, action: events.Run) -> None:
+        """Through a segment in this process."""
+        held, segment = self._held.get(action.seq), self._here[action.lane]
+        if held is None or segment is None:  # dropped while an earlier action was done
+            return
+        began = perf_counter()
+        held.batch = segment.run(held.batch)
+        spent = perf_counter() - began
+        count = self._meter.lanes[action.lane]
+        count.note(0, count.busy_of(0) + int(spent * 1e9), 0, 0, 0, segment.records, segment.timed_records, segment.timed_ns)
+        self._learn(action.lane, len(held.records), spent, 0)
+        if action.lane + 1 < len(self._here):
+            held.pack(self._plan.segments[action.lane + 1].steps[0].name)
+        self._tell(events.Done(action.seq, None, held.size, held.failed))
+
+    def _start(self, action: events.Start) -> None:
+        self._lane_of[action.worker] = action.lane
+        self._starting.add(action.worker)
+        try:
+            self._crew.start(action.worker, action.lane)
+        except OSError as error:
+            self._fatal = self._fatal or WorkersCannotStart(
+                f"a worker process cannot be started: {error}. Free some memory, processes or file descriptors, "
+                "or run with fewer workers"
+            )
+
+    def _condemn(self, action: events.Condemn) -> None:
+        held = self._held[action.seq]
+        worker, lane, mark = self._dying
+        step = self._plan.segments[lane].steps[mark[2] if mark is not None else 0].name
+        index = held.first + held.batch.origin(action.position)
+        record = held.records[index - held.first]
+        error = WorkerDied(index=index, step=step, exit_code=self._deaths[worker], excerpt=excerpt(record))
+        held.condemn(action.position, step, error)
+
+    def _give_up(self, action: events.GiveUp) -> None:
+        died = WorkerDied(index=None, step=None, exit_code=self._deaths.get(action.worker))
+        self._fatal = self._fatal or WorkersCannotStart(
+            f"workers end again and again before they take a record; the last one: {died.message.splitlines()[0]}"
+        )
+
+    def _forget(self, seq: int) -> None:
+        held = self._held.pop(seq, None)
+        if held is not None:
+            self._meter.held -= len(held.records)
+
+    def _emit(self, seq: int) -> None:
+        held = self._held.pop(seq)
+        results, error = settled(held.batch.values, held.batch.failures, held.first, held.records, self._options, self._meter)
+        self._out.append(Delivery(seq, len(held.records), results, error))
+
+
+def settled(
+    values: list[Any], failures: list[Failure], first: int, records: list[Any], options: Options, meter: Meter
+) -> tuple[list[Any], BaseException | None]:
+    """What to deliver of a batch that came through with failures, as `on_error` says, and what to raise after it."""
+    if not failures:
+        return values, None
+    meter.failed += len(failures)
+    if options.on_error == "raise":
+        one = failures[0]
+        return values, _explained(one, first, records)
+    if options.on_error == "skip":
+        meter.skipped += len(failures)
+        return values, None
+    results, at = [], 0
+    for one in failures:
+        results += values[at : one.place]
+        at = one.place
+        results.append(Failed(first + one.origin, records[one.origin], one.step, _explained(one, first, records)))
+    return results + values[at:], None
+
+
+def _explained(failure: Failure, first: int, records: list[Any]) -> BaseException:
+    error = carry.as_step_error(failure.error, failure.step)
+    return placed(
+        error, index=first + failure.origin, step=failure.step, record=records[failure.origin],
+        traceback=failure.traceback,
+    )  # fmt: skip
+
+
+def _why_broken(broken: words.Broken) -> BaseException:
+    carried = carry.CarriedError(*broken.error)
+    if broken.built:
+        error = carry.unpack_error(carried, step="(building the steps)", trace=broken.traceback)
+        error.add_note("in the worker:\n    " + broken.traceback.rstrip().replace("\n", "\n    "))
+        return error
+    return WorkersCannotStart(
+        f"a worker could not load the steps: {carried.type_name}: {carried.text}. "
+        "What the steps import must be importable in a fresh interpreter with the same sys.path.\n"
+        + broken.traceback.rstrip()
+    )

@@ -1,0 +1,289 @@
+"""A run in the caller's process: the user's loop with a `yield`, and the first records measured on the way.
+
+Results are made one record at a time by code that is as fast as the loop itself (`_segment.compiled`, form "lazy"),
+except where a failed record must not end the run or steps take batches: there in lots of some milliseconds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from itertools import chain, islice
+from time import perf_counter, process_time
+from typing import Any
+
+from taktline._observe.counters import LaneCount
+from taktline._planner import choose, sample
+from taktline._recipe.options import Options, usable_cores
+from taktline._recipe.steps import Maker, Role, Step
+from taktline._run.hub import Hub, settled
+from taktline._run.meter import Meter
+from taktline._run.reader import Reader, failure_of_source
+from taktline._segment.batch import Batch
+from taktline._segment.compiled import Compiled
+from taktline._segment.fuse import Segment
+from taktline._wire import carry
+from taktline.errors import BatchLengthError, TaktlineError, placed
+
+LOT = 0.005  # seconds of reading and work between two looks around: a slow source is not read ahead
+SAMPLE_RECORDS = 32  # enough to know costs within some 10 %, few enough to be over at once
+SAMPLE_SECONDS = 0.05  # a sample that takes longer has said enough
+MOVED = 8  # records that are packed and unpacked to see what moving costs
+MOST = 4096  # records in a lot
+
+Phase = tuple[list[Any] | None, Iterator[Any] | None]
+
+
+class Inline:
+    """One run in this process. `hub`, where given, makes the Hub to go on with once the planner says that workers pay."""
+
+    def __init__(
+        self, steps: tuple[Step, ...], options: Options, reader: Reader, meter: Meter, hub: Callable[[], Hub] | None
+    ) -> None:
+        self._one_by_one = options.how == "loop"
+        self._steps = tuple(_of_one_record(step) for step in steps) if self._one_by_one else steps
+        self._options = options
+        self._reader = reader
+        self._meter = meter
+        self._make_hub = hub
+        self._may_be_lazy = not options.goes_on and all(step.role is not Role.BATCH for step in self._steps)
+        self._hub: Hub | None = None
+        self._segment = Segment(self._steps, goes_on=options.goes_on)
+        self._busy_ns = 0
+        self._complete = False
+        self._end: Callable[[bool], None]
+        self._lane: LaneCount
+        self._lazy: Compiled | None = None
+        self._lazy_from: int | None = None  # index of the first record of the lazy phase
+        self._lazy_left = 0  # records left at its start, as the source's iterator tells
+        self._choice: choose.Choice | None = None
+        self._costs = [0.0, 0.0, 0.0, 0.0]  # packing and unpacking of records, and of results, in ns a record
+        self._obstacle = ""
+        self._cpu = [0.0, 0.0]  # seconds of work, and of processor in it
+
+    def results(self, end: Callable[[bool], None]) -> tuple[Iterator[Any], Iterator[Any]]:
+        """The results, one by one, and the generator to close for an early end. `end(complete)` is called once."""
+        self._end = end
+        self._lane = self._meter.lanes[0]
+        self._segment.make()
+        if not self._may_be_lazy:
+            lots = self._lots()
+            return chain.from_iterable(lots), lots
+        one_to_one = all(step.role is Role.MAP for step in self._steps)
+        countable = one_to_one and hasattr(self._reader.iterator(), "__length_hint__")
+        self._lazy = Compiled(self._steps, "lazy" if countable else "counted")
+        results: Iterator[Any] = self._lazy.run(self._phases(), self._failed, self._counted, *self._segment.callables())
+        return results, results
+
+    def _lots(self) -> Iterator[list[Any]]:
+        try:
+            for ready, _ in self._phases():
+                yield ready or []
+        finally:
+            self._end(self._complete)
+
+    def close(self) -> None:
+        """Close what was built here, and the workers where there are any."""
+        try:
+            self._segment.close()
+        finally:
+            if self._hub is not None:
+                self._hub.close()
+
+    # --- the phases of a run ---
+
+    def _phases(self) -> Iterator[Phase]:
+        lot = 1
+        while not self._reader.ended:
+            if self._sampled() and self._decided():
+                break
+            began = perf_counter()
+            yield self._lot(lot), None
+            lot = self._next_lot(lot, perf_counter() - began)
+        if self._choice is not None and self._choice.move:
+            yield from self._move(lot)
+        elif not self._reader.ended:
+            yield from self._rest(lot)
+        if self._reader.error is not None:
+            raise self._reader.error
+        self._complete = True
+
+    def _sampled(self) -> bool:
+        return self._reader.index >= SAMPLE_RECORDS or (self._reader.index > 1 and sum(self._cpu[:1]) > SAMPLE_SECONDS)
+
+    def _decided(self) -> bool:
+        """Whether the planner has spoken its last word; always so where there is nothing to decide."""
+        if self._make_hub is None:
+            return self._may_be_lazy
+        options = self._options
+        work, computed = self._cpu
+        done = max(1, self._reader.index)
+        shares = [s.busy for s in self._lane.steps()]
+        here = sum(b for b, s in zip(shares, self._steps, strict=True) if s.in_caller) / max(1e-9, sum(shares))
+        cost = work * 1e9 / done
+        measured = choose.Sample(
+            records=done, read=self._meter.reading * 1e9 / done, work=cost * (1 - here),
+            computing=min(1.0, computed / work) if work else 1.0, here=cost * here, pack_in=self._costs[0],
+            unpack_in=self._costs[1], pack_out=self._costs[2], unpack_out=self._costs[3], obstacle=self._obstacle,
+        )  # fmt: skip
+        choice = choose.choose(
+            measured, workers=options.cores, cores=usable_cores(), remaining=self._reader.remaining,
+            elapsed=self._meter.elapsed,
+        )  # fmt: skip
+        if choice.move:
+            try:
+                self._hub = self._make_hub()
+            except TaktlineError as error:  # a step that cannot be carried over stays here, where it works
+                choice = choose.Choice(False, True, f"stay with the loop: {error}")
+        self._choice = choice
+        self._meter.reasons[:] = [choice.reason]
+        return choice.move or choice.final
+
+    def _lot(self, size: int) -> list[Any]:
+        """Read some records, run them, and give their results."""
+        reader, meter = self._reader, self._meter
+        first, began = reader.index, perf_counter()
+        records = reader.read(size)
+        read, cpu = perf_counter(), process_time()
+        meter.reading += read - began
+        meter.records_in += len(records)
+        meter.batch_size = len(records) or meter.batch_size
+        batch = self._segment.run(Batch(records))
+        spent = perf_counter() - read
+        self._busy_ns += int(spent * 1e9)
+        if not self._sampled():
+            self._cpu[0] += spent
+            self._cpu[1] += process_time() - cpu
+            if self._make_hub is not None and records and not self._obstacle:
+                self._measure_moving(records, batch.values)
+        self._note()
+        results, error = settled(batch.values, batch.failures, first, records, self._options, meter)
+        if error is not None:
+            self._reader.ended = True
+            self._reader.error = error
+        meter.delivered(len(results))
+        return results
+
+    def _measure_moving(self, records: list[Any], results: list[Any]) -> None:
+        for at, values in ((0, records), (2, results)):
+            packing, unpacking, obstacle = sample.moving(values[:MOVED])
+            ratio = len(results) / len(records) if at else 1.0
+            self._costs[at : at + 2] = [packing * ratio, unpacking * ratio]
+            if obstacle:
+                what = "a result" if at else "a record"
+                self._obstacle = f"{what} cannot be sent between processes: {obstacle}"
+
+    def _next_lot(self, lot: int, seconds: float) -> int:
+        most = min(MOST, self._options.window or MOST)
+        if not self._sampled():
+            most = 1 if self._one_by_one else min(most, MOVED)
+        if seconds < LOT / 2:
+            lot = min(lot * 2, most)
+        elif seconds > LOT * 2:
+            lot = max(1, lot // 2)
+        units = max([1, *(step.size or 1 for step in self._steps)])
+        return lot - lot % units if lot > units > 1 else lot
+
+    def _rest(self, lot: int) -> Iterator[Phase]:
+        """All that is left, in this process for good."""
+        if not self._may_be_lazy:
+            while not self._reader.ended:
+                began = perf_counter()
+                yield self._lot(lot), None
+                lot = self._next_lot(lot, perf_counter() - began)
+            return
+        records = self._reader.iterator()
+        self._lazy_from = self._reader.index
+        self._lazy_left = _left(records)
+        if self._meter.progress is None:
+            yield None, records
+        else:
+            for first in records:
+                yield None, iter((first,))
+                yield None, islice(records, lot)
+                self._meter.tick()
+        self._reader.ended = True
+
+    def _move(self, lot: int) -> Iterator[Phase]:
+        """Go on here until the workers are ready, then leave the rest to them."""
+        hub = self._hub
+        assert hub is not None
+        hub.start()
+        while not hub.ready() and not self._reader.ended:
+            began = perf_counter()
+            yield self._lot(lot), None
+            lot = self._next_lot(lot, perf_counter() - began)
+        if not self._reader.ended:
+            for results in hub.deliveries():
+                yield results, None
+
+    # --- counting and failing ---
+
+    def _note(self) -> None:
+        s = self._segment
+        self._lane.note(0, self._busy_ns, 0, 0, 0, s.records, s.timed_records, s.timed_ns)
+
+    def _counted(self, read: int, given: int) -> None:
+        """The lazy phase has ended."""
+        try:
+            if self._lazy_from is not None:
+                self._add_up(read, given)
+        finally:
+            self._end(self._complete)
+
+    def _add_up(self, read: int, given: int) -> None:
+        meter, segment = self._meter, self._segment
+        if read < 0:  # the fast form does not count; the source's iterator tells how far it got
+            read = given = self._lazy_left - _left(self._reader.iterator())
+        meter.records_in += read
+        meter.records_out += given
+        costs = [ns / max(1, n) for ns, n in zip(segment.timed_ns, segment.timed_records, strict=True)]
+        for n, cost in enumerate(costs):
+            segment.records[n] += read
+            self._busy_ns += int(cost * read)
+        self._note()
+
+    def _failed(self, error: BaseException, read: int, record: Any) -> None:
+        """An exception came out of the lazy loop: of a step, of the source, or of who closed the loop."""
+        assert self._lazy is not None
+        step, _ = self._lazy.culprit(error)
+        if read < 0:
+            read = self._lazy_left - _left(self._reader.iterator())
+        index = (self._lazy_from or 0) + read - 1
+        if step is None:
+            if not isinstance(error, Exception) or isinstance(error, TaktlineError):
+                raise error
+            raise failure_of_source(error, index + 1) from error
+        if isinstance(error, KeyboardInterrupt):
+            raise error
+        self._meter.failed += 1
+        name = self._steps[step].name
+        raise placed(carry.as_step_error(error, name), index=index, step=name, record=record)
+
+
+def _left(records: Iterator[Any]) -> int:
+    """Records left in an iterator that can tell."""
+    return int(records.__length_hint__())  # type: ignore[attr-defined]
+
+
+def _of_one_record(step: Step) -> Step:
+    """A batch step as a step of one record, for the technique that works on one at a time."""
+    if step.role is not Role.BATCH:
+        return step
+
+    def one_at_a_time(fn: Callable[[list[Any]], Any]) -> Callable[[Any], Any]:
+        def one(record: Any) -> Any:
+            results = list(fn([record]))
+            if len(results) != 1:
+                raise BatchLengthError(step=step.name, given=1, returned=len(results))
+            return results[0]
+
+        if hasattr(fn, "close"):
+            one.close = fn.close  # type: ignore[attr-defined]
+        return one
+
+    if step.like is not None:
+        return replace(step, role=Role.MAP, fn=step.like, maker=None)
+    if step.maker is None:
+        return replace(step, role=Role.MAP, fn=one_at_a_time(step.fn))
+    return replace(step, role=Role.MAP, maker=Maker(lambda: one_at_a_time(step.make()), (), {}))

@@ -1,0 +1,141 @@
+"""Collects what a run costs and makes its Snapshots and its Report."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from time import perf_counter, process_time
+
+from taktline._observe import memory
+from taktline._observe.counters import LaneCount
+from taktline._observe.snapshot import Report, Snapshot, StepCount
+from taktline._observe.verdict import judge
+from taktline._recipe.options import Options, usable_cores
+from taktline._recipe.plan import Plan
+
+TICK = 0.25  # seconds between two snapshots
+LOOK = 1.0  # seconds between two looks at memory: reading it takes about a millisecond a process
+
+
+class Meter:
+    """The clock and the counters of one run."""
+
+    def __init__(self, name: str, plan: Plan, options: Options, total: int | None) -> None:
+        self.name = name
+        self.plan = plan
+        self.total = total
+        self.window = options.window
+        self.records_in = 0
+        self.records_out = 0
+        self.failed = 0
+        self.skipped = 0
+        self.held = 0
+        self.batch_size = 1
+        self.reading = 0.0
+        self.reasons: list[str] = list(plan.reasons)
+        self.pids: Callable[[], Iterable[int]] = list
+        self.complete = False
+        self.lanes: list[LaneCount] = []
+        self.progress: Callable[[Snapshot], None] | None = options.progress if callable(options.progress) else None
+        self._began = perf_counter()
+        self._cpu_began = process_time()
+        self._first: float | None = None
+        self._ended: float | None = None
+        self._worker_cpu = 0.0
+        self._cpu_ended = 0.0
+        self._peak = 0
+        self._next_tick = self._began + TICK
+        self._next_look = self._began
+        self._earlier: list[list[LaneCount]] = []  # counters of an earlier plan of the same run
+
+    def begin(self) -> None:
+        """The clock starts now: the first result was asked for."""
+        self._began = perf_counter()
+        self._cpu_began = process_time()
+
+    @property
+    def elapsed(self) -> float:
+        """Seconds since the start."""
+        return perf_counter() - self._began
+
+    def use(self, plan: Plan) -> None:
+        """The run goes on under this plan."""
+        if self.lanes:
+            self._earlier.append(self.lanes)
+        self.plan = plan
+        self.lanes = [LaneCount([step.name for step in segment.steps]) for segment in plan.segments]
+
+    def delivered(self, results: int) -> None:
+        """Some results are handed over."""
+        if self._first is None:
+            self._first = self.elapsed
+        self.records_out += results
+        self.tick()
+
+    def tick(self) -> None:
+        """Look at memory, and show a snapshot, when it is time."""
+        now = perf_counter()
+        if now >= self._next_look:
+            self.look()
+            self._next_look = now + LOOK
+        if self.progress is not None and now >= self._next_tick:
+            self._next_tick = now + TICK
+            self.progress(self.snapshot())
+
+    def look(self) -> None:
+        """Note how much memory is held."""
+        pids = list(self.pids())
+        self._peak = max(self._peak, memory.held(pids) + memory.held_here())
+
+    def end(self, *, complete: bool) -> None:
+        """The run has ended; call before the workers go."""
+        if self._ended is None:
+            self.look()
+            self._ended = self.elapsed
+            self._cpu_ended = process_time()
+            self.complete = complete
+            if self.progress is not None:
+                self.progress(self.snapshot())
+
+    def snapshot(self) -> Snapshot:
+        """How far the run is."""
+        return Snapshot(
+            name=self.name, how=self.plan.how, workers=self.plan.workers, batch_size=self.batch_size,
+            seconds=self._ended if self._ended is not None else self.elapsed, records_in=self.records_in,
+            records_out=self.records_out, failed=self.failed, in_flight=self.held, window=self.window,
+            total=self.total, steps=self._steps(),
+        )  # fmt: skip
+
+    def report(self) -> Report:
+        """What the run did so far."""
+        seconds = self._ended if self._ended is not None else self.elapsed
+        everything = [lane for lanes in (*self._earlier, self.lanes) for lane in lanes]
+        cpu = (self._cpu_ended if self._ended is not None else process_time()) - self._cpu_began
+        cpu += sum(lane.totals()[3] for lane in everything) / 1e9
+        cores = usable_cores()
+        steps = self._steps()
+        return Report(
+            name=self.name, how=self.plan.how, workers=self.plan.workers, batch_size=self.batch_size,
+            records_in=self.records_in, records_out=self.records_out, failed=self.failed, skipped=self.skipped,
+            retried=0, seconds=seconds, first_result=self._first, cpu_seconds=cpu,
+            cpu_utilisation=min(1.0, cpu / (seconds * cores)) if seconds else 0.0, cores=cores, peak_memory=self._peak,
+            complete=self.complete, steps=steps,
+            verdict=judge(
+                how=self.plan.how, workers=self.plan.workers, cores=cores, seconds=seconds, reading=self.reading,
+                steps=steps, complete=self.complete,
+            ),
+            reasons=tuple(self.reasons),
+        )  # fmt: skip
+
+    def _steps(self) -> tuple[StepCount, ...]:
+        """Each step's counts, over all plans of the run."""
+        rounds = [[count for lane in lanes for count in lane.steps()] for lanes in (*self._earlier, self.lanes)]
+        merged = []
+        for counts in zip(*rounds, strict=True):
+            records, busy = sum(c.records for c in counts), sum(c.busy for c in counts)
+            merged.append(
+                StepCount(
+                    counts[0].name, records, busy, sum(c.waiting for c in counts), sum(c.blocked for c in counts),
+                    busy * 1e9 / records if records else 0.0,
+                )  # fmt: skip
+            )
+        return tuple(merged)

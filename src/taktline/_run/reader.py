@@ -1,0 +1,104 @@
+"""Reads the source in lots, keeping what was read before it failed, and guarding against a source that reuses its record."""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Iterable, Iterator
+from itertools import islice
+from typing import Any
+
+from taktline.errors import LineError, SourceError, TaktlineError
+
+PLAIN = (str, bytes, int, float, complex, bool, type(None), frozenset, range)  # cannot change under our hands
+
+
+class Reader:
+    """The source of one run.
+
+    >>> reader = Reader("abc")
+    >>> reader.read(2), reader.read(2), reader.ended, reader.index
+    (['a', 'b'], ['c'], True, 3)
+    """
+
+    def __init__(self, source: Iterable[Any]) -> None:
+        self._source = source
+        self._records: Iterator[Any] | None = None
+        self._last: Any = None
+        self._probes = 2  # records still to be read one at a time, to see whether the source reuses its record
+        self._reuses = False
+        self.index = 0  # of the next record
+        self.ended = False
+        self.error: BaseException | None = None  # why it ended early
+        self.total = _length(source)
+
+    @property
+    def remaining(self) -> int | None:
+        """How many records are left, where the source tells."""
+        return None if self.total is None else max(0, self.total - self.index)
+
+    def iterator(self) -> Iterator[Any]:
+        """The iterator itself, for who reads on alone. Raises SourceError where the source gives none."""
+        if self._records is None:
+            try:
+                self._records = iter(self._source)
+            except Exception as error:
+                raise failure_of_source(error, 0) from error
+        return self._records
+
+    def read(self, most: int) -> list[Any]:
+        """The next records, at most so many; fewer, or none, at the end. An error of the source is kept in `error`."""
+        records: list[Any] = []
+        if self.ended:
+            return records
+        if self._probes or self._reuses:
+            most = 1
+        try:
+            # extend keeps what came before an exception; list() would lose it
+            records.extend(islice(self.iterator(), most))
+        except Exception as error:
+            self.error = error if isinstance(error, TaktlineError) else failure_of_source(error, self.index + len(records))
+            self.error.__cause__ = error if self.error is not error else error.__cause__
+        self.ended = len(records) < most
+        self.index += len(records)
+        if (self._probes or self._reuses) and records:
+            records = self._guarded(records)
+        return records
+
+    def _guarded(self, records: list[Any]) -> list[Any]:
+        record = records[0]
+        if self._probes:
+            self._probes -= 1
+            self._reuses = self._reuses or (record is self._last and not isinstance(record, PLAIN))
+            self._last = record if self._probes else None
+        if not self._reuses:
+            return records
+        # A cursor that hands out the same row object again and again: each record is carried over as it is now.
+        try:
+            return [pickle.loads(pickle.dumps(record, pickle.HIGHEST_PROTOCOL))]
+        except Exception:  # then it cannot be sent to a worker either, and who sends it says so
+            return records
+
+
+def failure_of_source(error: BaseException, index: int) -> SourceError:
+    """What to raise where the source raised `error` instead of giving the record `index`."""
+    made = SourceError(
+        f"the source failed before record {index:,}: {type(error).__name__}: {error}. "
+        "All records before it have been delivered.",
+        index=index,
+    )
+    made.__cause__ = error
+    return made
+
+
+def check_source(source: Any) -> None:
+    """Raises LineError where `source` cannot be iterated over."""
+    if not hasattr(source, "__iter__") and not hasattr(source, "__getitem__"):
+        hint = "; use flow.stream() for an async source" if hasattr(source, "__aiter__") else ""
+        raise LineError(f"the source must be an iterable of records, not {type(source).__name__}{hint}")
+
+
+def _length(source: Any) -> int | None:
+    try:
+        return len(source)
+    except Exception:  # no length, or one that cannot be had: both mean that it is not known
+        return None

@@ -1,0 +1,115 @@
+"""The whole protocol between the brain and the hands: what happened (events), what to do (actions).
+
+A batch is known by `seq`, its place among the batches; a lane is the schedule's view of a segment, by its number.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+# --- events: what happened ---
+
+
+class Begin(NamedTuple):
+    """The run starts."""
+
+
+class Ready(NamedTuple):
+    """This worker has its steps and waits for records."""
+
+    worker: int
+
+
+class Read(NamedTuple):
+    """A batch was read from the source; it gets the next `seq`."""
+
+    count: int  # records
+    size: int  # bytes it holds while it waits
+
+
+class Exhausted(NamedTuple):
+    """The source has no more records."""
+
+
+class Done(NamedTuple):
+    """The batch went through the lane it was in."""
+
+    seq: int
+    worker: int | None  # None: the caller's process
+    size: int  # bytes of its results
+    failed: bool  # it ends in a failure that ends the run
+
+
+class Spoiled(NamedTuple):
+    """The batch came through the lane, but its bytes could not be read back as a whole."""
+
+    seq: int
+    worker: int
+
+
+class Died(NamedTuple):
+    """This worker has ended. `mark`: the batch and the record in it that it had begun, where it was told to say so."""
+
+    worker: int
+    mark: tuple[int, int] | None
+
+
+class Took(NamedTuple):
+    """The consumer has taken all results of this batch and asks for more."""
+
+    seq: int
+
+
+# --- actions: what to do ---
+
+
+class Start(NamedTuple):
+    """Start this worker, for this lane."""
+
+    worker: int
+    lane: int
+
+
+class Send(NamedTuple):
+    """Give the batch to the worker; `careful`: record by record, with a mark before each."""
+
+    seq: int
+    lane: int
+    worker: int
+    careful: bool
+
+
+class Run(NamedTuple):
+    """Run the batch through the lane in the caller's process."""
+
+    seq: int
+    lane: int
+
+
+class Condemn(NamedTuple):
+    """This record of the batch has killed its worker repeatedly: mark it as failed before the batch goes out again."""
+
+    seq: int
+    position: int
+
+
+class Emit(NamedTuple):
+    """Hand the results of the batch to the consumer."""
+
+    seq: int
+
+
+class Drop(NamedTuple):
+    """The batch comes after the failure that ends the run: forget it."""
+
+    seq: int
+
+
+class GiveUp(NamedTuple):
+    """Workers die again and again without any work done: end the run."""
+
+    worker: int
+
+
+Event = Begin | Ready | Read | Exhausted | Done | Spoiled | Died | Took
+Action = Start | Send | Run | Condemn | Emit | Drop | GiveUp

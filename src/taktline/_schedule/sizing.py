@@ -1,0 +1,52 @@
+"""The batch controller: how many records the next batch has, from what the last ones cost."""
+
+from __future__ import annotations
+
+AIM = 0.010  # seconds of work a batch: 200 round trips of 50 µs, and the first result still comes early
+GROWTH = 2  # at most so many times the last size: the next records may cost more than the last
+SMOOTH = 0.5  # weight of the newest batch's cost: follows a change within a few batches, rides out one odd batch
+MOST = 1 << 16  # records; past that a batch saves nothing and holds the interpreter's memory
+
+
+class Sizing:
+    """Starts at 1 and grows until a batch is worth `AIM` seconds, of work or of reading, whichever is more.
+
+    >>> sizing = Sizing()
+    >>> sizes = []
+    >>> for _ in range(12):
+    ...     sizes.append(sizing.next())
+    ...     sizing.learn(sizes[-1], seconds=sizes[-1] * 0.0001, size=0)
+    >>> sizes
+    [1, 2, 4, 8, 16, 32, 64, 100, 100, 100, 100, 100]
+    """
+
+    def __init__(self, fixed: int | None = None, *, unit: int = 1, most_bytes: int = 1 << 62) -> None:
+        self._fixed = fixed
+        self._unit = unit  # batches are made of whole lots of so many records, once they are that large
+        self._most_bytes = most_bytes
+        self._size = 1
+        self._cost: float | None = None  # seconds a record
+        self._weight = 0.0  # bytes a record
+
+    def next(self, remaining: int | None = None, workers: int = 1) -> int:
+        """Records for the next batch. `remaining` records, where known, are left over for all workers to share."""
+        if self._fixed is not None:
+            return self._fixed
+        size = self._size
+        if size > self._unit > 1:
+            size -= size % self._unit
+        if remaining is not None:  # the last batches shrink, so that no worker runs alone for long
+            size = min(size, max(1, -(-remaining // (2 * max(1, workers)))))
+        return size
+
+    def learn(self, count: int, seconds: float, size: int) -> None:
+        """A batch of `count` records took `seconds` of work (or of reading) and held `size` bytes."""
+        if count == 0:
+            return
+        cost = seconds / count
+        self._cost = cost if self._cost is None else self._cost + SMOOTH * (cost - self._cost)
+        self._weight = max(size / count, self._weight * 0.9)
+        fits = min(MOST, AIM / max(self._cost, 1e-9), self._most_bytes / max(self._weight, 1e-9))
+        # Only a batch about as large as the last size may make it grow: many small batches in flight say the same.
+        grown = count * GROWTH if count * GROWTH > self._size else self._size
+        self._size = max(1, min(grown, int(fits + 0.5), MOST))

@@ -1,0 +1,299 @@
+"""A segment at work: its steps over one batch, with every failure found exactly and the results before it kept."""
+
+from __future__ import annotations
+
+import traceback
+from collections.abc import Callable, Sequence
+from time import perf_counter_ns
+from types import TracebackType
+from typing import Any
+
+from taktline._recipe.steps import Role, Step
+from taktline._segment.batch import Batch, Failure
+from taktline._segment.compiled import Compiled
+from taktline.errors import BatchLengthError
+
+TIMED_EVERY = 16  # one batch in so many has its first records timed step by step
+TIMED_RECORDS = 16  # 2 clock reads a step and record, some 100 ns: under 1 % of a batch where it matters
+
+Mark = Callable[[int, int], None]
+
+
+class Segment:
+    """Runs its steps over batches in this process. `make` builds the steps' callables; `close` closes them.
+
+    >>> from taktline._recipe.steps import as_step
+    >>> segment = Segment([as_step(int), as_step(abs)], goes_on=False)
+    >>> segment.make()
+    >>> segment.run(Batch(["-1", "2"])).values
+    [1, 2]
+    >>> failed = segment.run(Batch(["3", "x", "4"]))
+    >>> failed.values, failed.failures[0].step, failed.failures[0].error
+    ([3], 'int', ValueError("invalid literal for int() with base 10: 'x'"))
+    """
+
+    def __init__(self, steps: Sequence[Step], *, goes_on: bool) -> None:
+        self.steps = tuple(steps)
+        self.goes_on = goes_on
+        self.records = [0] * len(self.steps)  # given to each step
+        self.timed_records = [0] * len(self.steps)
+        self.timed_ns = [0] * len(self.steps)
+        self._traced = False  # say which record each value came from
+        self._callables: list[Any] = []
+        self._parts: list[_Part] = []
+        self._runs = 0
+
+    def make(self) -> None:
+        """Build the callables. What a factory raises goes up as it is, with the step's name as a note."""
+        for step in self.steps:
+            try:
+                self._callables.append(step.make())
+            except BaseException as error:
+                error.add_note(f"raised while step {step.name!r} was built for this worker")
+                raise
+        changes = any(step.role in (Role.KEEP, Role.EXPAND) for step in self.steps)
+        self._traced = changes or self.goes_on
+        self._parts = [self._part(first, last) for first, last in _stretches(self.steps)]
+
+    def _part(self, first: int, last: int) -> _Part:
+        part = _Batched if self.steps[first].role is Role.BATCH else _Stretch
+        return part(self, first, last, traced=self._traced)
+
+    def close(self) -> None:
+        """Close the callables that were built for this worker and can be closed."""
+        for step, made in zip(self.steps, self._callables, strict=False):
+            if step.maker is not None and hasattr(made, "close"):
+                made.close()
+        self._callables, self._parts = [], []
+
+    def callables(self) -> list[Any]:
+        """The steps' callables, in order."""
+        return list(self._callables)
+
+    def run(self, batch: Batch, mark: Mark | None = None) -> Batch:
+        """The batch after all steps. `mark(position, step)` is called before each record where given: slow, exact."""
+        timed = self._runs % TIMED_EVERY == 0
+        self._runs += 1
+        if mark is not None:
+            return self._carefully(batch, mark)
+        for part in self._parts:
+            batch = part.run(batch, timed)
+        return batch
+
+    def _carefully(self, batch: Batch, mark: Mark) -> Batch:
+        """Record by record and step by step, so that a death is known to be this record's in this step."""
+        parts = [self._part(n, n + 1) for n in range(len(self.steps))]
+        whole = Batch([], [], [])
+        at = 0
+        for failure in [*batch.failures, None]:
+            end = failure.place if failure is not None else len(batch.values)
+            while at < end:
+                one = Batch([batch.values[at]], [batch.origin(at)])
+                for part in parts:
+                    mark(at, part.first)
+                    one = part.run(one, False)
+                _append(whole, one)
+                at += 1
+                if one.failures and not self.goes_on:
+                    return whole
+            if failure is not None:
+                failure.place = len(whole.values)
+                whole.failures.append(failure)
+        return whole
+
+
+def _append(whole: Batch, one: Batch) -> None:
+    for failure in one.failures:
+        failure.place += len(whole.values)
+        whole.failures.append(failure)
+    assert whole.origins is not None
+    whole.origins.extend(one.origin(n) for n in range(len(one.values)))
+    whole.values.extend(one.values)
+
+
+def _stretches(steps: Sequence[Step]) -> list[tuple[int, int]]:
+    """Cut into stretches of scalar steps and single batch steps: pairs (first, one past the last)."""
+    cuts: list[tuple[int, int]] = []
+    for n, step in enumerate(steps):
+        scalar = step.role is not Role.BATCH
+        if scalar and cuts and steps[cuts[-1][0]].role is not Role.BATCH:
+            cuts[-1] = (cuts[-1][0], n + 1)
+        else:
+            cuts.append((n, n + 1))
+    return cuts
+
+
+class _Part:
+    """Some neighbouring steps of a segment. Walks around failures that came in; subclasses do the spans between."""
+
+    def __init__(self, segment: Segment, first: int, last: int, *, traced: bool) -> None:
+        self.segment = segment
+        self.first, self.last = first, last
+        self.steps = segment.steps[first:last]
+        self.callables = segment.callables()[first:last]
+        self.goes_on = segment.goes_on
+        self.traced = traced  # say which record each value came from
+
+    def run(self, batch: Batch, timed: bool) -> Batch:
+        out = Batch([], [] if self.traced or batch.origins is not None else None)
+        if not batch.failures:
+            self.span(batch, 0, len(batch.values), out, timed)
+            return out
+        at = 0
+        for failure in batch.failures:
+            if not self.span(batch, at, failure.place, out, timed):
+                return out
+            at = failure.place
+            failure.place = len(out.values)
+            out.failures.append(failure)
+            if not self.goes_on:
+                return out
+        self.span(batch, at, len(batch.values), out, timed)
+        return out
+
+    def span(self, batch: Batch, start: int, end: int, out: Batch, timed: bool) -> bool:
+        """Run the values from `start` to `end` into `out`; False where a failure ends the batch."""
+        raise NotImplementedError
+
+    def fail(self, out: Batch, origin: int, step: int, error: BaseException, tb: TracebackType | None) -> bool:
+        """Note a failure; whether the batch goes on."""
+        if isinstance(error, KeyboardInterrupt) and in_callers_process:
+            raise error  # Ctrl-C is the user's, not the record's
+        if self.goes_on and out.origins is not None:
+            while out.origins and out.origins[-1] == origin:  # what the record gave before it failed
+                del out.origins[-1], out.values[-1]
+        text = "".join(traceback.format_exception(type(error), error, tb)) if tb is not None else ""
+        out.failures.append(Failure(len(out.values), origin, self.segment.steps[step].name, error, text))
+        return self.goes_on
+
+
+in_callers_process = True  # a worker's main sets it to False: there Ctrl-C never arrives, a step must have raised it
+
+
+class _Stretch(_Part):
+    """Scalar steps, fused into one compiled loop."""
+
+    def __init__(self, segment: Segment, first: int, last: int, *, traced: bool) -> None:
+        super().__init__(segment, first, last, traced=traced)
+        one_to_one = all(step.role is Role.MAP for step in self.steps)
+        self.one_to_one = one_to_one
+        self.code = Compiled(self.steps, "traced" if traced and not one_to_one else "plain")
+        self.timed_code = Compiled(self.steps, "timed")
+
+    def span(self, batch: Batch, start: int, end: int, out: Batch, timed: bool) -> bool:
+        if timed and end > start:
+            first = min(end, start + TIMED_RECORDS)
+            if not self._chunk(batch, start, first, out, self.timed_code):
+                return False
+            start = first
+        return self._chunk(batch, start, end, out, self.code)
+
+    def _chunk(self, batch: Batch, start: int, end: int, out: Batch, code: Compiled) -> bool:
+        segment, n = self.segment, len(self.steps)
+        while start < end:
+            whole = start == 0 and end == len(batch.values)
+            values = iter(batch.values if whole else batch.values[start:end])
+            origins: Any
+            if batch.origins is not None:
+                origins = batch.origins[start:end]
+            else:
+                origins = range(start, end)
+            counts, ns, froms = [0] * n, [0] * n, [] if out.origins is None or self.one_to_one else out.origins
+            at = end
+            error: BaseException | None = None
+            try:
+                code.run(values, origins, out.values, froms, counts, ns, perf_counter_ns, *self.callables)
+            except BaseException as caught:
+                error = caught
+                at = end - values.__length_hint__() - 1
+            self._count(at - start + (error is not None), counts, ns, timed=code is self.timed_code)
+            if out.origins is not None and self.one_to_one:
+                out.origins.extend(origins[: at - start])
+            if error is None:
+                return True
+            step, tb = code.culprit(error)
+            if not self.fail(out, batch.origin(at), self.first + (step or 0), error, tb):
+                return False
+            start = at + 1
+        return True
+
+    def _count(self, given: int, counts: list[int], ns: list[int], *, timed: bool) -> None:
+        """Add up how many records each step was given; a step that changes their number counts what it passed on."""
+        segment = self.segment
+        for n, step in enumerate(self.steps):
+            at = self.first + n
+            segment.records[at] += counts[n] if timed else given
+            if timed:
+                segment.timed_records[at] += counts[n]
+                segment.timed_ns[at] += ns[n]
+            elif step.role is not Role.MAP:
+                given = counts[n]
+
+
+class _Batched(_Part):
+    """One batch step. A list that fails is tried again one record at a time, so that only the culprit fails."""
+
+    def span(self, batch: Batch, start: int, end: int, out: Batch, timed: bool) -> bool:
+        step, fn = self.steps[0], self.callables[0]
+        size = step.size or max(1, end - start)
+        for at in range(start, end, size):
+            given = batch.values[at : min(at + size, end)]
+            began = perf_counter_ns()
+            try:
+                results = self._checked(fn(given), len(given))
+            except BatchLengthError as error:
+                # Which result belongs to which record cannot be told: all of the list's records fail.
+                for n in range(len(given)):
+                    if not self.fail(out, batch.origin(at + n), self.first, error, None):
+                        return False
+                continue
+            except BaseException as error:
+                if isinstance(error, KeyboardInterrupt) and in_callers_process:
+                    raise
+                if not self._one_by_one(batch, at, given, error, out):
+                    return False
+                continue
+            self._note(len(given), perf_counter_ns() - began)
+            out.values.extend(results)
+            if out.origins is not None:
+                out.origins.extend(batch.origin(n) for n in range(at, at + len(given)))
+        return True
+
+    def _one_by_one(self, batch: Batch, at: int, given: list[Any], first: BaseException, out: Batch) -> bool:
+        like = self.steps[0].like
+        for n, value in enumerate(given):
+            began = perf_counter_ns()
+            try:
+                if len(given) == 1 and like is None:
+                    raise first  # it was alone already
+                result = like(value) if like is not None else self._checked(self.callables[0]([value]), 1)[0]
+            except BaseException as error:
+                tb = error.__traceback__
+                while tb is not None and tb.tb_frame.f_code.co_filename == __file__:
+                    tb = tb.tb_next
+                self._note(1, perf_counter_ns() - began)
+                if not self.fail(out, batch.origin(at + n), self.first, error, tb):
+                    return False
+            else:
+                self._note(1, perf_counter_ns() - began)
+                out.values.append(result)
+                if out.origins is not None:
+                    out.origins.append(batch.origin(at + n))
+        return True
+
+    def _note(self, count: int, ns: int) -> None:
+        segment, at = self.segment, self.first
+        segment.records[at] += count
+        segment.timed_records[at] += count
+        segment.timed_ns[at] += ns
+
+    def _checked(self, results: Any, given: int) -> Sequence[Any]:
+        try:
+            returned = len(results)
+        except TypeError:
+            results = list(results)
+            returned = len(results)
+        if returned != given:
+            raise BatchLengthError(step=self.steps[0].name, given=given, returned=returned)
+        return results  # type: ignore[no-any-return]
+

@@ -1,0 +1,119 @@
+"""Shared memory of one direction of one channel: the sender writes payloads into it, the receiver reads them there.
+
+It is an unnamed file, reached by its descriptor alone: it cannot leak, whoever is killed, and needs no /dev/shm.
+Space is used as a ring. Positions count on for ever; a position's place in the file is `(position - base) % size`.
+"""
+
+from __future__ import annotations
+
+import mmap
+import os
+import tempfile
+from collections.abc import Sequence
+
+LEAST = 1 << 20  # bytes of the first arena
+ROOM = 8  # an arena holds so many of the largest payloads seen: two waiting, some not yet freed, and the ring's cut
+ALIGN = 64  # bytes: a cache line, and what NumPy likes
+
+
+class Arena:
+    """The sender's end.
+
+    >>> arena = Arena(1 << 16)
+    >>> position = arena.put([b"abc", b"de"], 5)
+    >>> reader = Reader(arena.descriptor, arena.size, arena.base)
+    >>> bytes(reader.at(position, 5))
+    b'abcde'
+    >>> arena.close(), reader.close()
+    (None, None)
+    """
+
+    def __init__(self, size: int, base: int = 0) -> None:
+        self.descriptor = _unnamed_file()
+        try:
+            os.ftruncate(self.descriptor, size)
+            self._map = mmap.mmap(self.descriptor, size)
+        except BaseException:
+            os.close(self.descriptor)
+            raise
+        self._view = memoryview(self._map)
+        self.size = size
+        self.base = base  # the position at the file's start
+        self.head = base  # positions below are taken
+        self._freed = base  # positions below are free again
+
+    def put(self, parts: Sequence[bytes | memoryview], total: int) -> int | None:
+        """Write the parts one after the other; their position, or None where there is no room."""
+        start = self.head
+        offset = (start - self.base) % self.size
+        if offset + total > self.size:  # a payload is never cut at the ring's end
+            start += self.size - offset
+            offset = 0
+        end = start + _aligned(total)
+        if end - self._freed > self.size:
+            return None
+        view = self._view
+        for part in parts:
+            size = len(part)
+            view[offset : offset + size] = part
+            offset += size
+        self.head = end
+        return start
+
+    def free(self, position: int) -> None:
+        """The receiver needs nothing before `position` any more."""
+        self._freed = max(self._freed, position)
+
+    def close(self) -> None:
+        """Unmap and close. The receiver's end lives on."""
+        self._view.release()
+        self._map.close()
+        if self.descriptor >= 0:
+            os.close(self.descriptor)
+            self.descriptor = -1
+
+
+class Reader:
+    """The receiver's end."""
+
+    def __init__(self, descriptor: int, size: int, base: int) -> None:
+        self._map = mmap.mmap(descriptor, size)
+        self._view = memoryview(self._map)
+        self.size = size
+        self.base = base
+
+    def at(self, position: int, total: int) -> memoryview:
+        """What lies at a position. It stays as it is until the sender is told that it is free."""
+        offset = (position - self.base) % self.size
+        return self._view[offset : offset + total]
+
+    def after(self, position: int, total: int) -> int:
+        """The first position behind a payload."""
+        return position + _aligned(total)
+
+    def close(self) -> None:
+        """Unmap, or leave that to the last payload that is still looked at."""
+        try:
+            self._view.release()
+            self._map.close()
+        except BufferError:  # a payload is still referred to; the mapping goes with it
+            pass
+
+
+def wanted(total: int) -> int:
+    """The size of an arena for payloads of `total` bytes."""
+    size = LEAST
+    while size < total * ROOM:
+        size *= 2
+    return size
+
+
+def _aligned(total: int) -> int:
+    return (total + ALIGN - 1) // ALIGN * ALIGN
+
+
+def _unnamed_file() -> int:
+    if hasattr(os, "memfd_create"):
+        return os.memfd_create("taktline", os.MFD_CLOEXEC)
+    with tempfile.TemporaryFile() as file:  # unlinked from the start
+        return os.dup(file.fileno())

@@ -1,0 +1,201 @@
+"""Functions, values and exceptions into bytes and back, with a clear answer for what cannot go.
+
+Values go by the fast pickler; large buffers (arrays) stay out of the stream, so that they are copied once and not
+pickled. Functions go by cloudpickle, which takes lambdas, closures and what was typed into a notebook.
+"""
+
+from __future__ import annotations
+
+import pickle
+import traceback
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, NamedTuple
+
+from taktline.errors import StepError
+
+Bytes = bytes | memoryview
+
+LARGE = 1 << 14  # bytes: smaller buffers cost less inside the stream than as a part of their own
+
+
+class NotCarried(Exception):  # noqa: N818  (it never reaches a user: it becomes a failure of the record at `position`)
+    """The value at `position` cannot be pickled, or not be read back."""
+
+    def __init__(self, position: int, error: BaseException) -> None:
+        super().__init__(position, error)
+        self.position = position
+        self.error = error
+
+
+def pack(values: list[Any]) -> list[Bytes]:
+    """The values as a pickle stream and the large buffers in it. Raises NotCarried naming the first that cannot go."""
+    buffers: list[pickle.PickleBuffer] = []
+
+    def out_of_band(buffer: pickle.PickleBuffer) -> bool:
+        try:
+            large = buffer.raw().nbytes >= LARGE
+        except BufferError:  # not contiguous: pickle copies it into the stream
+            return True
+        if large:
+            buffers.append(buffer)
+        return not large
+
+    try:
+        stream = pickle.dumps(values, pickle.HIGHEST_PROTOCOL, buffer_callback=out_of_band)
+    except Exception as error:
+        for position, value in enumerate(values):
+            _dumps_one(position, value)
+        raise NotCarried(0, error) from error
+    return [stream, *(buffer.raw() for buffer in buffers)]
+
+
+def unpack(parts: Sequence[Bytes]) -> list[Any]:
+    """What `pack` made. Buffers are copied out, so nothing refers to `parts` afterwards."""
+    buffers = [bytearray(part) for part in parts[1:]]
+    return pickle.loads(parts[0], buffers=buffers)  # type: ignore[no-any-return]
+
+
+def pack_each(values: Iterable[Any], *, check: bool = False) -> list[Bytes]:
+    """Each value in a pickle of its own; `check`: and read back, to see that it can be. Raises NotCarried."""
+    packed: list[Bytes] = []
+    for position, value in enumerate(values):
+        packed.append(_dumps_one(position, value))
+        if check:
+            unpack_one(position, packed[-1])
+    return packed
+
+
+def unpack_one(position: int, packed: Bytes) -> Any:
+    """One value of `pack_each`. Raises NotCarried."""
+    try:
+        return pickle.loads(packed)
+    except Exception as error:
+        raise NotCarried(position, error) from error
+
+
+def _dumps_one(position: int, value: Any) -> bytes:
+    try:
+        return pickle.dumps(value, pickle.HIGHEST_PROTOCOL)
+    except Exception as error:
+        raise NotCarried(position, error) from error
+
+
+def failed_to_go(step: str, error: BaseException, why: str) -> StepError:
+    """The error of a record or result that cannot go between processes."""
+    return StepError(step=step, type_name=type(error).__name__, text=str(error), why=why)
+
+
+def pack_functions(thing: Any) -> bytes:
+    """Functions and what they refer to, by value where they cannot be imported. Raises what cloudpickle raises."""
+    import cloudpickle  # some 10 ms, and only needed once workers are
+
+    return cloudpickle.dumps(thing)  # type: ignore[no-any-return]
+
+
+def stand_ins() -> tuple[str, ...]:
+    """The modules whose contents go by value, since workers cannot or must not import them."""
+    import cloudpickle
+
+    return ("__main__", *sorted(cloudpickle.list_registry_pickle_by_value()))
+
+
+def unpack_functions(packed: Bytes) -> Any:
+    """What `pack_functions` made."""
+    return pickle.loads(packed)
+
+
+class CarriedError(NamedTuple):
+    """An exception on its way: itself where it survives the way, and always what is known of it as text."""
+
+    packed: bytes | None
+    type_name: str
+    text: str
+    why: str  # it cannot go as itself; empty where it can
+
+
+def pack_error(error: BaseException) -> CarriedError:
+    """`error` for the way; what cannot go as itself goes as text. Never raises."""
+    type_name = type(error).__qualname__
+    try:
+        text = str(error)
+    except Exception as odd:
+        text = f"<its text cannot be had: {type(odd).__name__}>"
+    if is_control_flow(error):
+        return CarriedError(None, type_name, text, f"{type_name} would end more than the line, so it is wrapped")
+    for dumps in (_plain, pack_functions):
+        try:
+            packed = dumps(error)
+            back = pickle.loads(packed)
+            if type(back).__qualname__ == type_name and _same_args(back, error):
+                return CarriedError(packed, type_name, text, "")
+            why = "read back from a pickle it is another exception"
+        except Exception as odd:  # a constructor or reducer of the user's: anything may happen in it
+            why = f"it cannot be pickled and read back: {type(odd).__name__}: {odd}"
+    return CarriedError(None, type_name, text, why)
+
+
+def unpack_error(carried: CarriedError, *, step: str, trace: str) -> BaseException:
+    """The exception again, or a StepError that tells about it."""
+    why = carried.why
+    if carried.packed is not None:
+        try:
+            error = pickle.loads(carried.packed)
+            if isinstance(error, BaseException):
+                return error
+            why = "read back from a pickle it is no exception"
+        except Exception as odd:
+            why = f"it cannot be read back here: {type(odd).__name__}: {odd}"
+    return StepError(step=step, type_name=carried.type_name, text=carried.text, why=why, traceback=trace)
+
+
+def is_control_flow(error: BaseException) -> bool:
+    """Whether raising it out of an iterator would do something else than tell of an error: StopIteration would end it."""
+    return isinstance(error, (StopIteration, StopAsyncIteration)) or not isinstance(error, Exception)
+
+
+def as_step_error(error: BaseException, step: str) -> BaseException:
+    """`error`, or the StepError that stands for it where it must not be raised as itself."""
+    if not is_control_flow(error):
+        return error
+    carried = pack_error(error)
+    trace = "".join(traceback.format_exception(error))
+    made = StepError(step=step, type_name=carried.type_name, text=carried.text, why=carried.why, traceback=trace)
+    made.__cause__ = error
+    return made
+
+
+def _plain(error: BaseException) -> bytes:
+    return pickle.dumps(error, pickle.HIGHEST_PROTOCOL)
+
+
+def _same_args(one: BaseException, other: BaseException) -> bool:
+    """Whether two exceptions have the same args, as far as their pickles tell: `==` of a record's values may do anything."""
+    if len(one.args) != len(other.args):
+        return False
+    return all(type(a) is type(b) or type(a).__qualname__ == type(b).__qualname__ for a, b in zip(one.args, other.args, strict=True))
+
+
+class Fetching:
+    """A `__getattr__` for a stand-in module: asks `fetch(module, name)` for what pickles refer to, once each."""
+
+    def __init__(self, module: Any, fetch: Callable[[str, str], Any]) -> None:
+        self._module = module
+        self._fetch = fetch
+
+    def __call__(self, name: str) -> Any:
+        if name.startswith("__") and name.endswith("__"):
+            raise AttributeError(f"module {self._module.__name__!r} has no attribute {name!r}")
+        value = self._fetch(self._module.__name__, name)
+        setattr(self._module, name, value)
+        return value
+
+
+def which_function(names: Sequence[str], things: Sequence[Any]) -> tuple[str, BaseException] | None:
+    """The first of the things that cannot be packed, and why."""
+    for name, thing in zip(names, things, strict=True):
+        try:
+            pack_functions(thing)
+        except Exception as error:
+            return name, error
+    return None
+

@@ -1,0 +1,232 @@
+"""One socket pair between the hub and one worker: framed messages, payloads in an arena a direction.
+
+A frame is a head, the sizes of the payload's parts, a note (small bytes whose meaning the two ends know), and the
+payload itself where it is small or the arena is full. Order on the socket is the only order there is: a new arena is
+announced on it, and each frame says up to where its sender has read the other direction's arena.
+"""
+
+from __future__ import annotations
+
+import array
+import os
+import socket
+import struct
+from collections import deque
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from taktline._wire.arena import Arena, Reader, wanted
+
+HEAD = struct.Struct("<QQQQIIBxxx")  # rest of the frame's bytes, seq, freed, arena position, note bytes, parts, kind
+SMALL = 1 << 14  # bytes of payload that go through the socket itself: copying them twice costs less than the detour
+ARENA = 0xFF  # kind of the frame that announces a new arena
+NOWHERE = (1 << 64) - 1  # arena position of a payload that lies in the frame
+READ = 1 << 18  # bytes asked of the socket at once; also what a socket pair holds
+GATHER = 512  # buffers in one system call; the least IOV_MAX that systems promise is 16, Linux and macOS have 1024
+
+Bytes = bytes | memoryview
+
+
+class Message(NamedTuple):
+    """One frame as it arrived. `parts` may lie in the arena: valid until `Channel.release`, which must follow."""
+
+    kind: int
+    seq: int
+    note: bytes
+    parts: list[memoryview]
+
+
+class Channel:
+    """One end. The hub's end never blocks: it keeps what the socket does not take. A worker's end blocks."""
+
+    def __init__(self, sock: socket.socket, *, blocking: bool, most: int) -> None:
+        sock.setblocking(blocking)
+        self._socket = sock
+        self._blocking = blocking
+        self._most = most  # bytes of the largest arena
+        self._out: Arena | None = None
+        self._in: Reader | None = None
+        self._unsent: deque[tuple[list[Bytes], int | None]] = deque()  # buffers, and a descriptor to go with the first
+        self._got = bytearray()
+        self._descriptors: deque[int] = deque()
+        self._consumed = 0  # position in the other end's arena up to which all is read
+        self._held = 0  # the same, once the message handed out last is done with
+        self.ended = False
+
+    def fileno(self) -> int:
+        """The socket's descriptor, for poll."""
+        return self._socket.fileno()
+
+    def send(self, kind: int, seq: int = 0, note: bytes = b"", parts: Sequence[Bytes] = ()) -> None:
+        """Send a message. Raises BrokenPipeError or ConnectionResetError when the other end is gone."""
+        total = 0
+        for part in parts:
+            total += len(part)
+        position = NOWHERE
+        if total > SMALL:
+            placed = self._place(parts, total)
+            if placed is not None:
+                position = placed
+        self._push(self._frame(kind, seq, note, parts, total if position == NOWHERE else 0, position), None)
+
+    def _frame(
+        self, kind: int, seq: int, note: bytes, parts: Sequence[Bytes], inline: int, position: int
+    ) -> list[Bytes]:
+        sizes = struct.pack(f"<{len(parts)}Q", *map(len, parts))
+        head = HEAD.pack(
+            len(sizes) + len(note) + inline, seq, self._consumed, position, len(note), len(parts), kind
+        )  # fmt: skip
+        if not inline:
+            return [head + sizes + note]
+        if inline <= SMALL:
+            return [b"".join((head, sizes, note, *parts))]
+        return [head + sizes + note, *parts]
+
+    def _place(self, parts: Sequence[Bytes], total: int) -> int | None:
+        if self._out is not None:
+            position = self._out.put(parts, total)
+            if position is not None or total * 4 < self._out.size:
+                return position
+        size = wanted(total)
+        if size > self._most:
+            size = self._most
+            if size < total or (self._out is not None and self._out.size >= size):
+                return None
+        base = 0
+        if self._out is not None:
+            base = self._out.head
+            self._out.close()
+        self._out = Arena(size, base)
+        note = struct.pack("<QQ", size, base)
+        # The descriptor is closed only after it was sent; a duplicate keeps that apart from the arena's own life.
+        self._push(self._frame(ARENA, 0, note, (), 0, NOWHERE), os.dup(self._out.descriptor))
+        return self._out.put(parts, total)
+
+    def _push(self, buffers: list[Bytes], descriptor: int | None) -> None:
+        self._unsent.append((buffers, descriptor))
+        self.flush()
+
+    @property
+    def backed_up(self) -> bool:
+        """Whether something waits for the socket to take it."""
+        return bool(self._unsent)
+
+    def flush(self) -> None:
+        """Send what is waiting, as far as the socket takes it."""
+        while self._unsent:
+            buffers, descriptor = self._unsent[0]
+            extra = [] if descriptor is None else [
+                (socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [descriptor]))
+            ]  # fmt: skip
+            try:
+                if extra or len(buffers) > 1:
+                    sent = self._socket.sendmsg(buffers[:GATHER], extra)
+                else:
+                    sent = self._socket.send(buffers[0])
+            except BlockingIOError:
+                return
+            if descriptor is not None:
+                os.close(descriptor)
+            rest = _after(buffers, sent)
+            if rest:
+                self._unsent[0] = (rest, None)
+            else:
+                self._unsent.popleft()
+
+    def give_up_sending(self) -> None:
+        """The other end is gone: forget what it has not taken."""
+        for _, descriptor in self._unsent:
+            if descriptor is not None:
+                os.close(descriptor)
+        self._unsent.clear()
+
+    def receive(self) -> Message | None:
+        """The next message; None where the other end is gone, or (hub) where no whole one is there yet."""
+        while (message := self._next()) is None:
+            if self.ended or not self._fill():
+                return None
+        return message
+
+    def release(self) -> None:
+        """The payloads received so far are read: what is sent next tells the other end that their space is free."""
+        self._consumed = self._held
+
+    def _fill(self) -> bool:
+        try:
+            data, extra, _, _ = self._socket.recvmsg(READ, 256)
+        except BlockingIOError:
+            return False
+        except ConnectionResetError:
+            data, extra = b"", []
+        for level, kind, content in extra:
+            if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
+                found = array.array("i")
+                found.frombytes(content[: len(content) - len(content) % found.itemsize])
+                self._descriptors.extend(found)
+        if not data:
+            self.ended = True
+            return False
+        self._got += data
+        return True
+
+    def _next(self) -> Message | None:
+        got = self._got
+        if len(got) < HEAD.size:
+            return None
+        rest, seq, freed, position, note_size, count, kind = HEAD.unpack_from(got)
+        if len(got) < HEAD.size + rest:
+            return None
+        frame = bytes(memoryview(got)[HEAD.size : HEAD.size + rest])
+        del got[: HEAD.size + rest]
+        if self._out is not None:
+            self._out.free(freed)
+        sizes = struct.unpack_from(f"<{count}Q", frame)
+        note = frame[8 * count : 8 * count + note_size]
+        if kind == ARENA:
+            self._adopt(note)
+            return self._next()
+        if position == NOWHERE:
+            payload = memoryview(frame)[8 * count + note_size :]
+        else:
+            assert self._in is not None
+            total = sum(sizes)
+            payload = self._in.at(position, total)
+            self._held = self._in.after(position, total)
+        parts, at = [], 0
+        for size in sizes:
+            parts.append(payload[at : at + size])
+            at += size
+        return Message(kind, seq, note, parts)
+
+    def _adopt(self, note: bytes) -> None:
+        size, base = struct.unpack("<QQ", note)
+        descriptor = self._descriptors.popleft()
+        try:
+            if self._in is not None:
+                self._in.close()
+            self._in = Reader(descriptor, size, base)
+        finally:
+            os.close(descriptor)
+
+    def close(self) -> None:
+        """Close the socket and both arenas. May be called again."""
+        self._socket.close()
+        self.give_up_sending()
+        while self._descriptors:
+            os.close(self._descriptors.popleft())
+        if self._out is not None:
+            self._out.close()
+            self._out = None
+        if self._in is not None:
+            self._in.close()
+            self._in = None
+        self.ended = True
+
+
+def _after(buffers: list[Bytes], sent: int) -> list[Bytes]:
+    """The buffers without their first `sent` bytes."""
+    for n, buffer in enumerate(buffers):
+        if sent < len(buffer):
+            return [memoryview(buffer)[sent:], *buffers[n + 1 :]]
+        sent -= len(buffer)
+    return []

@@ -1,0 +1,250 @@
+"""Every error of taktline's own: facts go in, the sentence is made here, and it ends in what to do next.
+
+An exception that a step raises reaches the caller as itself, with a note; these classes are for everything else.
+The codes are stable.
+"""
+
+from __future__ import annotations
+
+import signal as signals
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+SECRET_WORDS = ("password", "passwd", "secret", "token", "apikey", "api_key", "card", "credential", "authorization")
+EXCERPT_CHARACTERS = 120  # a record in an error is a hint, not a copy
+
+
+class TaktlineError(Exception):
+    """The base of all errors that taktline itself raises."""
+
+    code = "TK000"
+
+    def __init__(self, message: str = "", **facts: Any) -> None:
+        super().__init__(message)
+        self.message = message
+        self.facts = facts
+        for name, value in facts.items():
+            setattr(self, name, value)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (_rebuild, (type(self), self.message, self.facts, self.__dict__.get("__notes__")))
+
+
+def _rebuild(cls: type[TaktlineError], message: str, facts: dict[str, Any], notes: list[str] | None) -> TaktlineError:
+    error = cls.__new__(cls)
+    TaktlineError.__init__(error, message, **facts)
+    for note in notes or ():
+        error.add_note(note)
+    return error
+
+
+class LineError(TaktlineError, ValueError):
+    """A line that cannot work, or an option that makes no sense: refused before anything starts."""
+
+    code = "TK100"
+
+
+class StepError(TaktlineError):
+    """An exception of a step that could not reach the caller as itself; its type, text and traceback are inside."""
+
+    code = "TK210"
+    index: int | None
+    step: str
+    type_name: str
+    text: str
+    why: str
+    traceback: str
+
+    def __init__(
+        self, *, step: str, type_name: str, text: str, why: str, traceback: str = "", index: int | None = None
+    ) -> None:
+        super().__init__(
+            f"step {step!r} failed{_at(index)} with {type_name}: {text}\n({why})",
+            step=step, type_name=type_name, text=text, why=why, traceback=traceback, index=index,
+        )  # fmt: skip
+
+
+class BatchLengthError(TaktlineError):
+    """A batch step returned another number of results than it was given records."""
+
+    code = "TK220"
+    step: str
+    given: int
+    returned: int
+
+    def __init__(self, *, step: str, given: int, returned: int) -> None:
+        super().__init__(
+            f"batch step {step!r} was given {given:,} records and returned {returned:,} results. "
+            "It must return exactly one result a record, in the same order; to drop or add records use keep() or expand().",
+            step=step, given=given, returned=returned,
+        )  # fmt: skip
+
+
+class WorkerDied(TaktlineError):
+    """A worker process ended while it worked on a record, more than once."""
+
+    code = "TK310"
+    index: int | None
+    step: str | None
+    exit_code: int | None
+
+    def __init__(self, *, index: int | None, step: str | None, exit_code: int | None, excerpt: str = "") -> None:
+        where = f"{_at(index)}" + (f" in step {step!r}" if step else "")
+        text = f"the worker was {_how_ended(exit_code)}{where}"
+        if exit_code == -9:
+            text += ", often because memory ran out"
+        if excerpt:
+            text += f"\n  record  {excerpt}"
+        text += '\n  next    skip such records: on_error="skip", or put a mark in their place: on_error="keep"'
+        super().__init__(text, index=index, step=step, exit_code=exit_code, excerpt=excerpt)
+
+    @property
+    def signal(self) -> int | None:
+        """The number of the signal that ended the worker, or None where it exited by itself."""
+        return -self.exit_code if self.exit_code is not None and self.exit_code < 0 else None
+
+
+class WorkersCannotStart(TaktlineError):
+    """Workers ended, or reported an error, before they could take a first record."""
+
+    code = "TK320"
+
+
+class StepTimeout(TaktlineError):
+    """A record took longer in a step than its `timeout`."""
+
+    code = "TK330"
+
+
+class Stalled(TaktlineError):
+    """No record was done for as long as `stall` allows."""
+
+    code = "TK340"
+
+
+class ResumeError(TaktlineError):
+    """A journal that does not belong to this run, or is damaged."""
+
+    code = "TK410"
+
+
+class SourceError(TaktlineError):
+    """The source could not give its next record. The original exception is the `__cause__`."""
+
+    code = "TK510"
+
+
+class SourceNotFound(SourceError, FileNotFoundError):
+    """No such file to read."""
+
+    code = "TK511"
+
+    __str__ = TaktlineError.__str__
+
+
+class SinkError(TaktlineError):
+    """The sink could not take a result. The original exception is the `__cause__`."""
+
+    code = "TK520"
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """Stands in the place of a record's result under `on_error="keep"`."""
+
+    index: int
+    record: Any
+    step: str
+    error: BaseException
+
+
+class Place(NamedTuple):
+    """Where an exception of a step came from; found on the exception as `__taktline__`."""
+
+    index: int
+    step: str
+    excerpt: str
+    traceback: str  # of the step's own code in the worker; empty where the exception brings its own
+
+
+def placed(error: BaseException, *, index: int, step: str, record: Any, traceback: str = "") -> BaseException:
+    """`error` with a note that tells record, step and the worker's traceback; returned for raising."""
+    place = Place(index, step, excerpt(record), traceback)
+    if isinstance(error, StepError) and error.index is None:
+        notes = error.__dict__.get("__notes__")
+        StepError.__init__(
+            error, step=error.step, type_name=error.type_name, text=error.text, why=error.why,
+            traceback=error.traceback, index=index,
+        )  # fmt: skip
+        if notes:
+            error.__notes__ = notes
+    note = f"at record {index:,} in step {step!r}\n  record  {place.excerpt}"
+    if traceback and error.__traceback__ is None:
+        note += "\n  in the worker:\n    " + traceback.rstrip().replace("\n", "\n    ")
+    error.add_note(note)
+    try:
+        error.__taktline__ = place  # type: ignore[attr-defined]
+    except Exception:  # an exception class may refuse attributes; the note says it all too
+        pass
+    return error
+
+
+def _at(index: int | None) -> str:
+    return "" if index is None else f" at record {index:,}"
+
+
+def _how_ended(exit_code: int | None) -> str:
+    if exit_code is None:
+        return "lost"
+    if exit_code >= 0:
+        return f"ended by itself with exit code {exit_code}"
+    try:
+        return f"killed by {signals.Signals(-exit_code).name}"
+    except ValueError:
+        return f"killed by signal {-exit_code}"
+
+
+def excerpt(record: Any) -> str:
+    """A short form of `record` for people, values of keys that look secret masked. Never raises.
+
+    >>> excerpt({"id": 7, "card": "4111 1111 1111 1111"})
+    "{'id': 7, 'card': '****'}"
+    """
+    text = ""
+    try:
+        for piece in _pieces(record, depth=3):
+            text += piece
+            if len(text) > EXCERPT_CHARACTERS:
+                return text[: EXCERPT_CHARACTERS - 1] + "…"
+    except Exception as error:  # a record's own repr may do anything
+        return f"<{type(record).__name__}, whose repr raises {type(error).__name__}>"
+    return text
+
+
+def _pieces(value: Any, depth: int) -> Iterator[str]:
+    if isinstance(value, Mapping) and depth:
+        yield "{"
+        for n, (key, inner) in enumerate(value.items()):
+            yield (", " if n else "") + repr(key) + ": "
+            if isinstance(key, str) and any(word in key.lower() for word in SECRET_WORDS):
+                yield "'****'"
+            else:
+                yield from _pieces(inner, depth - 1)
+        yield "}"
+    elif type(value) in (list, tuple) and depth:
+        yield "[" if type(value) is list else "("
+        for n, inner in enumerate(value):
+            if n:
+                yield ", "
+            yield from _pieces(inner, depth - 1)
+        yield "]" if type(value) is list else ")"
+    elif isinstance(value, (str, bytes, bytearray)) and len(value) > EXCERPT_CHARACTERS:
+        yield repr(value[:EXCERPT_CHARACTERS])  # repr of 50 MB would take longer than the step
+    else:
+        yield repr(value)
+
+
+for _error in list(globals().values()):
+    if isinstance(_error, type) and issubclass(_error, (TaktlineError, Failed)):
+        _error.__module__ = "taktline"  # users import them from there: tracebacks and pickles say so too
