@@ -6,8 +6,6 @@ import json
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from taktline._observe import pages
-
 
 @dataclass(frozen=True, slots=True)
 class StepCount:
@@ -81,6 +79,8 @@ class Report:
     reasons: tuple[str, ...] = field(default=())  # why it was run this way
 
     def __str__(self) -> str:
+        from taktline._observe import pages
+
         return pages.report_text(self.to_dict())
 
     def to_dict(self) -> dict[str, Any]:
@@ -93,10 +93,14 @@ class Report:
 
     def to_html(self, path: str) -> None:
         """Write the report as one HTML file without outside assets."""
+        from taktline._observe import pages
+
         with open(path, "w", encoding="utf-8") as file:
             file.write(pages.html_page(self.name, pages.report_html(self.to_dict())))
 
     def _repr_html_(self) -> str:
+        from taktline._observe import pages
+
         return pages.report_html(self.to_dict())
 
 

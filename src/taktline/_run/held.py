@@ -29,6 +29,11 @@ class Held:
         return sum(map(len, self.parts)) if self.parts is not None else 0
 
     @property
+    def count(self) -> int:
+        """How many values it has now."""
+        return len(self.parts) if self.parts is not None and self.each else len(self.batch.values)
+
+    @property
     def failed(self) -> bool:
         """Whether it ends in a failure that ends the run."""
         return bool(self.batch.failures) and not self.goes_on

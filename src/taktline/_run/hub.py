@@ -263,6 +263,8 @@ class Hub:
 
     def _condemn(self, action: events.Condemn) -> None:
         held = self._held[action.seq]
+        if action.position >= held.count:  # none of its records is left: somebody else kills these workers
+            return
         worker, lane, mark = self._dying
         step = self._plan.segments[lane].steps[mark[2] if mark is not None else 0].name
         index = held.first + held.batch.origin(action.position)
