@@ -1,19 +1,79 @@
-"""What moving records costs, measured on a few of them; the records and results themselves are only looked at."""
+"""What the first records cost: their work, and what moving them would cost. Records and results are only looked at."""
 
 from __future__ import annotations
 
 from time import perf_counter_ns
 from typing import Any
 
+from taktline._planner.choose import Sample
 from taktline._wire import carry
 
+RECORDS = 32  # enough to know costs within some 10 %, few enough to be over at once
+LONG = 0.0005  # seconds of a lot that tells the cost of cheap records: the clock and the calls around it weigh nothing
+ENOUGH = 0.05  # seconds of work after which even fewer records have said enough
+MOVED = 256  # records that are packed and unpacked at once to see what moving costs
+MOVED_NS = 1_000_000  # nanoseconds that one such look may take
 
-def moving(values: list[Any]) -> tuple[float, float, str]:
+
+class Sampling:
+    """Learns from each lot of records. With `moving` it also packs and unpacks some of them."""
+
+    def __init__(self, *, moving: bool) -> None:
+        self.records = 0
+        self.obstacle = ""  # why records or results cannot be moved
+        self._moving = moving
+        self._look_at = 1  # records after which moving is looked at next
+        self._costs = {"in": (0.0, 0.0), "out": (0.0, 0.0)}  # packing, unpacking, in ns a record
+        self._work = self._read = 0.0  # ns a record, of the newest lots
+        self._computing = 1.0
+        self._spent = self._last = 0.0  # seconds of work, in all and in the last lot
+
+    @property
+    def done(self) -> bool:
+        """Whether the costs are known well enough to choose."""
+        enough = self.records >= RECORDS and self._last >= LONG
+        return enough or (self.records > 1 and self._spent > ENOUGH) or self.records >= 1 << 14
+
+    def learn(self, records: list[Any], results: list[Any], *, read: float, work: float, cpu: float) -> None:
+        """A lot was read in `read` seconds and worked on in `work` seconds, of which `cpu` on the processor."""
+        if not records:
+            return
+        looking = not self.done
+        count = len(records)
+        self.records += count
+        self._spent += work
+        self._last = work
+        self._work, self._read = work * 1e9 / count, read * 1e9 / count
+        self._computing = min(1.0, cpu / work) if work else 1.0
+        if looking and self._moving and self.records >= self._look_at and not self.obstacle:
+            self._look_at = self.records * 8
+            self._look("in", records, "a record", 1.0)
+            self._look("out", results, "a result", len(results) / count)
+
+    def costs(self, here: float) -> Sample:
+        """All that was learnt; `here` is the share of the work that stays in the caller's process."""
+        (pack_in, unpack_in), (pack_out, unpack_out) = self._costs["in"], self._costs["out"]
+        return Sample(
+            records=self.records, read=self._read, work=self._work * (1 - here), computing=self._computing,
+            here=self._work * here, pack_in=pack_in, unpack_in=unpack_in, pack_out=pack_out, unpack_out=unpack_out,
+            obstacle=self.obstacle,
+        )  # fmt: skip
+
+    def _look(self, way: str, values: list[Any], what: str, ratio: float) -> None:
+        known = sum(self._costs[way])
+        fits = int(min(MOVED, MOVED_NS / known)) if known else 1
+        packing, unpacking, obstacle = _moving(values[: max(1, fits)])
+        self._costs[way] = (packing * ratio, unpacking * ratio)
+        if obstacle:
+            self.obstacle = f"{what} cannot be sent between processes: {obstacle}"
+
+
+def _moving(values: list[Any]) -> tuple[float, float, str]:
     """Nanoseconds a value to pack and to unpack these values, and why they cannot be moved (empty where they can)."""
     try:
         began = perf_counter_ns()
         parts = carry.pack(values)
-        copied = [bytes(part) for part in parts]
+        copied = [bytes(part) for part in parts]  # as the way through the arena does
         packed = perf_counter_ns()
         carry.unpack(copied)
         done = perf_counter_ns()

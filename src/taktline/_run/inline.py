@@ -13,7 +13,8 @@ from time import perf_counter, process_time
 from typing import Any
 
 from taktline._observe.counters import LaneCount
-from taktline._planner import choose, sample
+from taktline._planner import choose
+from taktline._planner.sample import Sampling
 from taktline._recipe.options import Options, usable_cores
 from taktline._recipe.steps import Maker, Role, Step
 from taktline._run.hub import Hub, settled
@@ -26,9 +27,6 @@ from taktline._wire import carry
 from taktline.errors import BatchLengthError, TaktlineError, placed
 
 LOT = 0.005  # seconds of reading and work between two looks around: a slow source is not read ahead
-SAMPLE_RECORDS = 32  # enough to know costs within some 10 %, few enough to be over at once
-SAMPLE_SECONDS = 0.05  # a sample that takes longer has said enough
-MOVED = 8  # records that are packed and unpacked to see what moving costs
 MOST = 4096  # records in a lot
 
 Phase = tuple[list[Any] | None, Iterator[Any] | None]
@@ -57,9 +55,8 @@ class Inline:
         self._lazy_from: int | None = None  # index of the first record of the lazy phase
         self._lazy_left = 0  # records left at its start, as the source's iterator tells
         self._choice: choose.Choice | None = None
-        self._costs = [0.0, 0.0, 0.0, 0.0]  # packing and unpacking of records, and of results, in ns a record
-        self._obstacle = ""
-        self._cpu = [0.0, 0.0]  # seconds of work, and of processor in it
+        self._sampling = Sampling(moving=hub is not None)
+        self._lot_seconds = 0.0  # reading and work of the last lot
 
     def results(self, end: Callable[[bool], None]) -> tuple[Iterator[Any], Iterator[Any]]:
         """The results, one by one, and the generator to close for an early end. `end(complete)` is called once."""
@@ -95,11 +92,10 @@ class Inline:
     def _phases(self) -> Iterator[Phase]:
         lot = 1
         while not self._reader.ended:
-            if self._sampled() and self._decided():
+            if self._sampling.done and self._decided():
                 break
-            began = perf_counter()
             yield self._lot(lot), None
-            lot = self._next_lot(lot, perf_counter() - began)
+            lot = self._next_lot(lot)
         if self._choice is not None and self._choice.move:
             yield from self._move(lot)
         elif not self._reader.ended:
@@ -108,26 +104,15 @@ class Inline:
             raise self._reader.error
         self._complete = True
 
-    def _sampled(self) -> bool:
-        return self._reader.index >= SAMPLE_RECORDS or (self._reader.index > 1 and sum(self._cpu[:1]) > SAMPLE_SECONDS)
-
     def _decided(self) -> bool:
         """Whether the planner has spoken its last word; always so where there is nothing to decide."""
         if self._make_hub is None:
             return self._may_be_lazy
         options = self._options
-        work, computed = self._cpu
-        done = max(1, self._reader.index)
-        shares = [s.busy for s in self._lane.steps()]
+        shares = [count.busy for count in self._lane.steps()]
         here = sum(b for b, s in zip(shares, self._steps, strict=True) if s.in_caller) / max(1e-9, sum(shares))
-        cost = work * 1e9 / done
-        measured = choose.Sample(
-            records=done, read=self._meter.reading * 1e9 / done, work=cost * (1 - here),
-            computing=min(1.0, computed / work) if work else 1.0, here=cost * here, pack_in=self._costs[0],
-            unpack_in=self._costs[1], pack_out=self._costs[2], unpack_out=self._costs[3], obstacle=self._obstacle,
-        )  # fmt: skip
         choice = choose.choose(
-            measured, workers=options.cores, cores=usable_cores(), remaining=self._reader.remaining,
+            self._sampling.costs(here), workers=options.cores, cores=usable_cores(), remaining=self._reader.remaining,
             elapsed=self._meter.elapsed,
         )  # fmt: skip
         if choice.move:
@@ -149,13 +134,12 @@ class Inline:
         meter.records_in += len(records)
         meter.batch_size = len(records) or meter.batch_size
         batch = self._segment.run(Batch(records))
-        spent = perf_counter() - read
-        self._busy_ns += int(spent * 1e9)
-        if not self._sampled():
-            self._cpu[0] += spent
-            self._cpu[1] += process_time() - cpu
-            if self._make_hub is not None and records and not self._obstacle:
-                self._measure_moving(records, batch.values)
+        worked = perf_counter()
+        self._busy_ns += int((worked - read) * 1e9)
+        self._lot_seconds = worked - began
+        self._sampling.learn(
+            records, batch.values, read=read - began, work=worked - read, cpu=process_time() - cpu
+        )  # fmt: skip
         self._note()
         results, error = settled(batch.values, batch.failures, first, records, self._options, meter)
         if error is not None:
@@ -164,22 +148,13 @@ class Inline:
         meter.delivered(len(results))
         return results
 
-    def _measure_moving(self, records: list[Any], results: list[Any]) -> None:
-        for at, values in ((0, records), (2, results)):
-            packing, unpacking, obstacle = sample.moving(values[:MOVED])
-            ratio = len(results) / len(records) if at else 1.0
-            self._costs[at : at + 2] = [packing * ratio, unpacking * ratio]
-            if obstacle:
-                what = "a result" if at else "a record"
-                self._obstacle = f"{what} cannot be sent between processes: {obstacle}"
-
-    def _next_lot(self, lot: int, seconds: float) -> int:
+    def _next_lot(self, lot: int) -> int:
+        if self._one_by_one:
+            return 1
         most = min(MOST, self._options.window or MOST)
-        if not self._sampled():
-            most = 1 if self._one_by_one else min(most, MOVED)
-        if seconds < LOT / 2:
+        if self._lot_seconds < LOT / 2:
             lot = min(lot * 2, most)
-        elif seconds > LOT * 2:
+        elif self._lot_seconds > LOT * 2:
             lot = max(1, lot // 2)
         units = max([1, *(step.size or 1 for step in self._steps)])
         return lot - lot % units if lot > units > 1 else lot
@@ -188,13 +163,12 @@ class Inline:
         """All that is left, in this process for good."""
         if not self._may_be_lazy:
             while not self._reader.ended:
-                began = perf_counter()
                 yield self._lot(lot), None
-                lot = self._next_lot(lot, perf_counter() - began)
+                lot = self._next_lot(lot)
             return
         records = self._reader.iterator()
         self._lazy_from = self._reader.index
-        self._lazy_left = _left(records)
+        self._lazy_left = _left(records) if hasattr(records, "__length_hint__") else 0
         if self._meter.progress is None:
             yield None, records
         else:
@@ -210,9 +184,8 @@ class Inline:
         assert hub is not None
         hub.start()
         while not hub.ready() and not self._reader.ended:
-            began = perf_counter()
             yield self._lot(lot), None
-            lot = self._next_lot(lot, perf_counter() - began)
+            lot = self._next_lot(lot)
         if not self._reader.ended:
             for results in hub.deliveries():
                 yield results, None

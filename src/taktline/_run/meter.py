@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable
 from time import perf_counter, process_time
 
@@ -44,7 +45,7 @@ class Meter:
         self._cpu_ended = 0.0
         self._peak = 0
         self._next_tick = self._began + TICK
-        self._next_look = self._began
+        self._next_look = self._began + LOOK
         self._earlier: list[list[LaneCount]] = []  # counters of an earlier plan of the same run
 
     def begin(self) -> None:
@@ -84,7 +85,7 @@ class Meter:
     def look(self) -> None:
         """Note how much memory is held."""
         pids = list(self.pids())
-        self._peak = max(self._peak, memory.held(pids) + memory.held_here())
+        self._peak = max(self._peak, memory.held([*pids, os.getpid()]) if pids else memory.held_here())
 
     def end(self, *, complete: bool) -> None:
         """The run has ended; call before the workers go."""
