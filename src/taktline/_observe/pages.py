@@ -1,0 +1,194 @@
+"""The numbers of a run as text for people and as HTML, with the standard library only. Takes plain dicts."""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Sequence
+from typing import Any
+
+WIDTH = 80  # columns
+
+
+def duration(seconds: float | None) -> str:
+    """Seconds in the unit that people would choose.
+
+    >>> duration(0.0002), duration(0.1), duration(20.81), duration(660), duration(15420), duration(None)
+    ('0.2 ms', '0.10 s', '20.8 s', '11 m 00 s', '4 h 17 m', '-')
+    """
+    if seconds is None:
+        return "-"
+    if seconds < 0.0995:
+        return f"{seconds * 1e3:.1f} ms"
+    if seconds < 9.995:
+        return f"{seconds:.2f} s"
+    if seconds < 99.95:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes < 60:
+        return f"{minutes} m {rest:02} s"
+    return f"{minutes // 60} h {minutes % 60:02} m"
+
+
+def cost(ns: float) -> str:
+    """Nanoseconds a record.
+
+    >>> cost(165), cost(7100), cost(1.3e6)
+    ('165 ns/rec', '7.1 µs/rec', '1.3 ms/rec')
+    """
+    if ns < 999.5:
+        return f"{ns:.0f} ns/rec"
+    return f"{ns / 1e3:.1f} µs/rec" if ns < 999_500 else f"{ns / 1e6:.1f} ms/rec"
+
+
+def rate(per_second: float) -> str:
+    """Records a second.
+
+    >>> rate(48_100), rate(3.2), rate(2_500_000)
+    ('48.1 k/s', '3.2 /s', '2.5 M/s')
+    """
+    for limit, unit in ((1e6, "M"), (1e3, "k")):
+        if per_second >= limit:
+            return f"{per_second / limit:.1f} {unit}/s"
+    return f"{per_second:.1f} /s"
+
+
+def size(count: float) -> str:
+    """Bytes, decimal.
+
+    >>> size(214_000_000), size(512)
+    ('214 MB', '512 B')
+    """
+    for unit in ("B", "kB", "MB", "GB"):
+        if count < 999.5 or unit == "GB":
+            return f"{count:.0f} {unit}" if unit != "GB" else f"{count:.1f} GB"
+        count /= 1000
+    raise AssertionError
+
+
+def report_text(report: dict[str, Any]) -> str:
+    """A Report as some lines of text."""
+    facts = _facts(report)
+    return "\n".join(f" {name:<8} {_folded(text)}" for name, text in facts if text)
+
+
+def _facts(report: dict[str, Any]) -> list[tuple[str, str]]:
+    seconds = report["seconds"]
+    head = "done" if report["complete"] else "stopped"
+    counts = f"{report['records_in']:,} in · {report['records_out']:,} out"
+    for what in ("skipped", "retried"):
+        if report[what]:
+            counts += f" · {report[what]:,} {what}"
+    if report["failed"] and not report["skipped"]:
+        counts += f" · {report['failed']:,} failed"
+    speed = rate(report["records_in"] / seconds) if seconds else ""
+    used = f"{report['cpu_utilisation']:.0%} of {_many(report['cores'], 'core')} · peak {size(report['peak_memory'])}"
+    workers = _many(report["workers"], "worker") if report["workers"] else "this process"
+    steps = " · ".join(f"{step['name']} {cost(step['ns_per_record'])}" for step in report["steps"])
+    verdict = report["verdict"]
+    return [
+        (head, f"{counts}   {duration(seconds)} · {speed}"),
+        ("cpu", f"{used} · {report['how']}, {workers}"),
+        ("steps", steps),
+        ("verdict", f"{verdict['evidence']} {verdict['action']}".strip()),
+        ("why", "; ".join(report["reasons"])),
+    ]
+
+
+def comparison_text(comparison: dict[str, Any]) -> str:
+    """A Comparison as a table for the terminal."""
+    lines = [f" {line}" for line in _above(comparison)]
+    header = ("technique", "runtime", "cpu", "speed-up", "memory", "first result")
+    rows = [_cells(row) for row in comparison["rows"]]
+    widths = [max(len(cells[n]) for cells in [header, *rows]) for n in range(len(header))]
+    lines.append(" " + "  ".join(cell.ljust(width) for cell, width in zip(header, widths, strict=True)).rstrip())
+    referring = False
+    for row, cells in zip(comparison["rows"], rows, strict=True):
+        if row["reference"] and not referring:
+            referring = True
+            lines.append(" ── for reference ──")
+        text = "  ".join(cell.ljust(width) for cell, width in zip(cells, widths, strict=True)).rstrip()
+        mark = "   ◄ fastest" if row["technique"] == comparison["fastest"] else ""
+        lines.append(f" {text}{mark}" if not row["problem"] else f" {cells[0].ljust(widths[0])}  {row['problem']}")
+    lines.append(f" {_folded(comparison['closing'], indent=1)}")
+    return "\n".join(lines)
+
+
+def comparison_markdown(comparison: dict[str, Any]) -> str:
+    """A Comparison as a Markdown table."""
+    lines = [*_above(comparison), "", "| technique | runtime | cpu | speed-up | memory | first result | results |"]
+    lines.append("|---|---|---|---|---|---|---|")
+    for row in comparison["rows"]:
+        cells = [*_cells(row), row["problem"] or "identical"]
+        lines.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
+    return "\n".join([*lines, "", comparison["closing"], ""])
+
+
+def comparison_html(comparison: dict[str, Any]) -> str:
+    """A Comparison as an HTML fragment."""
+    header = ("technique", "runtime", "cpu", "speed-up", "memory", "first result", "results")
+    rows = [[*_cells(row), row["problem"] or "identical"] for row in comparison["rows"]]
+    above = "".join(f"<p>{html.escape(line)}</p>" for line in _above(comparison))
+    return f"{above}{_table(header, rows)}<p>{html.escape(comparison['closing'])}</p>"
+
+
+def report_html(report: dict[str, Any]) -> str:
+    """A Report as an HTML fragment with styles of its own, for notebooks and files."""
+    facts = [list(fact) for fact in _facts(report) if fact[1] and fact[0] != "steps"]
+    header = ("step", "records", "busy", "waiting", "blocked", "a record")
+    steps = [
+        [
+            step["name"], f"{step['records']:,}", duration(step["busy"]), duration(step["waiting"]),
+            duration(step["blocked"]), cost(step["ns_per_record"]),
+        ]
+        for step in report["steps"]
+    ]  # fmt: skip
+    return f"<h3>{html.escape(report['name'])}</h3>{_table((), facts)}{_table(header, steps)}"
+
+
+def html_page(title: str, fragment: str) -> str:
+    """One whole HTML file without outside assets."""
+    style = "body{font:15px/1.5 system-ui,sans-serif;margin:2rem auto;max-width:60rem;padding:0 1rem;color-scheme:light dark}"
+    return (
+        f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{html.escape(title)}</title>'
+        f"<style>{style}</style></head><body>{fragment}</body></html>\n"
+    )
+
+
+def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    cell = 'style="text-align:left;padding:.2em .8em .2em 0;vertical-align:top"'
+    head = "".join(f"<th {cell}>{html.escape(name)}</th>" for name in header)
+    body = "".join("<tr>" + "".join(f"<td {cell}>{html.escape(text)}</td>" for text in row) + "</tr>" for row in rows)
+    return f'<table style="border-collapse:collapse">{f"<tr>{head}</tr>" if head else ""}{body}</table>'
+
+
+def _above(comparison: dict[str, Any]) -> list[str]:
+    title = (
+        f"{comparison['records']:,} records · {_many(comparison['steps'], 'step')} · "
+        f"{_many(comparison['cores'], 'core')} · {_many(comparison['rounds'], 'round')}, taken in turn"
+    )
+    if all(not row["problem"] for row in comparison["rows"]):
+        title += " · results identical in all rows"
+    return [title, *([comparison["left_out"]] if comparison["left_out"] else [])]
+
+
+def _cells(row: dict[str, Any]) -> tuple[str, ...]:
+    if row["problem"]:
+        return (row["technique"], "-", "-", "-", "-", "-")
+    spread = f" ± {row['spread']:.2f}" if row["spread"] is not None else ""
+    runtime = duration(row["seconds"])
+    runtime = f"{row['seconds']:.2f}{spread} s" if spread and runtime.endswith(" s") and " m" not in runtime else runtime
+    return (
+        row["technique"], runtime, f"{row['cpu_utilisation']:.0%}", f"{row['speed_up']:.1f} ×",
+        size(row["peak_memory"]), duration(row["first_result"]),
+    )  # fmt: skip
+
+
+def _many(count: int, thing: str) -> str:
+    return f"{count:,} {thing}{'' if count == 1 else 's'}"
+
+
+def _folded(text: str, indent: int = 10) -> str:
+    """Lines no wider than a terminal; those after the first are indented."""
+    import textwrap
+
+    return ("\n" + " " * indent).join(textwrap.wrap(text, WIDTH - indent, break_long_words=False) or [""])
