@@ -1,0 +1,307 @@
+"""The command `taktline`. Results go to standard output where asked; everything else goes to standard error."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import fields
+from typing import IO, Any
+
+import click
+
+from taktline import LineError, Line, SourceError, TaktlineError, __version__
+from taktline._recipe.options import Options
+
+DONE, FAILED, WRONG_USAGE, INCOMPLETE, INTERRUPTED, TERMINATED = 0, 1, 2, 3, 130, 143
+
+
+class Terminated(BaseException):
+    """SIGTERM arrived: unwind, clean up, and end with its exit code."""
+
+
+def main() -> None:
+    """Entry point of the command."""
+    sys.exit(run_main(sys.argv[1:]))
+
+
+def run_main(arguments: list[str]) -> int:
+    """The command with these arguments; its exit code."""
+    signal.signal(signal.SIGTERM, _on_sigterm)
+    try:
+        code = commands.main(arguments, prog_name="taktline", standalone_mode=False)
+        return int(code or DONE)
+    except click.ClickException as error:
+        error.show(sys.stderr)
+        return WRONG_USAGE
+    except click.exceptions.Exit as error:
+        return error.exit_code
+    except (click.Abort, KeyboardInterrupt):
+        _tell("stopped by Ctrl-C; no output file was made")
+        return INTERRUPTED
+    except Terminated:
+        _tell("stopped by SIGTERM; no output file was made")
+        return TERMINATED
+    except BrokenPipeError:  # whoever read our standard output has had enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        return FAILED
+    except _WrongUsage as error:
+        _tell(_described(error.cause))
+        return WRONG_USAGE
+    except LineError as error:
+        _tell(_described(error))
+        return WRONG_USAGE
+    except Exception as error:  # of a step, the source or the sink: the run failed
+        _tell(_described(error))
+        return FAILED
+
+
+class _WrongUsage(Exception):  # noqa: N818
+    """Something is wrong that was found before anything ran."""
+
+    def __init__(self, cause: Exception) -> None:
+        super().__init__(str(cause))
+        self.cause = cause
+
+
+@contextmanager
+def _before_anything_runs() -> Iterator[None]:
+    try:
+        yield
+    except SourceError as error:
+        raise _WrongUsage(error) from error
+
+
+def _on_sigterm(number: int, frame: Any) -> None:
+    raise Terminated
+
+
+def _tell(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
+
+
+def _described(error: BaseException) -> str:
+    """An error for the terminal: what happened, to which record and step, where in the user's code, what to do."""
+    place = getattr(error, "__taktline__", None)
+    code = getattr(error, "code", "TK200")
+    if place is None or isinstance(error, TaktlineError):
+        return f"error {getattr(error, 'code', 'TK000')}: {error if str(error) else type(error).__name__}"
+    lines = [f"error {code if isinstance(code, str) else 'TK200'}: step {place.step!r} failed on record {place.index:,}"]
+    lines.append(f"  {type(error).__name__}: {error}")
+    if source := _own_line(error, place.traceback):
+        lines.append(f"  at {source}")
+    lines.append(f"  record  {place.excerpt}")
+    lines.append("  next    leave such records out: --on-error skip, or put a mark in their place: --on-error keep")
+    return "\n".join(lines)
+
+
+def _own_line(error: BaseException, text: str) -> str:
+    """The line of the user's code that raised, from the worker's traceback or the exception's own."""
+    import re
+    import traceback
+
+    text = text or "".join(traceback.format_tb(error.__traceback__))
+    found = re.findall(r'File "([^"]+)", line (\d+), in .*\n(?:    (.*)\n)?', text)
+    own = [each for each in found if f"{os.sep}taktline{os.sep}_" not in each[0] and not each[0].startswith("<taktline")]
+    if not own:
+        return ""
+    path, number, source = own[-1]
+    return f"{os.path.relpath(path) if os.path.isabs(path) else path}:{number}   {source.strip()}"
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(__version__, prog_name="taktline")
+def commands() -> None:
+    """Run plain step functions as an ordered, batched, multi-process line.
+
+    \b
+    taktline run steps.py:parse,enrich,score --in orders.jsonl --out scored.jsonl
+    taktline compare steps.py:parse,enrich,score --in orders.jsonl
+    taktline demo
+    """
+
+
+def _run_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Every option of a run as a flag, from the table of options."""
+    for each in reversed(fields(Options)):
+        kind, help = each.metadata["flag"], each.metadata["help"]
+        flag = "--" + each.name.replace("_", "-")
+        if kind == "choice":
+            choices = click.Choice(each.metadata["check"].choices)
+            command = click.option(flag, each.name, type=choices, default=None, help=f"{help}  [default: {each.default}]")(command)
+        elif kind == "int":
+            command = click.option(flag, each.name, type=int, default=None, help=help)(command)
+        elif kind == "switch":
+            command = click.option(f"{flag}/--no-{flag[2:]}", each.name, default=None, help=help)(command)
+        elif kind == "text":
+            command = click.option(flag, each.name, default=None, help=f"{help}  [default: {each.default}]")(command)
+    return command
+
+
+@commands.command()
+@click.argument("target")
+@click.option("--in", "source", required=True, metavar="PATH", help='file, glob, or "-" for standard input')
+@click.option("--out", "sink", required=True, metavar="PATH", help='file, or "-" for standard output')
+@click.option("--in-format", help="jsonl, csv, tsv or text; default: by suffix")
+@click.option("--out-format", help="jsonl, csv, tsv or text; default: by suffix")
+@click.option("--limit", type=click.IntRange(1), help="only the first so many records")
+@click.option("--json", "as_json", is_flag=True, help="the report as JSON, on standard error")
+@click.option("--quiet", is_flag=True, help="no progress, no report")
+@_run_options
+def run(
+    target: str, source: str, sink: str, in_format: str | None, out_format: str | None, limit: int | None,
+    as_json: bool, quiet: bool, **options: Any,
+) -> int:  # fmt: skip
+    """Run TARGET over the records of a file into another.
+
+    \b
+    taktline run steps.py:parse,enrich,score --in orders.jsonl --out scored.jsonl
+    taktline run shop.lines:nightly --in 'in/*.csv.gz' --out out.jsonl --on-error skip
+
+    TARGET is file.py:function,function,… or module:flow or file.py:flow. Exit code 0: done; 1: failed;
+    2: wrong usage, nothing ran; 3: done, but records were left out; 130, 143: stopped by a signal.
+    """
+    from itertools import islice
+
+    from taktline import read, write
+    from taktline.cli.target import line_of
+    from taktline.views.terminal import Progress
+
+    given = {name: value for name, value in options.items() if value is not None}
+    wanted = given.pop("progress", None)
+    with _data_apart(sink) as out:
+        with _before_anything_runs():
+            flow: Line = line_of(target)
+            records: Any = read(source, in_format)
+            writer = write(out, out_format)
+        if limit is not None:
+            records = islice(records, limit)
+        progress = Progress() if not quiet and wanted is not False else None
+        try:
+            report = flow.run(records, writer, progress=progress if progress is not None else False, **given)
+        finally:
+            if progress is not None:
+                progress.close()
+        if not quiet:
+            _tell(report.to_json() if as_json else str(report))
+    return INCOMPLETE if report.skipped or report.failed else DONE
+
+
+@contextmanager
+def _data_apart(sink: str) -> Iterator[str | IO[bytes]]:
+    """Where results go. With "-", standard output is kept for them alone: what steps print goes to standard error,
+    also from worker processes and C code."""
+    if sink != "-":
+        yield sink
+        return
+    sys.stdout.flush()
+    kept = os.dup(1)
+    before = sys.stdout
+    os.dup2(2, 1)
+    sys.stdout = sys.stderr
+    try:
+        with os.fdopen(kept, "wb", closefd=False) as data:
+            yield data
+    finally:
+        sys.stdout = before
+        os.dup2(kept, 1)
+        os.close(kept)
+
+
+@commands.command()
+@click.argument("target")
+@click.option("--in", "source", required=True, metavar="PATH", help='file, glob, or "-" for standard input')
+@click.option("--in-format", help="jsonl, csv, tsv or text; default: by suffix")
+@click.option("--limit", default=20_000, show_default=True, type=click.IntRange(1), help="the first so many records")
+@click.option("--rounds", default=3, show_default=True, type=click.IntRange(1), help="how often, in turn")
+@click.option("--workers", type=click.IntRange(1), help="worker processes; default: the usable cores")
+@click.option("--export", metavar="FILE", help="write the table to FILE.md or FILE.json too")
+@click.option("--json", "as_json", is_flag=True, help="JSON in place of the table")
+def compare(
+    target: str, source: str, in_format: str | None, limit: int, rounds: int, workers: int | None,
+    export: str | None, as_json: bool,
+) -> None:  # fmt: skip
+    """Measure the four techniques on your own steps, and the standard library's ways beside them.
+
+    \b
+    taktline compare steps.py:parse,enrich,score --in orders.jsonl --limit 50000
+    """
+    from taktline import read
+    from taktline.cli.target import line_of
+
+    with _before_anything_runs():
+        if export is not None and not export.endswith((".md", ".json")):
+            raise LineError(f"--export {export!r}: name a .md or .json file")
+        flow = line_of(target)
+        records = read(source, in_format)
+    _print_comparison(flow, records, limit=limit, rounds=rounds, workers=workers, export=export, as_json=as_json)
+
+
+def _print_comparison(
+    flow: Line, records: Any, *, export: str | None = None, as_json: bool = False, **options: Any
+) -> None:  # fmt: skip
+    def say(what: str) -> None:
+        if sys.stderr.isatty():
+            print(f"\r\x1b[K{what[:78]}", end="", file=sys.stderr, flush=True)
+
+    table = flow.compare(records, progress=say, **options)
+    say("")
+    print(table.to_json() if as_json else str(table), flush=True)
+    if export is not None:
+        with open(export, "w", encoding="utf-8") as file:
+            file.write(table.to_markdown() if export.endswith(".md") else table.to_json())
+
+
+@commands.command()
+@click.option("--limit", type=click.IntRange(1), help="only the first so many of the 336,776 flights")
+@click.option("--part", default=20_000, show_default=True, type=click.IntRange(1), help="flights for the comparison")
+@click.option("--rounds", default=3, show_default=True, type=click.IntRange(1), help="rounds of the comparison")
+def demo(limit: int | None, part: int, rounds: int) -> None:
+    """Show the main job on real data: the flights that left New York City in 2013.
+
+    Compares the techniques on a part of them, then runs all of them with the technique that pays.
+    """
+    from taktline.cli import demo as flights
+    from taktline.views.terminal import Progress
+
+    with _before_anything_runs():
+        flow = flights.line_for_flights()
+        rows = flights.flight_rows(limit)
+    print(f"{len(rows):,} flights out of New York City in 2013, as text rows; steps: {flow.name}\n", flush=True)
+    _print_comparison(flow, rows, limit=part, rounds=rounds)
+    print(f"\nall {len(rows):,} flights, how=\"auto\":\n", flush=True)
+    late = flights.Tally()
+    progress = Progress()
+    try:
+        report = flow.run(rows, late, progress=progress)
+    finally:
+        progress.close()
+    print(f"{report}\n\n{late}")
+
+
+@commands.command()
+def doctor() -> None:
+    """Look at this machine: cores, memory, limits, and whether workers start here."""
+    import platform
+    import resource
+    from time import perf_counter
+
+    from taktline import line
+    from taktline._observe.pages import duration, size
+    from taktline._recipe.options import usable_cores, usable_memory
+
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    print(f"taktline   {__version__}, Python {platform.python_version()} on {platform.system()} {platform.machine()}")
+    print(f"cores      {usable_cores()} usable of {os.cpu_count()}")
+    print(f"memory     {size(usable_memory())} usable")
+    print(f"files      {soft:,} may be open")
+    for start in ("launch", "fork"):
+        began = perf_counter()
+        good = list(line(abs)(range(-8, 0), how="line", workers=2, start=start)) == [8, 7, 6, 5, 4, 3, 2, 1]
+        print(f"workers    start={start!r}: {'they work' if good else 'WRONG RESULTS'}, {duration(perf_counter() - began)}")
+
+
+if __name__ == "__main__":
+    main()

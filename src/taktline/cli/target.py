@@ -1,0 +1,72 @@
+"""What a TARGET on the command line means: "module:flow", "file.py:flow", or functions in order, "file.py:parse,score"."""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import importlib.util
+import os
+import sys
+import traceback
+from types import ModuleType
+from typing import Any
+
+from taktline import Line, LineError, line
+
+
+def line_of(target: str) -> Line:
+    """The line that a TARGET names. Raises LineError, in one sentence, for whatever is wrong with it."""
+    place, colon, names = target.rpartition(":")
+    if not colon or not place or not names:
+        raise LineError(f"{target!r} names no steps; write file.py:parse,enrich,score or module:flow")
+    module = _from_file(place) if place.endswith(".py") else _from_name(place)
+    found = [_attribute(module, place, name.strip()) for name in names.split(",")]
+    if len(found) == 1 and isinstance(found[0], Line):
+        return found[0]
+    return line(*found)
+
+
+def _from_file(path: str) -> ModuleType:
+    if not os.path.isfile(path):
+        raise LineError(f"there is no file {path!r}")
+    folder, file = os.path.split(os.path.abspath(path))
+    # Not the bare stem: a file called queue.py must not stand in the standard library's place.
+    name = f"taktline_target_{file[:-3]}"
+    spec = importlib.util.spec_from_file_location(name, path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.path.insert(0, folder)
+    sys.modules[name] = module
+    _loading(path, lambda: spec.loader.exec_module(module))  # type: ignore[union-attr]
+    # Workers get its functions by value: they need not import the file, whose top level may do anything.
+    import cloudpickle
+
+    cloudpickle.register_pickle_by_value(module)
+    return module
+
+
+def _from_name(name: str) -> ModuleType:
+    sys.path.insert(0, os.getcwd())
+    if importlib.util.find_spec(name.partition(".")[0]) is None:
+        raise LineError(f"there is no module {name!r}; for a file write its path with .py")
+    module: ModuleType = _loading(name, lambda: importlib.import_module(name))
+    return module
+
+
+def _loading(what: str, load: Any) -> Any:
+    try:
+        return load()
+    except Exception as error:
+        own = traceback.extract_tb(error.__traceback__)[-1]
+        raise LineError(
+            f"{what!r} cannot be loaded: {type(error).__name__}: {error} (at {own.filename}:{own.lineno})"
+        ) from error
+
+
+def _attribute(module: ModuleType, place: str, name: str) -> Any:
+    if not hasattr(module, name):
+        near = difflib.get_close_matches(name, [each for each in vars(module) if not each.startswith("__")], n=1)
+        hint = f"; did you mean {near[0]!r}?" if near else ""
+        raise LineError(f"there is no {name!r} in {place!r}{hint}")
+    return getattr(module, name)
