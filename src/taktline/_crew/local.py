@@ -46,6 +46,7 @@ class Local:
         self._setups = [self._setup(steps) if steps and start == "launch" else b"" for steps in segments]
         self._members: dict[int, _Member] = {}
         self._by_descriptor: dict[int, int] = {}
+        self._unsent: set[int] = set()  # workers with batches to flush
         self._poll = select.poll()
 
     def start(self, worker: int, lane: int) -> None:
@@ -65,10 +66,15 @@ class Local:
 
     def send(self, worker: int, seq: int, note: bytes, parts: Sequence[carry.Bytes]) -> None:
         """Give a batch to a worker. Never blocks; a worker that has just died is heard of by `wait`."""
-        self._send(self._members[worker], words.LOAD, seq, note, parts)
+        member = self._members[worker]
+        member.channel.send(words.LOAD, seq, note, parts, later=True)
+        self._unsent.add(worker)
 
     def wait(self, seconds: float, heard: Heard, gone: Gone) -> None:
         """Wait for something to happen, at most so long, and tell all of it. Messages are valid during the call."""
+        while self._unsent:
+            if (waiting := self._members.get(self._unsent.pop())) is not None:
+                self._flush(waiting)
         events = self._poll.poll(min(seconds, LOOK_AGAIN) * 1000)
         for descriptor, what in events:
             worker = self._by_descriptor.get(descriptor)

@@ -21,6 +21,7 @@ from taktline._segment.batch import Batch, Failure
 from taktline._wire import carry
 from taktline._wire.channel import Channel, Message
 
+QUICK_NS = 200_000  # nanoseconds
 SETUP_MEMORY = 1 << 26  # bytes of an arena until the setup says more
 
 
@@ -76,10 +77,12 @@ class Worker:
         self._sending = threading.RLock()  # a step's own threads may print
         self.early: list[tuple[int, int, bytes, list[bytes]]] = []  # arrived while a GIVE was awaited
 
-    def send(self, kind: int, seq: int = 0, note: bytes = b"", parts: Sequence[carry.Bytes] = ()) -> None:
+    def send(
+        self, kind: int, seq: int = 0, note: bytes = b"", parts: Sequence[carry.Bytes] = (), *, later: bool = False
+    ) -> None:
         """Send to the hub."""
         with self._sending:
-            self.channel.send(kind, seq, note, parts)
+            self.channel.send(kind, seq, note, parts, later=later)
 
     def live(self, segment: fuse.Segment | None = None) -> NoReturn:
         """Work until told to stop or the hub is gone, then end the process."""
@@ -199,7 +202,9 @@ class Worker:
             self.busy, self.waiting, self.blocked, process_time_ns(), segment.records, segment.timed_records,
             segment.timed_ns,
         )  # fmt: skip
-        self.send(words.DONE, seq, figures.pack() + words.pack_note(outcome, words.PLAIN_OUTCOME), packed)
+        note = figures.pack() + words.pack_note(outcome, words.PLAIN_OUTCOME)
+        # A quick batch's answer may wait for the next one where that is here already: half the system calls then.
+        self.send(words.DONE, seq, note, packed, later=done - began < QUICK_NS)
         self.blocked += perf_counter_ns() - done
 
     def unpacked(self, message: Message, orders: words.Orders) -> Batch | None:

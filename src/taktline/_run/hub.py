@@ -16,7 +16,7 @@ from taktline._run.held import Held
 from taktline._run.meter import Meter
 from taktline._run.reader import Reader
 from taktline._schedule import events
-from taktline._schedule.machine import Lane, Machine
+from taktline._schedule.machine import AHEAD, Lane, Machine
 from taktline._schedule.sizing import Sizing
 from taktline._schedule.window import Limits
 from taktline._segment.batch import Failure
@@ -26,6 +26,9 @@ from taktline._wire.channel import Message
 from taktline.errors import Failed, WorkerDied, WorkersCannotStart, excerpt, placed
 
 BATCHES = 16  # batches in flight a worker at most: enough that one batch 10 times dearer than the rest stalls nobody
+SMALL = 8  # records: batches below that may be quicker than the round trip to the hub
+SINGLES = 8  # times as many such batches are under way, so that many cross in one system call
+TURN = 0.0002  # seconds of reading between two looks at the workers
 PATIENCE = 0.25  # seconds of waiting after which the clock and the progress are looked at
 
 
@@ -52,8 +55,11 @@ class Hub:
             goes_on=options.goes_on, start=options.start, most=max(1 << 20, memory // (2 * plan.workers)),
         )  # fmt: skip
         lanes = tuple(Lane(segment.workers) for segment in plan.segments)
-        batches = BATCHES * plan.workers
-        self._machine = Machine(lanes, Limits(options.window, batches, memory), ordered=options.ordered)
+        single = plan.batch_size is not None and plan.batch_size < SMALL
+        batches = BATCHES * plan.workers * (SINGLES if single else 1)
+        self._machine = Machine(
+            lanes, Limits(options.window, batches, memory), ordered=options.ordered, ahead=AHEAD * (SINGLES if single else 1)
+        )  # fmt: skip
         self._sizing = Sizing(
             plan.batch_size, unit=max([1, *(step.size or 1 for s in plan.segments for step in s.steps)]),
             most_bytes=max(1, memory // (batches * 2)),
@@ -105,6 +111,11 @@ class Hub:
             if machine.over:
                 break
             busy = self._feed()
+            # Small batches go out many at once; a slow source is not asked again before results were looked for.
+            until = perf_counter() + TURN
+            while busy and not out and perf_counter() < until:
+                if not self._feed():
+                    break
             if not out:
                 self._listen(0 if busy else PATIENCE)
                 meter.tick()

@@ -30,7 +30,7 @@ from taktline._schedule.events import (
 )
 from taktline._schedule.window import Limits, Window
 
-AHEAD = 2  # batches a worker holds beyond none: one at work and one waiting, so that a round trip costs no idle time
+AHEAD = 2  # batches a worker holds: one at work and one waiting, so that a round trip costs it no time
 BLAME = 2  # careful deaths at the same record that make it the culprit; once may be somebody else's signal
 VAIN = 3  # deaths a worker may die in a row, all workers together, while nothing gets done
 
@@ -55,7 +55,8 @@ class _Worker:
 class Machine:
     """Drives batches through lanes. Feed it events with `on`; do the actions it answers with, in order."""
 
-    def __init__(self, lanes: tuple[Lane, ...], limits: Limits, *, ordered: bool = True) -> None:
+    def __init__(self, lanes: tuple[Lane, ...], limits: Limits, *, ordered: bool = True, ahead: int = AHEAD) -> None:
+        self._ahead = ahead
         self.window = Window(limits, ordered)
         self.exhausted = False
         self._lanes = lanes
@@ -185,7 +186,7 @@ class Machine:
 
     def _free_worker(self, lane: int) -> int | None:
         """The ready worker with the least to do; one with a suspect batch gets nothing beside it."""
-        best, least = None, AHEAD
+        best, least = None, self._ahead
         for w in self._crews[lane]:
             worker = self._workers[w]
             if worker.ready and len(worker.has) < least and not (self._careful and self._careful.intersection(worker.has)):

@@ -46,19 +46,25 @@ class Channel:
         self._most = most  # bytes of the largest arena
         self._out: Arena | None = None
         self._in: Reader | None = None
-        self._unsent: deque[tuple[list[Bytes], int | None]] = deque()  # buffers, and a descriptor to go with the first
+        self._unsent: deque[Bytes] = deque()
+        self._passing: dict[int, int] = {}  # id of an unsent frame: the descriptor that goes with it
         self._got = bytearray()
         self._descriptors: deque[int] = deque()
         self._consumed = 0  # position in the other end's arena up to which all is read
         self._held = 0  # the same, once the message handed out last is done with
+        self._drained = False
         self.ended = False
 
     def fileno(self) -> int:
         """The socket's descriptor, for poll."""
         return self._socket.fileno()
 
-    def send(self, kind: int, seq: int = 0, note: bytes = b"", parts: Sequence[Bytes] = ()) -> None:
-        """Send a message. Raises BrokenPipeError or ConnectionResetError when the other end is gone."""
+    def send(
+        self, kind: int, seq: int = 0, note: bytes = b"", parts: Sequence[Bytes] = (), *, later: bool = False
+    ) -> None:
+        """Send a message; `later`: with the next `flush`, so that many small ones go in one system call.
+
+        Raises BrokenPipeError or ConnectionResetError when the other end is gone."""
         total = 0
         for part in parts:
             total += len(part)
@@ -67,7 +73,9 @@ class Channel:
             placed = self._place(parts, total)
             if placed is not None:
                 position = placed
-        self._push(self._frame(kind, seq, note, parts, total if position == NOWHERE else 0, position), None)
+        self._unsent.extend(self._frame(kind, seq, note, parts, total if position == NOWHERE else 0, position))
+        if not later:
+            self.flush()
 
     def _frame(
         self, kind: int, seq: int, note: bytes, parts: Sequence[Bytes], inline: int, position: int
@@ -98,13 +106,11 @@ class Channel:
             self._out.close()
         self._out = Arena(size, base)
         note = struct.pack("<QQ", size, base)
+        (frame,) = self._frame(ARENA, 0, note, (), 0, NOWHERE)
         # The descriptor is closed only after it was sent; a duplicate keeps that apart from the arena's own life.
-        self._push(self._frame(ARENA, 0, note, (), 0, NOWHERE), os.dup(self._out.descriptor))
+        self._passing[id(frame)] = os.dup(self._out.descriptor)
+        self._unsent.append(frame)
         return self._out.put(parts, total)
-
-    def _push(self, buffers: list[Bytes], descriptor: int | None) -> None:
-        self._unsent.append((buffers, descriptor))
-        self.flush()
 
     @property
     def backed_up(self) -> bool:
@@ -113,37 +119,56 @@ class Channel:
 
     def flush(self) -> None:
         """Send what is waiting, as far as the socket takes it."""
-        while self._unsent:
-            buffers, descriptor = self._unsent[0]
-            extra = [] if descriptor is None else [
-                (socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [descriptor]))
-            ]  # fmt: skip
+        unsent = self._unsent
+        while unsent:
             try:
-                if extra or len(buffers) > 1:
-                    sent = self._socket.sendmsg(buffers[:GATHER], extra)
+                if id(unsent[0]) in self._passing:
+                    self._pass()
+                    continue
+                if len(unsent) == 1:
+                    sent = self._socket.send(unsent[0])
                 else:
-                    sent = self._socket.send(buffers[0])
+                    sent = self._socket.sendmsg(self._lot())
             except BlockingIOError:
                 return
-            if descriptor is not None:
-                os.close(descriptor)
-            rest = _after(buffers, sent)
-            if rest:
-                self._unsent[0] = (rest, None)
-            else:
-                self._unsent.popleft()
+            while unsent and sent >= len(unsent[0]):
+                sent -= len(unsent.popleft())
+            if sent:
+                unsent[0] = memoryview(unsent[0])[sent:]
+
+    def _lot(self) -> list[Bytes]:
+        """Unsent buffers for one system call; a frame with a descriptor goes by itself."""
+        lot: list[Bytes] = []
+        for buffer in self._unsent:
+            if len(lot) == GATHER or (self._passing and id(buffer) in self._passing):
+                break
+            lot.append(buffer)
+        return lot
+
+    def _pass(self) -> None:
+        frame = self._unsent[0]
+        descriptor = self._passing[id(frame)]
+        extra = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [descriptor]))]
+        sent = self._socket.sendmsg([frame], extra)
+        del self._passing[id(frame)]
+        os.close(descriptor)
+        self._unsent.popleft()
+        if sent < len(frame):
+            self._unsent.appendleft(memoryview(frame)[sent:])
 
     def give_up_sending(self) -> None:
         """The other end is gone: forget what it has not taken."""
-        for _, descriptor in self._unsent:
-            if descriptor is not None:
-                os.close(descriptor)
+        while self._passing:
+            os.close(self._passing.popitem()[1])
         self._unsent.clear()
 
     def receive(self) -> Message | None:
-        """The next message; None where the other end is gone, or (hub) where no whole one is there yet."""
+        """The next message; None where the other end is gone, or (hub) where no whole one is there yet.
+
+        What was kept for later is sent before this end waits."""
         while (message := self._next()) is None:
-            if self.ended or not self._fill():
+            if self.ended or (self._drained and not self._blocking) or not self._fill():
+                self._drained = False
                 return None
         return message
 
@@ -152,6 +177,8 @@ class Channel:
         self._consumed = self._held
 
     def _fill(self) -> bool:
+        if self._blocking and self._unsent:
+            self.flush()
         try:
             data, extra, _, _ = self._socket.recvmsg(READ, 256)
         except BlockingIOError:
@@ -167,6 +194,8 @@ class Channel:
             self.ended = True
             return False
         self._got += data
+        # A socket that gave less than asked for is empty now: asking again would only cost the call.
+        self._drained = len(data) < READ
         return True
 
     def _next(self) -> Message | None:
@@ -221,12 +250,3 @@ class Channel:
             self._in.close()
             self._in = None
         self.ended = True
-
-
-def _after(buffers: list[Bytes], sent: int) -> list[Bytes]:
-    """The buffers without their first `sent` bytes."""
-    for n, buffer in enumerate(buffers):
-        if sent < len(buffer):
-            return [memoryview(buffer)[sent:], *buffers[n + 1 :]]
-        sent -= len(buffer)
-    return []
