@@ -130,7 +130,9 @@ def compare(
                 problems[name] = difference
                 continue
             times[name].append(took)
-    rows = tuple(_row(name, is_reference, times, problems, times[contestants[0][0]]) for name, is_reference, _ in contestants)
+    rows = tuple(
+        _row(name, is_reference, times, problems, times[contestants[0][0]]) for name, is_reference, _ in contestants
+    )
     ours = [row for row in rows if not row.problem and not row.reference]
     fastest = min(ours, key=lambda row: row.seconds).technique if ours else ""
     left_out = f"the first {limit:,} records; what comes after them was left out" if more else ""
@@ -147,7 +149,9 @@ def _called(how: str, workers: int, steps: int) -> str:
     }[how]  # fmt: skip
 
 
-def _row(name: str, reference: bool, times: dict[str, list[_Taken]], problems: dict[str, str], loop: list[_Taken]) -> Row:
+def _row(
+    name: str, reference: bool, times: dict[str, list[_Taken]], problems: dict[str, str], loop: list[_Taken]
+) -> Row:
     if name in problems:
         return Row(name, reference, identical=False, problem=problems[name])
     took = times[name]
@@ -298,10 +302,11 @@ def _pool(steps: tuple[Step, ...], workers: int, chunk: int) -> Measured:
         began = perf_counter()
 
         def work() -> list[Any]:
+            nonlocal first
             results: list[Any] = []
             with multiprocessing.get_context("fork").Pool(workers, _set_up, (steps,)) as pool:
                 for some in pool.imap(_through, records, chunk):
-                    first or first.append(perf_counter() - began)
+                    first = first or [perf_counter() - began]
                     results += some
                 pool.close()
                 pool.join()
@@ -323,6 +328,7 @@ def _queues(steps: tuple[Step, ...]) -> Measured:
         began = perf_counter()
 
         def work() -> list[Any]:
+            nonlocal first
             queues = [context.Queue(SLOTS) for _ in range(len(steps) + 1)]
             processes = [
                 context.Process(target=_station, args=(step, queues[n], queues[n + 1]), daemon=True)
@@ -334,7 +340,7 @@ def _queues(steps: tuple[Step, ...]) -> Measured:
             feeder.start()
             results = []
             while (item := queues[-1].get()) is not None:
-                first or first.append(perf_counter() - began)
+                first = first or [perf_counter() - began]
                 results.append(item[0])
             for process in processes:
                 process.join()

@@ -52,9 +52,7 @@ class Line:
 
         return Run(self._steps, self.name, source, checked(options))
 
-    def run(
-        self, source: Iterable[Any], sink: Sink | Callable[[Any], Any] | None = None, **options: Any
-    ) -> Report:
+    def run(self, source: Iterable[Any], sink: Sink | Callable[[Any], Any] | None = None, **options: Any) -> Report:
         """Run `source` into `sink`: a callable of one result, a writer of `taktline.write`, or None to drop results.
 
         Returns the Report. Raises what iterating would raise, and SinkError where the sink fails.

@@ -9,7 +9,7 @@ from __future__ import annotations
 import signal as signals
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 SECRET_WORDS = ("password", "passwd", "secret", "token", "apikey", "api_key", "card", "credential", "authorization")
 EXCERPT_CHARACTERS = 120  # a record in an error is a hint, not a copy
@@ -159,7 +159,8 @@ class Failed:
     error: BaseException
 
 
-class Place(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Place:
     """Where an exception of a step came from; found on the exception as `__taktline__`."""
 
     index: int

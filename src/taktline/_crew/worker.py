@@ -228,9 +228,10 @@ class Worker:
                 values.append(None)
                 bad.append(error)
         batch = Batch(values, orders.origins, failures)
-        for error in reversed(bad):
-            what = carry.failed_to_go(self.segment.steps[0].name, error.error, "its record cannot be read back in a worker")
-            batch.fail(error.position, self.segment.steps[0].name, what, goes_on=self.segment.goes_on)
+        first = self.segment.steps[0].name
+        for lost in reversed(bad):
+            what = carry.failed_to_go(first, lost.error, "its record cannot be read back in a worker")
+            batch.fail(lost.position, first, what, goes_on=self.segment.goes_on)
         return batch
 
     def packed(self, batch: Batch, *, each: bool) -> list[carry.Bytes]:
@@ -284,5 +285,3 @@ class _Said(io.TextIOBase):
         if self._text:
             text, self._text = "".join(self._text), []
             self._worker.send(words.SAID, note=(self._stream + text).encode("utf-8", "backslashreplace"))
-
-

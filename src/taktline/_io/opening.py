@@ -16,7 +16,15 @@ from typing import IO, Any
 from taktline.errors import LineError, SinkError, SourceError, SourceNotFound
 
 STANDARD = "-"
-FORMATS = {".jsonl": "jsonl", ".ndjson": "jsonl", ".csv": "csv", ".tsv": "tsv", ".txt": "text", ".log": "text", ".text": "text"}
+FORMATS = {
+    ".jsonl": "jsonl",
+    ".ndjson": "jsonl",
+    ".csv": "csv",
+    ".tsv": "tsv",
+    ".txt": "text",
+    ".log": "text",
+    ".text": "text",
+}
 BUFFER = 1 << 20  # bytes read or written at once
 
 
@@ -56,7 +64,9 @@ def format_of(path: str, given: str | None) -> str:
     stem = path[:-3] if path.endswith(".gz") else path
     suffix = os.path.splitext(stem)[1].lower()
     if suffix not in FORMATS:
-        raise LineError(f"the format of {path!r} cannot be told from its suffix; give format= one of {', '.join(known)}")
+        raise LineError(
+            f"the format of {path!r} cannot be told from its suffix; give format= one of {', '.join(known)}"
+        )
     return FORMATS[suffix]
 
 
@@ -75,7 +85,8 @@ def reading(path: str) -> Iterator[IO[bytes]]:
                 yield raw
     except (EOFError, gzip.BadGzipFile, zlib.error) as error:
         raise SourceError(
-            f"{path!r} is a damaged or truncated gzip file: {error}. What came before the damage has been read.", path=path
+            f"{path!r} is a damaged or truncated gzip file: {error}. What came before the damage has been read.",
+            path=path,
         ) from error
     except OSError as error:
         raise SourceError(f"{path!r} cannot be read: {error.strerror or error}", path=path) from error

@@ -55,8 +55,12 @@ class LaneCount:
             mine = busy * share / 1e9
             counts.append(
                 StepCount(
-                    name=name, records=records[n], busy=mine, waiting=waiting * share / 1e9,
-                    blocked=blocked * share / 1e9, ns_per_record=mine * 1e9 / records[n] if records[n] else 0.0,
-                )  # fmt: skip
+                    name=name,
+                    records=records[n],
+                    busy=mine,
+                    waiting=waiting * share / 1e9,
+                    blocked=blocked * share / 1e9,
+                    ns_per_record=mine * 1e9 / records[n] if records[n] else 0.0,
+                )
             )
         return counts

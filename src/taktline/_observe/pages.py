@@ -176,7 +176,9 @@ def _cells(row: dict[str, Any]) -> tuple[str, ...]:
         return (row["technique"], "-", "-", "-", "-", "-")
     spread = f" ± {row['spread']:.2f}" if row["spread"] is not None else ""
     runtime = duration(row["seconds"])
-    runtime = f"{row['seconds']:.2f}{spread} s" if spread and runtime.endswith(" s") and " m" not in runtime else runtime
+    runtime = (
+        f"{row['seconds']:.2f}{spread} s" if spread and runtime.endswith(" s") and " m" not in runtime else runtime
+    )
     return (
         row["technique"], runtime, f"{row['cpu_utilisation']:.0%}", f"{row['speed_up']:.1f} ×",
         size(row["peak_memory"]), duration(row["first_result"]),

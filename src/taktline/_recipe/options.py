@@ -132,7 +132,9 @@ def checked(given: Mapping[str, Any]) -> Options:
     known = {each.name: each for each in fields(Options)}
     for name, value in given.items():
         if name not in known:
-            raise LineError(f"there is no option {name!r}{_did_you_mean(name, known) or '; known are ' + ', '.join(known)}")
+            raise LineError(
+                f"there is no option {name!r}{_did_you_mean(name, known) or '; known are ' + ', '.join(known)}"
+            )
         try:
             known[name].metadata["check"](value)
         except (ValueError, TypeError) as error:

@@ -85,7 +85,9 @@ def step(
     if kind not in ("auto", "process", "inline"):
         raise LineError(f'step(kind={kind!r}) is unknown; choose "auto", "process" or "inline"')
     if workers is not None and (not isinstance(workers, int) or isinstance(workers, bool) or workers < 1):
-        raise LineError(f"step(workers={workers!r}): give a whole number of at least 1, or None for as many as the line")
+        raise LineError(
+            f"step(workers={workers!r}): give a whole number of at least 1, or None for as many as the line"
+        )
     if kind == "inline" and workers not in (None, 1):
         raise LineError("step(kind='inline') runs in the caller's process only; leave workers out")
     made = as_step(fn)

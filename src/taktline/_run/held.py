@@ -91,9 +91,9 @@ class Held:
         self.batch = Batch(values, outcome.origins, [self._told(told) for told in outcome.failures])
         self.parts = None if decode else [bytes(part) for part in parts]
         self.each = outcome.each and not decode
-        for error in reversed(bad):
-            what = carry.failed_to_go(last_step, error.error, "its result cannot be read back from a worker")
-            self.batch.fail(error.position, last_step, what, goes_on=self.goes_on)
+        for lost in reversed(bad):
+            what = carry.failed_to_go(last_step, lost.error, "its result cannot be read back from a worker")
+            self.batch.fail(lost.position, last_step, what, goes_on=self.goes_on)
 
     def _told(self, told: tuple[int, int, int] | words.NewFailure) -> Failure:
         if isinstance(told, words.NewFailure):

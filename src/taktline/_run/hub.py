@@ -255,7 +255,9 @@ class Hub:
         held.batch = segment.run(held.batch)
         spent = perf_counter() - began
         count = self._meter.lanes[action.lane]
-        count.note(0, count.busy_of(0) + int(spent * 1e9), 0, 0, 0, segment.records, segment.timed_records, segment.timed_ns)
+        count.note(
+            0, count.busy_of(0) + int(spent * 1e9), 0, 0, 0, segment.records, segment.timed_records, segment.timed_ns
+        )
         self._learn(action.lane, len(held.records), spent, 0)
         if action.lane + 1 < len(self._here):
             held.pack(self._plan.segments[action.lane + 1].steps[0].name)
@@ -296,7 +298,9 @@ class Hub:
 
     def _emit(self, seq: int) -> None:
         held = self._held.pop(seq)
-        results, error = settled(held.batch.values, held.batch.failures, held.first, held.records, self._options, self._meter)
+        results, error = settled(
+            held.batch.values, held.batch.failures, held.first, held.records, self._options, self._meter
+        )
         self._out.append(Delivery(seq, len(held.records), results, error))
 
 

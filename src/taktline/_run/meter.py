@@ -135,8 +135,12 @@ class Meter:
             records, busy = sum(c.records for c in counts), sum(c.busy for c in counts)
             merged.append(
                 StepCount(
-                    counts[0].name, records, busy, sum(c.waiting for c in counts), sum(c.blocked for c in counts),
+                    counts[0].name,
+                    records,
+                    busy,
+                    sum(c.waiting for c in counts),
+                    sum(c.blocked for c in counts),
                     busy * 1e9 / records if records else 0.0,
-                )  # fmt: skip
+                )
             )
         return tuple(merged)

@@ -16,8 +16,8 @@ class Reader:
     """The source of one run.
 
     >>> reader = Reader("abc")
-    >>> reader.read(2), reader.read(2), reader.ended, reader.index
-    (['a', 'b'], ['c'], True, 3)
+    >>> reader.read(5), reader.read(5), reader.read(5), reader.ended, reader.index
+    (['a'], ['b'], ['c'], True, 3)
     """
 
     def __init__(self, source: Iterable[Any]) -> None:
@@ -56,7 +56,9 @@ class Reader:
             # extend keeps what came before an exception; list() would lose it
             records.extend(islice(self.iterator(), most))
         except Exception as error:
-            self.error = error if isinstance(error, TaktlineError) else failure_of_source(error, self.index + len(records))
+            self.error = (
+                error if isinstance(error, TaktlineError) else failure_of_source(error, self.index + len(records))
+            )
             self.error.__cause__ = error if self.error is not error else error.__cause__
         self.ended = len(records) < most
         self.index += len(records)

@@ -23,7 +23,7 @@ class Ready(NamedTuple):
 class Read(NamedTuple):
     """A batch was read from the source; it gets the next `seq`."""
 
-    count: int  # records
+    records: int
     size: int  # bytes it holds while it waits
 
 

@@ -99,7 +99,7 @@ class Machine:
         return self._dispatch(worker.lane)
 
     def _read(self, event: Read) -> list[Action]:
-        return self._enter(self.window.read(event.count, event.size), 0)
+        return self._enter(self.window.read(event.records, event.size), 0)
 
     def _exhausted(self, _: Exhausted) -> list[Action]:
         self.exhausted = True
@@ -189,7 +189,11 @@ class Machine:
         best, least = None, self._ahead
         for w in self._crews[lane]:
             worker = self._workers[w]
-            if worker.ready and len(worker.has) < least and not (self._careful and self._careful.intersection(worker.has)):
+            if (
+                worker.ready
+                and len(worker.has) < least
+                and not (self._careful and self._careful.intersection(worker.has))
+            ):
                 best, least = w, len(worker.has)
         return best
 

@@ -189,7 +189,7 @@ class _Stretch(_Part):
         return self._chunk(batch, start, end, out, self.code)
 
     def _chunk(self, batch: Batch, start: int, end: int, out: Batch, code: Compiled) -> bool:
-        segment, n = self.segment, len(self.steps)
+        n = len(self.steps)
         while start < end:
             whole = start == 0 and end == len(batch.values)
             values = iter(batch.values if whole else batch.values[start:end])
@@ -205,7 +205,7 @@ class _Stretch(_Part):
                 code.run(values, origins, out.values, froms, counts, ns, perf_counter_ns, *self.callables)
             except BaseException as caught:
                 error = caught
-                at = end - values.__length_hint__() - 1
+                at = end - values.__length_hint__() - 1  # type: ignore[attr-defined]
             self._count(at - start + (error is not None), counts, ns, timed=code is self.timed_code)
             if out.origins is not None and self.one_to_one:
                 out.origins.extend(origins[: at - start])
@@ -296,4 +296,3 @@ class _Batched(_Part):
         if returned != given:
             raise BatchLengthError(step=self.steps[0].name, given=given, returned=returned)
         return results  # type: ignore[no-any-return]
-

@@ -18,7 +18,7 @@ Bytes = bytes | memoryview
 LARGE = 1 << 14  # bytes: smaller buffers cost less inside the stream than as a part of their own
 
 
-class NotCarried(Exception):  # noqa: N818  (it never reaches a user: it becomes a failure of the record at `position`)
+class NotCarried(Exception):
     """The value at `position` cannot be pickled, or not be read back."""
 
     def __init__(self, position: int, error: BaseException) -> None:
@@ -172,7 +172,10 @@ def _same_args(one: BaseException, other: BaseException) -> bool:
     """Whether two exceptions have the same args, as far as their pickles tell: `==` of a record's values may do anything."""
     if len(one.args) != len(other.args):
         return False
-    return all(type(a) is type(b) or type(a).__qualname__ == type(b).__qualname__ for a, b in zip(one.args, other.args, strict=True))
+    return all(
+        type(a) is type(b) or type(a).__qualname__ == type(b).__qualname__
+        for a, b in zip(one.args, other.args, strict=True)
+    )
 
 
 class Fetching:
@@ -198,4 +201,3 @@ def which_function(names: Sequence[str], things: Sequence[Any]) -> tuple[str, Ba
         except Exception as error:
             return name, error
     return None
-

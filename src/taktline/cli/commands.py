@@ -12,7 +12,7 @@ from typing import IO, Any
 
 import click
 
-from taktline import LineError, Line, SourceError, TaktlineError, __version__
+from taktline import Line, LineError, SourceError, TaktlineError, __version__
 from taktline._recipe.options import Options
 
 DONE, FAILED, WRONG_USAGE, INCOMPLETE, INTERRUPTED, TERMINATED = 0, 1, 2, 3, 130, 143
@@ -58,7 +58,7 @@ def run_main(arguments: list[str]) -> int:
         return FAILED
 
 
-class _WrongUsage(Exception):  # noqa: N818
+class _WrongUsage(Exception):
     """Something is wrong that was found before anything ran."""
 
     def __init__(self, cause: Exception) -> None:
@@ -88,7 +88,9 @@ def _described(error: BaseException) -> str:
     code = getattr(error, "code", "TK200")
     if place is None or isinstance(error, TaktlineError):
         return f"error {getattr(error, 'code', 'TK000')}: {error if str(error) else type(error).__name__}"
-    lines = [f"error {code if isinstance(code, str) else 'TK200'}: step {place.step!r} failed on record {place.index:,}"]
+    lines = [
+        f"error {code if isinstance(code, str) else 'TK200'}: step {place.step!r} failed on record {place.index:,}"
+    ]
     lines.append(f"  {type(error).__name__}: {error}")
     if source := _own_line(error, place.traceback):
         lines.append(f"  at {source}")
@@ -104,7 +106,9 @@ def _own_line(error: BaseException, text: str) -> str:
 
     text = text or "".join(traceback.format_tb(error.__traceback__))
     found = re.findall(r'File "([^"]+)", line (\d+), in .*\n(?:    (.*)\n)?', text)
-    own = [each for each in found if f"{os.sep}taktline{os.sep}_" not in each[0] and not each[0].startswith("<taktline")]
+    own = [
+        each for each in found if f"{os.sep}taktline{os.sep}_" not in each[0] and not each[0].startswith("<taktline")
+    ]
     if not own:
         return ""
     path, number, source = own[-1]
@@ -130,7 +134,9 @@ def _run_options(command: Callable[..., Any]) -> Callable[..., Any]:
         flag = "--" + each.name.replace("_", "-")
         if kind == "choice":
             choices = click.Choice(each.metadata["check"].choices)
-            command = click.option(flag, each.name, type=choices, default=None, help=f"{help}  [default: {each.default}]")(command)
+            command = click.option(
+                flag, each.name, type=choices, default=None, help=f"{help}  [default: {each.default}]"
+            )(command)
         elif kind == "int":
             command = click.option(flag, each.name, type=int, default=None, help=help)(command)
         elif kind == "switch":
@@ -271,7 +277,7 @@ def demo(limit: int | None, part: int, rounds: int) -> None:
         rows = flights.flight_rows(limit)
     print(f"{len(rows):,} flights out of New York City in 2013, as text rows; steps: {flow.name}\n", flush=True)
     _print_comparison(flow, rows, limit=part, rounds=rounds)
-    print(f"\nall {len(rows):,} flights, how=\"auto\":\n", flush=True)
+    print(f'\nall {len(rows):,} flights, how="auto":\n', flush=True)
     late = flights.Tally()
     progress = Progress()
     try:
@@ -300,7 +306,9 @@ def doctor() -> None:
     for start in ("launch", "fork"):
         began = perf_counter()
         good = list(line(abs)(range(-8, 0), how="line", workers=2, start=start)) == [8, 7, 6, 5, 4, 3, 2, 1]
-        print(f"workers    start={start!r}: {'they work' if good else 'WRONG RESULTS'}, {duration(perf_counter() - began)}")
+        print(
+            f"workers    start={start!r}: {'they work' if good else 'WRONG RESULTS'}, {duration(perf_counter() - began)}"
+        )
 
 
 if __name__ == "__main__":

@@ -79,7 +79,8 @@ class Enrich:
         self.airlines = {row["carrier"]: row["name"] for row in _table("airlines")}
         self.planes = {row["tailnum"]: row for row in _table("planes")}
         self.weather = {
-            (row["origin"], _whole(row["month"]), _whole(row["day"]), _whole(row["hour"])): row for row in _table("weather")
+            (row["origin"], _whole(row["month"]), _whole(row["day"]), _whole(row["hour"])): row
+            for row in _table("weather")
         }
 
     def __call__(self, flight: Flight) -> Flight:

@@ -38,7 +38,7 @@ def _from_file(path: str) -> ModuleType:
     module = importlib.util.module_from_spec(spec)
     sys.path.insert(0, folder)
     sys.modules[name] = module
-    _loading(path, lambda: spec.loader.exec_module(module))  # type: ignore[union-attr]
+    _loading(path, lambda: spec.loader.exec_module(module))
     # Workers get its functions by value: they need not import the file, whose top level may do anything.
     import cloudpickle
 

@@ -1,0 +1,69 @@
+"""Sets up the project inside this checkout and runs what is asked: demo, test, check or bench. Needs Python 3.11+ and pip.
+
+python3 dev.py demo             set up, then the demo on real data
+python3 dev.py test [args]      set up, then all tests (arguments go to pytest)
+python3 dev.py check            set up, then lint, format, types and all tests
+python3 dev.py bench [args]     set up, then the benchmarks
+"""
+
+import hashlib
+import os
+import subprocess
+import sys
+import venv
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent
+VENV = ROOT / ".venv"
+PYTHON = VENV / "bin" / "python"
+LOCK = ROOT / "requirements.lock"
+
+
+def set_up() -> None:
+    """A virtual environment in the checkout with the locked packages and the project itself; again only when they change."""
+    wanted = hashlib.sha256(
+        LOCK.read_bytes() + (ROOT / "pyproject.toml").read_bytes() + sys.version.encode()
+    ).hexdigest()
+    mark = VENV / "set-up"
+    if mark.exists() and mark.read_text() == wanted:
+        return
+    print("setting up .venv …", file=sys.stderr, flush=True)
+    venv.create(VENV, with_pip=True, clear=True)
+    install = [str(PYTHON), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
+    subprocess.run([*install, "--requirement", str(LOCK)], check=True, cwd=ROOT)
+    subprocess.run([*install, "--no-deps", "--no-build-isolation", "--editable", "."], check=True, cwd=ROOT)
+    mark.write_text(wanted)
+
+
+def run(*command: str) -> None:
+    """Run a module of the environment; end with its exit code where it fails."""
+    code = subprocess.run(
+        [str(PYTHON), "-m", *command], cwd=ROOT, env=os.environ | {"PYTHONUNBUFFERED": "1"}
+    ).returncode
+    if code:
+        sys.exit(code)
+
+
+def main() -> None:
+    """The command."""
+    if sys.version_info < (3, 11):
+        sys.exit(f"taktline needs Python 3.11 or newer; this is {sys.version.split()[0]}")
+    what, rest = (sys.argv[1] if len(sys.argv) > 1 else ""), sys.argv[2:]
+    if what not in ("demo", "test", "check", "bench"):
+        sys.exit(__doc__)
+    set_up()
+    if what == "demo":
+        run("taktline.cli.commands", "demo", *rest)
+    elif what == "bench":
+        run("benchmarks", *rest)
+    elif what == "check":
+        run("ruff", "check", ".")
+        run("ruff", "format", "--check", ".")
+        run("mypy")
+        run("pytest", *rest)
+    else:
+        run("pytest", *rest)
+
+
+if __name__ == "__main__":
+    main()
