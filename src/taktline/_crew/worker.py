@@ -21,7 +21,6 @@ from taktline._segment.batch import Batch, Failure
 from taktline._wire import carry
 from taktline._wire.channel import Channel, Message
 
-QUICK_NS = 200_000  # nanoseconds
 SETUP_MEMORY = 1 << 26  # bytes of an arena until the setup says more
 
 
@@ -77,12 +76,10 @@ class Worker:
         self._sending = threading.RLock()  # a step's own threads may print
         self.early: list[tuple[int, int, bytes, list[bytes]]] = []  # arrived while a GIVE was awaited
 
-    def send(
-        self, kind: int, seq: int = 0, note: bytes = b"", parts: Sequence[carry.Bytes] = (), *, later: bool = False
-    ) -> None:
-        """Send to the hub."""
+    def send(self, kind: int, seq: int = 0, note: bytes = b"", parts: Sequence[carry.Bytes] = ()) -> None:
+        """Send to the hub, at once: what is done must not wait for what comes next."""
         with self._sending:
-            self.channel.send(kind, seq, note, parts, later=later)
+            self.channel.send(kind, seq, note, parts)
 
     def live(self, segment: fuse.Segment | None = None) -> NoReturn:
         """Work until told to stop or the hub is gone, then end the process."""
@@ -203,8 +200,7 @@ class Worker:
             segment.timed_ns,
         )  # fmt: skip
         note = figures.pack() + words.pack_note(outcome, words.PLAIN_OUTCOME)
-        # A quick batch's answer may wait for the next one where that is here already: half the system calls then.
-        self.send(words.DONE, seq, note, packed, later=done - began < QUICK_NS)
+        self.send(words.DONE, seq, note, packed)
         self.blocked += perf_counter_ns() - done
 
     def unpacked(self, message: Message, orders: words.Orders) -> Batch | None:

@@ -227,3 +227,7 @@ def name_of(fn: Any) -> str:
 
 def _shown(value: Any) -> str:
     return f"{type(value).__name__} {value!r:.60}"
+
+
+for _public in (Step, step, batch, keep, expand, serial, per_worker):
+    _public.__module__ = "taktline"

@@ -13,7 +13,7 @@ from taktline._wire import carry
 class Held:
     """One batch on its way. Its values are here as objects (`batch.values`) or as bytes (`parts`)."""
 
-    __slots__ = ("batch", "each", "first", "goes_on", "parts", "records")
+    __slots__ = ("batch", "each", "first", "goes_on", "here", "parts", "records")
 
     def __init__(self, first: int, records: list[Any], *, goes_on: bool) -> None:
         self.first = first  # index of its first record
@@ -21,7 +21,8 @@ class Held:
         self.goes_on = goes_on
         self.batch = Batch(records)
         self.parts: list[carry.Bytes] | None = None
-        self.each = False
+        self.each = False  # every value is in a part of its own
+        self.here = True  # the values are here as objects
 
     @property
     def size(self) -> int:
@@ -31,7 +32,7 @@ class Held:
     @property
     def count(self) -> int:
         """How many values it has now."""
-        return len(self.parts) if self.parts is not None and self.each else len(self.batch.values)
+        return len(self.batch.values) if self.here else len(self.parts or ())
 
     @property
     def failed(self) -> bool:
@@ -51,11 +52,8 @@ class Held:
     def orders(self, step: str, *, careful: bool) -> bytes:
         """Make ready to be sent: the note that goes with `parts`."""
         if careful and not self.each:
-            try:
-                values = self.batch.values if self.parts is None else carry.unpack(self.parts)
-                self.parts, self.each = carry.pack_each(values), True
-            except Exception:  # what was packed as a whole comes apart only as a whole: then it goes as it is
-                self.pack(step)
+            self.pack(step)
+            self._split(step)
         else:
             self.pack(step)
         batch = self.batch
@@ -64,15 +62,31 @@ class Held:
 
     def condemn(self, position: int, step: str, error: BaseException) -> None:
         """The value at `position` has killed its worker: it fails."""
-        if not self.each:
-            values = self.batch.values if self.parts is None else carry.unpack(self.parts)
-            self.parts, self.each = carry.pack_each(values), True
-        assert self.parts is not None
+        self._split(step)
+        if position >= len(self.parts or ()):
+            return  # none of its records is left: somebody else kills these workers
         # Batch.fail keeps values, origins and failures in step; the parts stand for the values here.
-        stand_in = Batch(list(self.parts), self.batch.origins, self.batch.failures)
+        stand_in = Batch(list(self.parts or ()), self.batch.origins, self.batch.failures)
         stand_in.fail(position, step, error, goes_on=self.goes_on)
-        self.parts = stand_in.values
+        self.parts, self.here = stand_in.values, False
         self.batch = Batch([], stand_in.origins, stand_in.failures)
+
+    def _split(self, step: str) -> None:
+        """Put each value into a part of its own."""
+        if self.each or self.parts is None:
+            return
+        try:
+            values = self.batch.values if self.here else carry.unpack(self.parts)
+            self.parts, self.each = carry.pack_each(values), True
+        except Exception as error:  # it cannot be told which value is at fault: all records that are left in it fail
+            what = carry.failed_to_go(step, error, "what it was given cannot be read back")
+            known = {failure.origin for failure in self.batch.failures}
+            lost = [origin for origin in range(len(self.records)) if origin not in known]
+            failures = self.batch.failures + [Failure(0, origin, step, what) for origin in lost]
+            self.batch = Batch([], [], sorted(failures, key=lambda each: each.origin)[: None if self.goes_on else 1])
+            for failure in self.batch.failures:
+                failure.place = 0
+            self.parts, self.each, self.here = [], True, False
 
     def came_back(self, outcome: words.Outcome, parts: Sequence[carry.Bytes], last_step: str, *, decode: bool) -> None:
         """Take over what a worker answered. With `decode` the results become objects; raises what unpickling raises
@@ -89,6 +103,7 @@ class Held:
         elif decode:
             values = carry.unpack(parts)
         self.batch = Batch(values, outcome.origins, [self._told(told) for told in outcome.failures])
+        self.here = decode
         self.parts = None if decode else [bytes(part) for part in parts]
         self.each = outcome.each and not decode
         for lost in reversed(bad):

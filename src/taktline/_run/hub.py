@@ -276,8 +276,8 @@ class Hub:
 
     def _condemn(self, action: events.Condemn) -> None:
         held = self._held[action.seq]
-        if action.position >= held.count:  # none of its records is left: somebody else kills these workers
-            return
+        if action.position >= held.count:
+            return  # none of its records is left: somebody else kills these workers
         worker, lane, mark = self._dying
         step = self._plan.segments[lane].steps[mark[2] if mark is not None else 0].name
         index = held.first + held.batch.origin(action.position)

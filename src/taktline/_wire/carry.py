@@ -6,9 +6,13 @@ pickled. Functions go by cloudpickle, which takes lambdas, closures and what was
 
 from __future__ import annotations
 
+import functools
+import io
 import pickle
 import traceback
+from collections import ChainMap
 from collections.abc import Callable, Iterable, Sequence
+from types import CodeType
 from typing import Any, NamedTuple
 
 from taktline.errors import StepError
@@ -87,9 +91,25 @@ def failed_to_go(step: str, error: BaseException, why: str) -> StepError:
 
 def pack_functions(thing: Any) -> bytes:
     """Functions and what they refer to, by value where they cannot be imported. Raises what cloudpickle raises."""
-    import cloudpickle  # some 10 ms, and only needed once workers are
+    buffer = io.BytesIO()
+    _function_pickler()(buffer, pickle.HIGHEST_PROTOCOL).dump(thing)
+    return buffer.getvalue()
 
-    return cloudpickle.dumps(thing)  # type: ignore[no-any-return]
+
+@functools.cache
+def _function_pickler() -> Any:
+    """cloudpickle's pickler, but code keeps the name of its file: tracebacks of workers show the user's own lines."""
+    import cloudpickle  # some 10 ms, and only needed once workers are
+    from cloudpickle.cloudpickle import _code_reduce
+
+    def reduce_code(code: CodeType) -> Any:
+        make, args = _code_reduce(code)
+        return make, tuple(code.co_filename if arg == "<dynamic-code>" else arg for arg in args)
+
+    class FunctionPickler(cloudpickle.Pickler):  # type: ignore[misc]
+        dispatch_table = ChainMap({CodeType: reduce_code}, cloudpickle.Pickler.dispatch_table)
+
+    return FunctionPickler
 
 
 def stand_ins() -> tuple[str, ...]:

@@ -163,9 +163,7 @@ class Channel:
         self._unsent.clear()
 
     def receive(self) -> Message | None:
-        """The next message; None where the other end is gone, or (hub) where no whole one is there yet.
-
-        What was kept for later is sent before this end waits."""
+        """The next message; None where the other end is gone, or (hub) where no whole one is there yet."""
         while (message := self._next()) is None:
             if self.ended or (self._drained and not self._blocking) or not self._fill():
                 self._drained = False
@@ -177,8 +175,6 @@ class Channel:
         self._consumed = self._held
 
     def _fill(self) -> bool:
-        if self._blocking and self._unsent:
-            self.flush()
         try:
             data, extra, _, _ = self._socket.recvmsg(READ, 256)
         except BlockingIOError:
