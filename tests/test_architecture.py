@@ -40,7 +40,9 @@ def imports(tree: ast.Module) -> list[tuple[int, str, bool]]:
         if isinstance(node, ast.Import):
             found += [(node.lineno, alias.name, id(node) in top) for alias in node.names]
         elif isinstance(node, ast.ImportFrom) and node.module:
-            names = [f"{node.module}.{alias.name}" for alias in node.names] if node.module == "taktline" else [node.module]
+            names = (
+                [f"{node.module}.{alias.name}" for alias in node.names] if node.module == "taktline" else [node.module]
+            )
             found += [(node.lineno, name, id(node) in top) for name in names]
     return found
 
@@ -71,7 +73,9 @@ def test_the_schedule_knows_no_clock_and_no_system():
 def test_importing_taktline_is_light():
     code = "import sys, taktline; print(*sorted(m.split('.')[0] for m in sys.modules))"
     loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
-    assert not {"click", "rich", "numpy", "pandas", "pyarrow", "cloudpickle", "multiprocessing", "asyncio"} & set(loaded)
+    assert not {"click", "rich", "numpy", "pandas", "pyarrow", "cloudpickle", "multiprocessing", "asyncio"} & set(
+        loaded
+    )
 
 
 def test_public_names_are_all_there():

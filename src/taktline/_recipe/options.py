@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import os
 import re
 from collections.abc import Callable, Mapping
@@ -148,6 +147,8 @@ def defaults() -> dict[str, Any]:
 
 
 def _did_you_mean(name: Any, known: Any) -> str:
+    import difflib
+
     near = difflib.get_close_matches(str(name), list(known), n=1)
     return f"; did you mean {near[0]!r}?" if near else ""
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import mmap
 import os
-import tempfile
 from collections.abc import Sequence
 
 LEAST = 1 << 20  # bytes of the first arena
@@ -115,5 +114,7 @@ def _aligned(total: int) -> int:
 def _unnamed_file() -> int:
     if hasattr(os, "memfd_create"):
         return os.memfd_create("taktline", os.MFD_CLOEXEC)
+    import tempfile
+
     with tempfile.TemporaryFile() as file:  # unlinked from the start
         return os.dup(file.fileno())

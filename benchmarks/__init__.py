@@ -1,0 +1,1 @@
+"""Speed, measured as ratios to the plain loop within one interleaved run."""

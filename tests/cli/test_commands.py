@@ -1,0 +1,150 @@
+"""The command, run as users run it."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+
+import pytest
+
+STEPS = """
+import os, sys, time
+from taktline import line, keep
+def parse(row):
+    return int(row["n"])
+def double(n):
+    print("working on", n)
+    return {"n": n * 2}
+def fussy(n):
+    if n == 7:
+        raise ValueError("seven, of all")
+    return n
+def slow(n):
+    print(n, flush=True)
+    time.sleep(60)
+flow = line(parse, keep(lambda n: n % 2), double)
+"""
+
+
+@pytest.fixture
+def folder(tmp_path):
+    (tmp_path / "steps.py").write_text(STEPS)
+    (tmp_path / "in.jsonl").write_text("".join(f'{{"n": "{n}"}}\n' for n in range(100)))
+    return tmp_path
+
+
+def taktline(folder, *arguments, **more):
+    command = [sys.executable, "-m", "taktline.cli.commands", *arguments]
+    return subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=100, **more)
+
+
+def test_functions_in_order_run_from_file_to_file(folder):
+    done = taktline(folder, "run", "steps.py:parse,double", "--in", "in.jsonl", "--out", "out.jsonl", "--how", "line")
+    assert done.returncode == 0, done.stderr
+    assert [json.loads(text) for text in (folder / "out.jsonl").read_text().splitlines()] == [
+        {"n": 2 * n} for n in range(100)
+    ]
+    assert "100 in · 100 out" in done.stderr
+
+
+@pytest.mark.parametrize("target", ["steps.py:flow", "steps:flow"])
+def test_a_line_runs_from_a_file_and_a_module(folder, target):
+    done = taktline(folder, "run", target, "--in", "in.jsonl", "--out", "out.jsonl", "--workers", "2")
+    assert done.returncode == 0, done.stderr
+    assert len((folder / "out.jsonl").read_text().splitlines()) == 50
+
+
+@pytest.mark.parametrize("how", ["loop", "line"])
+def test_standard_output_has_nothing_but_data(folder, how):
+    done = taktline(
+        folder, "run", "steps.py:parse,double", "--in", "-", "--out", "-", "--how", how, "--workers", "2",
+        input=(folder / "in.jsonl").read_text(),
+    )  # fmt: skip
+    assert [json.loads(text)["n"] for text in done.stdout.splitlines()] == [2 * n for n in range(100)]
+    assert "working on 99" in done.stderr
+    assert done.returncode == 0
+
+
+def test_a_record_that_fails_ends_with_1_and_says_where(folder):
+    done = taktline(folder, "run", "steps.py:parse,fussy", "--in", "in.jsonl", "--out", "out.jsonl", "--how", "line")
+    assert done.returncode == 1
+    assert "step 'fussy' failed on record 7" in done.stderr
+    assert "ValueError: seven, of all" in done.stderr
+    assert 'steps.py:11   raise ValueError("seven, of all")' in done.stderr
+    assert "--on-error skip" in done.stderr
+    assert sorted(os.listdir(folder)) == ["in.jsonl", "steps.py"]
+
+
+def test_records_left_out_end_with_3(folder):
+    arguments = ("run", "steps.py:parse,fussy", "--in", "in.jsonl", "--out", "out.jsonl", "--on-error", "skip", "--json")
+    done = taktline(folder, *arguments)
+    assert done.returncode == 3
+    assert json.loads(done.stderr)["skipped"] == 1
+    assert len((folder / "out.jsonl").read_text().splitlines()) == 99
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["steps.py:pars", "--in", "in.jsonl", "--out", "o.jsonl"], "did you mean 'parse'"),
+        (["step.py:parse", "--in", "in.jsonl", "--out", "o.jsonl"], "there is no file 'step.py'"),
+        (["nothing:parse", "--in", "in.jsonl", "--out", "o.jsonl"], "there is no module 'nothing'"),
+        (["steps.py", "--in", "in.jsonl", "--out", "o.jsonl"], "names no steps"),
+        (["steps.py:parse", "--in", "on.jsonl", "--out", "o.jsonl"], "did you mean 'in.jsonl'"),
+        (["steps.py:parse", "--in", "in.jsonl", "--out", "no/o.jsonl"], "there is no folder 'no'"),
+        (["steps.py:parse", "--in", "in.jsonl", "--out", "o.jsonl", "--workers", "0"], "workers=0"),
+        (["steps.py:parse", "--in", "in.jsonl", "--out", "o.jsonl", "--how", "lines"], "lines"),
+        (["steps.py:parse", "--in", "in.jsonl"], "--out"),
+        (["steps.py:os", "--in", "in.jsonl", "--out", "o.jsonl"], "must be a callable"),
+    ],
+)
+def test_wrong_usage_ends_with_2_and_one_sentence(folder, arguments, says):
+    done = taktline(folder, "run", *arguments)
+    assert done.returncode == 2
+    assert says in done.stderr
+    assert "Traceback" not in done.stderr
+    assert sorted(os.listdir(folder)) == ["in.jsonl", "steps.py"]
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize("how", ["loop", "line"])
+def test_a_signal_ends_the_run_and_leaves_nothing(folder, number, code, how):
+    command = [
+        sys.executable, "-m", "taktline.cli.commands", "run", "steps.py:parse,slow", "--in", "in.jsonl", "--out",
+        "o.jsonl", "--how", how, "--workers", "2",
+    ]  # fmt: skip
+    process = subprocess.Popen(command, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    assert process.stdout.readline().strip().isdigit()  # the step has begun
+    process.send_signal(number)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == code, errors
+    assert sorted(os.listdir(folder)) == ["in.jsonl", "steps.py"]
+
+
+def test_compare_prints_and_exports_its_table(folder):
+    done = taktline(folder, "compare", "steps.py:parse", "--in", "in.jsonl", "--rounds", "1", "--export", "t.md")
+    assert done.returncode == 0, done.stderr
+    for technique in ("loop", "pool (", "queues", "line, batched", "multiprocessing.Pool.imap"):
+        assert technique in done.stdout
+    assert (folder / "t.md").read_text().count("identical |") == 6
+
+
+def test_doctor_starts_workers(folder):
+    done = taktline(folder, "doctor")
+    assert done.stdout.count("they work") == 2, done.stdout
+
+
+def test_help_shows_an_example():
+    done = taktline(".", "--help")
+    assert "taktline run steps.py:parse,enrich,score" in done.stdout
+
+
+def test_the_demo_runs_on_real_flights():
+    done = taktline(".", "demo", "--limit", "3000", "--part", "500", "--rounds", "1")
+    assert done.returncode == 0, done.stderr
+    assert "results identical in all rows" in done.stdout
+    assert "3,000 in" in done.stdout
