@@ -42,7 +42,11 @@ def test_text_lines_come_back_as_they_were(tmp_path, lines, suffix):
 
 
 @settings(suppress_health_check=list(HealthCheck))
-@given(cells=st.lists(st.tuples(st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\r\0"), max_size=9), text)))
+@given(
+    cells=st.lists(
+        st.tuples(st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\r\0"), max_size=9), text)
+    )
+)
 @pytest.mark.parametrize("suffix", [".csv", ".tsv", ".csv.gz"])
 def test_csv_rows_come_back_as_they_were(tmp_path, cells, suffix):
     found = [{"one": one, "two": two} for one, two in cells]

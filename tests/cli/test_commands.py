@@ -79,7 +79,17 @@ def test_a_record_that_fails_ends_with_1_and_says_where(folder):
 
 
 def test_records_left_out_end_with_3(folder):
-    arguments = ("run", "steps.py:parse,fussy", "--in", "in.jsonl", "--out", "out.jsonl", "--on-error", "skip", "--json")
+    arguments = (
+        "run",
+        "steps.py:parse,fussy",
+        "--in",
+        "in.jsonl",
+        "--out",
+        "out.jsonl",
+        "--on-error",
+        "skip",
+        "--json",
+    )
     done = taktline(folder, *arguments)
     assert done.returncode == 3
     assert json.loads(done.stderr)["skipped"] == 1

@@ -18,8 +18,8 @@ from taktline._recipe.options import Options
 DONE, FAILED, WRONG_USAGE, INCOMPLETE, INTERRUPTED, TERMINATED = 0, 1, 2, 3, 130, 143
 
 
-class Terminated(BaseException):
-    """SIGTERM arrived: unwind, clean up, and end with its exit code."""
+class Terminated(KeyboardInterrupt):
+    """SIGTERM arrived: unwind and clean up as after Ctrl-C, and end with a code of its own."""
 
 
 def main() -> None:
@@ -38,12 +38,10 @@ def run_main(arguments: list[str]) -> int:
         return WRONG_USAGE
     except click.exceptions.Exit as error:
         return error.exit_code
-    except (click.Abort, KeyboardInterrupt):
-        _tell("stopped by Ctrl-C; no output file was made")
-        return INTERRUPTED
-    except Terminated:
-        _tell("stopped by SIGTERM; no output file was made")
-        return TERMINATED
+    except (click.Abort, KeyboardInterrupt) as error:
+        terminated = isinstance(error.__cause__ or error, Terminated)  # click wraps what ends a command early
+        _tell(f"stopped by {'SIGTERM' if terminated else 'Ctrl-C'}; no output file was made")
+        return TERMINATED if terminated else INTERRUPTED
     except BrokenPipeError:  # whoever read our standard output has had enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         return FAILED
