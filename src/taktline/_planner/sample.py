@@ -13,6 +13,8 @@ LONG = 0.0005  # seconds of a lot that tells the cost of cheap records: the cloc
 ENOUGH = 0.05  # seconds of work after which even fewer records have said enough
 MOVED = 256  # records that are packed and unpacked at once to see what moving costs
 MOVED_NS = 1_000_000  # nanoseconds that one such look may take
+HEAVY = 2  # looks that must agree before it is believed
+HEAVY_NS = 250_000  # nanoseconds to move one record: below that looking costs next to nothing
 
 
 class Sampling:
@@ -26,11 +28,14 @@ class Sampling:
         self._costs = {"in": (0.0, 0.0), "out": (0.0, 0.0)}  # packing, unpacking, in ns a record
         self._work = self._read = 0.0  # ns a record, of the newest lots
         self._computing = 1.0
+        self._heavy = 0  # looks that found moving far dearer than the work
         self._spent = self._last = 0.0  # seconds of work, in all and in the last lot
 
     @property
     def done(self) -> bool:
         """Whether the costs are known well enough to choose."""
+        if self._heavy >= HEAVY:
+            return True
         enough = self.records >= RECORDS and self._last >= LONG
         return enough or (self.records > 1 and self._spent > ENOUGH) or self.records >= 1 << 14
 
@@ -49,6 +54,12 @@ class Sampling:
             self._look_at = self.records * 8
             self._look("in", records, "a record", 1.0)
             self._look("out", results, "a result", len(results) / count)
+            moving = sum(map(sum, self._costs.values()))
+            if moving > HEAVY_NS and moving > self._work:
+                # Large records and little work. One record may be odd; after a second one looking on would cost more
+                # than it tells, and so would lots of them, whose memory is fresh each time.
+                self._look_at = self.records + 1
+                self._heavy += 1
 
     def costs(self, here: float) -> Sample:
         """All that was learnt; `here` is the share of the work that stays in the caller's process."""
