@@ -1,7 +1,8 @@
 """The contracts of what stands at the two ends of a line: where records come from, where results go.
 
-Any iterable is a source. A `Source` is one that can be read more than once and knows a little about itself.
-Any callable of one result is a sink. A `Sink` takes results in bulk and knows how to finish and how to give up.
+Any iterable is a source. A `Source` is one that can be read more than once and knows a little about itself; a `Live`
+one gives records when they come. Any callable of one result is a sink. A `Sink` takes results in bulk and knows how to
+finish and how to give up; a `Resumable` one can also stop at a mark and go on from there in a later process.
 """
 
 from __future__ import annotations
@@ -21,6 +22,31 @@ class Source(ABC):
     def describe(self) -> str:
         """What people call this source, such as a path."""
         return type(self).__name__
+
+    def fingerprint(self) -> Any:
+        """A JSON value that changes when the records do, so that no run goes on over other records than it began with;
+        None where it cannot tell."""
+        return None
+
+
+class Live(Source):
+    """Records that come when they come, such as messages of a subscription. One run at a time."""
+
+    @abstractmethod
+    def take(self, most: int, seconds: float) -> list[Any] | None:
+        """At most `most` records that are there within `seconds`; empty where none came, None where none will."""
+
+    def safe(self, records: int, skipped: Sequence[int]) -> None:
+        """The results of all records before the index `records` are safe in the sink, told in rising order.
+
+        `skipped`: indexes, since the last call, of records that failed and were left out without a dead letter."""
+
+    def close(self) -> None:
+        """The run has ended: records that were taken and never told to be safe go back."""
+
+    def __iter__(self) -> Iterator[Any]:
+        while (records := self.take(1, 3600.0)) is not None:
+            yield from records
 
 
 class Sink(ABC):
@@ -45,3 +71,31 @@ class Sink(ABC):
     def describe(self) -> str:
         """What people call this sink, such as a path."""
         return type(self).__name__
+
+
+class Resumable(Sink):
+    """A sink that a journal can bring back to a mark. After `begin` or `resume` in place of `open`: any number of
+    `write` and `save`, then `commit`, or `suspend` where a later process will go on."""
+
+    @abstractmethod
+    def begin(self, run: str) -> None:
+        """Get ready to write for the first time. `run` names the run: it stays the same when it is resumed."""
+
+    @abstractmethod
+    def save(self, mark: str) -> Any:
+        """Make all that was written so far survive a power cut, together with `mark`; the position, as a JSON value."""
+
+    @abstractmethod
+    def resume(self, run: str, position: Any) -> str | None:
+        """Go on behind a saved `position`, cutting off what was written after it.
+
+        A sink that keeps marks itself (a database, in the same transaction as the rows) returns the newest one it has,
+        which may be later than `position`; others return None. Raises ResumeError where it cannot go on."""
+
+    @abstractmethod
+    def suspend(self) -> None:
+        """The run stops and will be resumed: keep what is needed for that."""
+
+    @abstractmethod
+    def finished(self, run: str, position: Any) -> bool:
+        """Whether the whole result of this run, up to `position`, was already made visible by `commit`."""
