@@ -14,6 +14,7 @@ from taktline._recipe.steps import batch, expand, keep, per_worker, serial, step
 from taktline.errors import (
     BatchLengthError,
     Failed,
+    Hanging,
     LineError,
     ResumeError,
     SinkError,
@@ -48,6 +49,7 @@ __all__ = [
     "BatchLengthError",
     "Comparison",
     "Failed",
+    "Hanging",
     "Line",
     "LineError",
     "Report",

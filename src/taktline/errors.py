@@ -115,12 +115,57 @@ class StepTimeout(TaktlineError):
     """A record took longer in a step than its `timeout`."""
 
     code = "TK330"
+    step: str
+    seconds: float
+    index: int | None
+
+    def __init__(self, *, step: str, seconds: float, index: int | None = None) -> None:
+        super().__init__(
+            f"step {step!r} took longer than its timeout of {seconds:g} s{_at(index)}. Give it more time, further tries "
+            'with step(retries=), or leave such records out: on_error="skip"',
+            step=step, seconds=seconds, index=index,
+        )  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Hanging:
+    """What a worker was busy with when the run stalled."""
+
+    worker: int
+    pid: int
+    index: int | None  # of the record it was at; None: somewhere in `records`
+    records: tuple[int, int] | None  # first and last index of its batch
+    step: str | None
+    state: str  # what the system says of the process, such as "stopped"
+    stack: str  # where it was, innermost call first
+
+    def __str__(self) -> str:
+        text = f"worker {self.worker} (process {self.pid})"
+        if self.index is not None:
+            text += f" is at record {self.index:,}"
+        elif self.records is not None:
+            text += f" has records {self.records[0]:,} to {self.records[1]:,}"
+        else:
+            text += " is not ready yet"
+        text += f" in step {self.step!r}" if self.step else ""
+        text += f"; it is {self.state}" if self.state else ""
+        return text + "".join(f"\n    {line.strip()}" for line in self.stack.splitlines())
 
 
 class Stalled(TaktlineError):
     """No record was done for as long as `stall` allows."""
 
     code = "TK340"
+    seconds: float
+    workers: tuple[Hanging, ...]
+
+    def __init__(self, *, seconds: float, workers: tuple[Hanging, ...]) -> None:
+        text = f"no record was done for {seconds:g} s"
+        text += "".join(f"\n  {each}" for each in workers)
+        text += (
+            "\n  next    give steps that may hang a limit: step(timeout=), or allow more time for one record: stall="
+        )
+        super().__init__(text, seconds=seconds, workers=workers)
 
 
 class ResumeError(TaktlineError):
@@ -172,14 +217,8 @@ class Place:
 def placed(error: BaseException, *, index: int, step: str, record: Any, traceback: str = "") -> BaseException:
     """`error` with a note that tells record, step and the worker's traceback; returned for raising."""
     place = Place(index, step, excerpt(record), traceback)
-    if isinstance(error, StepError) and error.index is None:
-        notes = error.__dict__.get("__notes__")
-        StepError.__init__(
-            error, step=error.step, type_name=error.type_name, text=error.text, why=error.why,
-            traceback=error.traceback, index=index,
-        )  # fmt: skip
-        if notes:
-            error.__notes__ = notes
+    if isinstance(error, (StepError, StepTimeout)) and error.index is None:
+        error.__init__(**error.facts | {"index": index})  # type: ignore[misc]
     note = f"at record {index:,} in step {step!r}\n  record  {place.excerpt}"
     if traceback and error.__traceback__ is None:
         note += "\n  in the worker:\n    " + traceback.rstrip().replace("\n", "\n    ")
@@ -247,5 +286,5 @@ def _pieces(value: Any, depth: int) -> Iterator[str]:
 
 
 for _error in list(globals().values()):
-    if isinstance(_error, type) and issubclass(_error, (TaktlineError, Failed)):
+    if isinstance(_error, type) and issubclass(_error, (TaktlineError, Failed, Hanging)):
         _error.__module__ = "taktline"  # users import them from there: tracebacks and pickles say so too

@@ -80,15 +80,15 @@ class Process:
         return os.waitstatus_to_exitcode(status) if pid else None
 
 
-def launch() -> Process:
-    """A worker in a fresh interpreter. Raises OSError where no process can be started."""
+def launch(board: int) -> Process:
+    """A worker in a fresh interpreter, which gets the descriptor `board` too. Raises OSError where the system gives none."""
     here, there, ours, theirs = _ends()
     try:
         root = str(Path(__file__).resolve().parents[2])
         popen = subprocess.Popen(
             [sys.executable, *subprocess._args_from_interpreter_flags(), "-c", BOOT,  # type: ignore[attr-defined]
-             str(there.fileno()), str(theirs), root],
-            pass_fds=(there.fileno(), theirs), stdin=subprocess.DEVNULL, env=_environment(),
+             str(there.fileno()), str(theirs), str(board), root],
+            pass_fds=(there.fileno(), theirs, board), stdin=subprocess.DEVNULL, env=_environment(),
         )  # fmt: skip
     except BaseException:
         here.close()

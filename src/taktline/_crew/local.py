@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import os
 import pickle
 import select
+import signal
+import socket
 import sys
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Callable, Iterable, Sequence
+from typing import NamedTuple, NoReturn
 
 from taktline._crew import launcher, words
 from taktline._recipe.steps import Step
 from taktline._segment.fuse import Segment
 from taktline._wire import carry
+from taktline._wire.board import Board, Place
 from taktline._wire.channel import Channel, Message
 from taktline.errors import LineError
 
@@ -19,15 +23,26 @@ LOOK_AGAIN = 0.5  # seconds: a dead worker whose own children keep its socket op
 GRACE = 1.0  # seconds a worker may take for its close() once the line has ended
 
 Heard = Callable[[int, Message], None]
-Gone = Callable[[int, int | None], None]
+
+
+class End(NamedTuple):
+    """How a worker ended. `mark`: the value it was at, where it was told to say so; `stack`: where it crashed."""
+
+    code: int | None
+    mark: Place | None
+    stack: str
+
+
+Gone = Callable[[int, End], None]
 
 
 class _Member:
     """One worker as this side sees it."""
 
-    def __init__(self, process: launcher.Process, channel: Channel, lane: int) -> None:
+    def __init__(self, process: launcher.Process, channel: Channel, board: Board, lane: int) -> None:
         self.process = process
         self.channel = channel
+        self.board = board
         self.lane = lane
         self.asked = 0  # what poll was told to watch
 
@@ -51,14 +66,14 @@ class Local:
 
     def start(self, worker: int, lane: int) -> None:
         """Start a worker in this place. Raises OSError where the system gives no process."""
-        if self._start == "launch":
-            process = launcher.launch()
-        else:
-            steps = self._segments[lane]
-            assert steps is not None
-            process = launcher.fork(lambda sock, life: self._forked(sock, life, steps), self._descriptors())
+        board = Board()
+        try:
+            process = launcher.launch(board.descriptor) if self._start == "launch" else self._fork(board, lane)
+        except BaseException:
+            board.close()
+            raise
         channel = Channel(process.socket, blocking=False, most=self._most)
-        member = self._members[worker] = _Member(process, channel, lane)
+        member = self._members[worker] = _Member(process, channel, board, lane)
         self._by_descriptor[channel.fileno()] = worker
         self._watch(member)
         if self._start == "launch":
@@ -92,6 +107,37 @@ class Local:
                     if worker in self._members and self._members[worker] is member:
                         self._lose(worker, member, gone)
 
+    def places(self) -> dict[int, Place | None]:
+        """Where each worker is: the value it marked, or else the one it was at when it was asked last."""
+        return {worker: member.board.mark.get() or member.board.seen.get() for worker, member in self._members.items()}
+
+    def overdue(self, now_ns: int) -> dict[int, Place]:
+        """The workers whose value takes longer than it may, at this time of the monotonic clock."""
+        found = {}
+        for worker, member in self._members.items():
+            mark = member.board.mark.get()
+            if mark is not None and 0 < mark.deadline_ns < now_ns:
+                found[worker] = mark
+        return found
+
+    def ask(self, workers: Iterable[int]) -> None:
+        """Have these workers write on their boards where they are. Does not wait for it."""
+        for worker in workers:
+            self._signal(worker, words.ASK)
+
+    def stack(self, worker: int) -> str:
+        """The stack of this worker when it was asked last."""
+        return self._members[worker].board.stack()
+
+    def process_of(self, worker: int) -> tuple[int, str]:
+        """The process id of a worker, and what the system says of it where that is worth telling."""
+        pid = self._members[worker].process.pid
+        return pid, _STATES.get(_state(pid), "")
+
+    def kill(self, worker: int) -> None:
+        """End a worker now; `wait` tells of it as of any other end."""
+        self._signal(worker, signal.SIGKILL)
+
     def pids(self) -> list[int]:
         """The process ids of the workers that live."""
         return [member.process.pid for member in self._members.values()]
@@ -109,6 +155,7 @@ class Local:
             member.process.kill()
             member.channel.close()
             member.process.close()
+            member.board.close()
 
     def _setup(self, steps: tuple[Step, ...]) -> bytes:
         try:
@@ -127,15 +174,26 @@ class Local:
         )  # fmt: skip
         return pickle.dumps(tuple(setup))
 
-    def _forked(self, sock: Any, lifeline: int, steps: tuple[Step, ...]) -> Any:
-        from taktline._crew import worker
+    def _fork(self, board: Board, lane: int) -> launcher.Process:
+        steps = self._segments[lane]
+        assert steps is not None
 
-        worker.forked(sock, lifeline, Segment(steps, goes_on=self._goes_on), self._most)
+        def work(sock: socket.socket, lifeline: int) -> NoReturn:
+            from taktline._crew import worker
+
+            worker.forked(sock, lifeline, board, Segment(steps, goes_on=self._goes_on), self._most)
+
+        return launcher.fork(work, self._descriptors())
+
+    def _signal(self, worker: int, number: int) -> None:
+        member = self._members.get(worker)
+        if member is not None and member.process.poll() is None:
+            os.kill(member.process.pid, number)
 
     def _descriptors(self) -> list[int]:
         found = []
         for member in self._members.values():
-            found += [member.channel.fileno(), *member.process.descriptors()]
+            found += [member.channel.fileno(), member.board.descriptor, *member.process.descriptors()]
         return found
 
     def _send(
@@ -182,12 +240,33 @@ class Local:
         if not member.process.wait(GRACE):  # it closed its socket and goes on: nothing it does counts any more
             member.process.kill()
         member.process.close()
-        gone(worker, member.process.poll())
+        code = member.process.poll()
+        crashed = code is not None and -code in CRASHES
+        end = End(code, member.board.mark.get(), member.board.stack() if crashed else "")
+        member.board.close()
+        gone(worker, end)
 
     def _give(self, member: _Member, message: Message) -> None:
         module, name = pickle.loads(message.note)
         thing = getattr(sys.modules.get(module), name, None)
         self._send(member, words.GIVE, parts=[carry.pack_functions(thing)] if thing is not None else [])
+
+
+CRASHES = {signal.SIGSEGV, signal.SIGFPE, signal.SIGABRT, signal.SIGBUS, signal.SIGILL}  # these leave a stack
+_STATES = {
+    "T": "stopped by a signal; SIGCONT lets it go on",
+    "t": "held by a debugger",
+    "D": "waiting for the system, such as for a disk",
+}
+
+
+def _state(pid: int) -> str:
+    """The letter that Linux has for the state of a process; empty elsewhere."""
+    try:
+        with open(f"/proc/{pid}/stat", encoding="ascii", errors="replace") as file:
+            return file.read().rpartition(")")[2].split()[0]
+    except (OSError, IndexError):
+        return ""
 
 
 def _say(note: bytes) -> None:

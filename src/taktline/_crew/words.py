@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import signal
 import struct
 from typing import Any, NamedTuple
 
@@ -16,12 +17,11 @@ STOP = 4  # finish and end
 READY = 10
 DONE = 11  # a batch came through: note is Figures and a pickled Outcome
 SPOILED = 12  # the batch's bytes cannot be read back as a whole
-MARK = 13  # careful mode: note says which value is begun, in which step
 NEED = 14  # note: pickled (module, name) that a pickle refers to and that cannot be imported here
 SAID = 15  # note: "1" or "2" and a text for standard output or standard error
 BROKEN = 16  # the worker cannot work: note is a pickled Broken
 
-PLACE = struct.Struct("<QI")  # of MARK: position in the batch, step
+ASK = signal.SIGUSR2  # to a worker: write on the board where you are
 
 
 class Setup(NamedTuple):
@@ -82,6 +82,7 @@ class Figures(NamedTuple):
     waiting: int
     blocked: int
     cpu: int
+    retried: int
     records: list[int]  # a step each
     timed_records: list[int]
     timed_ns: list[int]
@@ -90,7 +91,7 @@ class Figures(NamedTuple):
         """As fixed-size numbers: this goes with every batch."""
         n = len(self.records)
         return struct.pack(
-            f"<I{4 + 3 * n}Q", n, self.busy, self.waiting, self.blocked, self.cpu,
+            f"<I{5 + 3 * n}Q", n, self.busy, self.waiting, self.blocked, self.cpu, self.retried,
             *self.records, *self.timed_records, *self.timed_ns,
         )  # fmt: skip
 
@@ -98,9 +99,10 @@ class Figures(NamedTuple):
 def unpack_figures(note: bytes) -> tuple[Figures, bytes]:
     """The figures at the start of a note, and the rest of it."""
     (n,) = struct.unpack_from("<I", note)
-    form = struct.Struct(f"<I{4 + 3 * n}Q")
-    _, busy, waiting, blocked, cpu, *lists = form.unpack_from(note)
-    return Figures(busy, waiting, blocked, cpu, lists[:n], lists[n : 2 * n], lists[2 * n :]), note[form.size :]
+    form = struct.Struct(f"<I{5 + 3 * n}Q")
+    _, busy, waiting, blocked, cpu, retried, *lists = form.unpack_from(note)
+    figures = Figures(busy, waiting, blocked, cpu, retried, lists[:n], lists[n : 2 * n], lists[2 * n :])
+    return figures, note[form.size :]
 
 
 def pack_note(note: Any, plain: Any = None) -> bytes:

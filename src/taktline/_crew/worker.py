@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import faulthandler
+import fcntl
 import io
 import os
 import pickle
@@ -11,14 +13,15 @@ import sys
 import threading
 import traceback
 from collections.abc import Sequence
-from time import perf_counter_ns, process_time_ns
-from types import ModuleType
+from time import monotonic_ns, perf_counter_ns, process_time_ns
+from types import FrameType, ModuleType
 from typing import Any, NoReturn
 
 from taktline._crew import words
 from taktline._segment import fuse
 from taktline._segment.batch import Batch, Failure
 from taktline._wire import carry
+from taktline._wire.board import Board
 from taktline._wire.channel import Channel, Message
 
 SETUP_MEMORY = 1 << 26  # bytes of an arena until the setup says more
@@ -26,17 +29,17 @@ SETUP_MEMORY = 1 << 26  # bytes of an arena until the setup says more
 
 def main() -> NoReturn:
     """Entry of a launched worker; its descriptors are the arguments."""
-    descriptor, lifeline = int(sys.argv[1]), int(sys.argv[2])
+    descriptor, lifeline, board = map(int, sys.argv[1:4])
     hold(lifeline)
     sock = socket.socket(fileno=descriptor)
     sys.path.pop(0)
-    Worker(Channel(sock, blocking=True, most=SETUP_MEMORY)).live()
+    Worker(Channel(sock, blocking=True, most=SETUP_MEMORY), Board(board)).live()
 
 
-def forked(sock: socket.socket, lifeline: int, segment: fuse.Segment, most: int) -> NoReturn:
+def forked(sock: socket.socket, lifeline: int, board: Board, segment: fuse.Segment, most: int) -> NoReturn:
     """Entry of a forked worker: the steps are here already."""
     hold(lifeline)
-    Worker(Channel(sock, blocking=True, most=most)).live(segment)
+    Worker(Channel(sock, blocking=True, most=most), board).live(segment)
 
 
 def hold(lifeline: int) -> None:
@@ -46,8 +49,6 @@ def hold(lifeline: int) -> None:
     PR_SET_PDEATHSIG would also fire when only the thread that started us ends.
     """
     if sys.platform == "linux":
-        import fcntl
-
         fcntl.fcntl(lifeline, fcntl.F_SETOWN, os.getpid())
         fcntl.fcntl(lifeline, fcntl.F_SETSIG, signal.SIGKILL)
         fcntl.fcntl(lifeline, fcntl.F_SETFL, fcntl.fcntl(lifeline, fcntl.F_GETFL) | os.O_ASYNC)
@@ -69,9 +70,11 @@ def hold(lifeline: int) -> None:
 class Worker:
     """One worker's life, from its setup to its end."""
 
-    def __init__(self, channel: Channel) -> None:
+    def __init__(self, channel: Channel, board: Board) -> None:
         self.channel = channel
-        self.segment: fuse.Segment
+        self.board = board
+        self.seq = 0  # of the batch at work
+        self.segment: fuse.Segment | None = None
         self.busy = self.waiting = self.blocked = 0
         self._sending = threading.RLock()  # a step's own threads may print
         self.early: list[tuple[int, int, bytes, list[bytes]]] = []  # arrived while a GIVE was awaited
@@ -85,6 +88,7 @@ class Worker:
         """Work until told to stop or the hub is gone, then end the process."""
         signal.signal(signal.SIGINT, _leave_it_to_the_caller)
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        self._be_seen()
         fuse.in_callers_process = False
         code = 0
         try:
@@ -107,6 +111,23 @@ class Worker:
                     pass
             os._exit(code)  # threads and atexit handlers of the user's must not keep a worker alive
 
+    def _be_seen(self) -> None:
+        """Tell the board where we are when asked, and where we were when we crash. The stack is written by C code, so
+        also while a step does not come back from a call; the record is only known once Python code runs again."""
+        descriptor = self.board.descriptor
+        fcntl.fcntl(descriptor, fcntl.F_SETFL, fcntl.fcntl(descriptor, fcntl.F_GETFL) | os.O_APPEND)
+        faulthandler.enable(descriptor, all_threads=False)
+        signal.signal(words.ASK, self._asked)
+        faulthandler.register(words.ASK, descriptor, all_threads=False, chain=True)
+
+    def _asked(self, number: int, frame: FrameType | None) -> None:
+        if self.segment is not None:
+            self.board.seen.set(self.seq, self.segment.position(), self.segment.step_in(frame))
+
+    def _mark(self, position: int, step: int, seconds: float) -> None:
+        deadline = monotonic_ns() + int(seconds * 1e9) if seconds else 0
+        self.board.mark.set(self.seq, position, step, deadline)
+
     def prepare(self, segment: fuse.Segment | None) -> bool:
         """Get the steps and build them; False where that failed and the hub knows why."""
         built = False
@@ -124,6 +145,7 @@ class Worker:
             note = words.Broken(built, tuple(carry.pack_error(error)), trace)
             self.send(words.BROKEN, note=pickle.dumps(tuple(note)))
             return False
+        segment.mark = self._mark
         self.segment = segment
         self.send(words.READY)
         return True
@@ -166,44 +188,38 @@ class Worker:
         self.waiting += perf_counter_ns() - began
         if message is None:
             return False
+        assert self.segment is not None
         if message.kind == words.STOP:
             self.segment.close()
             return False
-        self.work(message)
+        self.work(message, self.segment)
         return True
 
-    def work(self, message: Message) -> None:
+    def work(self, message: Message, segment: fuse.Segment) -> None:
         """Run one batch and answer."""
         began = perf_counter_ns()
-        seq = message.seq
+        seq = self.seq = message.seq
         orders = words.Orders(*pickle.loads(message.note)) if message.note else words.PLAIN_ORDERS
-        batch = self.unpacked(message, orders)
+        batch = self.unpacked(message, orders, segment)
         self.channel.release()
         if batch is None:
             self.send(words.SPOILED, seq)
             return
-        mark = None
-        if orders.careful:
-
-            def mark(position: int, step: int) -> None:
-                self.send(words.MARK, seq, words.PLACE.pack(position, step))
-
-        batch = self.segment.run(batch, mark)
-        packed = self.packed(batch, each=orders.careful)
+        batch = segment.run(batch, careful=orders.careful)
+        packed = self.packed(batch, segment, each=orders.careful)
         outcome = words.Outcome(orders.careful, batch.origins, [_told(failure) for failure in batch.failures])
         _flush_prints()
         done = perf_counter_ns()
         self.busy += done - began
-        segment = self.segment
         figures = words.Figures(
-            self.busy, self.waiting, self.blocked, process_time_ns(), segment.records, segment.timed_records,
-            segment.timed_ns,
+            self.busy, self.waiting, self.blocked, process_time_ns(), segment.retried, segment.records,
+            segment.timed_records, segment.timed_ns,
         )  # fmt: skip
         note = figures.pack() + words.pack_note(outcome, words.PLAIN_OUTCOME)
         self.send(words.DONE, seq, note, packed)
         self.blocked += perf_counter_ns() - done
 
-    def unpacked(self, message: Message, orders: words.Orders) -> Batch | None:
+    def unpacked(self, message: Message, orders: words.Orders, segment: fuse.Segment) -> Batch | None:
         """The batch of a message; None where it cannot be read back as a whole."""
         failures = [Failure(place, origin, "", KeyError(), record=key) for place, origin, key in orders.failures]
         if not orders.each:
@@ -217,28 +233,28 @@ class Worker:
         bad: list[carry.NotCarried] = []
         for position, part in enumerate(message.parts):
             if orders.careful:
-                self.send(words.MARK, message.seq, words.PLACE.pack(position, 0))
+                self._mark(position, 0, 0.0)
             try:
                 values.append(carry.unpack_one(position, part))
             except carry.NotCarried as error:
                 values.append(None)
                 bad.append(error)
         batch = Batch(values, orders.origins, failures)
-        first = self.segment.steps[0].name
+        first = segment.steps[0].name
         for lost in reversed(bad):
             what = carry.failed_to_go(first, lost.error, "its record cannot be read back in a worker")
-            batch.fail(lost.position, first, what, goes_on=self.segment.goes_on)
+            batch.fail(lost.position, first, what, goes_on=segment.goes_on)
         return batch
 
-    def packed(self, batch: Batch, *, each: bool) -> list[carry.Bytes]:
+    def packed(self, batch: Batch, segment: fuse.Segment, *, each: bool) -> list[carry.Bytes]:
         """The batch's values as bytes; what cannot be pickled fails."""
-        last = self.segment.steps[-1].name
+        last = segment.steps[-1].name
         while True:
             try:
                 return carry.pack_each(batch.values, check=True) if each else carry.pack(batch.values)
             except carry.NotCarried as error:
                 what = carry.failed_to_go(last, error.error, "its result cannot be sent from a worker to the caller")
-                batch.fail(error.position, last, what, goes_on=self.segment.goes_on)
+                batch.fail(error.position, last, what, goes_on=segment.goes_on)
 
 
 def _told(failure: Failure) -> tuple[int, int, int] | words.NewFailure:

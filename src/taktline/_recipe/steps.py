@@ -45,6 +45,9 @@ class Step:
     size: int | None = None  # of a batch step
     like: Callable[[Any], Any] | None = None
     maker: Maker | None = None  # builds `fn` in each worker
+    retries: int = 0  # tries after a first one that raised
+    backoff: float = 0.1  # seconds before the first of them, at most; each further one may wait twice as long
+    timeout: float | None = None  # seconds that one call may take
 
     def make(self) -> Callable[..., Any]:
         """The callable itself, built now where it is to be built in each worker."""
@@ -70,13 +73,17 @@ def step(
 
     `kind`: "process" runs the step in workers, "inline" in the caller's process in input order, "auto" is "process".
     `workers`: at most so many workers run this step. `name`: what reports and errors call it.
+    `retries`: further tries for a record whose step raised, after a pause of up to `backoff` seconds, twice as long each
+    time. `timeout`: seconds that one call may take; then it is ended, even inside C code, by replacing its worker, and
+    the record fails with StepTimeout once no try is left. In the caller's process a late call can only be noticed
+    when it comes back. A batch step's call is that for its whole list; then its records are tried one by one.
     Raises LineError where `fn` is no callable or an option makes no sense.
 
     >>> from taktline import line
     >>> list(line(step(str.strip, name="clean"), step(int))([" 1", "2 "]))
     [1, 2]
     """
-    later = {"tasks": tasks, "timeout": timeout, "rate": rate, "retries": retries or None}
+    later = {"tasks": tasks, "rate": rate}
     for option, value in later.items():
         if value is not None:
             raise LineError(f"step({option}=) is not there yet; leave it out, or do it inside the step itself")
@@ -90,10 +97,17 @@ def step(
         )
     if kind == "inline" and workers not in (None, 1):
         raise LineError("step(kind='inline') runs in the caller's process only; leave workers out")
+    if not isinstance(retries, int) or isinstance(retries, bool) or retries < 0:
+        raise LineError(f"step(retries={retries!r}): give a whole number of further tries, 0 for none")
+    if not _seconds(backoff) or backoff < 0:
+        raise LineError(f"step(backoff={backoff!r}): give seconds, 0 for no pause")
+    if timeout is not None and (not _seconds(timeout) or timeout <= 0):
+        raise LineError(f"step(timeout={timeout!r}): give seconds above 0, or None for no limit")
     made = as_step(fn)
     return replace(
-        made, name=name or made.name, in_caller=made.in_caller or kind == "inline", workers=workers or made.workers
-    )
+        made, name=name or made.name, in_caller=made.in_caller or kind == "inline", workers=workers or made.workers,
+        retries=retries or made.retries, backoff=backoff, timeout=timeout or made.timeout,
+    )  # fmt: skip
 
 
 def batch(
@@ -223,6 +237,10 @@ def name_of(fn: Any) -> str:
     if name == "<lambda>" and code is not None:
         return f"lambda at {os.path.basename(code.co_filename)}:{code.co_firstlineno}"
     return str(name)
+
+
+def _seconds(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
 def _shown(value: Any) -> str:

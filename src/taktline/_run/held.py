@@ -60,14 +60,14 @@ class Held:
         failures = [(failure.place, failure.origin, key) for key, failure in enumerate(batch.failures)]
         return words.pack_note(words.Orders(careful, self.each, batch.origins, failures), words.PLAIN_ORDERS)
 
-    def condemn(self, position: int, step: str, error: BaseException) -> None:
-        """The value at `position` has killed its worker: it fails."""
+    def condemn(self, position: int, step: str, error: BaseException, stack: str) -> None:
+        """The value at `position` has cost its worker's life: it fails. `stack`: where that was, if it is known."""
         self._split(step)
         if position >= len(self.parts or ()):
             return  # none of its records is left: somebody else kills these workers
         # Batch.fail keeps values, origins and failures in step; the parts stand for the values here.
         stand_in = Batch(list(self.parts or ()), self.batch.origins, self.batch.failures)
-        stand_in.fail(position, step, error, goes_on=self.goes_on)
+        stand_in.fail(position, step, error, goes_on=self.goes_on, traceback=stack)
         self.parts, self.here = stand_in.values, False
         self.batch = Batch([], stand_in.origins, stand_in.failures)
 

@@ -5,31 +5,44 @@ from __future__ import annotations
 import pickle
 from collections import deque
 from collections.abc import Iterator
-from time import perf_counter
+from time import monotonic_ns, perf_counter
 from typing import Any, NamedTuple
 
 from taktline._crew import words
-from taktline._crew.local import Local
+from taktline._crew.local import End, Local
 from taktline._recipe.options import Options, memory_bytes
 from taktline._recipe.plan import Plan
+from taktline._recipe.steps import Role
 from taktline._run.held import Held
 from taktline._run.meter import Meter
 from taktline._run.reader import Reader
 from taktline._schedule import events
 from taktline._schedule.machine import AHEAD, Lane, Machine
 from taktline._schedule.sizing import Sizing
+from taktline._schedule.stall import Stall
 from taktline._schedule.window import Limits
 from taktline._segment.batch import Failure
 from taktline._segment.fuse import Segment
 from taktline._wire import carry
+from taktline._wire.board import Place
 from taktline._wire.channel import Message
-from taktline.errors import Failed, WorkerDied, WorkersCannotStart, excerpt, placed
+from taktline.errors import (
+    Failed,
+    Hanging,
+    Stalled,
+    StepTimeout,
+    WorkerDied,
+    WorkersCannotStart,
+    excerpt,
+    placed,
+)
 
 BATCHES = 16  # batches in flight a worker at most: enough that one batch 10 times dearer than the rest stalls nobody
 SMALL = 8  # records: batches below that may be quicker than the round trip to the hub
 SINGLES = 8  # times as many such batches are under way, so that many cross in one system call
 TURN = 0.0002  # seconds of reading between two looks at the workers
 PATIENCE = 0.25  # seconds of waiting after which the clock and the progress are looked at
+SOON = 0.02  # the same where steps have a time limit, or records come when they come
 
 
 class Delivery(NamedTuple):
@@ -68,8 +81,9 @@ class Hub:
         self._gently = any(step.maker for segment in plan.segments for step in segment.steps)
         self._held: dict[int, Held] = {}
         self._next_seq = 0
-        self._marks: dict[int, tuple[int, int, int]] = {}  # worker: seq, position, step
-        self._deaths: dict[int, int | None] = {}  # worker: exit code of its last death
+        self._overran: dict[int, Place] = {}  # worker that was ended: the value that took too long
+        self._limited = any(step.timeout for s in plan.segments if s.workers for step in s.steps)
+        self._stall = Stall(options.stall)
         self._lane_of: dict[int, int] = {}
         self._costs = [0.0] * len(lanes)  # seconds a record of the last batch, a lane each
         self._read_cost = 0.0
@@ -117,8 +131,10 @@ class Hub:
                 if not self._feed():
                     break
             if not out:
-                self._listen(0 if busy else PATIENCE)
+                self._listen(0 if busy else self._patience)
                 meter.tick()
+                if self._reader.live and not out:
+                    yield []  # who writes down what is done gets a chance to, also while nothing comes
         if self._reader.error is not None:
             raise self._reader.error
 
@@ -149,7 +165,7 @@ class Hub:
         if self._options.window is not None:
             size = min(size, max(1, self._options.window // (2 * workers)))
         first, began = reader.index, perf_counter()
-        records = reader.read(size)
+        records = reader.read(size, 0.0 if self._held else PATIENCE)
         seconds = perf_counter() - began
         self._meter.reading += seconds
         if records:
@@ -165,17 +181,26 @@ class Hub:
             self._tell(events.Read(len(records), held.size))
         if reader.ended:
             self._tell(events.Exhausted())
-        return True
+        return bool(records) or reader.ended
 
     def _listen(self, seconds: float) -> None:
+        began = perf_counter()
         self._crew.wait(seconds, self._heard, self._gone)
+        if self._limited:
+            self._end_overdue()
+        if seconds and self._machine.at_work and self._stall.waited(perf_counter() - began):
+            self._look_at_workers()
+
+    @property
+    def _patience(self) -> float:
+        if self._reader.live and not self._held:
+            return 0.0  # the source itself is waited for
+        return min(SOON if self._limited or self._reader.live else PATIENCE, self._stall.pause)
 
     def _heard(self, worker: int, message: Message) -> None:
         kind = message.kind
         if kind == words.DONE:
             self._came_back(worker, message)
-        elif kind == words.MARK:
-            self._marks[worker] = (message.seq, *words.PLACE.unpack(message.note))
         elif kind == words.READY:
             self._starting.discard(worker)
             self._tell(events.Ready(worker))
@@ -190,7 +215,7 @@ class Hub:
         count = self._meter.lanes[lane]
         spent = (figures.busy - count.busy_of(worker)) / 1e9
         count.note(worker, *figures)
-        self._marks.pop(worker, None)
+        self._stall.done()
         held = self._held.get(seq)
         if held is None:  # dropped meanwhile
             self._tell(events.Done(seq, worker, 0, False))
@@ -210,15 +235,53 @@ class Hub:
         self._costs[lane] = seconds / max(1, count)
         self._sizing.learn(count, max(*self._costs, self._read_cost) * count, size)
 
-    def _gone(self, worker: int, code: int | None) -> None:
-        mark = self._marks.pop(worker, None)
+    def _gone(self, worker: int, end: End) -> None:
         lane = self._lane_of[worker]
         self._meter.lanes[lane].retire(worker)
-        self._deaths[worker] = code
         self._starting.discard(worker)
-        self._dying = (worker, lane, mark)
-        if self._fatal is None:
+        overran = self._overran.pop(worker, None)
+        mark = end.mark
+        # It may have gone on to the next value just before it was ended: then that one is not to blame.
+        late = mark is not None and overran is not None and mark[:3] == overran[:3]
+        self._dying = (lane, end, late)
+        if self._fatal is not None:
+            return
+        if mark is not None and overran is not None:
+            steps = self._plan.segments[lane].steps
+            exact = late and all(step.role is not Role.BATCH for step in steps[: mark.step + 1])
+            self._tell(events.Overran(worker, mark[:2], exact, steps[mark.step].retries + 1))
+        else:
             self._tell(events.Died(worker, mark[:2] if mark is not None else None))
+
+    def _end_overdue(self) -> None:
+        for worker, mark in self._crew.overdue(monotonic_ns()).items():
+            if worker not in self._overran:
+                self._overran[worker] = mark
+                self._crew.kill(worker)
+
+    def _look_at_workers(self) -> None:
+        """Nothing was done for a while: has any worker moved on to another record since the last look?"""
+        machine = self._machine
+        busy = [w for w in self._lane_of if machine.holding(w) or w in self._starting]
+        places = self._crew.places()
+        if self._stall.stuck({w: places.get(w) for w in busy}):
+            hanging = tuple(self._hanging(w, places[w]) for w in busy if w in places)
+            self._fatal = self._fatal or Stalled(seconds=self._options.stall or 0.0, workers=hanging)
+        self._crew.ask(busy)
+
+    def _hanging(self, worker: int, place: Place | None) -> Hanging:
+        pid, state = self._crew.process_of(worker)
+        index = records = step = None
+        if holds := self._machine.holding(worker):
+            held = self._held[holds[0]]
+            records = (held.first, held.first + len(held.records) - 1)
+            steps = self._plan.segments[self._lane_of[worker]].steps
+            if place is not None and place.seq == holds[0]:
+                step = steps[place.step].name
+                if all(each.role is not Role.BATCH for each in steps[: place.step + 1]):
+                    index = held.first + held.batch.origin(place.position)
+            index = held.first if len(held.records) == 1 else index
+        return Hanging(worker, pid, index, records, step, state, self._crew.stack(worker))
 
     # --- what the schedule says ---
 
@@ -256,8 +319,9 @@ class Hub:
         spent = perf_counter() - began
         count = self._meter.lanes[action.lane]
         count.note(
-            0, count.busy_of(0) + int(spent * 1e9), 0, 0, 0, segment.records, segment.timed_records, segment.timed_ns
-        )
+            0, count.busy_of(0) + int(spent * 1e9), 0, 0, 0, segment.retried, segment.records, segment.timed_records,
+            segment.timed_ns,
+        )  # fmt: skip
         self._learn(action.lane, len(held.records), spent, 0)
         if action.lane + 1 < len(self._here):
             held.pack(self._plan.segments[action.lane + 1].steps[0].name)
@@ -278,15 +342,19 @@ class Hub:
         held = self._held[action.seq]
         if action.position >= held.count:
             return  # none of its records is left: somebody else kills these workers
-        worker, lane, mark = self._dying
-        step = self._plan.segments[lane].steps[mark[2] if mark is not None else 0].name
+        lane, end, late = self._dying
+        step = self._plan.segments[lane].steps[end.mark.step if end.mark is not None else 0]
         index = held.first + held.batch.origin(action.position)
         record = held.records[index - held.first]
-        error = WorkerDied(index=index, step=step, exit_code=self._deaths[worker], excerpt=excerpt(record))
-        held.condemn(action.position, step, error)
+        error: BaseException
+        if late:
+            error = StepTimeout(step=step.name, seconds=step.timeout or 0.0, index=index)
+        else:
+            error = WorkerDied(index=index, step=step.name, exit_code=end.code, excerpt=excerpt(record))
+        held.condemn(action.position, step.name, error, end.stack)
 
     def _give_up(self, action: events.GiveUp) -> None:
-        died = WorkerDied(index=None, step=None, exit_code=self._deaths.get(action.worker))
+        died = WorkerDied(index=None, step=None, exit_code=self._dying[1].code)
         self._fatal = self._fatal or WorkersCannotStart(
             f"workers end again and again before they take a record; the last one: {died.message.splitlines()[0]}"
         )

@@ -128,7 +128,7 @@ class Inline:
         """Read some records, run them, and give their results."""
         reader, meter = self._reader, self._meter
         first, began = reader.index, perf_counter()
-        records = reader.read(size)
+        records = reader.read(size, LOT)
         read, cpu = perf_counter(), process_time()
         meter.reading += read - began
         meter.records_in += len(records)
@@ -194,7 +194,7 @@ class Inline:
 
     def _note(self) -> None:
         s = self._segment
-        self._lane.note(0, self._busy_ns, 0, 0, 0, s.records, s.timed_records, s.timed_ns)
+        self._lane.note(0, self._busy_ns, 0, 0, 0, s.retried, s.records, s.timed_records, s.timed_ns)
 
     def _counted(self, read: int, given: int) -> None:
         """The lazy phase has ended."""

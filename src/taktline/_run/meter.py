@@ -67,7 +67,7 @@ class Meter:
 
     def delivered(self, results: int) -> None:
         """Some results are handed over."""
-        if self._first is None:
+        if self._first is None and results:
             self._first = self.elapsed
         self.records_out += results
         self.tick()
@@ -117,7 +117,7 @@ class Meter:
         return Report(
             name=self.name, how=self.plan.how, workers=self.plan.workers, batch_size=self.batch_size,
             records_in=self.records_in, records_out=self.records_out, failed=self.failed, skipped=self.skipped,
-            retried=0, seconds=seconds, first_result=self._first, cpu_seconds=cpu,
+            retried=sum(lane.totals()[4] for lane in everything), seconds=seconds, first_result=self._first, cpu_seconds=cpu,
             cpu_utilisation=min(1.0, cpu / (seconds * cores)) if seconds else 0.0, cores=cores, peak_memory=self._peak,
             complete=self.complete, steps=steps,
             verdict=judge(

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator
 from itertools import islice
 from typing import Any
 
+from taktline._recipe.ports import Live
 from taktline.errors import LineError, SourceError, TaktlineError
 
 PLAIN = (str, bytes, int, float, complex, bool, type(None), frozenset, range)  # cannot change under our hands
@@ -22,6 +23,7 @@ class Reader:
 
     def __init__(self, source: Iterable[Any]) -> None:
         self._source = source
+        self.live = isinstance(source, Live)  # records come when they come
         self._records: Iterator[Any] | None = None
         self._last: Any = None
         self._probes = 2  # records still to be read one at a time, to see whether the source reuses its record
@@ -45,14 +47,18 @@ class Reader:
                 raise failure_of_source(error, 0) from error
         return self._records
 
-    def read(self, most: int) -> list[Any]:
-        """The next records, at most so many; fewer, or none, at the end. An error of the source is kept in `error`."""
+    def read(self, most: int, seconds: float = 0.0) -> list[Any]:
+        """The next records, at most so many; fewer, or none, at the end. An error of the source is kept in `error`.
+
+        A live source is waited for `seconds` at most; it may give fewer before its end."""
         records: list[Any] = []
         if self.ended:
             return records
         if self._probes or self._reuses:
             most = 1
         try:
+            if isinstance(self._source, Live):
+                return self._taken(self._source.take(most, seconds))
             # extend keeps what came before an exception; list() would lose it
             records.extend(islice(self.iterator(), most))
         except Exception as error:
@@ -65,6 +71,11 @@ class Reader:
         if (self._probes or self._reuses) and records:
             records = self._guarded(records)
         return records
+
+    def _taken(self, records: list[Any] | None) -> list[Any]:
+        self.ended = records is None
+        self.index += len(records or ())
+        return records or []
 
     def _guarded(self, records: list[Any]) -> list[Any]:
         record = records[0]

@@ -54,6 +54,15 @@ class Died(NamedTuple):
     mark: tuple[int, int] | None
 
 
+class Overran(NamedTuple):
+    """This worker was ended since the value at `mark` took longer than it may."""
+
+    worker: int
+    mark: tuple[int, int]  # the batch, and the value in it
+    exact: bool  # it is known to be this value; else one of its batch
+    tries: int  # how often a value may be tried
+
+
 class Took(NamedTuple):
     """The consumer has taken all results of this batch and asks for more."""
 
@@ -87,7 +96,7 @@ class Run(NamedTuple):
 
 
 class Condemn(NamedTuple):
-    """This record of the batch has killed its worker repeatedly: mark it as failed before the batch goes out again."""
+    """This record of the batch is at fault: mark it as failed before the batch goes out again."""
 
     seq: int
     position: int
@@ -111,5 +120,5 @@ class GiveUp(NamedTuple):
     worker: int
 
 
-Event = Begin | Ready | Read | Exhausted | Done | Spoiled | Died | Took
+Event = Begin | Ready | Read | Exhausted | Done | Spoiled | Died | Overran | Took
 Action = Start | Send | Run | Condemn | Emit | Drop | GiveUp

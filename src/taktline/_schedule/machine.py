@@ -20,6 +20,7 @@ from taktline._schedule.events import (
     Event,
     Exhausted,
     GiveUp,
+    Overran,
     Read,
     Ready,
     Run,
@@ -70,7 +71,7 @@ class Machine:
         self._vain = 0
         self._answers: dict[type, Callable[[Any], list[Action]]] = {
             Begin: self._begin, Ready: self._ready, Read: self._read, Exhausted: self._exhausted, Done: self._done,
-            Spoiled: self._spoiled, Died: self._died, Took: self._took,
+            Spoiled: self._spoiled, Died: self._died, Overran: self._overran, Took: self._took,
         }  # fmt: skip
 
     def on(self, event: Event) -> list[Action]:
@@ -89,6 +90,15 @@ class Machine:
         if self._crews[0] and self._free_worker(0) is None:
             return 0
         return self.window.room()
+
+    def holding(self, worker: int) -> list[int]:
+        """The batches this worker has, the one at work first."""
+        return self._workers[worker].has
+
+    @property
+    def at_work(self) -> bool:
+        """Whether any worker has a batch, or is still getting ready."""
+        return any(worker.has or not worker.ready for worker in self._workers)
 
     def _begin(self, _: Begin) -> list[Action]:
         return [Start(w, worker.lane) for w, worker in enumerate(self._workers)]
@@ -136,20 +146,31 @@ class Machine:
         return self._enter(event.seq, lane)
 
     def _died(self, event: Died) -> list[Action]:
-        worker = self._workers[event.worker]
-        held, worker.has, worker.ready = worker.has, [], False
+        held = self._workers[event.worker].has
         self._vain += 1
         if self._vain > VAIN * len(self._workers) and not held:
             return [GiveUp(event.worker)]
-        actions: list[Action] = []
-        if held:
-            actions += self._suspect(held[0], event.mark)
+        return self._replace(event.worker, self._suspect(held[0], event.mark) if held else [])
+
+    def _overran(self, event: Overran) -> list[Action]:
+        seq, position = event.mark
+        if seq not in self._workers[event.worker].has:  # it was done with it before it ended
+            return self._replace(event.worker, [])
+        self._vain = 0
+        sure = event.exact or seq in self._careful
+        self._careful.add(seq)
+        return self._replace(event.worker, self._blamed(seq, position, event.tries) if sure else [])
+
+    def _replace(self, w: int, actions: list[Action]) -> list[Action]:
+        """After `actions`, another worker in the place of one that has ended; what it had goes out again."""
+        worker = self._workers[w]
+        held, worker.has, worker.ready = worker.has, [], False
         for seq in held:
             if self._is_dropped(seq):
                 actions += self._forget(seq)
             else:
                 heapq.heappush(self._waiting[worker.lane], seq)
-        return [*actions, Start(event.worker, worker.lane), *self._dispatch(worker.lane)]
+        return [*actions, Start(w, worker.lane), *self._dispatch(worker.lane)]
 
     def _suspect(self, seq: int, mark: tuple[int, int] | None) -> list[Action]:
         """The oldest batch of a dead worker was at work: go carefully; condemn a record that kills repeatedly."""
@@ -158,9 +179,13 @@ class Machine:
             return []
         # No mark from a careful worker: it died while it unpacked the first record.
         position = mark[1] if mark is not None and mark[0] == seq else 0
+        return self._blamed(seq, position, BLAME)
+
+    def _blamed(self, seq: int, position: int, most: int) -> list[Action]:
+        """One more death by this record; after so many it is condemned."""
         where = (self._where[seq], seq, position)
         self._blame[where] = self._blame.get(where, 0) + 1
-        if self._blame[where] < BLAME:
+        if self._blame[where] < most:
             return []
         del self._blame[where]
         return [Condemn(seq, position)]

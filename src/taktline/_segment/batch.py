@@ -31,9 +31,9 @@ class Batch:
         """The position, in the batch as it was read, of the record behind the value at `position`."""
         return position if self.origins is None else self.origins[position]
 
-    def fail(self, position: int, step: str, error: BaseException, *, goes_on: bool) -> None:
+    def fail(self, position: int, step: str, error: BaseException, *, goes_on: bool, traceback: str = "") -> None:
         """The value at `position` failed: take it out, and all after it unless the run goes on."""
-        failure = Failure(position, self.origin(position), step, error)
+        failure = Failure(position, self.origin(position), step, error, traceback)
         if goes_on:
             self.origins = self.origins if self.origins is not None else list(range(len(self.values)))
             del self.values[position], self.origins[position]

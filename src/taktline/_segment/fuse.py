@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import traceback
 from collections.abc import Callable, Sequence
+from functools import partial
 from time import perf_counter_ns
-from types import TracebackType
+from types import FrameType, TracebackType
 from typing import Any
 
 from taktline._recipe.steps import Role, Step
+from taktline._segment import guard
 from taktline._segment.batch import Batch, Failure
 from taktline._segment.compiled import Compiled
 from taktline.errors import BatchLengthError
@@ -16,7 +18,7 @@ from taktline.errors import BatchLengthError
 TIMED_EVERY = 16  # one batch in so many has its first records timed step by step
 TIMED_RECORDS = 16  # 2 clock reads a step and record, some 100 ns: under 1 % of a batch where it matters
 
-Mark = Callable[[int, int], None]
+Mark = Callable[[int, int, float], None]  # position of a value in its batch, step, seconds it may take (0: no limit)
 
 
 class Segment:
@@ -38,6 +40,13 @@ class Segment:
         self.records = [0] * len(self.steps)  # given to each step
         self.timed_records = [0] * len(self.steps)
         self.timed_ns = [0] * len(self.steps)
+        self.retried = 0
+        self.mark: Mark = _no_mark  # who watches over this process from outside puts its own here
+        self._alone: int | None = None  # position in the batch of the value that is run by itself
+        self._part_now: _Part | None = None  # the part that is at work,
+        self._values: Any = None  # the iterator over the values that are run now,
+        self._end = 0  # and the position behind the last of them
+        self._made: list[Any] = []
         self._traced = False  # say which record each value came from
         self._callables: list[Any] = []
         self._parts: list[_Part] = []
@@ -45,12 +54,13 @@ class Segment:
 
     def make(self) -> None:
         """Build the callables. What a factory raises goes up as it is, with the step's name as a note."""
-        for step in self.steps:
+        for n, step in enumerate(self.steps):
             try:
-                self._callables.append(step.make())
+                self._made.append(step.make())
             except BaseException as error:
                 error.add_note(f"raised while step {step.name!r} was built for this worker")
                 raise
+            self._callables.append(guard.guarded(self._made[-1], step, self._retry, partial(self._limit, n)))
         changes = any(step.role in (Role.KEEP, Role.EXPAND) for step in self.steps)
         self._traced = changes or self.goes_on
         self._parts = [self._part(first, last) for first, last in _stretches(self.steps)]
@@ -61,26 +71,53 @@ class Segment:
 
     def close(self) -> None:
         """Close the callables that were built for this worker and can be closed."""
-        for step, made in zip(self.steps, self._callables, strict=False):
-            if step.maker is not None and hasattr(made, "close"):
-                made.close()
-        self._callables, self._parts = [], []
+        made, self._made, self._callables, self._parts = self._made, [], [], []
+        for step, each in zip(self.steps, made, strict=False):
+            if step.maker is not None and hasattr(each, "close"):
+                each.close()
 
     def callables(self) -> list[Any]:
         """The steps' callables, in order."""
         return list(self._callables)
 
-    def run(self, batch: Batch, mark: Mark | None = None) -> Batch:
-        """The batch after all steps. `mark(position, step)` is called before each record where given: slow, exact."""
+    def runs(self, part: _Part, values: Any, end: int) -> None:
+        """The values of this iterator, the last of which stands before position `end`, are run now."""
+        self._part_now, self._values, self._end = part, values, end
+
+    def position(self) -> int:
+        """Which value is run now: of the batch as it was given, as long as no batch step came before."""
+        if self._alone is not None:
+            return self._alone
+        return self._end - int(self._values.__length_hint__()) - 1 if self._values is not None else 0
+
+    def step_in(self, frame: FrameType | None) -> int:
+        """The position of the step that is run now, as a frame of this thread tells."""
+        part = self._part_now
+        if part is None:
+            return 0
+        while frame is not None:
+            if (found := part.step_in(frame)) is not None:
+                return part.first + found
+            frame = frame.f_back
+        return part.first
+
+    def _limit(self, step: int, seconds: float) -> None:
+        self.mark(self.position(), step, seconds)
+
+    def _retry(self) -> None:
+        self.retried += 1
+
+    def run(self, batch: Batch, *, careful: bool = False) -> Batch:
+        """The batch after all steps. `careful`: with a mark before each record and step; slow, exact."""
         timed = self._runs % TIMED_EVERY == 0
         self._runs += 1
-        if mark is not None:
-            return self._carefully(batch, mark)
+        if careful:
+            return self._carefully(batch)
         for part in self._parts:
             batch = part.run(batch, timed)
         return batch
 
-    def _carefully(self, batch: Batch, mark: Mark) -> Batch:
+    def _carefully(self, batch: Batch) -> Batch:
         """Record by record and step by step, so that a death is known to be this record's in this step."""
         parts = [self._part(n, n + 1) for n in range(len(self.steps))]
         whole = Batch([], [], [])
@@ -89,9 +126,11 @@ class Segment:
             end = failure.place if failure is not None else len(batch.values)
             while at < end:
                 one = Batch([batch.values[at]], [batch.origin(at)])
+                self._alone = at
                 for part in parts:
-                    mark(at, part.first)
+                    self.mark(at, part.first, 0.0)
                     one = part.run(one, False)
+                self._alone = None
                 _append(whole, one)
                 at += 1
                 if one.failures and not self.goes_on:
@@ -100,6 +139,10 @@ class Segment:
                 failure.place = len(whole.values)
                 whole.failures.append(failure)
         return whole
+
+
+def _no_mark(position: int, step: int, seconds: float) -> None:
+    """Nobody watches."""
 
 
 def _append(whole: Batch, one: Batch) -> None:
@@ -155,6 +198,10 @@ class _Part:
         """Run the values from `start` to `end` into `out`; False where a failure ends the batch."""
         raise NotImplementedError
 
+    def step_in(self, frame: FrameType) -> int | None:
+        """Which step of this part the frame is at; None where it is another function's."""
+        return None
+
     def fail(self, out: Batch, origin: int, step: int, error: BaseException, tb: TracebackType | None) -> bool:
         """Note a failure; whether the batch goes on."""
         if isinstance(error, KeyboardInterrupt) and in_callers_process:
@@ -180,6 +227,12 @@ class _Stretch(_Part):
         self.code = Compiled(self.steps, "traced" if traced and not one_to_one else "plain")
         self.timed_code = Compiled(self.steps, "timed")
 
+    def step_in(self, frame: FrameType) -> int | None:
+        for code in (self.code, self.timed_code):
+            if (step := code.step_in(frame)) is not None:
+                return step
+        return None
+
     def span(self, batch: Batch, start: int, end: int, out: Batch, timed: bool) -> bool:
         if timed and end > start:
             first = min(end, start + TIMED_RECORDS)
@@ -198,6 +251,7 @@ class _Stretch(_Part):
                 origins = batch.origins[start:end]
             else:
                 origins = range(start, end)
+            self.segment.runs(self, values, end)
             counts, ns, froms = [0] * n, [0] * n, [] if out.origins is None or self.one_to_one else out.origins
             at = end
             error: BaseException | None = None
@@ -239,6 +293,7 @@ class _Batched(_Part):
         for at in range(start, end, size):
             given = batch.values[at : min(at + size, end)]
             began = perf_counter_ns()
+            self.segment.runs(self, None, at)
             try:
                 results = self._checked(fn(given), len(given))
             except BatchLengthError as error:
@@ -271,6 +326,7 @@ class _Batched(_Part):
                 tb = error.__traceback__
                 while tb is not None and tb.tb_frame.f_code.co_filename == __file__:
                     tb = tb.tb_next
+                tb = guard.own(tb)
                 self._note(1, perf_counter_ns() - began)
                 if not self.fail(out, batch.origin(at + n), self.first, error, tb):
                     return False

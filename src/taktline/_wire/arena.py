@@ -28,7 +28,7 @@ class Arena:
     """
 
     def __init__(self, size: int, base: int = 0) -> None:
-        self.descriptor = _unnamed_file()
+        self.descriptor = unnamed_file()
         try:
             os.ftruncate(self.descriptor, size)
             self._map = mmap.mmap(self.descriptor, size)
@@ -111,7 +111,8 @@ def _aligned(total: int) -> int:
     return (total + ALIGN - 1) // ALIGN * ALIGN
 
 
-def _unnamed_file() -> int:
+def unnamed_file() -> int:
+    """A descriptor of a file in memory, or in the temporary folder, that has no name and so cannot be left behind."""
     if hasattr(os, "memfd_create"):
         return os.memfd_create("taktline", os.MFD_CLOEXEC)
     import tempfile

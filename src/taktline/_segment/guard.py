@@ -1,0 +1,78 @@
+"""What the options of a step put around its function: tries after a failure, and a limit of time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from random import uniform
+from time import perf_counter, sleep
+from types import TracebackType
+from typing import Any
+
+from taktline._recipe.steps import Role, Step
+from taktline.errors import StepTimeout
+
+LONGEST = 60.0  # seconds between two tries at most
+
+Function = Callable[[Any], Any]
+
+
+def guarded(fn: Function, step: Step, retry: Callable[[], None], limit: Callable[[float], None]) -> Function:
+    """`fn` itself where the step has no such options, so that they cost nothing there.
+
+    `retry()` is called before each further try; `limit(seconds)` when a call begins that may take so long, and
+    `limit(0)` when it has ended: who watches from outside can end a call that does not come back.
+    """
+    if (step.retries or step.timeout is not None) and step.role is Role.EXPAND:
+        fn = _at_once(fn)
+    if step.timeout is not None:
+        fn = _limited(fn, step.name, step.timeout, limit)
+    if step.retries:
+        fn = _retried(fn, step.retries, step.backoff, retry)
+    return fn
+
+
+def own(tb: TracebackType | None) -> TracebackType | None:
+    """The traceback from the step's own code on."""
+    while tb is not None and tb.tb_frame.f_code.co_filename == __file__:
+        tb = tb.tb_next
+    return tb
+
+
+def _at_once(fn: Function) -> Function:
+    """An expander whose lazy result is used up inside of the call, so that the options hold for all of it."""
+
+    def whole(value: Any) -> Any:
+        return list(fn(value))
+
+    return whole
+
+
+def _limited(fn: Function, name: str, seconds: float, limit: Callable[[float], None]) -> Function:
+    def in_time(value: Any) -> Any:
+        limit(seconds)
+        began = perf_counter()
+        try:
+            result = fn(value)
+        finally:
+            limit(0.0)
+        # It came back by itself, but late: where nobody could end it, this is the only place that can tell.
+        if perf_counter() - began > seconds:
+            raise StepTimeout(step=name, seconds=seconds)
+        return result
+
+    return in_time
+
+
+def _retried(fn: Function, retries: int, backoff: float, retry: Callable[[], None]) -> Function:
+    def until_done(value: Any) -> Any:
+        for tried in range(retries):
+            try:
+                return fn(value)
+            except Exception:
+                # Full jitter: anything up to the exponential back-off, so that many workers do not come back at once
+                # (Marc Brooker, "Exponential Backoff And Jitter", AWS Architecture Blog, 2015).
+                retry()
+                sleep(uniform(0, min(LONGEST, backoff * 2**tried)))
+        return fn(value)
+
+    return until_done
