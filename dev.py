@@ -1,9 +1,10 @@
-"""Sets up the project inside this checkout and runs what is asked: demo, test, check or bench. Needs Python 3.11+ and pip.
+"""Sets up the project inside this checkout and runs what is asked. Needs Python 3.11+ and pip.
 
 python3 dev.py demo             set up, then the demo on real data
 python3 dev.py test [args]      set up, then all tests (arguments go to pytest)
 python3 dev.py check            set up, then lint, format, types and all tests
 python3 dev.py bench [args]     set up, then the benchmarks
+python3 dev.py simulate [args]  set up, then a million random lives of the schedule
 """
 
 import hashlib
@@ -17,6 +18,11 @@ ROOT = Path(__file__).resolve().parent
 VENV = ROOT / ".venv"
 PYTHON = VENV / "bin" / "python"
 LOCK = ROOT / "requirements.lock"
+PROGRAMS = {
+    "demo": ("taktline.cli.commands", "demo"),
+    "bench": ("benchmarks",),
+    "simulate": ("faults.simulation",),
+}
 
 
 def set_up() -> None:
@@ -49,13 +55,11 @@ def main() -> None:
     if sys.version_info < (3, 11):
         sys.exit(f"taktline needs Python 3.11 or newer; this is {sys.version.split()[0]}")
     what, rest = (sys.argv[1] if len(sys.argv) > 1 else ""), sys.argv[2:]
-    if what not in ("demo", "test", "check", "bench"):
+    if what not in ("test", "check", *PROGRAMS):
         sys.exit(__doc__)
     set_up()
-    if what == "demo":
-        run("taktline.cli.commands", "demo", *rest)
-    elif what == "bench":
-        run("benchmarks", *rest)
+    if what in PROGRAMS:
+        run(*PROGRAMS[what], *rest)
     elif what == "check":
         run("ruff", "check", ".")
         run("ruff", "format", "--check", ".")

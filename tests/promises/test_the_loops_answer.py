@@ -21,8 +21,6 @@ def test_every_technique_gives_the_loops_answer(built, count, plan):
 @given(built=any_line, count=how_many, plan=any_plan)
 def test_every_technique_skips_the_same_records(built, count, plan):
     records = range(min(count, 400))
-    if any(what == "expand" for what, _, _ in built):
-        return  # a record that failed after parts of it came out: covered below, the loop has no answer of its own
 
     def loop_that_skips():
         for record in records:
@@ -40,7 +38,7 @@ def test_every_technique_skips_the_same_records(built, count, plan):
 @pytest.mark.parametrize("how", ["loop", "pool", "queues", "line", "auto"])
 def test_a_record_that_fails_after_part_of_it_came_out_is_left_out_whole(how):
     def fussy(x):
-        if x == 12:
+        if x == 11:
             raise Boom(x)
         return x
 

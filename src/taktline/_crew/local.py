@@ -123,7 +123,8 @@ class Local:
     def ask(self, workers: Iterable[int]) -> None:
         """Have these workers write on their boards where they are. Does not wait for it."""
         for worker in workers:
-            self._signal(worker, words.ASK)
+            if worker in self._members and self._members[worker].board.seen.used:
+                self._signal(worker, words.ASK)
 
     def stack(self, worker: int) -> str:
         """The stack of this worker when it was asked last."""

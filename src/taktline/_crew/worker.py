@@ -119,6 +119,7 @@ class Worker:
         faulthandler.enable(descriptor, all_threads=False)
         signal.signal(words.ASK, self._asked)
         faulthandler.register(words.ASK, descriptor, all_threads=False, chain=True)
+        self.board.seen.clear()  # from now on the signal that asks does not kill
 
     def _asked(self, number: int, frame: FrameType | None) -> None:
         if self.segment is not None:
@@ -241,9 +242,9 @@ class Worker:
                 bad.append(error)
         batch = Batch(values, orders.origins, failures)
         first = segment.steps[0].name
-        for lost in reversed(bad):
-            what = carry.failed_to_go(first, lost.error, "its record cannot be read back in a worker")
-            batch.fail(lost.position, first, what, goes_on=segment.goes_on)
+        why = "its record cannot be read back in a worker"
+        lost = [(each.position, carry.failed_to_go(first, each.error, why)) for each in bad]
+        batch.fail_each(lost, first, goes_on=segment.goes_on)
         return batch
 
     def packed(self, batch: Batch, segment: fuse.Segment, *, each: bool) -> list[carry.Bytes]:

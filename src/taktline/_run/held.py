@@ -106,9 +106,9 @@ class Held:
         self.here = decode
         self.parts = None if decode else [bytes(part) for part in parts]
         self.each = outcome.each and not decode
-        for lost in reversed(bad):
-            what = carry.failed_to_go(last_step, lost.error, "its result cannot be read back from a worker")
-            self.batch.fail(lost.position, last_step, what, goes_on=self.goes_on)
+        why = "its result cannot be read back from a worker"
+        lost = [(each.position, carry.failed_to_go(last_step, each.error, why)) for each in bad]
+        self.batch.fail_each(lost, last_step, goes_on=self.goes_on)
 
     def _told(self, told: tuple[int, int, int] | words.NewFailure) -> Failure:
         if isinstance(told, words.NewFailure):

@@ -203,6 +203,7 @@ class Hub:
             self._came_back(worker, message)
         elif kind == words.READY:
             self._starting.discard(worker)
+            self._stall.done()
             self._tell(events.Ready(worker))
         elif kind == words.SPOILED:
             self._tell(events.Spoiled(message.seq, worker))

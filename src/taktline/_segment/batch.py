@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left, bisect_right
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -20,8 +22,8 @@ class Failure:
 
 @dataclass(slots=True)
 class Batch:
-    """Values in order. `origins[n]`: the position, in the batch as it was read, of the record that value n came from;
-    None: value n came from record n."""
+    """Values in order. `origins[n]`: the position, in the batch as it was read, of the record that value n came from,
+    never falling; None: value n came from record n."""
 
     values: list[Any]
     origins: list[int] | None = None
@@ -31,15 +33,39 @@ class Batch:
         """The position, in the batch as it was read, of the record behind the value at `position`."""
         return position if self.origins is None else self.origins[position]
 
+    def lost(self, origin: int) -> bool:
+        """Whether the record at `origin`, the newest in this batch, has failed: what else it gives goes with it."""
+        return bool(self.failures) and self.failures[-1].origin == origin
+
+    def take_back(self, origin: int) -> None:
+        """The record at `origin`, the newest in this batch, has failed: take out what it gave before."""
+        while self.origins and self.origins[-1] == origin:
+            del self.origins[-1], self.values[-1]
+
+    def append(self, one: Batch, *, goes_on: bool) -> None:
+        """Add what came of the next value, both with origins."""
+        assert self.origins is not None
+        assert one.origins is not None
+        for failure in one.failures:
+            if goes_on:
+                self.take_back(failure.origin)
+            failure.place += len(self.values)
+            self.failures.append(failure)
+        self.origins += one.origins
+        self.values += one.values
+
     def fail(self, position: int, step: str, error: BaseException, *, goes_on: bool, traceback: str = "") -> None:
-        """The value at `position` failed: take it out, and all after it unless the run goes on."""
+        """The value at `position` failed: take out all that its record gave, or all from here on where the run ends."""
         failure = Failure(position, self.origin(position), step, error, traceback)
         if goes_on:
             self.origins = self.origins if self.origins is not None else list(range(len(self.values)))
-            del self.values[position], self.origins[position]
+            start = bisect_left(self.origins, failure.origin)
+            end = bisect_right(self.origins, failure.origin)
+            del self.values[start:end], self.origins[start:end]
+            failure.place = start
             for other in self.failures:
-                if other.place > position:
-                    other.place -= 1
+                if other.place >= end:
+                    other.place -= end - start
         else:
             del self.values[position:]
             if self.origins is not None:
@@ -47,3 +73,11 @@ class Batch:
             self.failures = [other for other in self.failures if other.place < position]
         self.failures.append(failure)
         self.failures.sort(key=lambda each: (each.place, each.origin))
+
+    def fail_each(self, bad: Iterable[tuple[int, BaseException]], step: str, *, goes_on: bool) -> None:
+        """The values at these rising positions failed; of a record that gave several of them the first one counts."""
+        first: dict[int, tuple[int, BaseException]] = {}
+        for position, error in bad:
+            first.setdefault(self.origin(position), (position, error))
+        for position, error in reversed(first.values()):
+            self.fail(position, step, error, goes_on=goes_on)

@@ -121,20 +121,22 @@ class Segment:
         """Record by record and step by step, so that a death is known to be this record's in this step."""
         parts = [self._part(n, n + 1) for n in range(len(self.steps))]
         whole = Batch([], [], [])
-        at = 0
+        start = 0
         for failure in [*batch.failures, None]:
             end = failure.place if failure is not None else len(batch.values)
-            while at < end:
+            for at in range(start, end):
+                if whole.lost(batch.origin(at)):
+                    continue
                 one = Batch([batch.values[at]], [batch.origin(at)])
                 self._alone = at
                 for part in parts:
                     self.mark(at, part.first, 0.0)
                     one = part.run(one, False)
                 self._alone = None
-                _append(whole, one)
-                at += 1
+                whole.append(one, goes_on=self.goes_on)
                 if one.failures and not self.goes_on:
                     return whole
+            start = end
             if failure is not None:
                 failure.place = len(whole.values)
                 whole.failures.append(failure)
@@ -143,15 +145,6 @@ class Segment:
 
 def _no_mark(position: int, step: int, seconds: float) -> None:
     """Nobody watches."""
-
-
-def _append(whole: Batch, one: Batch) -> None:
-    for failure in one.failures:
-        failure.place += len(whole.values)
-        whole.failures.append(failure)
-    assert whole.origins is not None
-    whole.origins.extend(one.origin(n) for n in range(len(one.values)))
-    whole.values.extend(one.values)
 
 
 def _stretches(steps: Sequence[Step]) -> list[tuple[int, int]]:
@@ -206,9 +199,10 @@ class _Part:
         """Note a failure; whether the batch goes on."""
         if isinstance(error, KeyboardInterrupt) and in_callers_process:
             raise error  # Ctrl-C is the user's, not the record's
-        if self.goes_on and out.origins is not None:
-            while out.origins and out.origins[-1] == origin:  # what the record gave before it failed
-                del out.origins[-1], out.values[-1]
+        if out.lost(origin):
+            return True
+        if self.goes_on:
+            out.take_back(origin)
         text = "".join(traceback.format_exception(type(error), error, tb)) if tb is not None else ""
         out.failures.append(Failure(len(out.values), origin, self.segment.steps[step].name, error, text))
         return self.goes_on
@@ -269,6 +263,8 @@ class _Stretch(_Part):
             if not self.fail(out, batch.origin(at), self.first + (step or 0), error, tb):
                 return False
             start = at + 1
+            while start < end and out.lost(batch.origin(start)):
+                start += 1
         return True
 
     def _count(self, given: int, counts: list[int], ns: list[int], *, timed: bool) -> None:
@@ -290,8 +286,13 @@ class _Batched(_Part):
     def span(self, batch: Batch, start: int, end: int, out: Batch, timed: bool) -> bool:
         step, fn = self.steps[0], self.callables[0]
         size = step.size or max(1, end - start)
-        for at in range(start, end, size):
-            given = batch.values[at : min(at + size, end)]
+        at, next_at = start, start
+        while (at := next_at) < end:
+            if out.lost(batch.origin(at)):
+                next_at = at + 1
+                continue
+            next_at = min(at + size, end)
+            given = batch.values[at:next_at]
             began = perf_counter_ns()
             self.segment.runs(self, None, at)
             try:
@@ -317,6 +318,8 @@ class _Batched(_Part):
     def _one_by_one(self, batch: Batch, at: int, given: list[Any], first: BaseException, out: Batch) -> bool:
         like = self.steps[0].like
         for n, value in enumerate(given):
+            if out.lost(batch.origin(at + n)):
+                continue
             began = perf_counter_ns()
             try:
                 if len(given) == 1 and like is None:

@@ -87,6 +87,11 @@ class Slot:
         """The worker is at no value."""
         self.set(-1, 0, 0)
 
+    @property
+    def used(self) -> bool:
+        """Whether the worker has ever written here."""
+        return bool(PLACE.unpack_from(self._view)[0])
+
     def get(self) -> Place | None:
         """Where the worker is, or was when it ended."""
         before = PLACE.unpack_from(self._view)

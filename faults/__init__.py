@@ -1,0 +1,1 @@
+"""What may go wrong, tried for real and in simulation."""
