@@ -106,7 +106,9 @@ class Options:
         "launch", "how workers start: launch (works everywhere) or fork (shares memory)", _one_of("launch", "fork"),
         "choice",
     )  # fmt: skip
-    stall: float | None = _option(300, "seconds without any record done before the run gives up", _stall, "none")
+    stall: float | None = _option(
+        300, "seconds without any record done before the run gives up and says what hangs", _stall, "float"
+    )
     on: Any = _option(None, "another engine to run on", _not_yet, "none")
 
     @property

@@ -135,8 +135,9 @@ def _run_options(command: Callable[..., Any]) -> Callable[..., Any]:
             command = click.option(
                 flag, each.name, type=choices, default=None, help=f"{help}  [default: {each.default}]"
             )(command)
-        elif kind == "int":
-            command = click.option(flag, each.name, type=int, default=None, help=help)(command)
+        elif kind in ("int", "float"):
+            number = int if kind == "int" else float
+            command = click.option(flag, each.name, type=number, default=None, help=help)(command)
         elif kind == "switch":
             command = click.option(f"{flag}/--no-{flag[2:]}", each.name, default=None, help=help)(command)
         elif kind == "text":
