@@ -9,7 +9,7 @@ import signal
 import socket
 import sys
 from collections.abc import Callable, Iterable, Sequence
-from typing import NamedTuple, NoReturn
+from typing import Any, NamedTuple, NoReturn
 
 from taktline._crew import launcher, words
 from taktline._recipe.steps import Step
@@ -84,6 +84,10 @@ class Local:
         member = self._members[worker]
         member.channel.send(words.LOAD, seq, note, parts, later=True)
         self._unsent.add(worker)
+
+    def buffers(self, worker: int, message: Message) -> list[Any]:
+        """All parts of a message that is being heard but the first one, as buffers for keeps."""
+        return self._members[worker].channel.buffers(message)
 
     def wait(self, seconds: float, heard: Heard, gone: Gone) -> None:
         """Wait for something to happen, at most so long, and tell all of it. Messages are valid during the call."""

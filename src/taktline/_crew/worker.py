@@ -225,7 +225,8 @@ class Worker:
         failures = [Failure(place, origin, "", KeyError(), record=key) for place, origin, key in orders.failures]
         if not orders.each:
             try:
-                return Batch(carry.unpack(message.parts), orders.origins, failures)
+                buffers = self.channel.buffers(message) if len(message.parts) > 1 else None
+                return Batch(carry.unpack(message.parts, buffers), orders.origins, failures)
             except (BrokenPipeError, ConnectionResetError):
                 raise
             except Exception:

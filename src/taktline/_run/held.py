@@ -88,9 +88,11 @@ class Held:
                 failure.place = 0
             self.parts, self.each, self.here = [], True, False
 
-    def came_back(self, outcome: words.Outcome, parts: Sequence[carry.Bytes], last_step: str, *, decode: bool) -> None:
-        """Take over what a worker answered. With `decode` the results become objects; raises what unpickling raises
-        where they came as a whole, and is as before then."""
+    def came_back(
+        self, outcome: words.Outcome, parts: Sequence[carry.Bytes], buffers: Sequence[Any], last_step: str, *, decode: bool
+    ) -> None:  # fmt: skip
+        """Take over what a worker answered. With `decode` the results become objects, over these large buffers; raises
+        what unpickling raises where they came as a whole, and is as before then."""
         values: list[Any] = []
         bad: list[carry.NotCarried] = []
         if decode and outcome.each:
@@ -101,7 +103,7 @@ class Held:
                     values.append(None)
                     bad.append(error)
         elif decode:
-            values = carry.unpack(parts)
+            values = carry.unpack(parts, buffers)
         self.batch = Batch(values, outcome.origins, [self._told(told) for told in outcome.failures])
         self.here = decode
         self.parts = None if decode else [bytes(part) for part in parts]

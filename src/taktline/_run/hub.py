@@ -225,7 +225,10 @@ class Hub:
         onward = lane + 1 < len(self._here) and self._here[lane + 1] is None
         outcome = words.Outcome(*pickle.loads(rest)) if rest else words.PLAIN_OUTCOME
         try:
-            held.came_back(outcome, message.parts, self._plan.segments[lane].steps[-1].name, decode=not onward)
+            decode = not onward and not outcome.each and len(message.parts) > 1
+            buffers = self._crew.buffers(worker, message) if decode else ()
+            last = self._plan.segments[lane].steps[-1].name
+            held.came_back(outcome, message.parts, buffers, last, decode=not onward)
         except Exception:  # results of the user's classes: once more then, each in a pickle of its own
             self._tell(events.Spoiled(seq, worker))
             return

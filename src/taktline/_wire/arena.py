@@ -9,6 +9,7 @@ from __future__ import annotations
 import mmap
 import os
 from collections.abc import Sequence
+from typing import Any
 
 LEAST = 1 << 20  # bytes of the first arena
 ROOM = 8  # an arena holds so many of the largest payloads seen: two waiting, some not yet freed, and the ring's cut
@@ -85,6 +86,15 @@ class Reader:
         """What lies at a position. It stays as it is until the sender is told that it is free."""
         offset = (position - self.base) % self.size
         return self._view[offset : offset + total]
+
+    def export(self, position: int, skip: int, size: int) -> Any:
+        """The bytes from `skip` on of what lies at a position, as a buffer that lives as long as anything made of it.
+
+        A memoryview would not tell when the last array over it is gone; a ctypes array is what they all refer to.
+        """
+        from ctypes import c_ubyte  # some milliseconds, and only for large buffers
+
+        return (c_ubyte * size).from_buffer(self._map, (position - self.base) % self.size + skip)
 
     def after(self, position: int, total: int) -> int:
         """The first position behind a payload."""

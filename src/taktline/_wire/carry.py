@@ -53,9 +53,12 @@ def pack(values: list[Any]) -> list[Bytes]:
     return [stream, *(buffer.raw() for buffer in buffers)]
 
 
-def unpack(parts: Sequence[Bytes]) -> list[Any]:
-    """What `pack` made. Buffers are copied out, so nothing refers to `parts` afterwards."""
-    buffers = [bytearray(part) for part in parts[1:]]
+def unpack(parts: Sequence[Bytes], buffers: Sequence[Any] | None = None) -> list[Any]:
+    """What `pack` made. The large buffers are copied, or are those given, which belong to what is made of them."""
+    if len(parts) == 1:
+        return pickle.loads(parts[0])  # type: ignore[no-any-return]
+    if buffers is None:
+        buffers = [bytearray(part) for part in parts[1:]]
     return pickle.loads(parts[0], buffers=buffers)  # type: ignore[no-any-return]
 
 

@@ -11,9 +11,10 @@ import array
 import os
 import socket
 import struct
+import weakref
 from collections import deque
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from taktline._wire.arena import Arena, Reader, wanted
 
@@ -22,6 +23,7 @@ SMALL = 1 << 14  # bytes of payload that go through the socket itself: copying t
 ARENA = 0xFF  # kind of the frame that announces a new arena
 NOWHERE = (1 << 64) - 1  # arena position of a payload that lies in the frame
 READ = 1 << 18  # bytes asked of the socket at once; also what a socket pair holds
+KEPT = 2  # an arena may be in use for kept buffers to this part of it; the rest is for what flows
 GATHER = 512  # buffers in one system call; the least IOV_MAX that systems promise is 16, Linux and macOS have 1024
 
 Bytes = bytes | memoryview
@@ -34,6 +36,7 @@ class Message(NamedTuple):
     seq: int
     note: bytes
     parts: list[memoryview]
+    position: int = NOWHERE  # in the arena
 
 
 class Channel:
@@ -50,8 +53,11 @@ class Channel:
         self._passing: dict[int, int] = {}  # id of an unsent frame: the descriptor that goes with it
         self._got = bytearray()
         self._descriptors: deque[int] = deque()
-        self._consumed = 0  # position in the other end's arena up to which all is read
+        self._consumed = 0  # position in the other end's arena up to which nothing is needed any more
+        self._read = 0  # the same, as far as messages go
         self._held = 0  # the same, once the message handed out last is done with
+        self._kept: dict[int, int] = {}  # position of a payload, rising: how many of its buffers are in use
+        self._leases: dict[int, tuple[weakref.ref[Any], int]] = {}  # by id: a buffer in use, its payload's position
         self._drained = False
         self.ended = False
 
@@ -172,7 +178,38 @@ class Channel:
 
     def release(self) -> None:
         """The payloads received so far are read: what is sent next tells the other end that their space is free."""
-        self._consumed = self._held
+        self._read = self._held
+        self._consumed = next(iter(self._kept), self._read)
+
+    def buffers(self, message: Message) -> list[Any]:
+        """All parts of a message but the first one, as buffers for keeps. Call it before `release`.
+
+        They are the arena's own memory, so that an array crosses by the sender's one copy; its space is free again when
+        nothing refers to it any more. Who holds on to many gets copies, so that the arena never runs full of them.
+        """
+        sizes = [len(part) for part in message.parts]
+        if message.position == NOWHERE or self._in is None:
+            return [bytearray(part) for part in message.parts[1:]]
+        lowest = next(iter(self._kept), message.position)
+        if message.position + sum(sizes) - lowest > self._in.size // KEPT:
+            return [bytearray(part) for part in message.parts[1:]]
+        buffers, at = [], sizes[0]
+        self._kept[message.position] = len(sizes) - 1
+        for size in sizes[1:]:
+            buffers.append(self._in.export(message.position, at, size))
+            lease = weakref.ref(buffers[-1], self._let_go)
+            self._leases[id(lease)] = (lease, message.position)
+            at += size
+        return buffers
+
+    def _let_go(self, lease: weakref.ref[Any]) -> None:
+        _, position = self._leases.pop(id(lease), (lease, -1))
+        if position not in self._kept:  # of an arena before this one
+            return
+        self._kept[position] -= 1
+        if not self._kept[position]:
+            del self._kept[position]
+            self._consumed = next(iter(self._kept), self._read)
 
     def _fill(self) -> bool:
         try:
@@ -221,7 +258,7 @@ class Channel:
         for size in sizes:
             parts.append(payload[at : at + size])
             at += size
-        return Message(kind, seq, note, parts)
+        return Message(kind, seq, note, parts, position)
 
     def _adopt(self, note: bytes) -> None:
         size, base = struct.unpack("<QQ", note)
@@ -229,6 +266,8 @@ class Channel:
         try:
             if self._in is not None:
                 self._in.close()
+                self._kept.clear()
+                self._leases.clear()
             self._in = Reader(descriptor, size, base)
         finally:
             os.close(descriptor)
@@ -245,4 +284,6 @@ class Channel:
         if self._in is not None:
             self._in.close()
             self._in = None
+        self._kept.clear()
+        self._leases.clear()
         self.ended = True
