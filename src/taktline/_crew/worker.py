@@ -18,7 +18,7 @@ from types import FrameType, ModuleType
 from typing import Any, NoReturn
 
 from taktline._crew import words
-from taktline._segment import fuse
+from taktline._segment import fuse, guard
 from taktline._segment.batch import Batch, Failure
 from taktline._wire import carry
 from taktline._wire.board import Board
@@ -89,7 +89,7 @@ class Worker:
         signal.signal(signal.SIGINT, _leave_it_to_the_caller)
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
         self._be_seen()
-        fuse.in_callers_process = False
+        guard.in_callers_process = False
         code = 0
         try:
             sys.stdout, sys.stderr = _Said(self, "1"), _Said(self, "2")

@@ -15,6 +15,16 @@ class Segment:
     steps: tuple[Step, ...]
     workers: int
 
+    @property
+    def waits(self) -> bool:
+        """Whether its workers have many records under way at once."""
+        return self.workers > 0 and self.steps[0].waits
+
+    @property
+    def ahead(self) -> int:
+        """Records that each of its workers must have for all of its places to be taken; 0: one is enough."""
+        return max((step.tasks or 0 for step in self.steps), default=0) if self.waits else 0
+
 
 @dataclass(frozen=True, slots=True)
 class Plan:
@@ -54,7 +64,7 @@ def queues(steps: Sequence[Step], workers: int, costs: Sequence[float] | None = 
     """
     shares = _shares([0.0 if s.in_caller else (costs[n] if costs else 1.0) for n, s in enumerate(steps)], workers)
     segments = tuple(
-        Segment((s,), 0 if s.in_caller else min(share, s.workers or share))
+        Segment((s,), 0 if s.in_caller else min(share, _own(s) or share))
         for s, share in zip(steps, shares, strict=True)
     )
     return Plan("queues", segments, batch_size=1)
@@ -62,16 +72,21 @@ def queues(steps: Sequence[Step], workers: int, costs: Sequence[float] | None = 
 
 def _cut(steps: Sequence[Step], workers: int) -> tuple[Segment, ...]:
     """Fuse neighbours; cut only where a step must run in the caller's process or has a worker count of its own."""
-    groups: list[tuple[tuple[bool, int | None], list[Step]]] = []
+    groups: list[tuple[tuple[bool, bool, int | None], list[Step]]] = []
     for each in steps:
-        place = (each.in_caller, each.workers)
-        if groups and groups[-1][0] == place and each.workers is None:
+        place = (each.in_caller, each.waits, _own(each))
+        if groups and groups[-1][0] == place and (each.waits or _own(each) is None):
             groups[-1][1].append(each)
         else:
             groups.append((place, [each]))
     return tuple(
-        Segment(tuple(group), 0 if in_caller else min(own or workers, workers)) for (in_caller, own), group in groups
+        Segment(tuple(group), 0 if in_caller else min(own or workers, workers)) for (in_caller, _, own), group in groups
     )
+
+
+def _own(step: Step) -> int | None:
+    """The workers of a step that differ from those of the line: one with a rate, or that waits, needs only one."""
+    return step.workers or (1 if step.waits or step.rate else None)
 
 
 def _shares(costs: Sequence[float], workers: int) -> list[int]:

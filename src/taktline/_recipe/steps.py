@@ -41,7 +41,10 @@ class Step:
     name: str
     role: Role = Role.MAP
     in_caller: bool = False  # sees its records in input order, in the caller's process
+    kind: str = "process"  # "thread" and "async": waits, so that one worker has many records under way at once
     workers: int | None = None  # at most so many copies; None: as wide as the line
+    tasks: int | None = None  # records at once in a step that waits
+    rate: float | None = None  # records a second, over all workers
     size: int | None = None  # of a batch step
     like: Callable[[Any], Any] | None = None
     maker: Maker | None = None  # builds `fn` in each worker
@@ -49,10 +52,18 @@ class Step:
     backoff: float = 0.1  # seconds before the first of them, at most; each further one may wait twice as long
     timeout: float | None = None  # seconds that one call may take
 
+    @property
+    def waits(self) -> bool:
+        """Whether many records are in this step at once."""
+        return self.kind in ("thread", "async") and not self.in_caller
+
     def make(self) -> Callable[..., Any]:
         """The callable itself, built now where it is to be built in each worker."""
         return self.maker() if self.maker is not None else self.fn
 
+
+KINDS = ("auto", "process", "thread", "async", "inline")
+TASKS = 64  # records at once in a step that waits, where it is not said
 
 StepLike = Callable[..., Any] | Step
 
@@ -71,8 +82,11 @@ def step(
 ) -> Step:
     """One record in, one result out, with options.
 
-    `kind`: "process" runs the step in workers, "inline" in the caller's process in input order, "auto" is "process".
-    `workers`: at most so many workers run this step. `name`: what reports and errors call it.
+    `kind`: "process" runs the step in workers, "inline" in the caller's process in input order. "async" and "thread"
+    are for steps that wait, for a service or a disk: one worker has up to `tasks` records in the step at once (64 where
+    it is not given), in one event loop or in as many threads. "auto": "async" for an `async def`, "thread" where `tasks`
+    is given, "process" else. `rate`: records a second at most, over the whole run. `workers`: at most so many workers run
+    this step; one where it waits or has a rate. `name`: what reports and errors call it.
     `retries`: further tries for a record whose step raised, after a pause of up to `backoff` seconds, twice as long each
     time. `timeout`: seconds that one call may take; then it is ended, even inside C code, by replacing its worker, and
     the record fails with StepTimeout once no try is left. In the caller's process a late call can only be noticed
@@ -83,14 +97,14 @@ def step(
     >>> list(line(step(str.strip, name="clean"), step(int))([" 1", "2 "]))
     [1, 2]
     """
-    later = {"tasks": tasks, "rate": rate}
-    for option, value in later.items():
-        if value is not None:
-            raise LineError(f"step({option}=) is not there yet; leave it out, or do it inside the step itself")
-    if kind in ("thread", "async"):
-        raise LineError(f'step(kind="{kind}") is not there yet; use kind="process" or kind="inline"')
-    if kind not in ("auto", "process", "inline"):
-        raise LineError(f'step(kind={kind!r}) is unknown; choose "auto", "process" or "inline"')
+    if kind not in KINDS:
+        raise LineError(f"step(kind={kind!r}) is unknown; choose one of {', '.join(map(repr, KINDS))}")
+    if tasks is not None and (not isinstance(tasks, int) or isinstance(tasks, bool) or tasks < 1):
+        raise LineError(f"step(tasks={tasks!r}): give how many records may be in the step at once, at least 1")
+    if tasks is not None and kind in ("process", "inline"):
+        raise LineError(f'step(tasks={tasks}) is for steps that wait; kind="{kind}" has one record at a time a worker')
+    if rate is not None and (not _seconds(rate) or rate <= 0):
+        raise LineError(f"step(rate={rate!r}): give records a second, above 0")
     if workers is not None and (not isinstance(workers, int) or isinstance(workers, bool) or workers < 1):
         raise LineError(
             f"step(workers={workers!r}): give a whole number of at least 1, or None for as many as the line"
@@ -104,9 +118,18 @@ def step(
     if timeout is not None and (not _seconds(timeout) or timeout <= 0):
         raise LineError(f"step(timeout={timeout!r}): give seconds above 0, or None for no limit")
     made = as_step(fn)
+    if kind == "auto":
+        kind = "thread" if tasks is not None and made.kind == "process" else made.kind
+    elif (kind == "async") != (made.kind == "async") and made.maker is None:
+        raise LineError(
+            f"step {made.name!r} is {'an `async def`' if made.kind == 'async' else 'a plain function'}, which "
+            f"kind={kind!r} cannot run; leave kind out"
+        )
     return replace(
         made, name=name or made.name, in_caller=made.in_caller or kind == "inline", workers=workers or made.workers,
-        retries=retries or made.retries, backoff=backoff, timeout=timeout or made.timeout,
+        kind="process" if kind == "inline" else kind, rate=rate or made.rate, retries=retries or made.retries,
+        tasks=(tasks or made.tasks or TASKS) if kind in ("thread", "async") else None,
+        backoff=backoff, timeout=timeout or made.timeout,
     )  # fmt: skip
 
 
@@ -178,7 +201,7 @@ def serial(fn: StepLike, *, name: str | None = None) -> Step:
     [1, 3, 6]
     """
     made = as_step(fn)
-    return replace(made, in_caller=True, name=name or made.name)
+    return replace(made, in_caller=True, tasks=None, name=name or made.name)
 
 
 def per_worker(factory: Callable[..., Callable[[Any], Any]], *args: Any, **kwargs: Any) -> Step:
@@ -196,18 +219,24 @@ def per_worker(factory: Callable[..., Callable[[Any], Any]], *args: Any, **kwarg
     """
     if not callable(factory):
         raise LineError(f"per_worker() needs a callable that builds the step, not {_shown(factory)}")
-    return Step(factory, name=name_of(factory), maker=Maker(factory, args, kwargs))
+    waits = isinstance(factory, type) and _is_async(factory.__call__)
+    kind, tasks = ("async", TASKS) if waits else ("process", None)
+    return Step(factory, name=name_of(factory), maker=Maker(factory, args, kwargs), kind=kind, tasks=tasks)
 
 
 def as_step(fn: StepLike) -> Step:
-    """`fn` as a Step. Raises LineError where it is not callable, or is an `async def`."""
+    """`fn` as a Step. Raises LineError where it is not callable."""
     if isinstance(fn, Step):
         return fn
     if not callable(fn):
         raise LineError(f"a step must be a callable of one record, not {_shown(fn)}")
-    if inspect.iscoroutinefunction(fn) or inspect.iscoroutinefunction(getattr(fn, "__call__", None)):  # noqa: B004
-        raise LineError(f"step {name_of(fn)!r} is an `async def`; such steps are not there yet, give a plain function")
+    if _is_async(fn):
+        return Step(fn, name=name_of(fn), kind="async", tasks=TASKS)
     return Step(fn, name=name_of(fn))
+
+
+def _is_async(fn: Any) -> bool:
+    return inspect.iscoroutinefunction(fn) or inspect.iscoroutinefunction(getattr(fn, "__call__", None))  # noqa: B004
 
 
 def flatten(steps: Iterable[Any]) -> tuple[Step, ...]:

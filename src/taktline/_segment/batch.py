@@ -3,9 +3,16 @@
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any
+
+
+Mark = Callable[[int, int, float], None]  # position of a value in its batch, step, seconds it may take (0: no limit)
+
+
+def no_mark(position: int, step: int, seconds: float) -> None:
+    """Nobody watches."""
 
 
 @dataclass(slots=True)

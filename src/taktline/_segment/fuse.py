@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
+from dataclasses import replace
 from functools import partial
 from time import perf_counter_ns
 from types import FrameType, TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from taktline._recipe.steps import Role, Step
 from taktline._segment import guard
-from taktline._segment.batch import Batch, Failure
+from taktline._segment.batch import Batch, Failure, Mark, no_mark
 from taktline._segment.compiled import Compiled
 from taktline.errors import BatchLengthError
+
+if TYPE_CHECKING:
+    from taktline._segment.waiting import OneByOne
 
 TIMED_EVERY = 16  # one batch in so many has its first records timed step by step
 TIMED_RECORDS = 16  # 2 clock reads a step and record, some 100 ns: under 1 % of a batch where it matters
 
-Mark = Callable[[int, int, float], None]  # position of a value in its batch, step, seconds it may take (0: no limit)
 
 
 class Segment:
@@ -41,12 +44,13 @@ class Segment:
         self.timed_records = [0] * len(self.steps)
         self.timed_ns = [0] * len(self.steps)
         self.retried = 0
-        self.mark: Mark = _no_mark  # who watches over this process from outside puts its own here
+        self.mark: Mark = no_mark  # who watches over this process from outside puts its own here
         self._alone: int | None = None  # position in the batch of the value that is run by itself
         self._part_now: _Part | None = None  # the part that is at work,
         self._values: Any = None  # the iterator over the values that are run now,
         self._end = 0  # and the position behind the last of them
         self._made: list[Any] = []
+        self._loop: OneByOne | None = None  # for `async def` steps that are run here one record at a time
         self._traced = False  # say which record each value came from
         self._callables: list[Any] = []
         self._parts: list[_Part] = []
@@ -60,7 +64,13 @@ class Segment:
             except BaseException as error:
                 error.add_note(f"raised while step {step.name!r} was built for this worker")
                 raise
-            self._callables.append(guard.guarded(self._made[-1], step, self._retry, partial(self._limit, n)))
+            fn = self._made[-1]
+            if step.kind == "async":
+                from taktline._segment.waiting import OneByOne
+
+                self._loop = self._loop or OneByOne()
+                fn, step = self._loop.plain(step, fn), replace(step, timeout=None)
+            self._callables.append(guard.guarded(fn, step, self._retry, partial(self._limit, n)))
         changes = any(step.role in (Role.KEEP, Role.EXPAND) for step in self.steps)
         self._traced = changes or self.goes_on
         self._parts = [self._part(first, last) for first, last in _stretches(self.steps)]
@@ -74,7 +84,11 @@ class Segment:
         made, self._made, self._callables, self._parts = self._made, [], [], []
         for step, each in zip(self.steps, made, strict=False):
             if step.maker is not None and hasattr(each, "close"):
-                each.close()
+                closed = each.close()
+                if self._loop is not None and isinstance(closed, Coroutine):
+                    self._loop.run(closed)
+        if self._loop is not None:
+            self._loop.close()
 
     def callables(self) -> list[Any]:
         """The steps' callables, in order."""
@@ -143,10 +157,6 @@ class Segment:
         return whole
 
 
-def _no_mark(position: int, step: int, seconds: float) -> None:
-    """Nobody watches."""
-
-
 def _stretches(steps: Sequence[Step]) -> list[tuple[int, int]]:
     """Cut into stretches of scalar steps and single batch steps: pairs (first, one past the last)."""
     cuts: list[tuple[int, int]] = []
@@ -197,7 +207,7 @@ class _Part:
 
     def fail(self, out: Batch, origin: int, step: int, error: BaseException, tb: TracebackType | None) -> bool:
         """Note a failure; whether the batch goes on."""
-        if isinstance(error, KeyboardInterrupt) and in_callers_process:
+        if isinstance(error, KeyboardInterrupt) and guard.in_callers_process:
             raise error  # Ctrl-C is the user's, not the record's
         if out.lost(origin):
             return True
@@ -206,9 +216,6 @@ class _Part:
         text = "".join(traceback.format_exception(type(error), error, tb)) if tb is not None else ""
         out.failures.append(Failure(len(out.values), origin, self.segment.steps[step].name, error, text))
         return self.goes_on
-
-
-in_callers_process = True  # a worker's main sets it to False: there Ctrl-C never arrives, a step must have raised it
 
 
 class _Stretch(_Part):
@@ -304,7 +311,7 @@ class _Batched(_Part):
                         return False
                 continue
             except BaseException as error:
-                if isinstance(error, KeyboardInterrupt) and in_callers_process:
+                if isinstance(error, KeyboardInterrupt) and guard.in_callers_process:
                     raise
                 if not self._one_by_one(batch, at, given, error, out):
                     return False

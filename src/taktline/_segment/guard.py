@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from random import uniform
-from time import perf_counter, sleep
+from time import monotonic, perf_counter, sleep
 from types import TracebackType
 from typing import Any
 
@@ -12,6 +12,8 @@ from taktline._recipe.steps import Role, Step
 from taktline.errors import StepTimeout
 
 LONGEST = 60.0  # seconds between two tries at most
+
+in_callers_process = True  # a worker's main sets it to False: there Ctrl-C never arrives, a step must have raised it
 
 Function = Callable[[Any], Any]
 
@@ -24,6 +26,8 @@ def guarded(fn: Function, step: Step, retry: Callable[[], None], limit: Callable
     """
     if (step.retries or step.timeout is not None) and step.role is Role.EXPAND:
         fn = _at_once(fn)
+    if step.rate:
+        fn = _paced(fn, Pace(step))
     if step.timeout is not None:
         fn = _limited(fn, step.name, step.timeout, limit)
     if step.retries:
@@ -61,6 +65,33 @@ def _limited(fn: Function, name: str, seconds: float, limit: Callable[[float], N
         return result
 
     return in_time
+
+
+class Pace:
+    """Lets calls begin so far apart that all workers of a step together keep its rate."""
+
+    def __init__(self, step: Step) -> None:
+        workers = 1 if in_callers_process else step.workers or 1
+        self._between = workers / step.rate if step.rate else 0.0
+        self._next = 0.0
+
+    def pause(self) -> float:
+        """Seconds that the call which asks must wait before it begins."""
+        if not self._between:
+            return 0.0
+        now = monotonic()
+        start = max(self._next, now)
+        self._next = start + self._between
+        return start - now
+
+
+def _paced(fn: Function, pace: Pace) -> Function:
+    def in_turn(value: Any) -> Any:
+        if (pause := pace.pause()) > 0:
+            sleep(pause)
+        return fn(value)
+
+    return in_turn
 
 
 def _retried(fn: Function, retries: int, backoff: float, retry: Callable[[], None]) -> Function:
