@@ -67,12 +67,11 @@ class Hub:
             [segment.steps if segment.workers else None for segment in plan.segments],
             goes_on=options.goes_on, start=options.start, most=max(1 << 20, memory // (2 * plan.workers)),
         )  # fmt: skip
-        lanes = tuple(Lane(segment.workers) for segment in plan.segments)
-        single = plan.batch_size is not None and plan.batch_size < SMALL
-        batches = BATCHES * plan.workers * (SINGLES if single else 1)
-        self._machine = Machine(
-            lanes, Limits(options.window, batches, memory), ordered=options.ordered, ahead=AHEAD * (SINGLES if single else 1)
-        )  # fmt: skip
+        single = SINGLES if plan.batch_size is not None and plan.batch_size < SMALL else 1
+        # A step that waits needs all of its places taken also while batches are small.
+        lanes = tuple(Lane(s.workers, max(AHEAD * single, AHEAD * s.ahead)) for s in plan.segments)
+        batches = BATCHES * plan.workers * single + sum(lane.workers * lane.ahead for lane in lanes)
+        self._machine = Machine(lanes, Limits(options.window, batches, memory), ordered=options.ordered)
         self._sizing = Sizing(
             plan.batch_size, unit=max([1, *(step.size or 1 for s in plan.segments for step in s.steps)]),
             most_bytes=max(1, memory // (batches * 2)),

@@ -37,9 +37,10 @@ VAIN = 3  # deaths a worker may die in a row, all workers together, while nothin
 
 
 class Lane(NamedTuple):
-    """A segment as the schedule sees it; 0 workers: the caller's process, in order."""
+    """A segment as the schedule sees it; 0 workers: the caller's process, in order. `ahead`: batches a worker may hold."""
 
     workers: int
+    ahead: int = AHEAD
 
 
 class _Worker:
@@ -56,8 +57,7 @@ class _Worker:
 class Machine:
     """Drives batches through lanes. Feed it events with `on`; do the actions it answers with, in order."""
 
-    def __init__(self, lanes: tuple[Lane, ...], limits: Limits, *, ordered: bool = True, ahead: int = AHEAD) -> None:
-        self._ahead = ahead
+    def __init__(self, lanes: tuple[Lane, ...], limits: Limits, *, ordered: bool = True) -> None:
         self.window = Window(limits, ordered)
         self.exhausted = False
         self._lanes = lanes
@@ -211,7 +211,7 @@ class Machine:
 
     def _free_worker(self, lane: int) -> int | None:
         """The ready worker with the least to do; one with a suspect batch gets nothing beside it."""
-        best, least = None, self._ahead
+        best, least = None, self._lanes[lane].ahead
         for w in self._crews[lane]:
             worker = self._workers[w]
             if (
