@@ -41,19 +41,18 @@ def tell(n):
 @pytest.mark.parametrize(("how", "start"), WITH_WORKERS)
 def test_log_records_reach_the_callers_handlers_with_worker_and_step(how, start, caplog):
     caplog.set_level(logging.INFO, logger=log.name)
-    list(line(abs, tell, batch(lambda ns: [tell(n) for n in ns]))(range(20), how=how, workers=3, start=start))
+    list(
+        line(abs, tell, batch(lambda ns: [tell(n) for n in ns], name="many"))(
+            range(20), how=how, workers=3, start=start
+        )
+    )
     found = [each for each in caplog.records if each.name == log.name]
     assert sorted((each.taktline_step, each.getMessage()) for each in found) == sorted(
-        (step, f"record {n}")
-        for step in ("tell", "lambda at test_surroundings.py:" + str(line_of_lambda))
-        for n in range(20)
+        (name, f"record {n}") for name in ("tell", "many") for n in range(20)
     )
     assert {each.taktline_worker for each in found} <= {0, 1, 2}
     assert {each.funcName for each in found} == {"tell"}
     assert os.getpid() not in {each.process for each in found}
-
-
-line_of_lambda = test_log_records_reach_the_callers_handlers_with_worker_and_step.__code__.co_firstlineno + 4
 
 
 class Spy:
