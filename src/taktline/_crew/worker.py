@@ -12,12 +12,14 @@ import socket
 import sys
 import threading
 import traceback
+import warnings
 from collections.abc import Sequence
 from time import monotonic_ns, perf_counter_ns, process_time_ns
 from types import FrameType, ModuleType
 from typing import Any, NoReturn
 
 from taktline._crew import words
+from taktline._crew.surroundings import Relay, Surroundings
 from taktline._segment import fuse
 from taktline._segment.batch import Batch, Failure
 from taktline._wire import carry
@@ -36,10 +38,15 @@ def main() -> NoReturn:
     Worker(Channel(sock, blocking=True, most=SETUP_MEMORY), Board(board)).live()
 
 
-def forked(sock: socket.socket, lifeline: int, board: Board, segment: fuse.Segment, most: int) -> NoReturn:
-    """Entry of a forked worker: the steps are here already."""
+def forked(sock: socket.socket, lifeline: int, board: Board, segment: fuse.Segment, most: int, number: int) -> NoReturn:
+    """Entry of a forked worker: the steps and the surroundings are here already."""
     hold(lifeline)
-    Worker(Channel(sock, blocking=True, most=most), board).live(segment)
+    if "numpy.random" in sys.modules:  # else all workers would draw the same numbers; `random` sees to itself
+        sys.modules["numpy.random"].seed()
+    signal.set_wakeup_fd(-1)  # it would wake an asyncio loop of the caller's
+    worker = Worker(Channel(sock, blocking=True, most=most), board)
+    worker.relay = Relay(number, worker.send_note)
+    worker.live(segment)
 
 
 def hold(lifeline: int) -> None:
@@ -77,12 +84,29 @@ class Worker:
         self.segment: fuse.Segment | None = None
         self.busy = self.waiting = self.blocked = 0
         self._sending = threading.RLock()  # a step's own threads may print
+        self._under_way = False
+        self._late: list[tuple[int, bytes]] = []  # said while a message was under way
+        self.relay: Relay | None = None
         self.early: list[tuple[int, int, bytes, list[bytes]]] = []  # arrived while a GIVE was awaited
 
     def send(self, kind: int, seq: int = 0, note: bytes = b"", parts: Sequence[carry.Bytes] = ()) -> None:
         """Send to the hub, at once: what is done must not wait for what comes next."""
         with self._sending:
-            self.channel.send(kind, seq, note, parts)
+            self._under_way = True
+            try:
+                self.channel.send(kind, seq, note, parts)
+                while self._late:
+                    self.channel.send(self._late[0][0], 0, self._late.pop(0)[1])
+            finally:
+                self._under_way = False
+
+    def send_note(self, kind: int, note: bytes) -> None:
+        """Send what a step says besides its results. That may be a finaliser that runs in the middle of a `send`."""
+        with self._sending:
+            if self._under_way:
+                self._late.append((kind, note))
+            else:
+                self.send(kind, note=note)
 
     def live(self, segment: fuse.Segment | None = None) -> NoReturn:
         """Work until told to stop or the hub is gone, then end the process."""
@@ -91,6 +115,7 @@ class Worker:
         self._be_seen()
         fuse.in_callers_process = False
         code = 0
+        os.register_at_fork(after_in_child=self.abandon)
         try:
             sys.stdout, sys.stderr = _Said(self, "1"), _Said(self, "2")
             if self.prepare(segment):
@@ -129,6 +154,13 @@ class Worker:
         deadline = monotonic_ns() + int(seconds * 1e9) if seconds else 0
         self.board.mark.set(self.seq, position, step, deadline)
 
+    def abandon(self) -> None:
+        """In a process that a step forks: it must not speak on this worker's channel."""
+        self.channel.abandon()
+        sys.stdout, sys.stderr = sys.__stdout__, sys.__stderr__
+        if self.relay is not None:
+            self.relay.close()
+
     def prepare(self, segment: fuse.Segment | None) -> bool:
         """Get the steps and build them; False where that failed and the hub knows why."""
         built = False
@@ -138,6 +170,8 @@ class Worker:
                 if segment is None:
                     return False
             built = True
+            if self.relay is not None:
+                self.relay.segment = segment
             segment.make()
         except (BrokenPipeError, ConnectionResetError):
             raise
@@ -155,15 +189,20 @@ class Worker:
         message = self.channel.receive()
         if message is None or message.kind != words.SETUP:
             return None
-        setup = words.Setup(*pickle.loads(message.parts[0]))
+        setup, note = words.Setup(*pickle.loads(message.parts[0])), message.note
         self.channel.release()
         sys.path[:] = setup.path
         sys.argv[:] = setup.argv
         for name in setup.stand_ins:
             module = sys.modules[name] = ModuleType(name)
             module.__getattr__ = carry.Fetching(module, self.fetch)  # type: ignore[method-assign]
-        steps = carry.unpack_functions(setup.segment)
-        return fuse.Segment(steps, goes_on=setup.goes_on)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of what is imported now: the caller has imported it too
+            steps = carry.unpack_functions(setup.segment)
+        theirs: Surroundings = carry.unpack_functions(note)
+        theirs.adopt()
+        self.relay = Relay(theirs.worker, self.send_note)
+        return fuse.Segment(steps, goes_on=setup.goes_on, seed=setup.seed)
 
     def fetch(self, module: str, name: str) -> Any:
         """Something of a module that only the caller's process has."""
@@ -226,7 +265,7 @@ class Worker:
         if not orders.each:
             try:
                 buffers = self.channel.buffers(message) if len(message.parts) > 1 else None
-                return Batch(carry.unpack(message.parts, buffers), orders.origins, failures)
+                return Batch(carry.unpack(message.parts, buffers), orders.origins, failures, orders.first)
             except (BrokenPipeError, ConnectionResetError):
                 raise
             except Exception:
@@ -241,7 +280,7 @@ class Worker:
             except carry.NotCarried as error:
                 values.append(None)
                 bad.append(error)
-        batch = Batch(values, orders.origins, failures)
+        batch = Batch(values, orders.origins, failures, orders.first)
         first = segment.steps[0].name
         why = "its record cannot be read back in a worker"
         lost = [(each.position, carry.failed_to_go(first, each.error, why)) for each in bad]
@@ -298,4 +337,4 @@ class _Said(io.TextIOBase):
     def flush(self) -> None:
         if self._text:
             text, self._text = "".join(self._text), []
-            self._worker.send(words.SAID, note=(self._stream + text).encode("utf-8", "backslashreplace"))
+            self._worker.send_note(words.SAID, (self._stream + text).encode("utf-8", "backslashreplace"))

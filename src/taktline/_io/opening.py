@@ -99,6 +99,7 @@ class Output:
         self.name = target if isinstance(target, str) else getattr(target, "name", "a stream")
         self._target = target
         self._part: str | None = None
+        self._opened_in = 0  # process
         self._file: Any = None
         if isinstance(target, str) and target != STANDARD:
             self._check(target)
@@ -122,6 +123,7 @@ class Output:
             folder, name = os.path.split(os.path.abspath(self._target))
             try:
                 descriptor, self._part = tempfile.mkstemp(prefix=f".{name}.", suffix=".part", dir=folder)
+                self._opened_in = os.getpid()
                 os.chmod(descriptor, 0o666 & ~_umask())
                 self._file = os.fdopen(descriptor, "wb", buffering=BUFFER)
             except OSError as error:
@@ -159,6 +161,11 @@ class Output:
         """Leave nothing behind. May be called again."""
         part, self._part = self._part, None
         if part is None:
+            return
+        if (
+            os.getpid() != self._opened_in
+        ):  # a fork of the process that writes: what it holds in its buffer goes nowhere
+            os.dup2(os.open(os.devnull, os.O_WRONLY), self._file.fileno())
             return
         try:
             if self._file is not None:

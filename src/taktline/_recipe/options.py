@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import resource
 from collections.abc import Callable, Mapping
 from dataclasses import MISSING, dataclass, field, fields
 from typing import Any
@@ -54,6 +55,12 @@ def _not_yet(value: Any) -> Any:
 def _stall(value: Any) -> Any:
     if value is not None and (isinstance(value, bool) or not isinstance(value, (int, float)) or value <= 0):
         raise ValueError("give seconds above 0, or None for never")
+    return value
+
+
+def _seed(value: Any) -> Any:
+    if value is not None and (not isinstance(value, int) or isinstance(value, bool)):
+        raise ValueError("give a whole number, or leave it out")
     return value
 
 
@@ -109,6 +116,7 @@ class Options:
     stall: float | None = _option(
         300, "seconds without any record done before the run gives up and says what hangs", _stall, "float"
     )
+    seed: int | None = _option(None, "makes the steps' random numbers repeatable, by record index", _seed, "int")
     on: Any = _option(None, "another engine to run on", _not_yet, "none")
 
     @property
@@ -165,10 +173,15 @@ def usable_cores() -> int:
 
 
 def usable_memory() -> int:
-    """How many bytes of memory this process may use: the machine's, cut by the container's limit."""
-    total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    limit = _first_line("/sys/fs/cgroup/memory.max")
-    return min(total, int(limit)) if limit.isdigit() else total
+    """How many bytes of memory this process may use: the machine's, cut by the container's limit and its own."""
+    limits = [os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")]
+    container = _first_line("/sys/fs/cgroup/memory.max")
+    if container.isdigit():
+        limits.append(int(container))
+    own, _ = resource.getrlimit(resource.RLIMIT_AS)
+    if own != resource.RLIM_INFINITY:
+        limits.append(own)
+    return min(limits)
 
 
 def _first_line(path: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import sys
 from collections import deque
 from collections.abc import Iterator
 from time import monotonic_ns, perf_counter
@@ -63,9 +64,11 @@ class Hub:
         self._reader = reader
         self._meter = meter
         memory = memory_bytes(options.memory)
+        seeds = plan.seeds(options.seed)
         self._crew = Local(
             [segment.steps if segment.workers else None for segment in plan.segments],
             goes_on=options.goes_on, start=options.start, most=max(1 << 20, memory // (2 * plan.workers)),
+            seeds=seeds,
         )  # fmt: skip
         lanes = tuple(Lane(segment.workers) for segment in plan.segments)
         single = plan.batch_size is not None and plan.batch_size < SMALL
@@ -77,7 +80,10 @@ class Hub:
             plan.batch_size, unit=max([1, *(step.size or 1 for s in plan.segments for step in s.steps)]),
             most_bytes=max(1, memory // (batches * 2)),
         )  # fmt: skip
-        self._here = [None if s.workers else Segment(s.steps, goes_on=options.goes_on) for s in plan.segments]
+        self._here = [
+            None if s.workers else Segment(s.steps, goes_on=options.goes_on, seed=seed)
+            for s, seed in zip(plan.segments, seeds, strict=True)
+        ]
         self._gently = any(step.maker for segment in plan.segments for step in segment.steps)
         self._held: dict[int, Held] = {}
         self._next_seq = 0
@@ -101,6 +107,11 @@ class Hub:
             if segment is not None:
                 segment.make()
         self._tell(events.Begin())
+
+    @property
+    def without_workers(self) -> BaseException | None:
+        """Why no worker can be had, where that is so and no record was read for them."""
+        return self._fatal if isinstance(self._fatal, WorkersCannotStart) and not self._next_seq else None
 
     def ready(self) -> bool:
         """Whether all workers wait for records. Looks, does not wait; an error of theirs is raised by `deliveries`."""
@@ -309,7 +320,8 @@ class Hub:
 
     def _send(self, action: events.Send) -> None:
         held = self._held[action.seq]
-        note = held.orders(self._plan.segments[action.lane].steps[0].name, careful=action.careful)
+        step, seeded = self._plan.segments[action.lane].steps[0].name, self._options.seed is not None
+        note = held.orders(step, careful=action.careful, seeded=seeded)
         assert held.parts is not None
         self._crew.send(action.worker, action.seq, note, held.parts)
 
@@ -336,7 +348,15 @@ class Hub:
         self._starting.add(action.worker)
         try:
             self._crew.start(action.worker, action.lane)
+        except WorkersCannotStart as error:
+            self._fatal = self._fatal or error
         except OSError as error:
+            self._starting.discard(action.worker)
+            if any(self._lane_of[other] == action.lane for other in self._crew.workers()):
+                reason = f"fewer workers than asked for: one more cannot be started: {error}"
+                if reason not in self._meter.reasons:
+                    self._meter.reasons.append(reason)
+                return
             self._fatal = self._fatal or WorkersCannotStart(
                 f"a worker process cannot be started: {error}. Free some memory, processes or file descriptors, "
                 "or run with fewer workers"
@@ -360,7 +380,8 @@ class Hub:
     def _give_up(self, action: events.GiveUp) -> None:
         died = WorkerDied(index=None, step=None, exit_code=self._dying[1].code)
         self._fatal = self._fatal or WorkersCannotStart(
-            f"workers end again and again before they take a record; the last one: {died.message.splitlines()[0]}"
+            f"workers end again and again before they take a record; the last one: {died.message.splitlines()[0]}. "
+            f'They are started with sys.executable, {sys.executable!r}; where that is no Python, use start="fork"'
         )
 
     def _forget(self, seq: int) -> None:

@@ -15,6 +15,7 @@ from typing import Any
 from taktline._observe.counters import LaneCount
 from taktline._planner import choose
 from taktline._planner.sample import Sampling
+from taktline._recipe import plan as plans
 from taktline._recipe.options import Options, usable_cores
 from taktline._recipe.steps import Maker, Role, Step
 from taktline._run.hub import Hub, settled
@@ -44,9 +45,12 @@ class Inline:
         self._reader = reader
         self._meter = meter
         self._make_hub = hub
-        self._may_be_lazy = not options.goes_on and all(step.role is not Role.BATCH for step in self._steps)
+        self._may_be_lazy = (
+            not options.goes_on and options.seed is None and all(step.role is not Role.BATCH for step in self._steps)
+        )
         self._hub: Hub | None = None
-        self._segment = Segment(self._steps, goes_on=options.goes_on)
+        (seed,) = plans.here(self._steps).seeds(options.seed)
+        self._segment = Segment(self._steps, goes_on=options.goes_on, seed=seed)
         self._busy_ns = 0
         self._complete = False
         self._end: Callable[[bool], None]
@@ -133,7 +137,7 @@ class Inline:
         meter.reading += read - began
         meter.records_in += len(records)
         meter.batch_size = len(records) or meter.batch_size
-        batch = self._segment.run(Batch(records))
+        batch = self._segment.run(Batch(records, first=first))
         worked = perf_counter()
         self._busy_ns += int((worked - read) * 1e9)
         self._lot_seconds = worked - began
@@ -186,7 +190,13 @@ class Inline:
         while not hub.ready() and not self._reader.ended:
             yield self._lot(lot), None
             lot = self._next_lot(lot)
-        if not self._reader.ended:
+        if (why := hub.without_workers) is not None:
+            self._meter.reasons.append(f"stay with the loop after all: {why}")
+            self._meter.use(plans.here(self._steps))
+            self._hub = None
+            hub.close()
+            yield from self._rest(lot)
+        elif not self._reader.ended:
             for results in hub.deliveries():
                 yield results, None
 

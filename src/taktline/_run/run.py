@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from itertools import chain, islice
@@ -34,6 +35,7 @@ class _Life:
         self.plan = _plan(steps, options)
         self.meter = Meter(name, self.plan, options, self.reader.total)
         self.engine: Inline | Hub | None = None
+        self._process = os.getpid()
         if self.plan.workers and options.how != "auto":
             self.engine = self._hub()  # refuses steps that cannot be carried over, before anything starts
 
@@ -54,6 +56,8 @@ class _Life:
     def end(self, complete: bool) -> None:
         """Once, on every way out."""
         engine, self.engine = self.engine, None
+        if os.getpid() != self._process:
+            return  # a fork of the caller's process: nothing in the run is its own to end
         self.meter.end(complete=complete)
         if engine is not None:
             engine.close()
@@ -64,6 +68,13 @@ class _Life:
             hub.start()
             yield from hub.deliveries()
             complete = True
+        except MemoryError as error:
+            if not hasattr(error, "__taktline__"):  # a step's own says where it happened
+                error.add_note(
+                    "memory ran out in the caller's process while records or results were on their way; "
+                    "use fewer workers, a smaller batch_size=, or a smaller memory="
+                )
+            raise
         finally:
             self.end(complete)
 

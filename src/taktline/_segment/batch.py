@@ -28,6 +28,7 @@ class Batch:
     values: list[Any]
     origins: list[int] | None = None
     failures: list[Failure] = field(default_factory=list)
+    first: int = 0  # index of its first record, where a seed is set
 
     def origin(self, position: int) -> int:
         """The position, in the batch as it was read, of the record behind the value at `position`."""
