@@ -78,9 +78,18 @@ def _facts(report: dict[str, Any]) -> list[tuple[str, str]]:
     for what in ("skipped", "retried"):
         if report[what]:
             counts += f" · {report[what]:,} {what}"
-    if report["failed"] and not report["skipped"]:
+    if report["dead_lettered"]:
+        counts += f" · {report['dead_lettered']:,} dead-lettered ({report['dead_letters']})"
+    elif report["failed"] and not report["skipped"]:
         counts += f" · {report['failed']:,} failed"
-    speed = rate(report["records_in"] / seconds) if seconds else ""
+    if report["resumed_at"] and report["records_in"] > report["resumed_at"]:
+        counts += f" · resumed at record {report['resumed_at']:,}"
+    speed = rate((report["records_in"] - report["resumed_at"]) / seconds) if seconds else ""
+    again = f"taktline retry {report['dead_letters']} TARGET --out PATH" if report["dead_lettered"] else ""
+    if report["journal"] and not report["complete"]:
+        resume = f"run it again with the journal {report['journal']} to go on"
+    else:
+        resume = ""
     used = f"{report['cpu_utilisation']:.0%} of {_many(report['cores'], 'core')} · peak {size(report['peak_memory'])}"
     workers = _many(report["workers"], "worker") if report["workers"] else "this process"
     steps = " · ".join(f"{step['name']} {cost(step['ns_per_record'])}" for step in report["steps"])
@@ -91,6 +100,8 @@ def _facts(report: dict[str, Any]) -> list[tuple[str, str]]:
         ("steps", steps),
         ("verdict", f"{verdict['evidence']} {verdict['action']}".strip()),
         ("why", "; ".join(report["reasons"])),
+        ("retry", again),
+        ("resume", resume),
     ]
 
 
