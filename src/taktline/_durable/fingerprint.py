@@ -82,8 +82,8 @@ def _inside(thing: Any, seen: dict[int, Any], deep: int) -> Iterator[str]:
     elif isinstance(thing, type):
         yield thing.__qualname__
         yield from go(*(value for value in vars(thing).values() if isinstance(value, FunctionType)))
-    else:
-        yield from go(*(vars(type(thing)).get("__call__"),), getattr(thing, "__dict__", None))
+    elif deep >= DEEP - 2:  # a step that is an object, or an object's method; of what it holds only what is plain
+        yield from go(vars(type(thing)).get("__call__"), getattr(thing, "__dict__", None))
 
 
 def _beside(function: FunctionType) -> list[Any]:

@@ -146,7 +146,13 @@ class Journal:
     def _read(self, prints: Mapping[str, Any]) -> None:
         file = self._file
         assert file is not None
-        header = _said(os.pread(file, PAGE, 0)) if os.fstat(file).st_size == SIZE else None
+        if os.fstat(file).st_size != SIZE:
+            raise ResumeError(
+                f"{self.path!r} is no journal, or was cut off. Name a file that is not there yet, or delete this one to run "
+                "from the start",
+                path=self.path,
+            )
+        header = _said(os.pread(file, PAGE, 0))
         if header is None or header.get("journal") != FORM:
             raise self._damaged("its header cannot be read")
         told = header["prints"]
@@ -200,6 +206,7 @@ class Journal:
         """Let go of the file. May be called again."""
         file, self._file = self._file, None
         if file is not None:
+            fcntl.flock(file, fcntl.LOCK_UN)  # the map, and forked workers, have the same open file
             os.close(file)
 
     def _slot(self, n: int) -> int:

@@ -68,7 +68,8 @@ def size(count: float) -> str:
 def report_text(report: dict[str, Any]) -> str:
     """A Report as some lines of text."""
     facts = _facts(report)
-    return "\n".join(f" {name:<8} {_folded(text)}" for name, text in facts if text)
+    # A command stays on one line, to be copied.
+    return "\n".join(f" {name:<8} {text if name == 'retry' else _folded(text)}" for name, text in facts if text)
 
 
 def _facts(report: dict[str, Any]) -> list[tuple[str, str]]:
@@ -204,4 +205,6 @@ def _folded(text: str, indent: int = 10) -> str:
     """Lines no wider than a terminal; those after the first are indented."""
     import textwrap
 
-    return ("\n" + " " * indent).join(textwrap.wrap(text, WIDTH - indent, break_long_words=False) or [""])
+    return ("\n" + " " * indent).join(
+        textwrap.wrap(text, WIDTH - indent, break_long_words=False, break_on_hyphens=False) or [""]
+    )

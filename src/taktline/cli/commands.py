@@ -7,7 +7,7 @@ import signal
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import fields
+from dataclasses import fields, replace
 from itertools import islice
 from typing import IO, Any, NamedTuple
 
@@ -218,7 +218,7 @@ def retry(
             writer = write(out, out_format)
         with again:
             options["dead_letters"] = again.pending
-            ended = _carried_out(flow, again.records, writer, options, as_json=as_json, quiet=quiet)
+            ended = _carried_out(flow, again.records, writer, options, as_json=as_json, quiet=quiet, letters=letters)
             if not ended.complete:
                 return ended.code
             well, still = again.done()
@@ -254,9 +254,10 @@ class _Ended(NamedTuple):
 
 
 def _carried_out(
-    flow: Line, records: Any, writer: Any, options: dict[str, Any], *, as_json: bool, quiet: bool
-) -> _Ended:
-    """Run it, with progress and signals; the report, and the exit code."""
+    flow: Line, records: Any, writer: Any, options: dict[str, Any], *, as_json: bool, quiet: bool,
+    letters: str | None = None,
+) -> _Ended:  # fmt: skip
+    """Run it, with progress and signals. `letters`: where the report is to say that dead letters are."""
     from taktline.views.terminal import Progress
 
     given = {name: value for name, value in options.items() if value is not None}
@@ -268,10 +269,14 @@ def _carried_out(
         with signals:
             report = run.drain(writer)
     except KeyboardInterrupt:
+        if signals.first is None:  # a step has raised it
+            raise
         report = run.report
     finally:
         if progress is not None:
             progress.close()
+    if letters is not None:
+        report = replace(report, dead_letters=letters)
     if not quiet:
         _tell(report.to_json() if as_json else str(report))
     if signals.first is not None and not report.complete:
