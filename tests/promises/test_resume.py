@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import gzip
 import itertools
-import json
 import os
 import random
 import signal
@@ -79,7 +79,7 @@ def job(folder, name, **options):
     """One file-to-file run, as a function to be called until it ends."""
 
     def work():
-        flow().run(range(RECORDS), write(folder / name), journal=folder / "run.journal", window=100, **options)
+        return flow().run(range(RECORDS), write(folder / name), journal=folder / "run.journal", window=100, **options)
 
     return work
 
@@ -107,6 +107,7 @@ def test_killed_at_every_operation_on_a_file(tmp_path, monkeypatch, name, letter
             ended = True
         except Killed:
             in_a_process(job(tmp_path, name, **options))
+        assert "already done" in str(job(tmp_path, name, **options)())
         assert (tmp_path / name).read_bytes() == whole
         assert [each.index for each in read_dead_letters(tmp_path / letters)] == failed
         for path in (name, letters, "run.journal"):
@@ -124,23 +125,23 @@ def parse(n):
         raise ValueError(n)
     return n
 def work(n):
-    return {"n": n, "sum": sum(range(n % 500))}
+    return {"n": n, "sum": sum(range(n % 5000))}
 flow = line(parse, keep(lambda n: n % 3), expand(lambda n: [n] * (n % 4)), work)
 options = dict(journal="run.journal", how=sys.argv[2], workers=2, on_error="skip", dead_letters="failed.jsonl")
 if sys.argv[1] == "iterator":
     # As a user would: cut back what was written to what was delivered, then go on.
-    with flow(range(30_000), **options) as run, open("out.jsonl", "a+b") as file:
+    with flow(range(60_000), **options) as run, open("out.jsonl", "a+b") as file:
         file.seek(0)
         file.truncate(sum(len(file.readline()) for _ in range(run.delivered)))
         for result in run:
             file.write(json.dumps(result).encode() + b"\\n")
             file.flush()
 else:
-    flow.run(range(30_000), write(sys.argv[1]), **options)
+    flow.run(range(60_000), write(sys.argv[1]), **options)
 """
 
 
-@pytest.mark.parametrize(("kind", "how"), [("out.jsonl", "line"), ("iterator", "line"), ("iterator", "loop")])
+@pytest.mark.parametrize(("kind", "how"), [("out.jsonl.gz", "line"), ("iterator", "line"), ("iterator", "loop")])
 def test_killed_at_random_moments_until_done(tmp_path, kind, how):
     seed = random.randrange(1 << 32)
     print("seed", seed)
@@ -157,13 +158,13 @@ def test_killed_at_random_moments_until_done(tmp_path, kind, how):
             child.kill()
             child.wait()
             kills += 1
-    expected = [
-        {"n": n, "sum": sum(range(n % 500))}
-        for n in range(30_000) if n % 101 != 7 and n % 3 for _ in range(n % 4)
-    ]  # fmt: skip
-    assert (tmp_path / "out.jsonl").read_text() == "".join(f"{json.dumps(each)}\n" for each in expected)
-    assert [each.index for each in read_dead_letters(tmp_path / "failed.jsonl")] == list(range(7, 30_000, 101))
-    assert sorted(os.listdir(tmp_path)) == ["failed.jsonl", "job.py", "out.jsonl", "run.journal"]
+    print("killed", kills, "times")
+    wanted = (n for n in range(60_000) if n % 101 != 7 and n % 3 for _ in range(n % 4))
+    expected = "".join(f'{{"n": {n}, "sum": {(n % 5000) * (n % 5000 - 1) // 2}}}\n' for n in wanted).encode()
+    (out,) = tmp_path.glob("out.jsonl*")
+    assert (gzip.decompress(out.read_bytes()) if out.suffix == ".gz" else out.read_bytes()) == expected
+    assert [each.index for each in read_dead_letters(tmp_path / "failed.jsonl")] == list(range(7, 60_000, 101))
+    assert sorted(os.listdir(tmp_path)) == ["failed.jsonl", "job.py", out.name, "run.journal"]
 
 
 # --- the caller's own iterator ---
@@ -279,7 +280,7 @@ def test_a_file_that_changed_is_refused(tmp_path):
     source = tmp_path / "in.jsonl"
     source.write_text("1\n2\n3\n")
     with line(abs)(read(source), journal=tmp_path / "j", how="loop") as run:
-        assert next(run) == 1
+        assert list(itertools.islice(run, 2)) == [1, 2]
     source.write_text("1\n2\n3\n4\n")
     with pytest.raises(ResumeError, match="differs in the source"):
         list(line(abs)(read(source), journal=tmp_path / "j", how="loop"))
@@ -295,6 +296,39 @@ def test_what_cannot_work_is_refused_at_the_door(tmp_path):
     with pytest.raises(LineError, match="ends in"):
         line(abs)([1], dead_letters="failed.txt")
     assert os.listdir(tmp_path) == []
+
+
+def test_a_run_that_was_refused_does_not_hold_its_journal_for_itself(tmp_path):
+    with pytest.raises(LineError, match=r"the dead letters .* cannot be written"):
+        list(line(same)(range(3), journal=tmp_path / "j", dead_letters=tmp_path / "no" / "f.jsonl", how="loop"))
+    assert list(line(same)(range(3), journal=tmp_path / "j", dead_letters=tmp_path / "f.jsonl", how="loop")) == [
+        0,
+        1,
+        2,
+    ]
+
+
+@pytest.mark.parametrize("name", ["out.jsonl", "out.csv"])
+def test_a_full_disk_at_the_file_ends_in_one_error_and_can_be_gone_on_from(tmp_path, name):
+    import resource
+
+    def rows():
+        return line(step(lambda n: {"n": n, "text": f"{n * n * n:040}" * 9}, kind="inline"))
+
+    def run(folder, **options):
+        rows().run(range(3000), write(folder / name), **options)
+
+    def on_a_small_disk():
+        resource.setrlimit(resource.RLIMIT_FSIZE, (300_000, resource.RLIM_INFINITY))
+        with pytest.raises(SinkError, match=r"cannot be written: File too large. The journal can still go on"):
+            run(tmp_path, journal=tmp_path / "j")
+
+    (tmp_path / "whole").mkdir()
+    run(tmp_path / "whole")
+    in_a_process(on_a_small_disk)
+    assert sorted(os.listdir(tmp_path)) == [f".{name}.part", "j", "whole"]
+    run(tmp_path, journal=tmp_path / "j")
+    assert (tmp_path / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
 
 
 def test_two_runs_cannot_have_one_journal(tmp_path, monkeypatch):

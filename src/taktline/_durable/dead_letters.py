@@ -6,7 +6,6 @@ Each is written when its turn comes in the order of the records, and is there af
 from __future__ import annotations
 
 import base64
-import fcntl
 import json
 import os
 import pickle
@@ -20,6 +19,7 @@ from datetime import datetime
 from math import isfinite
 from typing import Any
 
+from taktline._durable.journal import lock
 from taktline._recipe.options import LETTERS_SQLITE
 from taktline.errors import LineError, ResumeError, SinkError, SourceError, SourceNotFound, excerpt
 
@@ -133,7 +133,7 @@ class _Lines(DeadLetters):
         super().__init__(path, run)
         self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
         try:
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            lock(self._file)
             self._end = _whole_lines(self._file)
             os.ftruncate(self._file, self._end)  # a killed run may have left half a line
         except BaseException:

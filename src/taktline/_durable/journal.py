@@ -42,7 +42,8 @@ class Mark:
     failed: int = 0  # of the records before it
     retried: int = 0
     letters: Any = None  # position of the dead letters before it
-    last: str = ""  # digest of the record before it, where the source itself cannot tell whether it is the same
+    seen: int = 0  # an index up to there, and the fingerprint of the record before that one, to know the source by
+    print: str = ""
 
     def to_text(self) -> str:
         """For a sink that keeps marks itself."""
@@ -67,7 +68,8 @@ class Entry:
 
 
 class Journal:
-    """One run's journal. A new one is made where there is none, or where a run with other `prints` is done.
+    """One run's journal. A new one is made where there is none, or where a run with other `prints` is done, or has not
+    delivered anything.
 
     `prints`: what the results depend on, as JSON values by name. Raises LineError where the file cannot be made or
     another run has it, ResumeError where it is damaged, or tells of an unfinished run with other prints.
@@ -92,20 +94,17 @@ class Journal:
 
     def _locked(self) -> int:
         """The file, made where there is none, and this process the only one that has it."""
-        until = monotonic() + PATIENCE
         while True:
             file = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
             try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                lock(file)
                 if os.path.samestat(os.fstat(file), os.stat(self.path)):
                     return file
             except FileNotFoundError:
                 pass  # somebody has just put another file in its place
             except BlockingIOError:
-                if monotonic() > until:
-                    os.close(file)
-                    raise LineError(f"another run is at work with the journal {self.path!r}") from None
-                sleep(0.02)
+                os.close(file)
+                raise LineError(f"another run is at work with the journal {self.path!r}") from None
             except BaseException:
                 os.close(file)
                 raise
@@ -118,7 +117,7 @@ class Journal:
         assert empty is not None
         file = os.open(part, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o666)
         try:
-            fcntl.flock(file, fcntl.LOCK_EX)
+            lock(file)
             if hasattr(os, "posix_fallocate"):
                 os.posix_fallocate(file, 0, SIZE)
             else:
@@ -166,7 +165,8 @@ class Journal:
         self.entry = Entry(Mark(**newest["mark"]), newest["position"], newest["state"])
         now = json.loads(json.dumps(dict(prints)))
         if told != now and told != json.loads(json.dumps(_short(prints))):
-            if self.entry.state != DONE:
+            # Where nothing was delivered yet there is nothing to go on with: as good as done.
+            if self.entry.state != DONE and (self.entry.mark.records or self.delivered):
                 raise self._other(_differing(told, now))
             self._make(prints)
 
@@ -225,6 +225,18 @@ class Journal:
             "or delete the journal to run from the start",
             path=self.path, changed=changed,
         )  # fmt: skip
+
+
+def lock(file: int) -> None:
+    """Keep other runs away from a file. Raises BlockingIOError where one has it, and does not let go in some seconds."""
+    until = monotonic() + PATIENCE
+    while True:
+        try:
+            return fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if monotonic() > until:
+                raise
+            sleep(0.02)
 
 
 def _checked(count: int) -> int:

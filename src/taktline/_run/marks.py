@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import platform
+from collections import deque
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import replace
@@ -27,6 +28,7 @@ from taktline._run.meter import Meter
 from taktline._run.reader import Reader
 from taktline.errors import LineError, ResumeError
 
+LOOK = 0.1  # seconds between two looks at a record, to know the source again: some 10 µs each
 EVERY = 0.5  # seconds between two marks: making one safe takes some milliseconds
 
 
@@ -57,7 +59,8 @@ class Marks:
         self.delivered = 0  # results, in all
         self._mark = Mark()
         self._drop = 0  # results that were delivered by an earlier process, of the records from the mark on
-        self._digests: dict[int, str] = {}  # index: fingerprint of the record before it
+        self._seen: deque[tuple[int, str]] = deque()  # index, and the fingerprint of the record before it
+        self._next_look = 0.0
         self._early: dict[int, tuple[int, int]] = {}  # first record: records and results of a lot before its turn
         self._skipped: list[int] = []  # since the live source was last told
         self._base = 0  # index of the first record that a live source gives to this process
@@ -145,19 +148,20 @@ class Marks:
             meter.skipped = mark.failed
 
     def _skip(self, mark: Mark) -> None:
-        last = self._reader.skip(mark.records)
-        if mark.last and mark.records == self._reader.index and fingerprint.of_record(last) != mark.last:
+        seen = self._reader.skip(mark.seen)
+        if mark.print and mark.seen == self._reader.index and fingerprint.of_record(seen) != mark.print:
             raise ResumeError(
-                f"the source is another one: its record {mark.records - 1:,} has changed. Run with the one it was to go "
+                f"the source is another one: its record {mark.seen - 1:,} has changed. Run with the one it was to go "
                 "on, or delete the journal to run from the start"
             )
+        self._reader.skip(mark.records)
 
     def _prints(self) -> dict[str, Any]:
         """Everything that the results depend on, by the names that people know."""
         source, options = self._source, self._options
         told = source.fingerprint() if isinstance(source, Source) else [type(source).__qualname__, self._reader.total]
         if not isinstance(source, Source) or told is None:
-            self._reader.note = self._remember
+            self._reader.note = self._look_at
         prints: dict[str, Any] = {"the source": told, "the number of steps": len(self._steps)}
         for step in self._steps:
             # A lambda's name tells its line, which changes when something above it does.
@@ -172,8 +176,11 @@ class Marks:
             "Python's version": ".".join(platform.python_version_tuple()[:2]),
         }  # fmt: skip
 
-    def _remember(self, index: int, last: Any) -> None:
-        self._digests[index] = fingerprint.of_record(last)
+    def _look_at(self, index: int, last: Any) -> None:
+        """Remember what the record before `index` was, now and then."""
+        if monotonic() >= self._next_look:
+            self._seen.append((index, fingerprint.of_record(last)))
+            self._next_look = monotonic() + LOOK
 
     # --- on the way ---
 
@@ -210,7 +217,7 @@ class Marks:
                     journal.count(delivered)
                 self.delivered = delivered
             if self._sink is None:
-                self.end()
+                self._end()
         finally:
             self.delivered = delivered
             kept.close()
@@ -233,13 +240,16 @@ class Marks:
                     if lot:
                         sink.write(lot)
                         self.delivered += len(lot)
+            if self._is_done():
+                return
             if self._reader.stopped and self._live is None:
-                self.end()
+                self.mark()
                 sink.suspend()
-            elif not self._is_done():
-                self.mark(DELIVERED)
-                sink.commit()
-                self.end()
+                return
+            self._check_all_came()
+            self.mark(DELIVERED)
+            sink.commit()
+            self.mark(DONE)
         except BaseException:
             sink.suspend()
             raise
@@ -268,9 +278,10 @@ class Marks:
 
     def mark(self, state: str = RUNNING) -> None:
         """Make safe all that is delivered, and note it."""
-        last = self._digests.get(self._mark.records, self._mark.last)
-        self._digests = {at: digest for at, digest in self._digests.items() if at >= self._mark.records}
-        self._mark = mark = replace(self._mark, delivered=self.delivered, last=last)
+        while self._seen and self._seen[0][0] <= self._mark.records:
+            index, digest = self._seen.popleft()
+            self._mark = replace(self._mark, seen=index, print=digest)
+        self._mark = mark = replace(self._mark, delivered=self.delivered)
         if self._letters is not None:
             self._letters.sync()
         position = self.by_mark.save(mark.to_text()) if self.by_mark is not None and state != DONE else None
@@ -283,18 +294,20 @@ class Marks:
 
     # --- end ---
 
-    def end(self) -> None:
-        """Everything that was read is delivered, and the run has ended or was told to stop. Raises ResumeError where
-        an earlier process had more results of the last records: the steps give others each time then."""
+    def _end(self) -> None:
+        """The caller has had everything that was read."""
         if self.over:
             return
+        self._check_all_came()
+        self.mark(RUNNING if self._reader.stopped else DONE)
+        self.over = True
+
+    def _check_all_came(self) -> None:
         if self._drop and not self._reader.stopped:
             raise ResumeError(
                 f"{self.delivered:,} results were delivered earlier, but now there are {self._drop:,} fewer: the steps do "
                 "not give the same results each time, so a journal cannot go on with them"
             )
-        self.mark(RUNNING if self._reader.stopped else DONE)
-        self.over = True
 
     def close(self) -> None:
         """Let go of the files. May be called again, at any time."""
