@@ -135,7 +135,7 @@ class Hub:
                 self._listen(0 if busy else self._patience)
                 meter.tick()
                 if self._reader.live and not out:
-                    yield []  # who writes down what is done gets a chance to, also while nothing comes
+                    yield Lot((), 0, 0)  # who writes down what is done gets a chance to, also while nothing comes
         if self._reader.error is not None:
             raise self._reader.error
 

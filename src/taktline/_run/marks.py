@@ -53,11 +53,11 @@ class Marks:
         self._letters: DeadLetters | None = None
         self._sink: Sink | None = None
         self.by_mark: Resumable | None = None  # the sink, where `write` is to drive it from mark to mark
-        self._opened = False
+        self._opened = self._tells_at_once = False
         self.run = uuid4().hex
         self.over = False  # nothing is left to run
         self.delivered = 0  # results, in all
-        self._mark = Mark()
+        self._mark = self._marked = Mark()  # how far it is, and how far it was when that was last made safe
         self._drop = 0  # results that were delivered by an earlier process, of the records from the mark on
         self._seen: deque[tuple[int, str]] = deque()  # index, and the fingerprint of the record before it
         self._next_look = 0.0
@@ -90,6 +90,8 @@ class Marks:
             )
         if isinstance(sink, Resumable) and (options.journal is not None or (self._live is not None and sink.visible)):
             self.by_mark = sink
+        # Who takes results one by one has them at once; a sink that makes them safe needs some time for that.
+        self._tells_at_once = self._live is not None and sink is None
         self._opened = True
         if options.journal is not None:
             self._journal = Journal(os.fspath(options.journal), self._prints())
@@ -143,7 +145,7 @@ class Marks:
     def _note(self, mark: Mark) -> None:
         self._mark, meter = mark, self._meter
         meter.records_in = meter.resumed_at = mark.records
-        meter.records_out, meter.failed = mark.results, mark.failed
+        meter.records_out, meter.failed, meter.retried_earlier = mark.results, mark.failed, mark.retried
         if self._options.on_error != "keep" and self._options.dead_letters is None:
             meter.skipped = mark.failed
 
@@ -266,14 +268,17 @@ class Marks:
             self._skipped += [lost.index - self._base for lost in lot.failures]
 
     def _passed(self, lot: Lot, count: int) -> None:
-        self._early[lot.first] = lot.records, count
         mark = self._mark
-        failed, records, results = mark.failed + len(lot.failures), mark.records, mark.results
-        while (turn := self._early.pop(records, None)) is not None and turn[0]:
-            records, results = records + turn[0], results + turn[1]
-        letters = self._letters.position() if lot.failures and self._letters is not None else mark.letters
-        self._mark = replace(mark, records=records, results=results, failed=failed, letters=letters)
-        if self._live is not None or monotonic() >= self._next:
+        if lot.records:  # else nothing came, or what came of the last record before it failed
+            self._early[lot.first] = lot.records, count
+            records, results = mark.records, mark.results
+            while records in self._early:
+                more, count = self._early.pop(records)
+                records, results = records + more, results + count
+            letters = self._letters.position() if lot.failures and self._letters is not None else mark.letters
+            failed = mark.failed + len(lot.failures)
+            self._mark = replace(mark, records=records, results=results, failed=failed, letters=letters)
+        if self._mark is not self._marked and (self._tells_at_once or monotonic() >= self._next):
             self.mark()
 
     def mark(self, state: str = RUNNING) -> None:
@@ -281,7 +286,7 @@ class Marks:
         while self._seen and self._seen[0][0] <= self._mark.records:
             index, digest = self._seen.popleft()
             self._mark = replace(self._mark, seen=index, print=digest)
-        self._mark = mark = replace(self._mark, delivered=self.delivered)
+        self._mark = mark = replace(self._mark, delivered=self.delivered, retried=self._meter.retried)
         if self._letters is not None:
             self._letters.sync()
         position = self.by_mark.save(mark.to_text()) if self.by_mark is not None and state != DONE else None
@@ -290,7 +295,7 @@ class Marks:
         if self._live is not None and (self._sink is None or self.by_mark is not None or state == DONE):
             self._live.safe(mark.records - self._base, self._skipped)
             self._skipped = []
-        self._next = monotonic() + EVERY
+        self._next, self._marked = monotonic() + EVERY, mark
 
     # --- end ---
 

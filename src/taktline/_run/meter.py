@@ -30,6 +30,7 @@ class Meter:
         self.failed = 0
         self.skipped = 0
         self.resumed_at = 0
+        self.retried_earlier = 0
         self.dead_letters = None if options.dead_letters is None else os.fspath(options.dead_letters)
         self.journal = None if options.journal is None else os.fspath(options.journal)
         self.held = 0
@@ -100,6 +101,12 @@ class Meter:
             if self.progress is not None:
                 self.progress(self.snapshot())
 
+    @property
+    def retried(self) -> int:
+        """Tries after a first one that failed, earlier processes' too."""
+        everything = (lane for lanes in (*self._earlier, self.lanes) for lane in lanes)
+        return self.retried_earlier + sum(lane.totals()[4] for lane in everything)
+
     def snapshot(self) -> Snapshot:
         """How far the run is."""
         return Snapshot(
@@ -121,7 +128,7 @@ class Meter:
         return Report(
             name=self.name, how=self.plan.how, workers=self.plan.workers, batch_size=self.batch_size,
             records_in=self.records_in, records_out=self.records_out, failed=self.failed, skipped=self.skipped,
-            retried=sum(lane.totals()[4] for lane in everything), seconds=seconds, first_result=self._first, cpu_seconds=cpu,
+            retried=self.retried, seconds=seconds, first_result=self._first, cpu_seconds=cpu,
             cpu_utilisation=min(1.0, cpu / (seconds * cores)) if seconds else 0.0, cores=cores, peak_memory=self._peak,
             complete=self.complete, resumed_at=self.resumed_at, journal=self.journal, dead_letters=self.dead_letters,
             dead_lettered=self.failed if self.dead_letters is not None else 0, steps=steps,
