@@ -63,11 +63,9 @@ class Line:
         >>> results, report.records_out
         ([1, 2], 2)
         """
-        from taktline._run.run import drain
-
         if sink is not None and not callable(sink) and not isinstance(sink, Sink):
             raise LineError(f"a sink must be a callable of one result or a writer, not {type(sink).__name__}")
-        return drain(self(source, **options), sink)
+        return self(source, **options).drain(sink)
 
     def compare(self, records: Iterable[Any], **options: Any) -> Comparison:
         """Run the four techniques in turn over the first records and set them side by side.

@@ -12,6 +12,8 @@ from typing import Any
 from taktline.errors import LineError
 
 TECHNIQUES = ("auto", "loop", "pool", "queues", "line")
+LETTERS_JSON = (".jsonl", ".ndjson")  # suffixes of dead letters as JSON lines
+LETTERS_SQLITE = (".sqlite", ".sqlite3", ".db")  # and as a database
 
 
 def _option(default: Any, help: str, check: Callable[[Any], Any], flag: str = "text") -> Any:
@@ -49,6 +51,18 @@ def _progress(value: Any) -> Any:
 def _not_yet(value: Any) -> Any:
     if value is not None:
         raise ValueError("this option is not there yet; leave it out")
+    return value
+
+
+def _file(value: Any) -> Any:
+    if value is not None and (not isinstance(value, (str, os.PathLike)) or not os.fspath(value)):
+        raise ValueError("give a path, or leave it out")
+    return value
+
+
+def _letters_file(value: Any) -> Any:
+    if _file(value) is not None and not os.fspath(value).endswith((*LETTERS_JSON, *LETTERS_SQLITE)):
+        raise ValueError(f"name a file that ends in {', '.join((*LETTERS_JSON, *LETTERS_SQLITE))}")
     return value
 
 
@@ -104,8 +118,12 @@ class Options:
         "raise", "a record that fails: raise, skip it, or keep a mark in its place", _one_of("raise", "skip", "keep"),
         "choice",
     )  # fmt: skip
-    dead_letters: str | None = _option(None, "file for failed records", _not_yet, "none")
-    journal: str | None = _option(None, "file that an interrupted run goes on from", _not_yet, "none")
+    dead_letters: str | os.PathLike[str] | None = _option(
+        None, "file for records that fail, .jsonl or .sqlite; the run goes on", _letters_file, "path"
+    )
+    journal: str | os.PathLike[str] | None = _option(
+        None, "file that an interrupted run goes on from", _file, "path"
+    )  # fmt: skip
     progress: bool | Callable[[Any], None] | None = _option(
         None, "show progress; default: on a terminal, after a second", _progress, "switch"
     )
@@ -127,7 +145,7 @@ class Options:
     @property
     def goes_on(self) -> bool:
         """Whether the run goes on after a record that fails."""
-        return self.on_error != "raise"
+        return self.on_error != "raise" or self.dead_letters is not None
 
 
 def checked(given: Mapping[str, Any]) -> Options:
@@ -148,7 +166,10 @@ def checked(given: Mapping[str, Any]) -> Options:
             known[name].metadata["check"](value)
         except (ValueError, TypeError) as error:
             raise LineError(f"{name}={value!r}: {error}") from None
-    return Options(**given)
+    options = Options(**given)
+    if options.journal is not None and not options.ordered:
+        raise LineError("journal= needs results in input order; leave out ordered=False")
+    return options
 
 
 def defaults() -> dict[str, Any]:

@@ -41,6 +41,7 @@ class Step:
     name: str
     role: Role = Role.MAP
     in_caller: bool = False  # sees its records in input order, in the caller's process
+    has_state: bool = False  # what it gives depends on the records before
     workers: int | None = None  # at most so many copies; None: as wide as the line
     size: int | None = None  # of a batch step
     like: Callable[[Any], Any] | None = None
@@ -178,7 +179,7 @@ def serial(fn: StepLike, *, name: str | None = None) -> Step:
     [1, 3, 6]
     """
     made = as_step(fn)
-    return replace(made, in_caller=True, name=name or made.name)
+    return replace(made, in_caller=True, has_state=True, name=name or made.name)
 
 
 def per_worker(factory: Callable[..., Callable[[Any], Any]], *args: Any, **kwargs: Any) -> Step:

@@ -15,6 +15,7 @@ from taktline._recipe.options import Options, memory_bytes
 from taktline._recipe.plan import Plan
 from taktline._recipe.steps import Role
 from taktline._run.held import Held
+from taktline._run.lot import Lost, Lot
 from taktline._run.meter import Meter
 from taktline._run.reader import Reader
 from taktline._schedule import events
@@ -51,7 +52,7 @@ class Delivery(NamedTuple):
 
     seq: int
     records: int  # of the source, behind these results
-    results: list[Any]
+    results: Lot
     error: BaseException | None
 
 
@@ -118,7 +119,7 @@ class Hub:
         self._listen(0)
         return not self._starting or self._fatal is not None
 
-    def deliveries(self) -> Iterator[list[Any]]:
+    def deliveries(self) -> Iterator[Lot]:
         """The results, a list a batch, in order. A list is taken when the next one is asked for."""
         machine, out, meter = self._machine, self._out, self._meter
         while True:
@@ -145,7 +146,7 @@ class Hub:
                 self._listen(0 if busy else self._patience)
                 meter.tick()
                 if self._reader.live and not out:
-                    yield []  # who writes down what is done gets a chance to, also while nothing comes
+                    yield Lot((), 0, 0)  # who writes down what is done gets a chance to, also while nothing comes
         if self._reader.error is not None:
             raise self._reader.error
 
@@ -399,23 +400,25 @@ class Hub:
 
 def settled(
     values: list[Any], failures: list[Failure], first: int, records: list[Any], options: Options, meter: Meter
-) -> tuple[list[Any], BaseException | None]:
+) -> tuple[Lot, BaseException | None]:
     """What to deliver of a batch that came through with failures, as `on_error` says, and what to raise after it."""
     if not failures:
-        return values, None
+        return Lot(values, first, len(records)), None
     meter.failed += len(failures)
-    if options.on_error == "raise":
-        one = failures[0]
-        return values, _explained(one, first, records)
-    if options.on_error == "skip":
-        meter.skipped += len(failures)
-        return values, None
+    if not options.goes_on:
+        return Lot(values, first, 0), _explained(failures[0], first, records)
+    lost = tuple(
+        Lost(first + one.origin, one.step, one.error, one.traceback, records[one.origin]) for one in failures
+    )  # fmt: skip
+    if options.on_error != "keep":
+        meter.skipped += len(failures) if options.dead_letters is None else 0
+        return Lot(values, first, len(records), lost), None
     results, at = [], 0
     for one in failures:
         results += values[at : one.place]
         at = one.place
         results.append(Failed(first + one.origin, records[one.origin], one.step, _explained(one, first, records)))
-    return results + values[at:], None
+    return Lot(results + values[at:], first, len(records), lost), None
 
 
 def _explained(failure: Failure, first: int, records: list[Any]) -> BaseException:
