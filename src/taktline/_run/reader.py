@@ -58,7 +58,7 @@ class Reader:
         records: list[Any] = []
         if self.ended:
             return records
-        if self._probes or self._reuses:
+        if (self._probes or self._reuses) and not self.live:
             most = 1
         try:
             if isinstance(self._source, Live):
