@@ -242,6 +242,25 @@ def test_warnings_can_be_waited_for(how):
         list(line(old)(range(30), how=how, workers=2))
 
 
+def test_a_filter_does_not_load_a_module_and_holds_once_a_step_does(tmp_path, monkeypatch):
+    (tmp_path / "rarely_loaded.py").write_text("class Rare(UserWarning): pass\nclass Rarer(Rare): pass\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    import rarely_loaded
+
+    def loads(n):
+        before = "rarely_loaded" in sys.modules
+        import rarely_loaded
+
+        try:
+            warnings.warn("rare", rarely_loaded.Rarer)
+        except rarely_loaded.Rare:
+            return before
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", rarely_loaded.Rare)
+        assert list(line(loads)([1, 2], how="line", workers=1)) == [False, True]
+
+
 def test_a_warning_is_ignored_where_the_callers_filters_say_so_and_costs_no_message(monkeypatch):
     spy = Spy(monkeypatch)
     with warnings.catch_warnings(record=True) as shown:

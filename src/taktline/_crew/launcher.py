@@ -99,7 +99,7 @@ def launch(board: int) -> Process:
             # -P: a file of the current folder must not stand in for a module of Python's.
             [sys.executable, *subprocess._args_from_interpreter_flags(), "-P", "-c", BOOT,  # type: ignore[attr-defined]
              str(there.fileno()), str(theirs), str(board), root],
-            pass_fds=(there.fileno(), theirs, board), stdin=subprocess.DEVNULL, stdout=_open_one(1), stderr=_open_one(2),
+            pass_fds=(there.fileno(), theirs, board), stdin=subprocess.DEVNULL, stdout=_if_open(1), stderr=_if_open(2),
             env={**os.environ, **_one_thread()},
         )  # fmt: skip
     except BaseException as error:
@@ -157,7 +157,7 @@ def _ends() -> tuple[socket.socket, socket.socket, int, int]:
     return here, there, ours, theirs
 
 
-def _open_one(descriptor: int) -> int | None:
+def _if_open(descriptor: int) -> int | None:
     """What a worker gets as its standard output or error: the caller's, or nothing where that is closed."""
     try:
         os.fstat(descriptor)

@@ -28,7 +28,7 @@ class Surroundings(NamedTuple):
     worker: int
     levels: dict[str, tuple[int, bool]]  # logger: its own level, and whether it is disabled
     disabled: int  # what logging.disable() was told
-    filters: list[Any]  # of warnings
+    filters: list[tuple[Any, ...]]  # of warnings; a category that can be imported as (name, module)
 
     def adopt(self) -> None:
         """Make them this process's own."""
@@ -38,7 +38,10 @@ class Surroundings(NamedTuple):
             logger.disabled = disabled
         logging.disable(self.disabled)
         warnings.resetwarnings()
-        warnings.filters.extend(self.filters)  # type: ignore[attr-defined]
+        warnings.filters.extend(  # type: ignore[attr-defined]
+            (action, message, category if isinstance(category, type) else _Later(*category), module, lineno)
+            for action, message, category, module, lineno in self.filters
+        )
 
 
 def of_caller(worker: int) -> Surroundings:
@@ -49,7 +52,30 @@ def of_caller(worker: int) -> Surroundings:
         for name, logger in known.items()
         if isinstance(logger, logging.Logger) and (logger is logging.root or logger.level or logger.disabled)
     }
-    return Surroundings(worker, levels, logging.root.manager.disable, list(warnings.filters))
+    filters = [
+        (action, message, _by_name(category), module, lineno)
+        for action, message, category, module, lineno in warnings.filters
+    ]
+    return Surroundings(worker, levels, logging.root.manager.disable, filters)
+
+
+def _by_name(category: type[Warning]) -> type[Warning] | tuple[str, str]:
+    name, module = category.__qualname__, category.__module__
+    return category if "." in name or module in ("builtins", *carry.stand_ins()) else (name, module)
+
+
+class _Later(type):
+    """A category of warnings that matches once its module is loaded: a filter alone must not load a large library."""
+
+    def __new__(cls, name: str, module: str) -> _Later:
+        return super().__new__(cls, name, (Warning,), {"__module__": module})
+
+    def __init__(cls, name: str, module: str) -> None:
+        super().__init__(name, (Warning,), {})
+
+    def __subclasscheck__(cls, category: type) -> bool:
+        real = getattr(sys.modules.get(cls.__module__), cls.__name__, None)
+        return isinstance(real, type) and issubclass(category, real)
 
 
 class Relay:
