@@ -154,8 +154,9 @@ def folder(tmp_path):
 def start(folder, *arguments):
     command = [sys.executable, "-u", "-m", "taktline.cli.commands", "run", *arguments]
     return subprocess.Popen(
-        command, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, stdin=subprocess.PIPE, text=True
-    )
+        command, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, stdin=subprocess.PIPE, text=True,
+        start_new_session=True,
+    )  # fmt: skip
 
 
 def line_with(stream, what):
@@ -173,12 +174,16 @@ def test_one_signal_finishes_what_is_in_flight(folder, number, code, name, how):
     command = [*target, "--window", "64", "--journal", "run.journal"]
     process = start(folder, *command)
     line_with(process.stdout, "reached")
-    process.send_signal(number)
+    if number == signal.SIGINT:
+        os.killpg(process.pid, number)  # as a terminal does it: the workers get it too
+    else:
+        process.send_signal(number)
     line_with(process.stderr, f"{name}: finishing what is in flight; once more to stop at once")
     (folder / "go").touch()
     _, errors = process.communicate(timeout=60)
     assert process.returncode == code, errors
     assert f"stopped by {name}; the same command goes on from here" in errors
+    assert "Traceback" not in errors
     part = (folder / ".out.jsonl.part").read_text()
     assert part == "".join(f"{n}\n" for n in range(part.count("\n")))
     assert 41 <= part.count("\n") <= 40 + 64

@@ -93,6 +93,8 @@ def launch(board: int) -> Process:
     """A worker in a fresh interpreter, which gets the descriptor `board` too. Raises OSError where the system gives none,
     WorkersCannotStart where there is no interpreter."""
     here, there, ours, theirs = _ends()
+    # Ctrl-C on a terminal reaches all of its processes: a worker that is not ready for it yet gets it later.
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         root = str(Path(__file__).resolve().parents[2])
         popen = subprocess.Popen(
@@ -112,6 +114,7 @@ def launch(board: int) -> Process:
             ) from error
         raise
     finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
         there.close()
         os.close(theirs)
     return Process(popen.pid, popen, here, ours)

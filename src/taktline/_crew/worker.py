@@ -111,6 +111,7 @@ class Worker:
     def live(self, segment: fuse.Segment | None = None) -> NoReturn:
         """Work until told to stop or the hub is gone, then end the process."""
         signal.signal(signal.SIGINT, _leave_it_to_the_caller)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})  # the launcher has held it back
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
         self._be_seen()
         fuse.in_callers_process = False

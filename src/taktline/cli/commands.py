@@ -9,13 +9,16 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import fields, replace
 from itertools import islice
-from typing import IO, Any, NamedTuple
+from typing import IO, TYPE_CHECKING, Any, NamedTuple
 
 import click
 
-from taktline import Line, LineError, ResumeError, Run, SourceError, TaktlineError, __version__
+from taktline import Line, LineError, ResumeError, SourceError, TaktlineError, __version__
 from taktline._recipe.options import Options
 from taktline._recipe.ports import Source
+
+if TYPE_CHECKING:
+    from taktline import Run
 
 DONE, FAILED, WRONG_USAGE, INCOMPLETE, INTERRUPTED, TERMINATED = 0, 1, 2, 3, 130, 143
 
