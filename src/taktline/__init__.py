@@ -29,6 +29,7 @@ from taktline.errors import (
 
 if TYPE_CHECKING:
     from taktline._compare import Comparison
+    from taktline._durable.dead_letters import DeadLetter, read_dead_letters
     from taktline._io.rows import read, write
     from taktline._observe.snapshot import Report, Snapshot, Verdict
     from taktline._run.run import Run
@@ -37,17 +38,20 @@ __version__ = "0.1.0"
 
 _ON_FIRST_USE = {
     "Comparison": "taktline._compare",
+    "DeadLetter": "taktline._durable.dead_letters",
     "Report": "taktline._observe.snapshot",
     "Run": "taktline._run.run",
     "Snapshot": "taktline._observe.snapshot",
     "Verdict": "taktline._observe.snapshot",
     "read": "taktline._io.rows",
+    "read_dead_letters": "taktline._durable.dead_letters",
     "write": "taktline._io.rows",
 }
 
 __all__ = [
     "BatchLengthError",
     "Comparison",
+    "DeadLetter",
     "Failed",
     "Hanging",
     "Line",
@@ -71,6 +75,7 @@ __all__ = [
     "line",
     "per_worker",
     "read",
+    "read_dead_letters",
     "serial",
     "step",
     "write",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
 from taktline._recipe.options import checked
@@ -63,11 +63,27 @@ class Line:
         >>> results, report.records_out
         ([1, 2], 2)
         """
-        from taktline._run.run import drain
-
         if sink is not None and not callable(sink) and not isinstance(sink, Sink):
             raise LineError(f"a sink must be a callable of one result or a writer, not {type(sink).__name__}")
-        return drain(self(source, **options), sink)
+        return self(source, **options).drain(sink)
+
+    def stream(self, source: Iterable[Any] | AsyncIterable[Any], **options: Any) -> AsyncIterator[Any]:
+        """The results of a source, sync or async, in order, for `async for`: the running event loop is never blocked.
+
+        Options and exceptions are those of a call. Leave it early by `break` or cancellation; workers end with it.
+
+        >>> import asyncio
+        >>> from taktline import line
+        >>> async def main():
+        ...     return [result async for result in line(int).stream(["1", "2"])]
+        >>> asyncio.run(main())
+        [1, 2]
+        """
+        from taktline._run.run import Run
+        from taktline._run.stream import stream
+
+        wanted = checked(options)
+        return stream(lambda records: Run(self._steps, self.name, records, wanted), source)
 
     def compare(self, records: Iterable[Any], **options: Any) -> Comparison:
         """Run the four techniques in turn over the first records and set them side by side.

@@ -121,7 +121,7 @@ def test_wrong_usage_ends_with_2_and_one_sentence(folder, arguments, says):
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 @pytest.mark.parametrize("how", ["loop", "line"])
-def test_a_signal_ends_the_run_and_leaves_nothing(folder, number, code, how):
+def test_two_signals_end_the_run_and_leave_nothing(folder, number, code, how):
     command = [
         sys.executable, "-m", "taktline.cli.commands", "run", "steps.py:parse,slow", "--in", "in.jsonl", "--out",
         "o.jsonl", "--how", how, "--workers", "2",
@@ -129,6 +129,9 @@ def test_a_signal_ends_the_run_and_leaves_nothing(folder, number, code, how):
     process = subprocess.Popen(command, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     assert process.stdout is not None
     assert process.stdout.readline().strip().isdigit()  # the step has begun
+    assert process.stderr is not None
+    process.send_signal(number)
+    assert "once more to stop at once" in process.stderr.readline()
     process.send_signal(number)
     _, errors = process.communicate(timeout=60)
     assert process.returncode == code, errors
@@ -158,3 +161,87 @@ def test_the_demo_runs_on_real_flights():
     assert done.returncode == 0, done.stderr
     assert "results identical in all rows" in done.stdout
     assert "3,000 in" in done.stdout
+
+
+ODD = """
+import os
+def parse(row):
+    return int(row["n"])
+def odd_fails(n):
+    if n % 2 and not os.path.exists("mended"):
+        raise ValueError(f"odd: {n}")
+    return {"n": n}
+def twenties_fail(n):
+    if 20 <= n["n"] < 30:
+        raise ValueError("twenty or so")
+    return n
+"""
+
+
+@pytest.fixture
+def with_letters(folder):
+    (folder / "odd.py").write_text(ODD)
+    target = ("odd.py:parse,odd_fails", "--in", "in.jsonl", "--out", "out.jsonl", "--dead-letters", "failed.jsonl")
+    done = taktline(folder, "run", *target)
+    assert done.returncode == 3, done.stderr
+    assert "50 dead-lettered (failed.jsonl)" in done.stderr
+    assert "taktline retry failed.jsonl TARGET --out PATH" in done.stderr
+    assert len((folder / "out.jsonl").read_text().splitlines()) == 50
+    (folder / "mended").touch()
+    return folder
+
+
+def numbers(path):
+    return [json.loads(text)["n"] for text in path.read_text().splitlines()]
+
+
+def letters(folder):
+    return [json.loads(text)["index"] for text in (folder / "failed.jsonl").read_text().splitlines()]
+
+
+@pytest.mark.parametrize("journal", [(), ("--journal", "again.journal")])
+def test_retry_runs_dead_letters_again_and_keeps_what_still_fails(with_letters, journal):
+    folder = with_letters
+    target = ("odd.py:parse,odd_fails,twenties_fail", "--how", "line", "--workers", "2", *journal)
+    done = taktline(folder, "retry", "failed.jsonl", *target, "--out", "more.jsonl")
+    assert done.returncode == 3, done.stderr
+    assert "50 run again: 45 went well, 5 still in failed.jsonl" in done.stderr
+    assert numbers(folder / "more.jsonl") == [n for n in range(1, 100, 2) if not 20 <= n < 30]
+    assert letters(folder) == [21, 23, 25, 27, 29]
+    refused = taktline(folder, "retry", "failed.jsonl", *target, "--out", "more.jsonl")
+    assert refused.returncode == 2
+    assert "there is a file 'more.jsonl' already" in refused.stderr
+    done = taktline(folder, "retry", "failed.jsonl", "odd.py:parse,odd_fails", *journal, "--out", "rest.jsonl")
+    assert done.returncode == 0, done.stderr
+    assert numbers(folder / "rest.jsonl") == [21, 23, 25, 27, 29]
+    assert sorted(os.listdir(folder)) == [
+        "in.jsonl", "mended", "more.jsonl", "odd.py", "out.jsonl", "rest.jsonl", "steps.py",
+    ]  # fmt: skip
+
+
+def test_a_retry_that_fails_leaves_the_letters_as_they_were(with_letters):
+    folder = with_letters
+    before = (folder / "failed.jsonl").read_text()
+    done = taktline(folder, "retry", "failed.jsonl", "odd.py:parse", "--out", "no/more.jsonl")
+    assert done.returncode == 2
+    done = taktline(folder, "retry", "failed.jsonl", "odd.py:parse,object", "--out", "more.jsonl")
+    assert done.returncode == 2
+    done = taktline(folder, "retry", "failed.jsonl", "odd.py:parse,os.abc", "--out", "more.jsonl")
+    assert done.returncode == 2
+    done = taktline(folder, "retry", "failed.jsonl", "odd.py:parse", "--out", "more.txt")
+    assert done.returncode == 1, done.stderr
+    assert "not str" in done.stderr
+    assert (folder / "failed.jsonl").read_text() == before
+    assert sorted(os.listdir(folder)) == ["failed.jsonl", "in.jsonl", "mended", "odd.py", "out.jsonl", "steps.py"]
+
+
+def test_a_finished_journal_is_told_and_other_runs_are_refused(folder):
+    command = ("run", "steps.py:parse", "--in", "in.jsonl", "--out", "out.jsonl", "--journal", "j", "--limit", "50")
+    assert taktline(folder, *command).returncode == 0
+    again = taktline(folder, *command)
+    assert again.returncode == 0
+    assert "already done; delete 'j' to run it again" in again.stderr
+    (folder / "j").write_text("scribbled over")
+    refused = taktline(folder, *command)
+    assert refused.returncode == 2
+    assert "error TK410: 'j' is no journal, or was cut off" in refused.stderr

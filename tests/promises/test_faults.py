@@ -406,7 +406,6 @@ def test_wrong_options_are_refused_at_once(options, says):
         (lambda: line(), "at least one step"),
         (lambda: line(3), "a step must be a callable"),
         (lambda: line(batch(list, size=0)), "size=0"),
-        (lambda: step(abs, kind="thread"), "not there yet"),
         (lambda: step(abs, retries=-1), "retries=-1"),
         (lambda: step(abs, timeout=0), "timeout=0"),
         (lambda: step(abs, backoff="long"), "backoff='long'"),
@@ -420,14 +419,6 @@ def test_wrong_options_are_refused_at_once(options, says):
 def test_lines_that_cannot_work_are_refused_when_they_are_built(build, says):
     with pytest.raises(LineError, match=says):
         build()
-
-
-def test_an_async_step_says_that_it_is_not_there_yet():
-    async def fetch(n):
-        return n
-
-    with pytest.raises(LineError, match="async def"):
-        line(fetch)
 
 
 def test_serial_steps_keep_state_over_a_worker_death():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import socket
@@ -11,11 +12,16 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NoReturn
 
-# Thread pools of numeric libraries, one in each worker, would fight for the cores.
+from taktline._wire.arena import above_standard
+from taktline.errors import WorkersCannotStart
+
+# Thread pools of numeric libraries, one in each worker, would fight for the cores. The first rules the others, where
+# the user has set it and not them.
 ONE_THREAD = (
     "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS", "VECLIB_MAXIMUM_THREADS",
 )  # fmt: skip
 BOOT = "import sys; sys.path.insert(0, sys.argv.pop()); from taktline._crew.worker import main; main()"
+NO_SUCH_PROGRAM = (errno.ENOENT, errno.EACCES, errno.ENOEXEC, errno.ENOTDIR)
 
 
 class Process:
@@ -62,9 +68,12 @@ class Process:
             else:
                 self._code = self._wait(0)
 
-    def descriptors(self) -> list[int]:
-        """What a fork of this process must not keep open."""
-        return [self._lifeline] if self._lifeline >= 0 else []
+    def abandon(self) -> None:
+        """In a fork of the caller's process: it is not this process's worker, so that its end must not be waited for."""
+        self.close()
+        self._code = 0
+        if self._popen is not None:
+            self._popen.returncode = 0
 
     def close(self) -> None:
         """Let go of the lifeline; with it the process ends, if it has not yet."""
@@ -81,36 +90,55 @@ class Process:
 
 
 def launch(board: int) -> Process:
-    """A worker in a fresh interpreter, which gets the descriptor `board` too. Raises OSError where the system gives none."""
+    """A worker in a fresh interpreter, which gets the descriptor `board` too. Raises OSError where the system gives none,
+    WorkersCannotStart where there is no interpreter."""
     here, there, ours, theirs = _ends()
+    # Ctrl-C on a terminal reaches all of its processes: a worker that is not ready for it yet gets it later.
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         root = str(Path(__file__).resolve().parents[2])
         popen = subprocess.Popen(
-            [sys.executable, *subprocess._args_from_interpreter_flags(), "-c", BOOT,  # type: ignore[attr-defined]
+            # -P: a file of the current folder must not stand in for a module of Python's.
+            [sys.executable, *subprocess._args_from_interpreter_flags(), "-P", "-c", BOOT,  # type: ignore[attr-defined]
              str(there.fileno()), str(theirs), str(board), root],
-            pass_fds=(there.fileno(), theirs, board), stdin=subprocess.DEVNULL, env=_environment(),
+            pass_fds=(there.fileno(), theirs, board), stdin=subprocess.DEVNULL, stdout=_if_open(1), stderr=_if_open(2),
+            env={**os.environ, **_one_thread()},
         )  # fmt: skip
-    except BaseException:
+    except BaseException as error:
         here.close()
         os.close(ours)
+        if isinstance(error, OSError) and error.errno in NO_SUCH_PROGRAM:
+            raise WorkersCannotStart(
+                f"workers are started with sys.executable, and that is {sys.executable!r}: {error.strerror}. Where Python "
+                'is part of another program, set sys.executable to a Python of the same version, or use start="fork"'
+            ) from error
         raise
     finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
         there.close()
         os.close(theirs)
     return Process(popen.pid, popen, here, ours)
 
 
-def fork(work: Callable[[socket.socket, int], NoReturn], strangers: list[int]) -> Process:
-    """A worker forked from this process, which shares its memory. `strangers`: descriptors that it must not keep,
-    the hub's ends of other workers' sockets and lifelines: with them it would keep those workers alive."""
+def fork(work: Callable[[socket.socket, int], NoReturn]) -> Process:
+    """A worker forked from this process, which shares its memory. Raises OSError where no process can be started."""
     here, there, ours, theirs = _ends()
-    sys.stdout.flush()
-    sys.stderr.flush()
-    pid = os.fork()
+    for stream in (sys.stdout, sys.stderr):
+        if stream is not None and not stream.closed:
+            stream.flush()
+    try:
+        pid = os.fork()
+    except OSError:
+        for end in (here, there):
+            end.close()
+        os.close(ours)
+        os.close(theirs)
+        raise
     if pid == 0:
-        for descriptor in (here.fileno(), ours, *strangers):
-            os.close(descriptor)
-        here.detach()
+        here.close()
+        os.close(ours)
+        # Libraries that are loaded already keep the threads they have.
+        os.environ.update(_one_thread())
         try:
             work(there, theirs)
         finally:
@@ -121,9 +149,10 @@ def fork(work: Callable[[socket.socket, int], NoReturn], strangers: list[int]) -
 
 
 def _ends() -> tuple[socket.socket, socket.socket, int, int]:
-    here, there = socket.socketpair()
+    """Both ends of a socket and of a lifeline."""
+    here, there = (socket.socket(fileno=above_standard(end.detach())) for end in socket.socketpair())
     try:
-        theirs, ours = os.pipe()
+        theirs, ours = map(above_standard, os.pipe())
     except BaseException:
         here.close()
         there.close()
@@ -131,8 +160,17 @@ def _ends() -> tuple[socket.socket, socket.socket, int, int]:
     return here, there, ours, theirs
 
 
-def _environment() -> dict[str, str]:
-    env = dict(os.environ)
-    for name in ONE_THREAD:
-        env.setdefault(name, "1")
-    return env
+def _if_open(descriptor: int) -> int | None:
+    """What a worker gets as its standard output or error: the caller's, or nothing where that is closed."""
+    try:
+        os.fstat(descriptor)
+    except OSError:
+        return subprocess.DEVNULL
+    return None
+
+
+def _one_thread() -> dict[str, str]:
+    """What to add to the environment; the user's own settings win."""
+    if ONE_THREAD[0] in os.environ:
+        return {}
+    return {name: "1" for name in ONE_THREAD if name not in os.environ}

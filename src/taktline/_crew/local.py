@@ -8,12 +8,13 @@ import select
 import signal
 import socket
 import sys
+import weakref
 from collections.abc import Callable, Iterable, Sequence
+from time import perf_counter
 from typing import Any, NamedTuple, NoReturn
 
-from taktline._crew import launcher, words
+from taktline._crew import launcher, surroundings, words
 from taktline._recipe.steps import Step
-from taktline._segment.fuse import Segment
 from taktline._wire import carry
 from taktline._wire.board import Board, Place
 from taktline._wire.channel import Channel, Message
@@ -48,27 +49,37 @@ class _Member:
 
 
 class Local:
-    """The crew on this machine. `segments` are the steps of each lane that has workers, None for the others.
+    """The crew on this machine. `segments` are the steps of each lane that has workers, None for the others;
+    `seeds`, where set, are what Segment takes, one a lane.
 
     Raises LineError, naming the step, where a step cannot be carried over to a worker.
     """
 
-    def __init__(self, segments: Sequence[tuple[Step, ...] | None], *, goes_on: bool, start: str, most: int) -> None:
+    def __init__(
+        self, segments: Sequence[tuple[Step, ...] | None], *, goes_on: bool, start: str, most: int,
+        seeds: Sequence[tuple[int, int] | None],
+    ) -> None:  # fmt: skip
         self._segments = segments
+        self._seeds = seeds
         self._goes_on = goes_on
         self._start = start
         self._most = most
-        self._setups = [self._setup(steps) if steps and start == "launch" else b"" for steps in segments]
+        self._setups = [
+            self._setup(steps, seed) if steps and start == "launch" else b""
+            for steps, seed in zip(segments, seeds, strict=True)
+        ]
         self._members: dict[int, _Member] = {}
         self._by_descriptor: dict[int, int] = {}
         self._unsent: set[int] = set()  # workers with batches to flush
         self._poll = select.poll()
+        self._abandoned = False
+        _CREWS.add(self)
 
     def start(self, worker: int, lane: int) -> None:
         """Start a worker in this place. Raises OSError where the system gives no process."""
         board = Board()
         try:
-            process = launcher.launch(board.descriptor) if self._start == "launch" else self._fork(board, lane)
+            process = launcher.launch(board.descriptor) if self._start == "launch" else self._fork(board, worker, lane)
         except BaseException:
             board.close()
             raise
@@ -77,10 +88,12 @@ class Local:
         self._by_descriptor[channel.fileno()] = worker
         self._watch(member)
         if self._start == "launch":
-            self._send(member, words.SETUP, parts=[self._setups[lane]])
+            around = carry.pack_functions(surroundings.of_caller(worker))
+            self._send(member, words.SETUP, note=around, parts=[self._setups[lane]])
 
     def send(self, worker: int, seq: int, note: bytes, parts: Sequence[carry.Bytes]) -> None:
         """Give a batch to a worker. Never blocks; a worker that has just died is heard of by `wait`."""
+        self._not_in_a_fork()
         member = self._members[worker]
         member.channel.send(words.LOAD, seq, note, parts, later=True)
         self._unsent.add(worker)
@@ -91,6 +104,7 @@ class Local:
 
     def wait(self, seconds: float, heard: Heard, gone: Gone) -> None:
         """Wait for something to happen, at most so long, and tell all of it. Messages are valid during the call."""
+        self._not_in_a_fork()
         while self._unsent:
             if (waiting := self._members.get(self._unsent.pop())) is not None:
                 self._flush(waiting)
@@ -143,6 +157,10 @@ class Local:
         """End a worker now; `wait` tells of it as of any other end."""
         self._signal(worker, signal.SIGKILL)
 
+    def workers(self) -> list[int]:
+        """The numbers of the workers that live."""
+        return list(self._members)
+
     def pids(self) -> list[int]:
         """The process ids of the workers that live."""
         return [member.process.pid for member in self._members.values()]
@@ -154,15 +172,50 @@ class Local:
         if gently:
             for member in members:
                 self._send(member, words.STOP)
-            for member in members:
-                member.process.wait(GRACE)
+            self._last_words(members)
         for member in members:
             member.process.kill()
             member.channel.close()
             member.process.close()
             member.board.close()
 
-    def _setup(self, steps: tuple[Step, ...]) -> bytes:
+    def abandon(self) -> None:
+        """In a fork of this process: the workers are not its own, and what keeps them alive must not stay open in it."""
+        members, self._members = list(self._members.values()), {}
+        self._abandoned = True
+        for member in members:
+            member.channel.abandon()
+            member.process.abandon()
+            member.board.close()
+
+    def _not_in_a_fork(self) -> None:
+        if self._abandoned:
+            raise LineError(
+                "this run belongs to the process that started it, and a fork of that cannot go on with it: "
+                "leave the run alone here, or start one of its own"
+            )
+
+    def _last_words(self, members: list[_Member]) -> None:
+        """Hear what workers that were told to stop still say, until they are gone or the time is up."""
+        end = perf_counter() + GRACE
+        speaking = {member.channel.fileno(): member for member in members}
+        while speaking and (left := end - perf_counter()) > 0:
+            for descriptor, what in self._poll.poll(left * 1000):
+                member = speaking[descriptor]
+                if what & select.POLLOUT:
+                    self._flush(member)
+                while (message := member.channel.receive()) is not None:
+                    if message.kind in ASIDE:
+                        ASIDE[message.kind](message.note)
+                    del message
+                    member.channel.release()
+                if member.channel.ended:
+                    self._poll.unregister(descriptor)
+                    del speaking[descriptor]
+        for member in members:
+            member.process.wait(max(0.0, end - perf_counter()))
+
+    def _setup(self, steps: tuple[Step, ...], seed: tuple[int, int] | None) -> bytes:
         try:
             segment = carry.pack_functions(steps)
         except Exception as error:
@@ -175,31 +228,26 @@ class Local:
             ) from why
         setup = words.Setup(
             path=[str(entry) for entry in sys.path], argv=list(sys.argv), stand_ins=carry.stand_ins(), segment=segment,
-            goes_on=self._goes_on, most=self._most,
+            goes_on=self._goes_on, most=self._most, seed=seed,
         )  # fmt: skip
         return pickle.dumps(tuple(setup))
 
-    def _fork(self, board: Board, lane: int) -> launcher.Process:
+    def _fork(self, board: Board, number: int, lane: int) -> launcher.Process:
         steps = self._segments[lane]
         assert steps is not None
 
         def work(sock: socket.socket, lifeline: int) -> NoReturn:
             from taktline._crew import worker
 
-            worker.forked(sock, lifeline, board, Segment(steps, goes_on=self._goes_on), self._most)
+            segment = worker.segment_of(steps, goes_on=self._goes_on, seed=self._seeds[lane])
+            worker.forked(sock, lifeline, board, segment, self._most, number)
 
-        return launcher.fork(work, self._descriptors())
+        return launcher.fork(work)
 
     def _signal(self, worker: int, number: int) -> None:
         member = self._members.get(worker)
         if member is not None and member.process.poll() is None:
             os.kill(member.process.pid, number)
-
-    def _descriptors(self) -> list[int]:
-        found = []
-        for member in self._members.values():
-            found += [member.channel.fileno(), member.board.descriptor, *member.process.descriptors()]
-        return found
 
     def _send(
         self, member: _Member, kind: int, seq: int = 0, note: bytes = b"", parts: Sequence[carry.Bytes] = ()
@@ -228,8 +276,8 @@ class Local:
         while (message := channel.receive()) is not None:
             if message.kind == words.NEED:
                 self._give(member, message)
-            elif message.kind == words.SAID:
-                _say(message.note)
+            elif message.kind in ASIDE:
+                ASIDE[message.kind](message.note)
             else:
                 heard(worker, message)
             del message  # it may refer to the arena
@@ -278,3 +326,18 @@ def _say(note: bytes) -> None:
     stream = sys.stdout if note[:1] == b"1" else sys.stderr
     if stream is not None:
         stream.write(note[1:].decode("utf-8", "replace"))
+
+
+ASIDE = {words.SAID: _say, words.LOGGED: surroundings.heard_log, words.WARNED: surroundings.heard_warning}
+
+_CREWS: weakref.WeakSet[Local] = weakref.WeakSet()
+
+
+def _abandon_all() -> None:
+    for crew in list(_CREWS):
+        crew.abandon()
+
+
+# Whatever forks this process, a step, the caller or a library: a copy of a lifeline would keep workers alive without
+# their caller, and a copy of a run would end the original's workers with itself.
+os.register_at_fork(after_in_child=_abandon_all)

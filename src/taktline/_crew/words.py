@@ -8,7 +8,7 @@ import struct
 from typing import Any, NamedTuple
 
 # hub to worker
-SETUP = 1  # part 0: a pickled Setup
+SETUP = 1  # part 0: a pickled Setup; note: Surroundings, packed as functions
 LOAD = 2  # a batch: note is a pickled Orders
 GIVE = 3  # part 0: what NEED asked for; no part: there is no such thing
 STOP = 4  # finish and end
@@ -20,6 +20,8 @@ SPOILED = 12  # the batch's bytes cannot be read back as a whole
 NEED = 14  # note: pickled (module, name) that a pickle refers to and that cannot be imported here
 SAID = 15  # note: "1" or "2" and a text for standard output or standard error
 BROKEN = 16  # the worker cannot work: note is a pickled Broken
+LOGGED = 17  # note: a log record (surroundings.py)
+WARNED = 18  # note: a warning (surroundings.py)
 
 ASK = signal.SIGUSR2  # to a worker: write on the board where you are
 
@@ -33,16 +35,18 @@ class Setup(NamedTuple):
     segment: bytes  # the steps, packed as functions
     goes_on: bool
     most: int  # bytes of an arena
+    seed: tuple[int, int] | None  # the run's, and the place of the segment's first step in the line
 
 
 class Orders(NamedTuple):
     """How to run a batch. `failures` are (place, origin, key) of records that failed before; the hub knows the rest.
-    `each`: every value is in a part of its own."""
+    `each`: every value is in a part of its own. `first`: index of its first record, where a seed is set."""
 
     careful: bool
     each: bool
     origins: list[int] | None
     failures: list[tuple[int, int, int]]
+    first: int = 0
 
 
 class NewFailure(NamedTuple):

@@ -12,18 +12,28 @@ import socket
 import sys
 import threading
 import traceback
-from collections.abc import Sequence
+import warnings
+from collections.abc import Callable, Sequence
+from functools import partial
 from time import monotonic_ns, perf_counter_ns, process_time_ns
 from types import FrameType, ModuleType
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn, TypeAlias
 
 from taktline._crew import words
+from taktline._crew.surroundings import Relay, Surroundings
+from taktline._recipe.steps import Step
 from taktline._segment import fuse, guard
 from taktline._segment.batch import Batch, Failure
 from taktline._wire import carry
 from taktline._wire.board import Board
 from taktline._wire.channel import Channel, Message
 
+if TYPE_CHECKING:
+    from taktline._segment.waiting import Waiting
+
+AnySegment: TypeAlias = "fuse.Segment | Waiting"
+
+WORN_OUT = 72  # exit code of a worker in which too many threads hang
 SETUP_MEMORY = 1 << 26  # bytes of an arena until the setup says more
 
 
@@ -36,10 +46,24 @@ def main() -> NoReturn:
     Worker(Channel(sock, blocking=True, most=SETUP_MEMORY), Board(board)).live()
 
 
-def forked(sock: socket.socket, lifeline: int, board: Board, segment: fuse.Segment, most: int) -> NoReturn:
-    """Entry of a forked worker: the steps are here already."""
+def segment_of(steps: Sequence[Step], *, goes_on: bool, seed: tuple[int, int] | None) -> AnySegment:
+    """What a worker runs these steps with."""
+    if not steps[0].waits:
+        return fuse.Segment(steps, goes_on=goes_on, seed=seed)
+    from taktline._segment.waiting import Waiting  # asyncio: some 30 ms
+
+    return Waiting(steps, goes_on=goes_on, worn_out=partial(os._exit, WORN_OUT))
+
+
+def forked(sock: socket.socket, lifeline: int, board: Board, segment: AnySegment, most: int, number: int) -> NoReturn:
+    """Entry of a forked worker: the steps and the surroundings are here already."""
     hold(lifeline)
-    Worker(Channel(sock, blocking=True, most=most), board).live(segment)
+    if "numpy.random" in sys.modules:  # else all workers would draw the same numbers; `random` sees to itself
+        sys.modules["numpy.random"].seed()
+    signal.set_wakeup_fd(-1)  # it would wake an asyncio loop of the caller's
+    worker = Worker(Channel(sock, blocking=True, most=most), board)
+    worker.relay = Relay(number, worker.send_note)
+    worker.live(segment)
 
 
 def hold(lifeline: int) -> None:
@@ -74,28 +98,62 @@ class Worker:
         self.channel = channel
         self.board = board
         self.seq = 0  # of the batch at work
-        self.segment: fuse.Segment | None = None
-        self.busy = self.waiting = self.blocked = 0
+        self.segment: AnySegment | None = None
+        self.sent: Callable[[], object] | None = None  # to be called where this end does not wait for the hub to read
+        self.busy = self.packing = self.waiting = self.blocked = 0
         self._sending = threading.RLock()  # a step's own threads may print
+        self._under_way = False
+        self._late: list[tuple[int, bytes]] = []  # said while a message was under way
+        self.relay: Relay | None = None
         self.early: list[tuple[int, int, bytes, list[bytes]]] = []  # arrived while a GIVE was awaited
 
     def send(self, kind: int, seq: int = 0, note: bytes = b"", parts: Sequence[carry.Bytes] = ()) -> None:
         """Send to the hub, at once: what is done must not wait for what comes next."""
         with self._sending:
-            self.channel.send(kind, seq, note, parts)
+            self._under_way = True
+            try:
+                self.channel.send(kind, seq, note, parts)
+                while self._late:
+                    self.channel.send(self._late[0][0], 0, self._late.pop(0)[1])
+            finally:
+                self._under_way = False
+        if self.sent is not None:
+            self.sent()
 
-    def live(self, segment: fuse.Segment | None = None) -> NoReturn:
+    def flush(self) -> None:
+        """Send on what the socket did not take."""
+        with self._sending:
+            self.channel.flush()
+
+    def send_note(self, kind: int, note: bytes) -> None:
+        """Send what a step says besides its results. That may be a finaliser that runs in the middle of a `send`."""
+        with self._sending:
+            if self._under_way:
+                self._late.append((kind, note))
+            else:
+                self.send(kind, note=note)
+
+    def live(self, segment: AnySegment | None = None) -> NoReturn:
         """Work until told to stop or the hub is gone, then end the process."""
         signal.signal(signal.SIGINT, _leave_it_to_the_caller)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})  # the launcher has held it back
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
         self._be_seen()
         guard.in_callers_process = False
         code = 0
+        os.register_at_fork(after_in_child=self.abandon)
         try:
             sys.stdout, sys.stderr = _Said(self, "1"), _Said(self, "2")
-            if self.prepare(segment):
-                while self.serve():
-                    pass
+            if segment is None:
+                segment = self.loaded()
+            if isinstance(segment, fuse.Segment):
+                if self.built(segment):
+                    while self.serve(segment):
+                        pass
+            elif segment is not None:
+                from taktline._crew.attend import attend
+
+                attend(self, segment)
         except (BrokenPipeError, ConnectionResetError):
             pass  # the hub is gone or has closed the run: nobody is left to tell
         except BaseException:
@@ -125,108 +183,159 @@ class Worker:
         if self.segment is not None:
             self.board.seen.set(self.seq, self.segment.position(), self.segment.step_in(frame))
 
-    def _mark(self, position: int, step: int, seconds: float) -> None:
-        deadline = monotonic_ns() + int(seconds * 1e9) if seconds else 0
-        self.board.mark.set(self.seq, position, step, deadline)
+        if isinstance(self.segment, fuse.Segment) or self.segment is None:
+            return
+        if stack := self.segment.stack():  # the loop's own tells nothing
+            os.write(self.board.descriptor, f"\n{stack}\n".encode())
 
-    def prepare(self, segment: fuse.Segment | None) -> bool:
-        """Get the steps and build them; False where that failed and the hub knows why."""
-        built = False
+    def show(self, seq: int, position: int, step: int, seconds: float) -> None:
+        """Mark the value that is at work, and how long it may take; 0: no limit."""
+        deadline = monotonic_ns() + int(seconds * 1e9) if seconds else 0
+        self.board.mark.set(seq, position, step, deadline)
+
+    def _mark(self, position: int, step: int, seconds: float) -> None:
+        self.show(self.seq, position, step, seconds)
+
+    def abandon(self) -> None:
+        """In a process that a step forks: it must not speak on this worker's channel."""
+        self.channel.abandon()
+        sys.stdout, sys.stderr = sys.__stdout__, sys.__stderr__
+        if self.relay is not None:
+            self.relay.close()
+
+    def loaded(self) -> AnySegment | None:
+        """The segment with its steps; None where there are none, and the hub knows why."""
         try:
-            if segment is None:
-                segment = self.setup()
-                if segment is None:
-                    return False
-            built = True
+            return self.setup()
+        except (BrokenPipeError, ConnectionResetError):
+            raise
+        except BaseException as error:
+            self._broken(error, built=False)
+            return None
+
+    def built(self, segment: AnySegment) -> bool:
+        """Build the steps and say so; False where that failed and the hub knows why."""
+        try:
+            if self.relay is not None:
+                self.relay.segment = segment
             segment.make()
         except (BrokenPipeError, ConnectionResetError):
             raise
         except BaseException as error:
-            trace = "".join(traceback.format_exception(error))
-            note = words.Broken(built, tuple(carry.pack_error(error)), trace)
-            self.send(words.BROKEN, note=pickle.dumps(tuple(note)))
+            self._broken(error, built=True)
             return False
         segment.mark = self._mark
         self.segment = segment
         self.send(words.READY)
         return True
 
-    def setup(self) -> fuse.Segment | None:
+    def _broken(self, error: BaseException, *, built: bool) -> None:
+        trace = "".join(traceback.format_exception(error))
+        note = words.Broken(built, tuple(carry.pack_error(error)), trace)
+        self.send(words.BROKEN, note=pickle.dumps(tuple(note)))
+
+    def setup(self) -> AnySegment | None:
         message = self.channel.receive()
         if message is None or message.kind != words.SETUP:
             return None
-        setup = words.Setup(*pickle.loads(message.parts[0]))
+        setup, note = words.Setup(*pickle.loads(message.parts[0])), message.note
         self.channel.release()
         sys.path[:] = setup.path
         sys.argv[:] = setup.argv
         for name in setup.stand_ins:
             module = sys.modules[name] = ModuleType(name)
             module.__getattr__ = carry.Fetching(module, self.fetch)  # type: ignore[method-assign]
-        steps = carry.unpack_functions(setup.segment)
-        return fuse.Segment(steps, goes_on=setup.goes_on)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of what is imported now: the caller has imported it too
+            steps = carry.unpack_functions(setup.segment)
+        theirs: Surroundings = carry.unpack_functions(note)
+        theirs.adopt()
+        self.relay = Relay(theirs.worker, self.send_note)
+        return segment_of(steps, goes_on=setup.goes_on, seed=setup.seed)
 
     def fetch(self, module: str, name: str) -> Any:
         """Something of a module that only the caller's process has."""
+        self.channel.block(True)
         self.send(words.NEED, note=pickle.dumps((module, name)))
         while (message := self.channel.receive()) is not None:
             if message.kind == words.GIVE:
                 break
             self.early.append((message.kind, message.seq, message.note, [bytes(part) for part in message.parts]))
+        self.channel.block(self.sent is None)
         if message is None:
             raise BrokenPipeError
         if not message.parts:
             raise AttributeError(f"module {module!r} has no attribute {name!r}")
         return carry.unpack_functions(message.parts[0])
 
-    def serve(self) -> bool:
+    def message(self) -> Message | None:
+        """The next message; None where the hub is gone, or where this end does not wait and none is there."""
+        if not self.early:
+            return self.channel.receive()
+        kind, seq, note, copies = self.early.pop(0)
+        return Message(kind, seq, note, [memoryview(copy) for copy in copies])
+
+    def serve(self, segment: fuse.Segment) -> bool:
         """One message; False where it is time to end."""
         began = perf_counter_ns()
-        if self.early:
-            kind, seq, note, copies = self.early.pop(0)
-            message: Message | None = Message(kind, seq, note, [memoryview(copy) for copy in copies])
-        else:
-            message = self.channel.receive()
+        message = self.message()
         self.waiting += perf_counter_ns() - began
         if message is None:
             return False
-        assert self.segment is not None
         if message.kind == words.STOP:
-            self.segment.close()
+            segment.close()
             return False
-        self.work(message, self.segment)
+        self.work(message, segment)
         return True
 
     def work(self, message: Message, segment: fuse.Segment) -> None:
         """Run one batch and answer."""
         began = perf_counter_ns()
-        seq = self.seq = message.seq
+        self.seq = message.seq
+        orders, batch = self.opened(message, segment)
+        if batch is None:
+            self.send(words.SPOILED, message.seq)
+            return
+        batch = segment.run(batch, careful=orders.careful)
+        self.busy += perf_counter_ns() - began
+        self.answer(
+            message.seq, batch, segment, careful=orders.careful, busy=self.busy, waiting=self.waiting,
+            timed_records=segment.timed_records, timed_ns=segment.timed_ns,
+        )  # fmt: skip
+
+    def opened(self, message: Message, segment: AnySegment) -> tuple[words.Orders, Batch | None]:
+        """How to run a batch, and the batch; None where it cannot be read back as a whole."""
         orders = words.Orders(*pickle.loads(message.note)) if message.note else words.PLAIN_ORDERS
         batch = self.unpacked(message, orders, segment)
         self.channel.release()
-        if batch is None:
-            self.send(words.SPOILED, seq)
-            return
-        batch = segment.run(batch, careful=orders.careful)
-        packed = self.packed(batch, segment, each=orders.careful)
-        outcome = words.Outcome(orders.careful, batch.origins, [_told(failure) for failure in batch.failures])
+        return orders, batch
+
+    def answer(
+        self, seq: int, batch: Batch, segment: AnySegment, *, careful: bool, busy: int, waiting: int,
+        timed_records: list[int], timed_ns: list[int],
+    ) -> None:  # fmt: skip
+        """Send what came of a batch, with the worker's counters since it started; times in nanoseconds."""
+        began = perf_counter_ns()
+        packed = self.packed(batch, segment, each=careful)
+        outcome = words.Outcome(careful, batch.origins, [_told(failure) for failure in batch.failures])
         _flush_prints()
-        done = perf_counter_ns()
-        self.busy += done - began
+        self.packing += perf_counter_ns() - began
         figures = words.Figures(
-            self.busy, self.waiting, self.blocked, process_time_ns(), segment.retried, segment.records,
-            segment.timed_records, segment.timed_ns,
+            busy + self.packing, waiting, self.blocked, process_time_ns(), segment.retried, segment.records,
+            timed_records, timed_ns,
         )  # fmt: skip
         note = figures.pack() + words.pack_note(outcome, words.PLAIN_OUTCOME)
+        began = perf_counter_ns()
         self.send(words.DONE, seq, note, packed)
-        self.blocked += perf_counter_ns() - done
+        self.blocked += perf_counter_ns() - began
 
-    def unpacked(self, message: Message, orders: words.Orders, segment: fuse.Segment) -> Batch | None:
+    def unpacked(self, message: Message, orders: words.Orders, segment: AnySegment) -> Batch | None:
         """The batch of a message; None where it cannot be read back as a whole."""
         failures = [Failure(place, origin, "", KeyError(), record=key) for place, origin, key in orders.failures]
         if not orders.each:
             try:
                 buffers = self.channel.buffers(message) if len(message.parts) > 1 else None
-                return Batch(carry.unpack(message.parts, buffers), orders.origins, failures)
+                return Batch(carry.unpack(message.parts, buffers), orders.origins, failures, orders.first)
             except (BrokenPipeError, ConnectionResetError):
                 raise
             except Exception:
@@ -241,14 +350,14 @@ class Worker:
             except carry.NotCarried as error:
                 values.append(None)
                 bad.append(error)
-        batch = Batch(values, orders.origins, failures)
+        batch = Batch(values, orders.origins, failures, orders.first)
         first = segment.steps[0].name
         why = "its record cannot be read back in a worker"
         lost = [(each.position, carry.failed_to_go(first, each.error, why)) for each in bad]
         batch.fail_each(lost, first, goes_on=segment.goes_on)
         return batch
 
-    def packed(self, batch: Batch, segment: fuse.Segment, *, each: bool) -> list[carry.Bytes]:
+    def packed(self, batch: Batch, segment: AnySegment, *, each: bool) -> list[carry.Bytes]:
         """The batch's values as bytes; what cannot be pickled fails."""
         last = segment.steps[-1].name
         while True:
@@ -298,4 +407,4 @@ class _Said(io.TextIOBase):
     def flush(self) -> None:
         if self._text:
             text, self._text = "".join(self._text), []
-            self._worker.send(words.SAID, note=(self._stream + text).encode("utf-8", "backslashreplace"))
+            self._worker.send_note(words.SAID, (self._stream + text).encode("utf-8", "backslashreplace"))

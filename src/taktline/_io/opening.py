@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import base64
 import difflib
+import fcntl
 import glob
 import gzip
 import os
 import sys
 import tempfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from time import monotonic, sleep
 from typing import IO, Any
 
-from taktline.errors import LineError, SinkError, SourceError, SourceNotFound
+from taktline.errors import LineError, ResumeError, SinkError, SourceError, SourceNotFound
 
 STANDARD = "-"
 FORMATS = {
@@ -25,7 +28,9 @@ FORMATS = {
     ".log": "text",
     ".text": "text",
 }
+PATIENCE = 3.0  # seconds for another run to let go of a part file
 BUFFER = 1 << 20  # bytes read or written at once
+BLOCK = 1 << 16  # bytes of text compressed at once, as in BGZF, the blocked gzip of bgzip: any gunzip reads it
 
 
 def files(path: str) -> list[str]:
@@ -93,15 +98,26 @@ def reading(path: str) -> Iterator[IO[bytes]]:
 
 
 class Output:
-    """Bytes on their way into a file that appears under its name only at `commit`, or into standard output."""
+    """Bytes on their way into a file that appears under its name only at `commit`, or into standard output.
+
+    A run without a journal writes into a part file with a name of its own, after `open`. One with a journal calls
+    `begin` or `resume` in place of it: its part file stands beside the target under a name that a later process finds.
+    """
 
     def __init__(self, target: str | IO[bytes]) -> None:
         self.name = target if isinstance(target, str) else getattr(target, "name", "a stream")
         self._target = target
         self._part: str | None = None
+        self._opened_in = 0  # process
+        self._stays = False  # the part file, after this process
         self._file: Any = None
-        if isinstance(target, str) and target != STANDARD:
-            self._check(target)
+        self._pack: Callable[[bytes], bytes] | None = None
+        self._rest = bytearray()  # of a compressed file: the text of the block that is not full yet
+        self._packed = 0  # bytes of the blocks before it
+        self.is_file = isinstance(target, str) and target != STANDARD
+        if self.is_file:
+            self._check(str(target))
+            self._pack = _PACK.get(os.path.splitext(str(target))[1])
 
     def _check(self, path: str) -> None:
         folder = os.path.dirname(path) or "."
@@ -114,6 +130,7 @@ class Output:
 
     def open(self) -> None:
         """Raises SinkError where the file cannot be made."""
+        self._rest, self._packed, self._stays, self._opened_in = bytearray(), 0, False, os.getpid()
         if not isinstance(self._target, str):
             self._file = self._target
         elif self._target == STANDARD:
@@ -127,12 +144,13 @@ class Output:
             except OSError as error:
                 self.abort()
                 raise self._failed(error) from error
-            if self._target.endswith(".gz"):
-                self._file = _Gzip(self._file)
 
     def write(self, data: bytes) -> None:
         """Raises SinkError where the bytes cannot be written."""
         try:
+            if self._pack is not None:
+                self._write_packed(data)
+                return
             self._file.write(data)
             if self._part is None:
                 self._file.flush()  # somebody may be reading along
@@ -141,15 +159,32 @@ class Output:
         except OSError as error:
             raise self._failed(error) from error
 
+    def _write_packed(self, data: bytes) -> None:
+        # Blocks end after so many bytes of text, whatever the batches were, and each is packed in one go: equal results
+        # make equal files, however often the run was stopped in between.
+        assert self._pack is not None
+        rest = self._rest
+        rest += data
+        if len(rest) < BLOCK:
+            return
+        with memoryview(rest) as text:
+            for at in range(0, len(text) - BLOCK + 1, BLOCK):
+                block = self._pack(bytes(text[at : at + BLOCK]))
+                self._file.write(block)
+                self._packed += len(block)
+        del rest[: len(rest) - len(rest) % BLOCK]
+
     def commit(self) -> None:
         """All is written: give the file its name. Raises SinkError where the last bytes cannot be written."""
         if self._part is None:
             return
         try:
-            self._file.finish() if isinstance(self._file, _Gzip) else self._file.flush()
+            if self._pack is not None and (self._rest or not self._packed):
+                self._file.write(self._pack(bytes(self._rest)))
+            self._file.flush()
             os.fsync(self._file.fileno())
-            self._file.close()
             os.replace(self._part, self._target)  # type: ignore[arg-type]
+            self._file.close()  # only now, since it holds the lock that keeps other runs away from the part file
         except OSError as error:
             self.abort()
             raise self._failed(error) from error
@@ -157,42 +192,125 @@ class Output:
 
     def abort(self) -> None:
         """Leave nothing behind. May be called again."""
-        part, self._part = self._part, None
+        part = self._part
         if part is None:
             return
-        try:
-            if self._file is not None:
-                self._file.close()
-        except OSError:  # what could not be written is not wanted any more
-            pass
-        finally:
+        self.suspend()
+        if os.getpid() == self._opened_in:
             os.unlink(part)
 
     def _failed(self, error: OSError) -> SinkError:
-        return SinkError(
-            f"{self.name!r} cannot be written: {error.strerror or error}. No half file was left behind.", path=self.name
+        then = "The journal can still go on from the part of it" if self._stays else "No half file was left behind"
+        return SinkError(f"{self.name!r} cannot be written: {error.strerror or error}. {then}.", path=self.name)
+
+    # --- with a journal ---
+
+    def begin(self) -> None:
+        """`open`, with a part file that stays until `commit`. Raises SinkError."""
+        if self.is_file:
+            self._take(fresh=True)
+        else:
+            self.open()
+
+    def position(self) -> dict[str, Any]:
+        """How far it is written, all of that safe against a power cut. Raises SinkError."""
+        if self._part is None:
+            return {}
+        try:
+            self._file.flush()
+            os.fsync(self._file.fileno())
+            known = os.fstat(self._file.fileno())
+        except OSError as error:
+            raise self._failed(error) from error
+        rest = base64.b64encode(zlib.compress(self._rest, 1)).decode() if self._rest else ""
+        return {"bytes": self._packed if self._pack is not None else known.st_size, "inode": known.st_ino, "rest": rest}
+
+    def resume(self, position: dict[str, Any]) -> None:
+        """Go on behind `position`. Raises ResumeError where the part file is not there any more, or shorter."""
+        if not self.is_file:
+            self.open()
+            return
+        end = position["bytes"]
+        if not os.path.exists(self._part_name()):
+            raise self._gone("is not there any more")
+        self._take(fresh=False)
+        if os.fstat(self._file.fileno()).st_size < end:
+            self.suspend()
+            raise self._gone("is shorter than the journal says")
+        self._file.truncate(end)
+        self._file.seek(end)
+        self._packed = end
+        self._rest = bytearray(zlib.decompress(base64.b64decode(position["rest"])) if position["rest"] else b"")
+
+    def finished(self, position: dict[str, Any]) -> bool:
+        """Whether `commit` was done behind `position`: the file is the part file under its new name."""
+        if not self.is_file or os.path.exists(self._part_name()):
+            return False
+        try:
+            return bool(os.stat(str(self._target)).st_ino == position["inode"])
+        except FileNotFoundError:
+            return False
+
+    def suspend(self) -> None:
+        """Let go of the part file and leave it there. May be called again."""
+        part, self._part = self._part, None
+        if part is None or self._file is None:
+            return
+        if os.getpid() != self._opened_in:
+            # A fork of the process that writes: what it holds in its buffer goes nowhere.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), self._file.fileno())
+            return
+        try:
+            self._file.close()
+        except OSError:  # what could not be written comes after the last position: it is made again
+            pass
+
+    def _part_name(self) -> str:
+        folder, name = os.path.split(os.path.abspath(str(self._target)))
+        return os.path.join(folder, f".{name}.part")
+
+    def _take(self, *, fresh: bool) -> None:
+        self._rest, self._packed, self._stays, self._opened_in = bytearray(), 0, True, os.getpid()
+        part = self._part_name()
+        try:
+            descriptor = os.open(part, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+            self._file = os.fdopen(descriptor, "r+b", buffering=BUFFER)
+            _lock(descriptor)
+            if fresh:
+                self._file.truncate(0)
+        except BlockingIOError:
+            raise SinkError(f"another run is writing {self.name!r}", path=self.name) from None
+        except OSError as error:
+            raise self._failed(error) from error
+        self._part = part
+
+    def _gone(self, why: str) -> ResumeError:
+        return ResumeError(
+            f"the part of {self.name!r} that was written, {self._part_name()!r}, {why}. "
+            "Delete the journal to run from the start",
+            path=self.name,
         )
 
 
-class _Gzip:
-    """A gzip stream over a file, without a time in it, so that equal results make equal files."""
+def _gzipped(text: bytes) -> bytes:
+    """A gzip member without a time in it."""
+    return gzip.compress(text, compresslevel=6, mtime=0)
 
-    def __init__(self, raw: IO[bytes]) -> None:
-        self._raw = raw
-        self._packed = gzip.GzipFile(filename="", mode="wb", fileobj=raw, compresslevel=6, mtime=0)
 
-    def write(self, data: bytes) -> None:
-        self._packed.write(data)
+_PACK: dict[str, Callable[[bytes], bytes]] = {".gz": _gzipped}  # by suffix; blocks of a file must be fit to be joined
 
-    def finish(self) -> None:
-        self._packed.close()
-        self._raw.flush()
 
-    def fileno(self) -> int:
-        return self._raw.fileno()
-
-    def close(self) -> None:
-        self._raw.close()
+def _lock(descriptor: int) -> None:
+    """Keep other runs away from a file. Raises BlockingIOError where one has it, also after some seconds: the workers of
+    a caller that was just killed may have it for a moment."""
+    until = monotonic() + PATIENCE
+    while True:
+        try:
+            return fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if monotonic() > until:
+                raise
+            sleep(0.02)
 
 
 def _umask() -> int:

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from typing import IO, Any
 
 from taktline._io import opening
-from taktline._recipe.ports import Sink, Source
+from taktline._recipe.ports import Resumable, Sink, Source
 from taktline.errors import LineError, SinkError, SourceError, excerpt
 
 BOM = b"\xef\xbb\xbf"
@@ -41,7 +41,9 @@ def read(path: str | os.PathLike[str], format: str | None = None, columns: Seque
 def write(path: str | os.PathLike[str] | IO[bytes], format: str | None = None) -> Sink:
     """A sink that writes results into a file, as the formats of `read`; "-" is standard output.
 
-    The file appears under its name only when the run has ended well. CSV takes its header from the first result.
+    The file appears under its name only when the run has ended well; with a journal, what is written so far waits
+    beside it as ".name.part". Standard output cannot be cut back: there a run that was killed and resumed repeats what
+    the last half second had given. CSV takes its header from the first result.
     Raises LineError at once where the file cannot be made there, SinkError for a result that cannot be written.
 
     >>> import tempfile, pathlib
@@ -76,6 +78,12 @@ class _Files(Source):
 
     def describe(self) -> str:
         return self._name
+
+    def fingerprint(self) -> Any:
+        if self._paths == [opening.STANDARD]:
+            return None
+        known = [(path, os.stat(path)) for path in self._paths]
+        return [self._columns, [[os.path.abspath(path), each.st_size, each.st_mtime_ns] for path, each in known]]
 
     def __iter__(self) -> Iterator[Any]:
         for path in self._paths:
@@ -202,7 +210,7 @@ def _bad_line(path: str, number: int, line: bytes, error: BaseException, what: s
     )  # fmt: skip
 
 
-class _Rows(Sink):
+class _Rows(Resumable):
     """Results as lines of a file. `encode(results, first)` makes their bytes; `first` is the number of the first one."""
 
     def __init__(self, target: str | IO[bytes], encode: Any) -> None:
@@ -226,6 +234,25 @@ class _Rows(Sink):
 
     def abort(self) -> None:
         self._output.abort()
+
+    def begin(self, run: str) -> None:
+        self._count = 0
+        self._output.begin()
+
+    def save(self, mark: str) -> Any:
+        return {"results": self._count, "header": getattr(self._encode, "header", None), **self._output.position()}
+
+    def resume(self, run: str, position: Any) -> None:
+        self._count = position["results"]
+        if position["header"] is not None:
+            self._encode.header = position["header"]
+        self._output.resume(position)
+
+    def suspend(self) -> None:
+        self._output.suspend()
+
+    def finished(self, run: str, position: Any) -> bool:
+        return self._output.finished(position)
 
 
 _to_json = json.JSONEncoder(ensure_ascii=False).encode
@@ -260,7 +287,7 @@ class _Csv:
 
     def __init__(self, delimiter: str) -> None:
         self._delimiter = delimiter
-        self._header: list[str] = []
+        self.header: list[str] = []
 
     def __call__(self, results: Sequence[Any], first: int) -> bytes:
         text = io.StringIO()
@@ -269,12 +296,12 @@ class _Csv:
             if not isinstance(result, dict):
                 raise _unwritable(first + at, result, f"it is {type(result).__name__}, not dict", "a row of CSV")
             if first + at == 0:
-                self._header = list(result)
-                writer.writerow(self._header)
-            if unknown := [key for key in result if key not in self._header]:
-                why = f"its key {unknown[0]!r} is not among the first row's: {', '.join(map(str, self._header))}"
+                self.header = list(result)
+                writer.writerow(self.header)
+            if unknown := [key for key in result if key not in self.header]:
+                why = f"its key {unknown[0]!r} is not among the first row's: {', '.join(map(str, self.header))}"
                 raise _unwritable(first + at, result, why, "a row of CSV")
-            writer.writerow([result.get(key, "") for key in self._header])
+            writer.writerow([result.get(key, "") for key in self.header])
         return text.getvalue().encode()
 
 

@@ -68,7 +68,8 @@ def size(count: float) -> str:
 def report_text(report: dict[str, Any]) -> str:
     """A Report as some lines of text."""
     facts = _facts(report)
-    return "\n".join(f" {name:<8} {_folded(text)}" for name, text in facts if text)
+    # A command stays on one line, to be copied.
+    return "\n".join(f" {name:<8} {text if name == 'retry' else _folded(text)}" for name, text in facts if text)
 
 
 def _facts(report: dict[str, Any]) -> list[tuple[str, str]]:
@@ -78,9 +79,18 @@ def _facts(report: dict[str, Any]) -> list[tuple[str, str]]:
     for what in ("skipped", "retried"):
         if report[what]:
             counts += f" · {report[what]:,} {what}"
-    if report["failed"] and not report["skipped"]:
+    if report["dead_lettered"]:
+        counts += f" · {report['dead_lettered']:,} dead-lettered ({report['dead_letters']})"
+    elif report["failed"] and not report["skipped"]:
         counts += f" · {report['failed']:,} failed"
-    speed = rate(report["records_in"] / seconds) if seconds else ""
+    if report["resumed_at"] and report["records_in"] > report["resumed_at"]:
+        counts += f" · resumed at record {report['resumed_at']:,}"
+    speed = rate((report["records_in"] - report["resumed_at"]) / seconds) if seconds else ""
+    again = f"taktline retry {report['dead_letters']} TARGET --out PATH" if report["dead_lettered"] else ""
+    if report["journal"] and not report["complete"]:
+        resume = f"run it again with the journal {report['journal']} to go on"
+    else:
+        resume = ""
     used = f"{report['cpu_utilisation']:.0%} of {_many(report['cores'], 'core')} · peak {size(report['peak_memory'])}"
     workers = _many(report["workers"], "worker") if report["workers"] else "this process"
     steps = " · ".join(f"{step['name']} {cost(step['ns_per_record'])}" for step in report["steps"])
@@ -91,6 +101,8 @@ def _facts(report: dict[str, Any]) -> list[tuple[str, str]]:
         ("steps", steps),
         ("verdict", f"{verdict['evidence']} {verdict['action']}".strip()),
         ("why", "; ".join(report["reasons"])),
+        ("retry", again),
+        ("resume", resume),
     ]
 
 
@@ -193,4 +205,6 @@ def _folded(text: str, indent: int = 10) -> str:
     """Lines no wider than a terminal; those after the first are indented."""
     import textwrap
 
-    return ("\n" + " " * indent).join(textwrap.wrap(text, WIDTH - indent, break_long_words=False) or [""])
+    return ("\n" + " " * indent).join(
+        textwrap.wrap(text, WIDTH - indent, break_long_words=False, break_on_hyphens=False) or [""]
+    )

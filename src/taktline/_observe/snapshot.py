@@ -35,6 +35,8 @@ class Snapshot:
     window: int | None  # most of them, in records; None: bounded by memory
     total: int | None  # length of the source, where it is known
     steps: tuple[StepCount, ...]
+    resumed_at: int = 0  # records that earlier processes had delivered
+    dead_letters: str | None = None  # the file for failed records
 
     def to_dict(self) -> dict[str, Any]:
         """All fields as plain values."""
@@ -56,7 +58,10 @@ class Verdict:
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """What a run did. Times are seconds, memory is bytes; `cpu_utilisation` is a share of the usable cores, 0 to 1."""
+    """What a run did. Times are seconds, memory is bytes; `cpu_utilisation` is a share of the usable cores, 0 to 1.
+
+    Where a journal was resumed, records and failures are those of all processes together, times those of this one.
+    """
 
     name: str
     how: str
@@ -77,6 +82,10 @@ class Report:
     steps: tuple[StepCount, ...]
     verdict: Verdict
     reasons: tuple[str, ...] = field(default=())  # why it was run this way
+    resumed_at: int = 0  # of the records, those that earlier processes with this journal had delivered
+    journal: str | None = None
+    dead_lettered: int = 0  # records that failed and are in the file `dead_letters`
+    dead_letters: str | None = None
 
     def __str__(self) -> str:
         from taktline._observe import pages

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import resource
 from collections.abc import Callable, Mapping
 from dataclasses import MISSING, dataclass, field, fields
 from typing import Any
@@ -11,6 +12,8 @@ from typing import Any
 from taktline.errors import LineError
 
 TECHNIQUES = ("auto", "loop", "pool", "queues", "line")
+LETTERS_JSON = (".jsonl", ".ndjson")  # suffixes of dead letters as JSON lines
+LETTERS_SQLITE = (".sqlite", ".sqlite3", ".db")  # and as a database
 
 
 def _option(default: Any, help: str, check: Callable[[Any], Any], flag: str = "text") -> Any:
@@ -51,9 +54,27 @@ def _not_yet(value: Any) -> Any:
     return value
 
 
+def _file(value: Any) -> Any:
+    if value is not None and (not isinstance(value, (str, os.PathLike)) or not os.fspath(value)):
+        raise ValueError("give a path, or leave it out")
+    return value
+
+
+def _letters_file(value: Any) -> Any:
+    if _file(value) is not None and not os.fspath(value).endswith((*LETTERS_JSON, *LETTERS_SQLITE)):
+        raise ValueError(f"name a file that ends in {', '.join((*LETTERS_JSON, *LETTERS_SQLITE))}")
+    return value
+
+
 def _stall(value: Any) -> Any:
     if value is not None and (isinstance(value, bool) or not isinstance(value, (int, float)) or value <= 0):
         raise ValueError("give seconds above 0, or None for never")
+    return value
+
+
+def _seed(value: Any) -> Any:
+    if value is not None and (not isinstance(value, int) or isinstance(value, bool)):
+        raise ValueError("give a whole number, or leave it out")
     return value
 
 
@@ -97,8 +118,12 @@ class Options:
         "raise", "a record that fails: raise, skip it, or keep a mark in its place", _one_of("raise", "skip", "keep"),
         "choice",
     )  # fmt: skip
-    dead_letters: str | None = _option(None, "file for failed records", _not_yet, "none")
-    journal: str | None = _option(None, "file that an interrupted run goes on from", _not_yet, "none")
+    dead_letters: str | os.PathLike[str] | None = _option(
+        None, "file for records that fail, .jsonl or .sqlite; the run goes on", _letters_file, "path"
+    )
+    journal: str | os.PathLike[str] | None = _option(
+        None, "file that an interrupted run goes on from", _file, "path"
+    )  # fmt: skip
     progress: bool | Callable[[Any], None] | None = _option(
         None, "show progress; default: on a terminal, after a second", _progress, "switch"
     )
@@ -109,6 +134,7 @@ class Options:
     stall: float | None = _option(
         300, "seconds without any record done before the run gives up and says what hangs", _stall, "float"
     )
+    seed: int | None = _option(None, "makes the steps' random numbers repeatable, by record index", _seed, "int")
     on: Any = _option(None, "another engine to run on", _not_yet, "none")
 
     @property
@@ -119,7 +145,7 @@ class Options:
     @property
     def goes_on(self) -> bool:
         """Whether the run goes on after a record that fails."""
-        return self.on_error != "raise"
+        return self.on_error != "raise" or self.dead_letters is not None
 
 
 def checked(given: Mapping[str, Any]) -> Options:
@@ -140,7 +166,10 @@ def checked(given: Mapping[str, Any]) -> Options:
             known[name].metadata["check"](value)
         except (ValueError, TypeError) as error:
             raise LineError(f"{name}={value!r}: {error}") from None
-    return Options(**given)
+    options = Options(**given)
+    if options.journal is not None and not options.ordered:
+        raise LineError("journal= needs results in input order; leave out ordered=False")
+    return options
 
 
 def defaults() -> dict[str, Any]:
@@ -165,10 +194,15 @@ def usable_cores() -> int:
 
 
 def usable_memory() -> int:
-    """How many bytes of memory this process may use: the machine's, cut by the container's limit."""
-    total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    limit = _first_line("/sys/fs/cgroup/memory.max")
-    return min(total, int(limit)) if limit.isdigit() else total
+    """How many bytes of memory this process may use: the machine's, cut by the container's limit and its own."""
+    limits = [os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")]
+    container = _first_line("/sys/fs/cgroup/memory.max")
+    if container.isdigit():
+        limits.append(int(container))
+    own, _ = resource.getrlimit(resource.RLIMIT_AS)
+    if own != resource.RLIM_INFINITY:
+        limits.append(own)
+    return min(limits)
 
 
 def _first_line(path: str) -> str:

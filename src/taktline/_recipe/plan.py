@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 
 from taktline._recipe.steps import Step
 
@@ -39,6 +40,11 @@ class Plan:
     def workers(self) -> int:
         """How many worker processes the plan starts."""
         return sum(segment.workers for segment in self.segments)
+
+    def seeds(self, seed: int | None) -> list[tuple[int, int] | None]:
+        """For each segment the run's seed and the place of its first step in the line; None where no seed is set."""
+        places = accumulate((len(segment.steps) for segment in self.segments[:-1]), initial=0)
+        return [(seed, place) if seed is not None else None for place in places]
 
 
 def here(steps: Sequence[Step]) -> Plan:

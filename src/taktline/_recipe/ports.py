@@ -77,13 +77,18 @@ class Resumable(Sink):
     """A sink that a journal can bring back to a mark. After `begin` or `resume` in place of `open`: any number of
     `write` and `save`, then `commit`, or `suspend` where a later process will go on."""
 
+    visible = False  # True: what `save` has made safe is seen at once and stays, whether or not `commit` follows
+
     @abstractmethod
     def begin(self, run: str) -> None:
-        """Get ready to write for the first time. `run` names the run: it stays the same when it is resumed."""
+        """Get ready to write for the first time. `run` names the run: it stays the same when it is resumed.
+
+        Called again by a later process where this one was killed before its first `save` was noted."""
 
     @abstractmethod
     def save(self, mark: str) -> Any:
-        """Make all that was written so far survive a power cut, together with `mark`; the position, as a JSON value."""
+        """Make all that was written so far survive a power cut, together with `mark`; the position, as a JSON value
+        other than None."""
 
     @abstractmethod
     def resume(self, run: str, position: Any) -> str | None:
@@ -94,8 +99,10 @@ class Resumable(Sink):
 
     @abstractmethod
     def suspend(self) -> None:
-        """The run stops and will be resumed: keep what is needed for that."""
+        """The run stops and will be resumed: keep what is needed for that. May be called at any time, also after
+        `write` or `save` failed."""
 
     @abstractmethod
     def finished(self, run: str, position: Any) -> bool:
-        """Whether the whole result of this run, up to `position`, was already made visible by `commit`."""
+        """Whether the whole result of this run, up to `position`, was already made visible by `commit`. Asked before
+        `resume`, where everything was delivered and the process may have been killed in `commit`."""

@@ -42,6 +42,7 @@ class Step:
     role: Role = Role.MAP
     in_caller: bool = False  # sees its records in input order, in the caller's process
     kind: str = "process"  # "thread" and "async": waits, so that one worker has many records under way at once
+    has_state: bool = False  # what it gives depends on the records before
     workers: int | None = None  # at most so many copies; None: as wide as the line
     tasks: int | None = None  # records at once in a step that waits
     rate: float | None = None  # records a second, over all workers
@@ -160,6 +161,8 @@ def batch(
     if like is not None and not callable(like):
         raise LineError(f"batch(like={like!r}): give the same step as a function of one record")
     made = step(fn, **step_options)
+    if made.waits:
+        raise LineError(f"batch() of a step that waits, such as {made.name!r}, is not there: give a plain function")
     return replace(made, role=Role.BATCH, size=size, like=like)
 
 
@@ -201,7 +204,7 @@ def serial(fn: StepLike, *, name: str | None = None) -> Step:
     [1, 3, 6]
     """
     made = as_step(fn)
-    return replace(made, in_caller=True, tasks=None, name=name or made.name)
+    return replace(made, in_caller=True, has_state=True, tasks=None, name=name or made.name)
 
 
 def per_worker(factory: Callable[..., Callable[[Any], Any]], *args: Any, **kwargs: Any) -> Step:

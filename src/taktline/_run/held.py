@@ -19,7 +19,7 @@ class Held:
         self.first = first  # index of its first record
         self.records = records
         self.goes_on = goes_on
-        self.batch = Batch(records)
+        self.batch = Batch(records, first=first)
         self.parts: list[carry.Bytes] | None = None
         self.each = False  # every value is in a part of its own
         self.here = True  # the values are here as objects
@@ -49,7 +49,7 @@ class Held:
                 what = carry.failed_to_go(step, error.error, "its record cannot be sent to a worker")
                 self.batch.fail(error.position, step, what, goes_on=self.goes_on)
 
-    def orders(self, step: str, *, careful: bool) -> bytes:
+    def orders(self, step: str, *, careful: bool, seeded: bool = False) -> bytes:
         """Make ready to be sent: the note that goes with `parts`."""
         if careful and not self.each:
             self.pack(step)
@@ -58,7 +58,9 @@ class Held:
             self.pack(step)
         batch = self.batch
         failures = [(failure.place, failure.origin, key) for key, failure in enumerate(batch.failures)]
-        return words.pack_note(words.Orders(careful, self.each, batch.origins, failures), words.PLAIN_ORDERS)
+        return words.pack_note(
+            words.Orders(careful, self.each, batch.origins, failures, self.first if seeded else 0), words.PLAIN_ORDERS
+        )
 
     def condemn(self, position: int, step: str, error: BaseException, stack: str) -> None:
         """The value at `position` has cost its worker's life: it fails. `stack`: where that was, if it is known."""
@@ -79,7 +81,8 @@ class Held:
             values = self.batch.values if self.here else carry.unpack(self.parts)
             self.parts, self.each = carry.pack_each(values), True
         except Exception as error:  # it cannot be told which value is at fault: all records that are left in it fail
-            what = carry.failed_to_go(step, error, "what it was given cannot be read back")
+            why = error.error if isinstance(error, carry.NotCarried) else error
+            what = carry.failed_to_go(step, why, "what it was given cannot be read back")
             known = {failure.origin for failure in self.batch.failures}
             lost = [origin for origin in range(len(self.records)) if origin not in known]
             failures = self.batch.failures + [Failure(0, origin, step, what) for origin in lost]
@@ -104,7 +107,7 @@ class Held:
                     bad.append(error)
         elif decode:
             values = carry.unpack(parts, buffers)
-        self.batch = Batch(values, outcome.origins, [self._told(told) for told in outcome.failures])
+        self.batch = Batch(values, outcome.origins, [self._told(told) for told in outcome.failures], self.first)
         self.here = decode
         self.parts = None if decode else [bytes(part) for part in parts]
         self.each = outcome.each and not decode

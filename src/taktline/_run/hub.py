@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import sys
 from collections import deque
 from collections.abc import Iterator
 from time import monotonic_ns, perf_counter
@@ -14,6 +15,7 @@ from taktline._recipe.options import Options, memory_bytes
 from taktline._recipe.plan import Plan
 from taktline._recipe.steps import Role
 from taktline._run.held import Held
+from taktline._run.lot import Lost, Lot
 from taktline._run.meter import Meter
 from taktline._run.reader import Reader
 from taktline._schedule import events
@@ -29,6 +31,7 @@ from taktline._wire.channel import Message
 from taktline.errors import (
     Failed,
     Hanging,
+    LineError,
     Stalled,
     StepTimeout,
     WorkerDied,
@@ -50,7 +53,7 @@ class Delivery(NamedTuple):
 
     seq: int
     records: int  # of the source, behind these results
-    results: list[Any]
+    results: Lot
     error: BaseException | None
 
 
@@ -63,9 +66,11 @@ class Hub:
         self._reader = reader
         self._meter = meter
         memory = memory_bytes(options.memory)
+        seeds = plan.seeds(options.seed)
         self._crew = Local(
             [segment.steps if segment.workers else None for segment in plan.segments],
             goes_on=options.goes_on, start=options.start, most=max(1 << 20, memory // (2 * plan.workers)),
+            seeds=seeds,
         )  # fmt: skip
         single = SINGLES if plan.batch_size is not None and plan.batch_size < SMALL else 1
         # A step that waits needs all of its places taken also while batches are small.
@@ -76,7 +81,10 @@ class Hub:
             plan.batch_size, unit=max([1, *(step.size or 1 for s in plan.segments for step in s.steps)]),
             most_bytes=max(1, memory // (batches * 2)),
         )  # fmt: skip
-        self._here = [None if s.workers else Segment(s.steps, goes_on=options.goes_on) for s in plan.segments]
+        self._here = [
+            None if s.workers else Segment(s.steps, goes_on=options.goes_on, seed=seed)
+            for s, seed in zip(plan.segments, seeds, strict=True)
+        ]
         self._gently = any(step.maker for segment in plan.segments for step in segment.steps)
         self._held: dict[int, Held] = {}
         self._next_seq = 0
@@ -101,12 +109,17 @@ class Hub:
                 segment.make()
         self._tell(events.Begin())
 
+    @property
+    def without_workers(self) -> BaseException | None:
+        """Why no worker can be had, where that is so and no record was read for them."""
+        return self._fatal if isinstance(self._fatal, WorkersCannotStart) and not self._next_seq else None
+
     def ready(self) -> bool:
         """Whether all workers wait for records. Looks, does not wait; an error of theirs is raised by `deliveries`."""
         self._listen(0)
         return not self._starting or self._fatal is not None
 
-    def deliveries(self) -> Iterator[list[Any]]:
+    def deliveries(self) -> Iterator[Lot]:
         """The results, a list a batch, in order. A list is taken when the next one is asked for."""
         machine, out, meter = self._machine, self._out, self._meter
         while True:
@@ -133,9 +146,13 @@ class Hub:
                 self._listen(0 if busy else self._patience)
                 meter.tick()
                 if self._reader.live and not out:
-                    yield []  # who writes down what is done gets a chance to, also while nothing comes
+                    yield Lot((), 0, 0)  # who writes down what is done gets a chance to, also while nothing comes
         if self._reader.error is not None:
             raise self._reader.error
+
+    def leave(self) -> None:
+        """From another thread: `deliveries` is to end now, whatever is under way."""
+        self._fatal = self._fatal or LineError("this run was left")
 
     def close(self) -> None:
         """End the workers and what is open here. May be called again."""
@@ -251,7 +268,11 @@ class Hub:
             return
         if mark is not None and overran is not None:
             steps = self._plan.segments[lane].steps
-            exact = late and all(step.role is not Role.BATCH for step in steps[: mark.step + 1])
+            exact = (
+                late
+                and not self._plan.segments[lane].waits
+                and all(step.role is not Role.BATCH for step in steps[: mark.step + 1])
+            )
             self._tell(events.Overran(worker, mark[:2], exact, steps[mark.step].retries + 1))
         else:
             self._tell(events.Died(worker, mark[:2] if mark is not None else None))
@@ -308,7 +329,8 @@ class Hub:
 
     def _send(self, action: events.Send) -> None:
         held = self._held[action.seq]
-        note = held.orders(self._plan.segments[action.lane].steps[0].name, careful=action.careful)
+        step, seeded = self._plan.segments[action.lane].steps[0].name, self._options.seed is not None
+        note = held.orders(step, careful=action.careful, seeded=seeded)
         assert held.parts is not None
         self._crew.send(action.worker, action.seq, note, held.parts)
 
@@ -335,7 +357,15 @@ class Hub:
         self._starting.add(action.worker)
         try:
             self._crew.start(action.worker, action.lane)
+        except WorkersCannotStart as error:
+            self._fatal = self._fatal or error
         except OSError as error:
+            self._starting.discard(action.worker)
+            if any(self._lane_of[other] == action.lane for other in self._crew.workers()):
+                reason = f"fewer workers than asked for: one more cannot be started: {error}"
+                if reason not in self._meter.reasons:
+                    self._meter.reasons.append(reason)
+                return
             self._fatal = self._fatal or WorkersCannotStart(
                 f"a worker process cannot be started: {error}. Free some memory, processes or file descriptors, "
                 "or run with fewer workers"
@@ -359,7 +389,8 @@ class Hub:
     def _give_up(self, action: events.GiveUp) -> None:
         died = WorkerDied(index=None, step=None, exit_code=self._dying[1].code)
         self._fatal = self._fatal or WorkersCannotStart(
-            f"workers end again and again before they take a record; the last one: {died.message.splitlines()[0]}"
+            f"workers end again and again before they take a record; the last one: {died.message.splitlines()[0]}. "
+            f'They are started with sys.executable, {sys.executable!r}; where that is no Python, use start="fork"'
         )
 
     def _forget(self, seq: int) -> None:
@@ -377,23 +408,25 @@ class Hub:
 
 def settled(
     values: list[Any], failures: list[Failure], first: int, records: list[Any], options: Options, meter: Meter
-) -> tuple[list[Any], BaseException | None]:
+) -> tuple[Lot, BaseException | None]:
     """What to deliver of a batch that came through with failures, as `on_error` says, and what to raise after it."""
     if not failures:
-        return values, None
+        return Lot(values, first, len(records)), None
     meter.failed += len(failures)
-    if options.on_error == "raise":
-        one = failures[0]
-        return values, _explained(one, first, records)
-    if options.on_error == "skip":
-        meter.skipped += len(failures)
-        return values, None
+    if not options.goes_on:
+        return Lot(values, first, 0), _explained(failures[0], first, records)
+    lost = tuple(
+        Lost(first + one.origin, one.step, one.error, one.traceback, records[one.origin]) for one in failures
+    )  # fmt: skip
+    if options.on_error != "keep":
+        meter.skipped += len(failures) if options.dead_letters is None else 0
+        return Lot(values, first, len(records), lost), None
     results, at = [], 0
     for one in failures:
         results += values[at : one.place]
         at = one.place
         results.append(Failed(first + one.origin, records[one.origin], one.step, _explained(one, first, records)))
-    return results + values[at:], None
+    return Lot(results + values[at:], first, len(records), lost), None
 
 
 def _explained(failure: Failure, first: int, records: list[Any]) -> BaseException:

@@ -15,9 +15,11 @@ from typing import Any
 from taktline._observe.counters import LaneCount
 from taktline._planner import choose
 from taktline._planner.sample import Sampling
+from taktline._recipe import plan as plans
 from taktline._recipe.options import Options, usable_cores
 from taktline._recipe.steps import Maker, Role, Step
 from taktline._run.hub import Hub, settled
+from taktline._run.lot import Lot
 from taktline._run.meter import Meter
 from taktline._run.reader import Reader, failure_of_source
 from taktline._segment.batch import Batch
@@ -29,30 +31,36 @@ from taktline.errors import BatchLengthError, TaktlineError, placed
 LOT = 0.005  # seconds of reading and work between two looks around: a slow source is not read ahead
 MOST = 4096  # records in a lot
 
-Phase = tuple[list[Any] | None, Iterator[Any] | None]
+Phase = tuple[Lot | None, Iterator[Any] | None]
 
 
 class Inline:
-    """One run in this process. `hub`, where given, makes the Hub to go on with once the planner says that workers pay."""
+    """One run in this process. `hub`, where given, makes the Hub to go on with once the planner says that workers pay.
+    `by_lots`: it is for `lots`, not for `results`."""
 
     def __init__(
-        self, steps: tuple[Step, ...], options: Options, reader: Reader, meter: Meter, hub: Callable[[], Hub] | None
-    ) -> None:
+        self, steps: tuple[Step, ...], options: Options, reader: Reader, meter: Meter, hub: Callable[[], Hub] | None,
+        *, by_lots: bool = False,
+    ) -> None:  # fmt: skip
         self._one_by_one = options.how == "loop"
         self._steps = tuple(_of_one_record(step) for step in steps) if self._one_by_one else steps
         self._options = options
         self._reader = reader
         self._meter = meter
         self._make_hub = hub
-        self._may_be_lazy = not options.goes_on and all(step.role is not Role.BATCH for step in self._steps)
+        self._may_be_lazy = not (by_lots or options.goes_on or options.seed is not None) and all(
+            step.role is not Role.BATCH for step in self._steps
+        )
         self._hub: Hub | None = None
-        self._segment = Segment(self._steps, goes_on=options.goes_on)
+        (seed,) = plans.here(self._steps).seeds(options.seed)
+        self._segment = Segment(self._steps, goes_on=options.goes_on, seed=seed)
         self._busy_ns = 0
         self._complete = False
         self._end: Callable[[bool], None]
         self._lane: LaneCount
         self._lazy: Compiled | None = None
         self._lazy_from: int | None = None  # index of the first record of the lazy phase
+        self._any = False  # record at the start of the last stretch
         self._lazy_left = 0  # records left at its start, as the source's iterator tells
         self._choice: choose.Choice | None = None
         self._sampling = Sampling(moving=hub is not None)
@@ -60,22 +68,31 @@ class Inline:
 
     def results(self, end: Callable[[bool], None]) -> tuple[Iterator[Any], Iterator[Any]]:
         """The results, one by one, and the generator to close for an early end. `end(complete)` is called once."""
-        self._end = end
-        self._lane = self._meter.lanes[0]
-        self._segment.make()
         if not self._may_be_lazy:
-            lots = self._lots()
+            lots = self.lots(end)
             return chain.from_iterable(lots), lots
+        self._begin(end)
         one_to_one = all(step.role is Role.MAP for step in self._steps)
         countable = one_to_one and hasattr(self._reader.iterator(), "__length_hint__")
         self._lazy = Compiled(self._steps, "lazy" if countable else "counted")
         results: Iterator[Any] = self._lazy.run(self._phases(), self._failed, self._counted, *self._segment.callables())
         return results, results
 
-    def _lots(self) -> Iterator[list[Any]]:
+    def lots(self, end: Callable[[bool], None]) -> Iterator[Lot]:
+        """The results as they are made, some records' at once; `end(complete)` is called once."""
+        self._begin(end)
+        return self._lots()
+
+    def _begin(self, end: Callable[[bool], None]) -> None:
+        self._end = end
+        self._lane = self._meter.lanes[0]
+        self._segment.make()
+
+    def _lots(self) -> Iterator[Lot]:
         try:
-            for ready, _ in self._phases():
-                yield ready or []
+            for lot, _ in self._phases():
+                assert lot is not None
+                yield lot
         finally:
             self._end(self._complete)
 
@@ -124,7 +141,7 @@ class Inline:
         self._meter.reasons[:] = [choice.reason]
         return choice.move or choice.final
 
-    def _lot(self, size: int) -> list[Any]:
+    def _lot(self, size: int) -> Lot:
         """Read some records, run them, and give their results."""
         reader, meter = self._reader, self._meter
         first, began = reader.index, perf_counter()
@@ -133,7 +150,7 @@ class Inline:
         meter.reading += read - began
         meter.records_in += len(records)
         meter.batch_size = len(records) or meter.batch_size
-        batch = self._segment.run(Batch(records))
+        batch = self._segment.run(Batch(records, first=first))
         worked = perf_counter()
         self._busy_ns += int((worked - read) * 1e9)
         self._lot_seconds = worked - began
@@ -169,14 +186,30 @@ class Inline:
         records = self._reader.iterator()
         self._lazy_from = self._reader.index
         self._lazy_left = _left(records) if hasattr(records, "__length_hint__") else 0
-        if self._meter.progress is None:
-            yield None, records
-        else:
-            for first in records:
-                yield None, iter((first,))
-                yield None, islice(records, lot)
-                self._meter.tick()
+        tick = self._meter.tick if self._meter.progress is not None else None
+        # Some milliseconds at once: between two such stretches it is seen that the run is to stop. islice reads nothing
+        # ahead, and costs nothing a record.
+        most, stretch = min(MOST, self._options.window or MOST), 1
+        while not self._reader.ended:
+            began = perf_counter()
+            self._any = False
+            yield None, self._one_of(records)
+            if not self._any:
+                break
+            yield None, islice(records, stretch)
+            if tick is not None:
+                tick()
+            spent = perf_counter() - began
+            stretch = max(1, stretch // 2) if spent > LOT else min(stretch * 2, most)
         self._reader.ended = True
+
+    def _one_of(self, records: Iterator[Any]) -> Iterator[Any]:
+        """The next record, and a note that there was one: the end of the source shows, and its errors come up, in the
+        lazy loop."""
+        for record in records:
+            self._any = True
+            yield record
+            return
 
     def _move(self, lot: int) -> Iterator[Phase]:
         """Go on here until the workers are ready, then leave the rest to them."""
@@ -186,7 +219,13 @@ class Inline:
         while not hub.ready() and not self._reader.ended:
             yield self._lot(lot), None
             lot = self._next_lot(lot)
-        if not self._reader.ended:
+        if (why := hub.without_workers) is not None:
+            self._meter.reasons.append(f"stay with the loop after all: {why}")
+            self._meter.use(plans.here(self._steps))
+            self._hub = None
+            hub.close()
+            yield from self._rest(lot)
+        elif not self._reader.ended:
             for results in hub.deliveries():
                 yield results, None
 

@@ -29,6 +29,10 @@ class Meter:
         self.records_out = 0
         self.failed = 0
         self.skipped = 0
+        self.resumed_at = 0
+        self.retried_earlier = 0
+        self.dead_letters = None if options.dead_letters is None else os.fspath(options.dead_letters)
+        self.journal = None if options.journal is None else os.fspath(options.journal)
         self.held = 0
         self.batch_size = 1
         self.reading = 0.0
@@ -97,12 +101,19 @@ class Meter:
             if self.progress is not None:
                 self.progress(self.snapshot())
 
+    @property
+    def retried(self) -> int:
+        """Tries after a first one that failed, earlier processes' too."""
+        everything = (lane for lanes in (*self._earlier, self.lanes) for lane in lanes)
+        return self.retried_earlier + sum(lane.totals()[4] for lane in everything)
+
     def snapshot(self) -> Snapshot:
         """How far the run is."""
         return Snapshot(
             name=self.name, how=self.plan.how, workers=self.plan.workers, batch_size=self.batch_size,
             seconds=self._ended if self._ended is not None else self.elapsed, records_in=self.records_in,
-            records_out=self.records_out, failed=self.failed, in_flight=self.held, window=self.window,
+            records_out=self.records_out, failed=self.failed, resumed_at=self.resumed_at, dead_letters=self.dead_letters,
+            in_flight=self.held, window=self.window,
             total=self.total, steps=self._steps(),
         )  # fmt: skip
 
@@ -117,9 +128,10 @@ class Meter:
         return Report(
             name=self.name, how=self.plan.how, workers=self.plan.workers, batch_size=self.batch_size,
             records_in=self.records_in, records_out=self.records_out, failed=self.failed, skipped=self.skipped,
-            retried=sum(lane.totals()[4] for lane in everything), seconds=seconds, first_result=self._first, cpu_seconds=cpu,
+            retried=self.retried, seconds=seconds, first_result=self._first, cpu_seconds=cpu,
             cpu_utilisation=min(1.0, cpu / (seconds * cores)) if seconds else 0.0, cores=cores, peak_memory=self._peak,
-            complete=self.complete, steps=steps,
+            complete=self.complete, resumed_at=self.resumed_at, journal=self.journal, dead_letters=self.dead_letters,
+            dead_lettered=self.failed if self.dead_letters is not None else 0, steps=steps,
             verdict=judge(
                 how=self.plan.how, workers=self.plan.workers, cores=cores, seconds=seconds, reading=self.reading,
                 steps=steps, complete=self.complete,

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import pickle
-from collections.abc import Iterable, Iterator
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
 from typing import Any
 
 from taktline._recipe.ports import Live
-from taktline.errors import LineError, SourceError, TaktlineError
+from taktline.errors import LineError, ResumeError, SourceError, TaktlineError
 
 PLAIN = (str, bytes, int, float, complex, bool, type(None), frozenset, range)  # cannot change under our hands
+SKIP = 4096  # records passed over at once, before it is seen whether the run is to stop
 
 
 class Reader:
@@ -30,6 +32,8 @@ class Reader:
         self._reuses = False
         self.index = 0  # of the next record
         self.ended = False
+        self.stopped = False  # before the source was at its end
+        self.note: Callable[[int, Any], None] | None = None  # told the index after each read, and the last record
         self.error: BaseException | None = None  # why it ended early
         self.total = _length(source)
 
@@ -54,7 +58,7 @@ class Reader:
         records: list[Any] = []
         if self.ended:
             return records
-        if self._probes or self._reuses:
+        if (self._probes or self._reuses) and not self.live:
             most = 1
         try:
             if isinstance(self._source, Live):
@@ -66,16 +70,39 @@ class Reader:
                 error if isinstance(error, TaktlineError) else failure_of_source(error, self.index + len(records))
             )
             self.error.__cause__ = error if self.error is not error else error.__cause__
-        self.ended = len(records) < most
+        self.ended = self.ended or len(records) < most
         self.index += len(records)
+        if self.note is not None and records:
+            self.note(self.index, records[-1])
         if (self._probes or self._reuses) and records:
             records = self._guarded(records)
         return records
 
     def _taken(self, records: list[Any] | None) -> list[Any]:
-        self.ended = records is None
+        self.ended = self.ended or records is None
         self.index += len(records or ())
         return records or []
+
+    def stop(self) -> None:
+        """Read no more. May be called at any moment, also by a signal's handler in the middle of `read`."""
+        if not self.ended:
+            self.ended = self.stopped = True
+
+    def skip(self, records: int) -> Any:
+        """Pass over so many records, which were delivered earlier; the last one. Raises ResumeError where there are not
+        as many, and what the source raises."""
+        last: Any = None
+        try:
+            while self.index < records and not self.ended:
+                most = min(SKIP, records - self.index)
+                passed = deque(enumerate(islice(self.iterator(), most), 1), maxlen=1)
+                count, last = passed[0] if passed else (0, None)
+                self.index += count
+                if count < most:
+                    raise _too_few(self.index, records)
+        except Exception as error:
+            raise error if isinstance(error, TaktlineError) else failure_of_source(error, self.index) from error
+        return last
 
     def _guarded(self, records: list[Any]) -> list[Any]:
         record = records[0]
@@ -90,6 +117,13 @@ class Reader:
             return [pickle.loads(pickle.dumps(record, pickle.HIGHEST_PROTOCOL))]
         except Exception:  # then it cannot be sent to a worker either, and who sends it says so
             return records
+
+
+def _too_few(there: int, records: int) -> ResumeError:
+    return ResumeError(
+        f"the source has {there:,} records, but the results of {records:,} were delivered already: it is another source. "
+        "Run with the one it was to go on, or delete the journal to run from the start"
+    )
 
 
 def failure_of_source(error: BaseException, index: int) -> SourceError:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from itertools import chain, islice
@@ -12,14 +13,17 @@ from taktline._observe.snapshot import Report, Snapshot
 from taktline._recipe import plan as plans
 from taktline._recipe.options import Options
 from taktline._recipe.plan import Plan
-from taktline._recipe.ports import Sink
+from taktline._recipe.ports import Live, Sink
 from taktline._recipe.steps import Step
 from taktline._run.hub import Hub
 from taktline._run.inline import Inline
+from taktline._run.lot import Lot
+from taktline._run.marks import Marks, wanted
 from taktline._run.meter import Meter
 from taktline._run.reader import Reader, check_source
 from taktline.errors import SinkError
 
+NOT_HERE = "move to workers: a record that kills its process must not end this run, so none is tried out here"
 WRITE = 512  # results that a writer of files gets at once
 
 
@@ -29,41 +33,85 @@ class _Life:
 
     def __init__(self, steps: tuple[Step, ...], name: str, source: Iterable[Any], options: Options) -> None:
         self.steps = steps
+        self.source = source
+        self.sink: Sink | None = None  # where the results go, as far as Marks must know
         self.options = options
         self.reader = Reader(source)
         self.plan = _plan(steps, options)
         self.meter = Meter(name, self.plan, options, self.reader.total)
+        self.marks = Marks(steps, source, options, self.reader, self.meter) if wanted(source, options) else None
+        self.by_lots = False
         self.engine: Inline | Hub | None = None
+        self._process = os.getpid()
         if self.plan.workers and options.how != "auto":
             self.engine = self._hub()  # refuses steps that cannot be carried over, before anything starts
 
     def begin(self) -> tuple[Iterator[Any], Iterator[Any]]:
         """The results one by one, and the generator behind them."""
-        meter, automatic = self.meter, self.options.how == "auto" and self.plan.workers > 0
-        meter.begin()
-        if automatic and self.options.goes_on:
-            meter.reasons[:] = ["move to workers: a record that fails must not end the run, so none is tried out here"]
-            self.engine = self._hub()
-        if isinstance(self.engine, Hub):
-            batches = self._from(self.engine)
-            return chain.from_iterable(batches), batches
-        meter.use(plans.here(self.steps))
-        self.engine = Inline(self.steps, self.options, self.reader, meter, self._hub if automatic else None)
-        return self.engine.results(self.end)
+        if self.marks is not None:
+            results = self.marks.each(self.lots())
+            return results, results
+        engine = self._engine()
+        if isinstance(engine, Inline):
+            return engine.results(self.end)
+        lots = self._from(engine)
+        return chain.from_iterable(lots), lots
+
+    def open(self, sink: Sink | None) -> Marks | None:
+        """Take the files that must survive this process, and find where an earlier one stopped."""
+        if self.marks is not None:
+            try:
+                self.marks.open(sink)
+            except BaseException:
+                self.end(False)
+                self.marks.close()
+                raise
+        return self.marks
+
+    def lots(self) -> Iterator[Lot]:
+        """The results lot by lot, for Marks."""
+        kept = self.open(self.sink)
+        if kept is not None and kept.over:
+            self.end(True)
+            return iter(())
+        engine = self._engine()
+        return engine.lots(self.end) if isinstance(engine, Inline) else self._from(engine)
 
     def end(self, complete: bool) -> None:
         """Once, on every way out."""
         engine, self.engine = self.engine, None
-        self.meter.end(complete=complete)
+        if os.getpid() != self._process:
+            return  # a fork of the caller's process: nothing in the run is its own to end
+        self.meter.end(complete=complete and not self.reader.stopped)
         if engine is not None:
             engine.close()
 
-    def _from(self, hub: Hub) -> Iterator[list[Any]]:
+    def _engine(self) -> Inline | Hub:
+        meter, automatic = self.meter, self.options.how == "auto" and self.plan.workers > 0
+        meter.begin()
+        if automatic and (self.options.goes_on or self.options.journal is not None):
+            meter.reasons[:] = [NOT_HERE]
+            self.engine = self._hub()
+        if self.engine is None:
+            meter.use(plans.here(self.steps))
+            hub = self._hub if automatic else None
+            by_lots = self.by_lots or self.marks is not None
+            self.engine = Inline(self.steps, self.options, self.reader, meter, hub, by_lots=by_lots)
+        return self.engine
+
+    def _from(self, hub: Hub) -> Iterator[Lot]:
         complete = False
         try:
             hub.start()
             yield from hub.deliveries()
             complete = True
+        except MemoryError as error:
+            if not hasattr(error, "__taktline__"):  # a step's own says where it happened
+                error.add_note(
+                    "memory ran out in the caller's process while records or results were on their way; "
+                    "use fewer workers, a smaller batch_size=, or a smaller memory="
+                )
+            raise
         finally:
             self.end(complete)
 
@@ -97,6 +145,22 @@ class Run:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
         self.close()
 
+    def lots(self) -> Iterator[list[Any]]:
+        """The results as they are made, some at a time; in the place of iterating over the run."""
+        life = self._life
+        if life.options.journal is not None:  # each result counts by itself
+            return ([result] for result in self)
+        life.by_lots = True
+        self._results = iter(())
+        self._generator = life.lots() if life.marks is None else life.marks.lots(life.lots())
+        return self._generator  # type: ignore[no-any-return]
+
+    def leave(self) -> None:
+        """From another thread than the run's own: give up what is under way. `close` must follow."""
+        self.stop()
+        if isinstance(self._life.engine, Hub):
+            self._life.engine.leave()
+
     @property
     def report(self) -> Report:
         """What the run did: so far, or, once it has ended, in all."""
@@ -106,40 +170,75 @@ class Run:
         """How far the run is."""
         return self._life.meter.snapshot()
 
+    @property
+    def delivered(self) -> int:
+        """With a journal: how many results the caller has had, this process's and earlier ones'. Before the first
+        result it says where an earlier process stopped, so that the caller can cut back what it wrote itself.
+
+        One is delivered when the next one is asked for. Raises LineError or ResumeError where the journal cannot be used.
+        """
+        kept = self._life.marks
+        if kept is None:
+            return self._life.meter.records_out
+        if self._results is None:
+            self._life.open(None)
+        return kept.delivered
+
+    def stop(self) -> None:
+        """Read no more records, deliver those that are in flight, and end: `report.complete` is False then.
+
+        Returns at once. May be called at any moment, from a signal's handler or another thread.
+        """
+        self._life.reader.stop()
+
     def close(self) -> None:
         """End the run and its workers. May be called again, and before the first result."""
         self._results = iter(())
         if self._generator is not None:
             self._generator.close()
         self._life.end(False)
+        if self._life.marks is not None:
+            self._life.marks.close()
 
+    def drain(self, sink: Sink | Callable[[Any], Any] | None = None) -> Report:
+        """All results into `sink`, as `Line.run` does; the report. A run that is stopped finishes nothing: a file does
+        not appear under its name, and with a journal its part stays for the run that goes on.
+        """
+        with self:
+            if sink is None:
+                deque(self, maxlen=0)
+            elif isinstance(sink, Sink):
+                self._write(sink)
+            else:
+                for at, result in enumerate(self):
+                    try:
+                        sink(result)
+                    except Exception as error:
+                        raise _sink_failed(error, at) from error
+        return self.report
 
-def drain(run: Run, sink: Sink | Callable[[Any], Any] | None) -> Report:
-    """All results of the run into the sink; the report. A sink's own trouble is raised as SinkError."""
-    with run:
-        if sink is None:
-            deque(run, maxlen=0)
-        elif isinstance(sink, Sink):
-            _write(run, sink)
-        else:
-            for at, result in enumerate(run):
-                try:
-                    sink(result)
-                except Exception as error:
-                    raise _sink_failed(error, at) from error
-    return run.report
-
-
-def _write(run: Run, sink: Sink) -> None:
-    sink.open()
-    try:
-        results = iter(run)
-        while lot := list(islice(results, WRITE)):
-            sink.write(lot)
-        sink.commit()
-    except BaseException:
-        sink.abort()
-        raise
+    def _write(self, sink: Sink) -> None:
+        life = self._life
+        life.sink = sink
+        kept = life.open(sink)
+        if kept is not None and kept.by_mark:
+            self._results = iter(())
+            kept.write(life.lots())
+            return
+        sink.open()
+        try:
+            results = iter(self)
+            while lot := list(islice(results, WRITE)):
+                sink.write(lot)
+            if life.reader.stopped and not isinstance(life.source, Live):
+                sink.abort()
+                return
+            sink.commit()
+        except BaseException:
+            sink.abort()
+            raise
+        if kept is not None:
+            kept.committed()
 
 
 def _sink_failed(error: Exception, at: int) -> SinkError:

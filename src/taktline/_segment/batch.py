@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
-
 Mark = Callable[[int, int, float], None]  # position of a value in its batch, step, seconds it may take (0: no limit)
 
 
@@ -35,6 +34,7 @@ class Batch:
     values: list[Any]
     origins: list[int] | None = None
     failures: list[Failure] = field(default_factory=list)
+    first: int = 0  # index of its first record, where a seed is set
 
     def origin(self, position: int) -> int:
         """The position, in the batch as it was read, of the record behind the value at `position`."""

@@ -19,7 +19,7 @@ class Compiled:
     def __init__(self, steps: Sequence[Step], form: str) -> None:
         lines, first = FORMS[form](steps)
         source = "\n".join(lines)
-        namespace: dict[str, Any] = {}
+        namespace: dict[str, Any] = {"__name__": "taktline"}  # what a warning about a step's caller is about
         exec(compile(source, f"<taktline {form}>", "exec"), namespace)
         self.run: Callable[..., Any] = namespace["run"]
         self._code: CodeType = self.run.__code__

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import traceback
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Coroutine, Sequence
 from dataclasses import replace
 from functools import partial
 from time import perf_counter_ns
@@ -17,11 +17,11 @@ from taktline._segment.compiled import Compiled
 from taktline.errors import BatchLengthError
 
 if TYPE_CHECKING:
+    from taktline._segment.seeds import Seeds
     from taktline._segment.waiting import OneByOne
 
 TIMED_EVERY = 16  # one batch in so many has its first records timed step by step
 TIMED_RECORDS = 16  # 2 clock reads a step and record, some 100 ns: under 1 % of a batch where it matters
-
 
 
 class Segment:
@@ -37,8 +37,13 @@ class Segment:
     ([3], 'int', ValueError("invalid literal for int() with base 10: 'x'"))
     """
 
-    def __init__(self, steps: Sequence[Step], *, goes_on: bool) -> None:
+    def __init__(self, steps: Sequence[Step], *, goes_on: bool, seed: tuple[int, int] | None = None) -> None:
         self.steps = tuple(steps)
+        self.seeds: Seeds | None = None  # `seed`: the run's, and the place of the first step in the line
+        if seed is not None:
+            from taktline._segment.seeds import Seeds
+
+            self.seeds = Seeds(*seed)
         self.goes_on = goes_on
         self.records = [0] * len(self.steps)  # given to each step
         self.timed_records = [0] * len(self.steps)
@@ -49,6 +54,7 @@ class Segment:
         self._part_now: _Part | None = None  # the part that is at work,
         self._values: Any = None  # the iterator over the values that are run now,
         self._end = 0  # and the position behind the last of them
+        self._built_now: Step | None = None
         self._made: list[Any] = []
         self._loop: OneByOne | None = None  # for `async def` steps that are run here one record at a time
         self._traced = False  # say which record each value came from
@@ -59,6 +65,7 @@ class Segment:
     def make(self) -> None:
         """Build the callables. What a factory raises goes up as it is, with the step's name as a note."""
         for n, step in enumerate(self.steps):
+            self._built_now = step
             try:
                 self._made.append(step.make())
             except BaseException as error:
@@ -71,6 +78,7 @@ class Segment:
                 self._loop = self._loop or OneByOne()
                 fn, step = self._loop.plain(step, fn), replace(step, timeout=None)
             self._callables.append(guard.guarded(fn, step, self._retry, partial(self._limit, n)))
+        self._built_now = None
         changes = any(step.role in (Role.KEEP, Role.EXPAND) for step in self.steps)
         self._traced = changes or self.goes_on
         self._parts = [self._part(first, last) for first, last in _stretches(self.steps)]
@@ -91,8 +99,10 @@ class Segment:
             self._loop.close()
 
     def callables(self) -> list[Any]:
-        """The steps' callables, in order."""
-        return list(self._callables)
+        """The steps' callables, in order, as they are to be called."""
+        if self.seeds is None:
+            return list(self._callables)
+        return [self.seeds.wrap(n, self.steps[n], made) for n, made in enumerate(self._callables)]
 
     def runs(self, part: _Part, values: Any, end: int) -> None:
         """The values of this iterator, the last of which stands before position `end`, are run now."""
@@ -106,14 +116,26 @@ class Segment:
 
     def step_in(self, frame: FrameType | None) -> int:
         """The position of the step that is run now, as a frame of this thread tells."""
+        if (found := self._found(frame)) is not None:
+            return found
+        return self._part_now.first if self._part_now is not None else 0
+
+    def name_at(self, frame: FrameType | None) -> str | None:
+        """The name of the step that is built or run above this frame; None where that cannot be told, as in threads."""
+        if self._built_now is not None:
+            return self._built_now.name
+        found = self._found(frame)
+        if found is None and self._part_now is not None and len(self._part_now.steps) == 1:
+            found = self._part_now.first
+        return self.steps[found].name if found is not None else None
+
+    def _found(self, frame: FrameType | None) -> int | None:
         part = self._part_now
-        if part is None:
-            return 0
-        while frame is not None:
+        while part is not None and frame is not None:
             if (found := part.step_in(frame)) is not None:
                 return part.first + found
             frame = frame.f_back
-        return part.first
+        return None
 
     def _limit(self, step: int, seconds: float) -> None:
         self.mark(self.position(), step, seconds)
@@ -123,6 +145,12 @@ class Segment:
 
     def run(self, batch: Batch, *, careful: bool = False) -> Batch:
         """The batch after all steps. `careful`: with a mark before each record and step; slow, exact."""
+        if self.seeds is None:
+            return self._run(batch, careful)
+        with self.seeds.batch(batch.first):
+            return self._run(batch, careful)
+
+    def _run(self, batch: Batch, careful: bool) -> Batch:
         timed = self._runs % TIMED_EVERY == 0
         self._runs += 1
         if careful:
@@ -225,7 +253,9 @@ class _Stretch(_Part):
         super().__init__(segment, first, last, traced=traced)
         one_to_one = all(step.role is Role.MAP for step in self.steps)
         self.one_to_one = one_to_one
-        self.code = Compiled(self.steps, "traced" if traced and not one_to_one else "plain")
+        self.seeds = segment.seeds
+        traced = (traced and not one_to_one) or self.seeds is not None
+        self.code = Compiled(self.steps, "traced" if traced else "plain")
         self.timed_code = Compiled(self.steps, "timed")
 
     def step_in(self, frame: FrameType) -> int | None:
@@ -256,8 +286,9 @@ class _Stretch(_Part):
             counts, ns, froms = [0] * n, [0] * n, [] if out.origins is None or self.one_to_one else out.origins
             at = end
             error: BaseException | None = None
+            told = origins if self.seeds is None else map(self.seeds.at, map(batch.origin, range(start, end)))
             try:
-                code.run(values, origins, out.values, froms, counts, ns, perf_counter_ns, *self.callables)
+                code.run(values, told, out.values, froms, counts, ns, perf_counter_ns, *self.callables)
             except BaseException as caught:
                 error = caught
                 at = end - values.__length_hint__() - 1  # type: ignore[attr-defined]
@@ -302,6 +333,8 @@ class _Batched(_Part):
             given = batch.values[at:next_at]
             began = perf_counter_ns()
             self.segment.runs(self, None, at)
+            if self.segment.seeds is not None:
+                self.segment.seeds.at(batch.origin(at))
             try:
                 results = self._checked(fn(given), len(given))
             except BatchLengthError as error:
@@ -328,15 +361,14 @@ class _Batched(_Part):
             if out.lost(batch.origin(at + n)):
                 continue
             began = perf_counter_ns()
+            if self.segment.seeds is not None:
+                self.segment.seeds.at(batch.origin(at + n))
             try:
                 if len(given) == 1 and like is None:
                     raise first  # it was alone already
                 result = like(value) if like is not None else self._checked(self.callables[0]([value]), 1)[0]
             except BaseException as error:
-                tb = error.__traceback__
-                while tb is not None and tb.tb_frame.f_code.co_filename == __file__:
-                    tb = tb.tb_next
-                tb = guard.own(tb)
+                tb = guard.own(error.__traceback__)
                 self._note(1, perf_counter_ns() - began)
                 if not self.fail(out, batch.origin(at + n), self.first, error, tb):
                     return False

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from random import uniform
+from random import SystemRandom
 from time import monotonic, perf_counter, sleep
 from types import TracebackType
 from typing import Any
@@ -11,6 +11,7 @@ from typing import Any
 from taktline._recipe.steps import Role, Step
 from taktline.errors import StepTimeout
 
+JITTER = SystemRandom()  # the steps' own random numbers stay as they are
 LONGEST = 60.0  # seconds between two tries at most
 
 in_callers_process = True  # a worker's main sets it to False: there Ctrl-C never arrives, a step must have raised it
@@ -37,7 +38,7 @@ def guarded(fn: Function, step: Step, retry: Callable[[], None], limit: Callable
 
 def own(tb: TracebackType | None) -> TracebackType | None:
     """The traceback from the step's own code on."""
-    while tb is not None and tb.tb_frame.f_code.co_filename == __file__:
+    while tb is not None and tb.tb_frame.f_globals.get("__name__", "").startswith(__package__):
         tb = tb.tb_next
     return tb
 
@@ -103,7 +104,7 @@ def _retried(fn: Function, retries: int, backoff: float, retry: Callable[[], Non
                 # Full jitter: anything up to the exponential back-off, so that many workers do not come back at once
                 # (Marc Brooker, "Exponential Backoff And Jitter", AWS Architecture Blog, 2015).
                 retry()
-                sleep(uniform(0, min(LONGEST, backoff * 2**tried)))
+                sleep(JITTER.uniform(0, min(LONGEST, backoff * 2**tried)))
         return fn(value)
 
     return until_done

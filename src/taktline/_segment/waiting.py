@@ -13,9 +13,8 @@ from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
-from random import uniform
 from time import perf_counter_ns
-from types import TracebackType
+from types import FrameType, TracebackType
 from typing import Any
 
 from taktline._recipe.steps import Role, Step
@@ -42,6 +41,7 @@ class Waiting:
         self._worn_out = worn_out
         self._stations: list[_Station] = []
         self._tasks: set[asyncio.Task[None]] = set()
+        self._ways: dict[asyncio.Task[_Came], None] = {}  # of the records under way, in the order in which they began
 
     def make(self) -> None:
         """Build the callables. What a factory raises goes up as it is, with the step's name as a note."""
@@ -65,6 +65,8 @@ class Waiting:
         try:
             for position, value in enumerate(batch.values):
                 ways.append(asyncio.ensure_future(self._one(value)))
+                self._ways[ways[-1]] = None
+                ways[-1].add_done_callback(self._came)
                 if careful:
                     self.mark(position, 0, 0.0)
                     await ways[-1]
@@ -137,8 +139,33 @@ class Waiting:
                 value = result
         came.values.append(value)
 
+    def _came(self, way: asyncio.Task[_Came]) -> None:
+        self._ways.pop(way, None)
+
     def _again(self) -> None:
         self.retried += 1
+
+    def position(self) -> int:
+        """How many records have come out of a step: it is not one record that is at work here, but this moves."""
+        return sum(self.records)
+
+    def step_in(self, frame: FrameType | None) -> int:
+        """Records are in all steps at once."""
+        return 0
+
+    def name_at(self, frame: FrameType | None) -> str | None:
+        """The name of the step that is run now, where that can be told."""
+        return self.steps[0].name if len(self.steps) == 1 else None
+
+    def stack(self) -> str:
+        """Where the record that began first is now, innermost call first, as faulthandler writes it."""
+        calls: list[str] = []
+        for way in list(self._ways)[:1]:
+            inner: Any = way.get_coro()
+            while (frame := getattr(inner, "cr_frame", None)) is not None:
+                calls.append(f'  File "{frame.f_code.co_filename}", line {frame.f_lineno} in {frame.f_code.co_name}')
+                inner = inner.cr_await
+        return "\n".join(["Stack (most recent call first):", *reversed(calls)]) if calls else ""
 
     async def close(self) -> None:
         """Cancel what is under way, wait for its clean-up, and close what was built for this worker."""
@@ -186,7 +213,7 @@ class _Station:
                     return await self._in_time(value)
                 except Exception:
                     self._again()
-                    await asyncio.sleep(uniform(0, min(guard.LONGEST, step.backoff * 2**tried)))
+                    await asyncio.sleep(guard.JITTER.uniform(0, min(guard.LONGEST, step.backoff * 2**tried)))
             return await self._in_time(value)
 
     async def _in_time(self, value: Any) -> Any:
@@ -278,9 +305,9 @@ class OneByOne:
                     raise
                 raise StepTimeout(step=step.name, seconds=step.timeout or 0.0) from None
 
-        return lambda value: self._run(in_time(value))
+        return lambda value: self.run(in_time(value))
 
-    def _run(self, call: Coroutine[Any, Any, Any]) -> Any:
+    def run(self, call: Coroutine[Any, Any, Any]) -> Any:
         if self._runner is None:
             self._runner = asyncio.Runner()
             try:

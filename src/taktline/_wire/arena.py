@@ -6,6 +6,7 @@ Space is used as a ring. Positions count on for ever; a position's place in the 
 
 from __future__ import annotations
 
+import fcntl
 import mmap
 import os
 from collections.abc import Sequence
@@ -29,6 +30,7 @@ class Arena:
     """
 
     def __init__(self, size: int, base: int = 0) -> None:
+        """Raises OSError where the system gives no such file, or not that much."""
         self.descriptor = unnamed_file()
         try:
             os.ftruncate(self.descriptor, size)
@@ -64,6 +66,11 @@ class Arena:
         """The receiver needs nothing before `position` any more."""
         self._freed = max(self._freed, position)
 
+    def hand_over(self) -> int:
+        """The descriptor, for the receiver; whoever takes it closes it."""
+        descriptor, self.descriptor = self.descriptor, -1
+        return descriptor
+
     def close(self) -> None:
         """Unmap and close. The receiver's end lives on."""
         self._view.release()
@@ -77,14 +84,21 @@ class Reader:
     """The receiver's end."""
 
     def __init__(self, descriptor: int, size: int, base: int) -> None:
-        self._map = mmap.mmap(descriptor, size)
-        self._view = memoryview(self._map)
         self.size = size
         self.base = base
+        self._descriptor = -1
+        self._view = memoryview(b"")
+        try:
+            self._map = mmap.mmap(descriptor, size)
+            self._view = memoryview(self._map)
+        except OSError:  # no address space left: then each payload is read as from a file
+            self._descriptor = os.dup(descriptor)
 
     def at(self, position: int, total: int) -> memoryview:
         """What lies at a position. It stays as it is until the sender is told that it is free."""
         offset = (position - self.base) % self.size
+        if self._descriptor >= 0:
+            return memoryview(os.pread(self._descriptor, total, offset))
         return self._view[offset : offset + total]
 
     def export(self, position: int, skip: int, size: int) -> Any:
@@ -102,6 +116,10 @@ class Reader:
 
     def close(self) -> None:
         """Unmap, or leave that to the last payload that is still looked at."""
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
+            self._descriptor = -1
+            return
         try:
             self._view.release()
             self._map.close()
@@ -123,6 +141,21 @@ def _aligned(total: int) -> int:
 
 def unnamed_file() -> int:
     """A descriptor of a file in memory, or in the temporary folder, that has no name and so cannot be left behind."""
+    return above_standard(_unnamed_file())
+
+
+def above_standard(descriptor: int) -> int:
+    """`descriptor`, or another for the same file where the caller has closed standard input, output or error and the
+    system has given us that place: what a library prints there must not end up in our file."""
+    if descriptor > 2:
+        return descriptor
+    try:
+        return fcntl.fcntl(descriptor, fcntl.F_DUPFD_CLOEXEC, 3)
+    finally:
+        os.close(descriptor)
+
+
+def _unnamed_file() -> int:
     if hasattr(os, "memfd_create"):
         return os.memfd_create("taktline", os.MFD_CLOEXEC)
     import tempfile

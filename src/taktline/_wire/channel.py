@@ -8,6 +8,7 @@ announced on it, and each frame says up to where its sender has read the other d
 from __future__ import annotations
 
 import array
+import errno
 import os
 import socket
 import struct
@@ -61,6 +62,11 @@ class Channel:
         self._drained = False
         self.ended = False
 
+    def block(self, blocking: bool) -> None:
+        """Whether this end waits for the other one, from now on."""
+        self._blocking = blocking
+        self._socket.setblocking(blocking)
+
     def fileno(self) -> int:
         """The socket's descriptor, for poll."""
         return self._socket.fileno()
@@ -106,15 +112,20 @@ class Channel:
             size = self._most
             if size < total or (self._out is not None and self._out.size >= size):
                 return None
-        base = 0
+        base = self._out.head if self._out is not None else 0
+        try:
+            arena = Arena(size, base)
+        except (
+            OSError
+        ):  # no descriptor, no memory, a limit on files: what does not fit goes through the socket for good
+            self._most = 0
+            return None
         if self._out is not None:
-            base = self._out.head
             self._out.close()
-        self._out = Arena(size, base)
+        self._out = arena
         note = struct.pack("<QQ", size, base)
         (frame,) = self._frame(ARENA, 0, note, (), 0, NOWHERE)
-        # The descriptor is closed only after it was sent; a duplicate keeps that apart from the arena's own life.
-        self._passing[id(frame)] = os.dup(self._out.descriptor)
+        self._passing[id(frame)] = arena.hand_over()
         self._unsent.append(frame)
         return self._out.put(parts, total)
 
@@ -262,6 +273,8 @@ class Channel:
 
     def _adopt(self, note: bytes) -> None:
         size, base = struct.unpack("<QQ", note)
+        if not self._descriptors:  # the system drops a descriptor that finds no place here
+            raise OSError(errno.EMFILE, "no file descriptor is left to receive data with; raise the limit (ulimit -n)")
         descriptor = self._descriptors.popleft()
         try:
             if self._in is not None:
@@ -271,6 +284,11 @@ class Channel:
             self._in = Reader(descriptor, size, base)
         finally:
             os.close(descriptor)
+
+    def abandon(self) -> None:
+        """In a fork of this process: let go of the socket, which belongs to the process that was forked."""
+        self._socket.close()
+        self.ended = True
 
     def close(self) -> None:
         """Close the socket and both arenas. May be called again."""

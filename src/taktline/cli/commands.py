@@ -7,13 +7,18 @@ import signal
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import fields
-from typing import IO, Any
+from dataclasses import fields, replace
+from itertools import islice
+from typing import IO, TYPE_CHECKING, Any, NamedTuple
 
 import click
 
-from taktline import Line, LineError, SourceError, TaktlineError, __version__
+from taktline import Line, LineError, ResumeError, SourceError, TaktlineError, __version__
 from taktline._recipe.options import Options
+from taktline._recipe.ports import Source
+
+if TYPE_CHECKING:
+    from taktline import Run
 
 DONE, FAILED, WRONG_USAGE, INCOMPLETE, INTERRUPTED, TERMINATED = 0, 1, 2, 3, 130, 143
 
@@ -40,7 +45,7 @@ def run_main(arguments: list[str]) -> int:
         return error.exit_code
     except (click.Abort, KeyboardInterrupt) as error:
         terminated = isinstance(error.__cause__ or error, Terminated)  # click wraps what ends a command early
-        _tell(f"stopped by {'SIGTERM' if terminated else 'Ctrl-C'}; no output file was made")
+        _tell(f"stopped by {'SIGTERM' if terminated else 'Ctrl-C'}; nothing was written")
         return TERMINATED if terminated else INTERRUPTED
     except BrokenPipeError:  # whoever read our standard output has had enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
@@ -48,7 +53,7 @@ def run_main(arguments: list[str]) -> int:
     except _WrongUsage as error:
         _tell(_described(error.cause))
         return WRONG_USAGE
-    except LineError as error:
+    except (LineError, ResumeError) as error:
         _tell(_described(error))
         return WRONG_USAGE
     except Exception as error:  # of a step, the source or the sink: the run failed
@@ -93,7 +98,7 @@ def _described(error: BaseException) -> str:
     if source := _own_line(error, place.traceback):
         lines.append(f"  at {source}")
     lines.append(f"  record  {place.excerpt}")
-    lines.append("  next    leave such records out: --on-error skip, or put a mark in their place: --on-error keep")
+    lines.append("  next    keep such records aside: --dead-letters failed.jsonl, or leave them out: --on-error skip")
     return "\n".join(lines)
 
 
@@ -140,6 +145,8 @@ def _run_options(command: Callable[..., Any]) -> Callable[..., Any]:
             command = click.option(flag, each.name, type=number, default=None, help=help)(command)
         elif kind == "switch":
             command = click.option(f"{flag}/--no-{flag[2:]}", each.name, default=None, help=help)(command)
+        elif kind == "path":
+            command = click.option(flag, each.name, metavar="PATH", default=None, help=help)(command)
         elif kind == "text":
             command = click.option(flag, each.name, default=None, help=f"{help}  [default: {each.default}]")(command)
     return command
@@ -166,32 +173,152 @@ def run(
     taktline run shop.lines:nightly --in 'in/*.csv.gz' --out out.jsonl --on-error skip
 
     TARGET is file.py:function,function,… or module:flow or file.py:flow. Exit code 0: done; 1: failed;
-    2: wrong usage, nothing ran; 3: done, but records were left out; 130, 143: stopped by a signal.
+    2: wrong usage, nothing ran; 3: done, but records were left out; 130, 143: stopped by a signal. With --journal, the
+    same command goes on where it was stopped or killed.
     """
-    from itertools import islice
-
     from taktline import read, write
     from taktline.cli.target import line_of
-    from taktline.views.terminal import Progress
 
-    given = {name: value for name, value in options.items() if value is not None}
-    wanted = given.pop("progress", None)
     with _data_apart(sink) as out:
         with _before_anything_runs():
             flow: Line = line_of(target)
             records: Any = read(source, in_format)
             writer = write(out, out_format)
         if limit is not None:
-            records = islice(records, limit)
-        progress = Progress() if not quiet and wanted is not False else None
-        try:
-            report = flow.run(records, writer, progress=progress if progress is not None else False, **given)
-        finally:
-            if progress is not None:
-                progress.close()
-        if not quiet:
-            _tell(report.to_json() if as_json else str(report))
-    return INCOMPLETE if report.skipped or report.failed else DONE
+            records = _First(records, limit)
+        return _carried_out(flow, records, writer, options, as_json=as_json, quiet=quiet).code
+
+
+@commands.command()
+@click.argument("letters", metavar="FILE")
+@click.argument("target")
+@click.option("--out", "sink", required=True, metavar="PATH", help='a new file, or "-" for standard output')
+@click.option("--out-format", help="jsonl, csv, tsv or text; default: by suffix")
+@click.option("--json", "as_json", is_flag=True, help="the report as JSON, on standard error")
+@click.option("--quiet", is_flag=True, help="no progress, no report")
+@_run_options
+def retry(
+    letters: str, target: str, sink: str, out_format: str | None, as_json: bool, quiet: bool, **options: Any
+) -> int:
+    """Run the dead letters in FILE again; those that still fail stay in it.
+
+    \b
+    taktline retry failed.jsonl steps.py:parse,enrich,score --out more.jsonl
+
+    Results go to a file of their own, which must not be there yet. Records that were pickled are unpickled: use only
+    files that you trust. Exit code 0: all went well; 3: some still fail; else as `taktline run`.
+    """
+    from taktline import write
+    from taktline.cli.again import Again
+    from taktline.cli.target import line_of
+
+    with _data_apart(sink) as out:
+        with _before_anything_runs():
+            flow: Line = line_of(target)
+            again = Again(letters, options.get("journal"))
+            if sink != "-" and os.path.exists(sink) and not again.goes_on:
+                raise LineError(f"there is a file {sink!r} already, which may hold results; name a new one")
+            writer = write(out, out_format)
+        with again:
+            options["dead_letters"] = again.pending
+            ended = _carried_out(flow, again.records, writer, options, as_json=as_json, quiet=quiet, letters=letters)
+            if not ended.complete:
+                return ended.code
+            well, still = again.done()
+    _tell(
+        f"{well + still:,} run again: {well:,} went well, {still:,} still in {letters}"
+        if still
+        else f"all {well:,} went well"
+    )
+    return INCOMPLETE if still else DONE
+
+
+class _First(Source):
+    """The first so many records of a source."""
+
+    def __init__(self, source: Source, limit: int) -> None:
+        self._source = source
+        self._limit = limit
+
+    def __iter__(self) -> Iterator[Any]:
+        return islice(iter(self._source), self._limit)
+
+    def describe(self) -> str:
+        return self._source.describe()
+
+    def fingerprint(self) -> Any:
+        known = self._source.fingerprint()
+        return None if known is None else [known, self._limit]
+
+
+class _Ended(NamedTuple):
+    code: int
+    complete: bool
+
+
+def _carried_out(
+    flow: Line, records: Any, writer: Any, options: dict[str, Any], *, as_json: bool, quiet: bool,
+    letters: str | None = None,
+) -> _Ended:  # fmt: skip
+    """Run it, with progress and signals. `letters`: where the report is to say that dead letters are."""
+    from taktline.views.terminal import Progress
+
+    given = {name: value for name, value in options.items() if value is not None}
+    wanted = given.pop("progress", None)
+    progress = Progress() if not quiet and wanted is not False else None
+    run = flow(records, progress=progress if progress is not None else False, **given)
+    signals = _Signals(run)
+    try:
+        with signals:
+            report = run.drain(writer)
+    except KeyboardInterrupt:
+        if signals.first is None:  # a step has raised it
+            raise
+        report = run.report
+    finally:
+        if progress is not None:
+            progress.close()
+    if letters is not None:
+        report = replace(report, dead_letters=letters)
+    if not quiet:
+        _tell(report.to_json() if as_json else str(report))
+    if signals.first is not None and not report.complete:
+        _tell(f"stopped by {signals.first}; {_what_is_left(report.journal, writer.describe())}")
+        return _Ended(TERMINATED if signals.first == "SIGTERM" else INTERRUPTED, False)
+    return _Ended(INCOMPLETE if report.failed else DONE, True)
+
+
+def _what_is_left(journal: str | None, out: str) -> str:
+    if journal is not None:
+        return "the same command goes on from here"
+    if out == "a stream":
+        return "what was given out so far is all there is"
+    return "no output file was made. With --journal FILE a run that is stopped can go on later"
+
+
+class _Signals:
+    """While a run lasts, the first Ctrl-C or SIGTERM lets it finish what is in flight; the second stops it at once."""
+
+    def __init__(self, run: Run) -> None:
+        self._run = run
+        self._before: dict[int, Any] = {}
+        self.first: str | None = None
+
+    def __enter__(self) -> None:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            self._before[number] = signal.signal(number, self._on_signal)
+
+    def __exit__(self, *_: object) -> None:
+        for number, before in self._before.items():
+            signal.signal(number, before)
+
+    def _on_signal(self, number: int, frame: Any) -> None:
+        if self.first is not None:
+            raise KeyboardInterrupt
+        self.first = "SIGTERM" if number == signal.SIGTERM else "Ctrl-C"
+        self._run.stop()
+        # Not print(): the signal may have come in the middle of one, and a stream cannot be entered twice.
+        os.write(2, f"{self.first}: finishing what is in flight; once more to stop at once\n".encode())
 
 
 @contextmanager

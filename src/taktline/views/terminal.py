@@ -75,14 +75,16 @@ def drawn(snapshot: Snapshot) -> str:
     if snapshot.total:
         done = min(1.0, snapshot.records_in / snapshot.total)
         width = round(done * 52)
-        left = snapshot.seconds * (1 - done) / done if done else 0.0
+        here = snapshot.records_in - snapshot.resumed_at
+        left = snapshot.seconds * max(0, snapshot.total - snapshot.records_in) / here if here else 0.0
         lines.append(f" {'━' * width}{'╌' * (52 - width)}  {done:>4.0%}  {duration(left)} left")
     return "\n".join(lines)
 
 
 def _progress(snapshot: Snapshot) -> str:
     of = f" of {snapshot.total:,}" if snapshot.total is not None else ""
-    speed = rate(snapshot.records_in / snapshot.seconds) if snapshot.seconds else ""
-    failed = f" · {snapshot.failed:,} failed" if snapshot.failed else ""
+    speed = rate((snapshot.records_in - snapshot.resumed_at) / snapshot.seconds) if snapshot.seconds else ""
+    aside = f" → {snapshot.dead_letters}" if snapshot.dead_letters else ""
+    failed = f" · {snapshot.failed:,} failed{aside}" if snapshot.failed else ""
     window = f" of {snapshot.window:,}" if snapshot.window is not None else ""
     return f"{snapshot.records_in:,}{of} records · {speed} · {snapshot.in_flight:,}{window} in flight{failed}"

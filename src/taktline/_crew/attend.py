@@ -1,0 +1,109 @@
+"""The life of a worker whose steps wait: it takes batches as they come and answers each when all its records are done."""
+
+from __future__ import annotations
+
+import asyncio
+from functools import partial
+from time import perf_counter_ns
+from typing import TYPE_CHECKING
+
+from taktline._crew import words
+from taktline._segment.batch import Batch
+from taktline._segment.waiting import Waiting
+
+if TYPE_CHECKING:
+    from taktline._crew.worker import Worker
+
+BEAT = 4  # times within the shortest time limit that the event loop shows that it is not blocked
+NO_BATCH = 1 << 62  # in the place of a batch's number: many are at work
+
+
+def attend(worker: Worker, segment: Waiting) -> None:
+    """Work until told to stop or the hub is gone."""
+    asyncio.run(_Attendant(worker, segment).attend())
+
+
+class _Attendant:
+    def __init__(self, worker: Worker, segment: Waiting) -> None:
+        self._worker = worker
+        self._segment = segment
+        limits = [step.timeout for step in segment.steps if step.timeout]
+        self._limit = min(limits) if limits else 0.0
+        self._position = 0  # of the record at work, in a batch that goes carefully
+        self._began = perf_counter_ns()
+        self._open: dict[int, bool] = {}  # batches under way, oldest first: whether they go carefully
+
+    async def attend(self) -> None:
+        worker, channel, loop = self._worker, self._worker.channel, asyncio.get_running_loop()
+        if not worker.built(self._segment):
+            return
+        worker.seq = NO_BATCH
+        self._segment.mark = self._at
+        worker.sent = partial(loop.call_soon_threadsafe, self._flush)  # what steps print may come from any thread
+        channel.block(False)
+        arrived = asyncio.Event()
+        loop.add_reader(channel.fileno(), arrived.set)
+        beating = loop.create_task(self._beat()) if self._limit else None
+        try:
+            while (message := worker.message()) is not None or not channel.ended:
+                if message is None:
+                    arrived.clear()
+                    await arrived.wait()
+                elif message.kind == words.STOP:
+                    return
+                else:
+                    self._begin(*worker.opened(message, self._segment), message.seq)
+                    del message
+                    await asyncio.sleep(0)  # what is under way goes on between two batches
+        finally:
+            if beating is not None:
+                beating.cancel()
+            await self._segment.close()
+            loop.remove_reader(channel.fileno())
+            channel.block(True)
+            worker.sent = None
+
+    def _begin(self, orders: words.Orders, batch: Batch | None, seq: int) -> None:
+        if batch is None:
+            self._worker.send(words.SPOILED, seq)
+            return
+        if orders.careful:  # nothing else is under way then
+            self._worker.seq = seq
+        self._open[seq] = orders.careful
+        self._segment.start(batch, partial(self._done, seq), careful=orders.careful)
+        self._show()
+
+    def _done(self, seq: int, batch: Batch) -> None:
+        worker, segment = self._worker, self._segment
+        careful = self._open.pop(seq)
+        worker.seq = NO_BATCH
+        waited = max(0, perf_counter_ns() - self._began - segment.busy_ns)
+        worker.answer(
+            seq, batch, segment, careful=careful, busy=segment.busy_ns, waiting=waited,
+            timed_records=segment.records, timed_ns=segment.timed_ns,
+        )  # fmt: skip
+
+    def _flush(self) -> None:
+        channel, loop = self._worker.channel, asyncio.get_running_loop()
+        self._worker.flush()
+        if channel.backed_up:
+            loop.add_writer(channel.fileno(), self._flush)
+        else:
+            loop.remove_writer(channel.fileno())
+
+    def _at(self, position: int, step: int, seconds: float) -> None:
+        self._position = position
+        self._show()
+
+    async def _beat(self) -> None:
+        """Move the deadline of the oldest batch on, as long as the loop is not blocked: a step that blocks it keeps its
+        own time limit from being noticed here, so the hub must be able to end it."""
+        while True:
+            self._show()
+            await asyncio.sleep(self._limit / BEAT)
+
+    def _show(self) -> None:
+        if self._open:
+            seq, careful = next(iter(self._open.items()))
+            grace = self._limit * 2 + 1 if self._limit else 0.0
+            self._worker.show(seq, self._position if careful else 0, 0, grace)

@@ -1,0 +1,173 @@
+"""What a step finds around it besides its record: loggers and warnings. In a worker they act as in the caller's process.
+
+A worker takes over the levels of the caller's loggers and its filters of warnings when it starts, so that what nobody
+wants to see costs no message. What passes them travels to the caller, whose own handlers, filters and hooks decide.
+"""
+
+from __future__ import annotations
+
+import logging
+import pickle
+import sys
+import warnings
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from taktline._crew import words
+from taktline._segment.fuse import Segment
+
+if TYPE_CHECKING:
+    from taktline._segment.waiting import Waiting
+from taktline._wire import carry
+
+Send = Callable[[int, bytes], None]
+
+_registries: dict[str | None, dict[Any, Any]] = {}  # warnings already shown, of modules that only workers have
+
+
+class Surroundings(NamedTuple):
+    """What a worker takes over from the caller."""
+
+    worker: int
+    levels: dict[str, tuple[int, bool]]  # logger: its own level, and whether it is disabled
+    disabled: int  # what logging.disable() was told
+    filters: list[tuple[Any, ...]]  # of warnings; a category that can be imported as (name, module)
+
+    def adopt(self) -> None:
+        """Make them this process's own."""
+        for name, (level, disabled) in self.levels.items():
+            logger = logging.getLogger(name)
+            logger.setLevel(level)
+            logger.disabled = disabled
+        logging.disable(self.disabled)
+        warnings.resetwarnings()
+        warnings.filters.extend(  # type: ignore[attr-defined]
+            (action, message, category if isinstance(category, type) else _Later(*category), module, lineno)
+            for action, message, category, module, lineno in self.filters
+        )
+
+
+def of_caller(worker: int) -> Surroundings:
+    """This process's surroundings, for the worker with this number."""
+    known = {"root": logging.root, **logging.root.manager.loggerDict}
+    levels = {
+        name: (logger.level, logger.disabled)
+        for name, logger in known.items()
+        if isinstance(logger, logging.Logger) and (logger is logging.root or logger.level or logger.disabled)
+    }
+    filters = [
+        (action, message, _by_name(category), module, lineno)
+        for action, message, category, module, lineno in warnings.filters
+    ]
+    return Surroundings(worker, levels, logging.root.manager.disable, filters)
+
+
+def _by_name(category: type[Warning]) -> type[Warning] | tuple[str, str]:
+    name, module = category.__qualname__, category.__module__
+    return category if "." in name or module in ("builtins", *carry.stand_ins()) else (name, module)
+
+
+class _Later(type):
+    """A category of warnings that matches once its module is loaded: a filter alone must not load a large library."""
+
+    def __new__(cls, name: str, module: str) -> _Later:
+        return super().__new__(cls, name, (Warning,), {"__module__": module})
+
+    def __init__(cls, name: str, module: str) -> None:
+        super().__init__(name, (Warning,), {})
+
+    def __subclasscheck__(cls, category: type) -> bool:
+        real = getattr(sys.modules.get(cls.__module__), cls.__name__, None)
+        return isinstance(real, type) and issubclass(category, real)
+
+
+class Relay:
+    """A worker's end: its log records and warnings go to the caller, through `send(kind, note)`."""
+
+    def __init__(self, worker: int, send: Send) -> None:
+        self.segment: Segment | Waiting | None = None  # whose steps run here
+        self._worker = worker
+        self._send = send
+        # Not a handler: the caller's handlers are the ones that count, whatever an imported module sets up here.
+        self._own = logging.Logger.callHandlers, warnings.showwarning
+        logging.Logger.callHandlers = lambda _, record: self.log(record)  # type: ignore[assignment, method-assign]
+        warnings.showwarning = self.warn
+
+    def close(self) -> None:
+        """Log records and warnings of this process stay in it again."""
+        logging.Logger.callHandlers, warnings.showwarning = self._own  # type: ignore[method-assign]
+
+    def log(self, record: logging.LogRecord) -> None:
+        """Send one record whole; what cannot be pickled of it goes as text."""
+        step = self.segment.name_at(sys._getframe()) if self.segment is not None else None
+        fields = {"taktline_worker": self._worker, "taktline_step": step, **record.__dict__}
+        fields["processName"] = f"taktline worker {fields['taktline_worker']}"
+        error = record.exc_info[1] if record.exc_info else None
+        if error is not None:
+            fields["exc_text"] = record.exc_text or logging.Formatter().formatException(record.exc_info)  # type: ignore[arg-type]
+        fields["exc_info"] = tuple(carry.pack_error(error)) if error is not None else None
+        try:
+            note = pickle.dumps(fields, pickle.HIGHEST_PROTOCOL)
+        except Exception:  # a reducer of the user's: anything may happen in it
+            fields["msg"], fields["args"] = record.getMessage(), None
+            note = pickle.dumps({name: _carried(value) for name, value in fields.items()}, pickle.HIGHEST_PROTOCOL)
+        self._send(words.LOGGED, note)
+
+    def warn(
+        self, message: Warning | str, category: type[Warning], filename: str, lineno: int, file: Any = None,
+        line: str | None = None,
+    ) -> None:  # fmt: skip
+        """In the place of `warnings.showwarning`."""
+        warning = message if isinstance(message, Warning) else category(message)
+        note = (tuple(carry.pack_error(warning)), filename, lineno, _module_of(filename))
+        self._send(words.WARNED, pickle.dumps(note))
+
+
+def heard_log(note: bytes) -> None:
+    """In the caller: a worker's log record goes to the logger of its name, as if it had been logged here."""
+    try:
+        fields = pickle.loads(note)
+    except Exception as odd:  # an argument of the user's classes that cannot be built here
+        logging.getLogger("taktline").warning("a log record of a worker cannot be read back: %r", odd)
+        return
+    logger = logging.getLogger(fields["name"])
+    if not logger.isEnabledFor(fields["levelno"]):
+        return
+    if fields["exc_info"] is not None:
+        carried = carry.CarriedError(*fields["exc_info"])
+        error = carry.unpack_error(carried, step=fields["taktline_step"] or "", trace=fields["exc_text"])
+        fields["exc_info"] = (type(error), error, None)
+    logger.handle(logging.makeLogRecord(fields))
+
+
+def heard_warning(note: bytes) -> None:
+    """In the caller: a worker's warning goes through this process's own filters and hooks, and is shown once.
+
+    Raises it where a filter made since the worker started says "error"."""
+    packed, filename, lineno, module = pickle.loads(note)
+    carried = carry.CarriedError(*packed)
+    warning = carry.unpack_error(carried, step="", trace="")
+    if not isinstance(warning, Warning):
+        warning = UserWarning(f"{carried.type_name}: {carried.text}")
+    here = vars(sys.modules[module]) if module in sys.modules else _registries.setdefault(module, {})
+    registry = here.setdefault("__warningregistry__", {})  # where the loop's own warnings of this module are noted
+    warnings.warn_explicit(warning, type(warning), filename, lineno, module, registry)
+
+
+def _module_of(filename: str) -> str | None:
+    """The module that the warning is about: filters name it, and what was already shown is noted in it."""
+    frame = sys._getframe()
+    while frame is not None:
+        if frame.f_code.co_filename == filename:
+            return frame.f_globals.get("__name__")
+        frame = frame.f_back  # type: ignore[assignment]
+    return None
+
+
+def _carried(value: Any) -> Any:
+    """`value`, or its text where it cannot be pickled."""
+    try:
+        pickle.dumps(value, pickle.HIGHEST_PROTOCOL)
+    except Exception:
+        return repr(value)
+    return value

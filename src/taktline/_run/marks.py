@@ -1,0 +1,327 @@
+"""How far one run is delivered, and who is told of it: journal, dead letters, a live source, a sink that can go on.
+
+Everything follows from one watermark: the results of all records before it are delivered. Order makes that enough.
+The dead letters are made safe first, then the sink, then the journal's entry, then a live source is told: whenever the
+process is killed in between, what comes later tells of less than is there, and the surplus is cut off.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+from collections import deque
+from collections.abc import Generator, Iterable, Iterator, Sequence
+from contextlib import closing
+from dataclasses import replace
+from time import monotonic
+from typing import Any
+from uuid import uuid4
+
+from taktline._durable import fingerprint
+from taktline._durable.dead_letters import DeadLetters, open_dead_letters, row_of
+from taktline._durable.journal import DELIVERED, DONE, RUNNING, Entry, Journal, Mark
+from taktline._recipe.options import Options
+from taktline._recipe.ports import Live, Resumable, Sink, Source
+from taktline._recipe.steps import Step
+from taktline._run.lot import Lot
+from taktline._run.meter import Meter
+from taktline._run.reader import Reader
+from taktline.errors import LineError, ResumeError
+
+LOOK = 0.1  # seconds between two looks at a record, to know the source again: some 10 µs each
+EVERY = 0.5  # seconds between two marks: making one safe takes some milliseconds
+
+
+def wanted(source: Iterable[Any], options: Options) -> bool:
+    """Whether a run needs Marks."""
+    return options.journal is not None or options.dead_letters is not None or isinstance(source, Live)
+
+
+class Marks:
+    """The watermark of one run. Raises LineError at once where a journal cannot work with these steps."""
+
+    def __init__(
+        self, steps: Sequence[Step], source: Iterable[Any], options: Options, reader: Reader, meter: Meter
+    ) -> None:
+        self._steps = steps
+        self._source = source
+        self._live = source if isinstance(source, Live) else None
+        self._options = options
+        self._reader = reader
+        self._meter = meter
+        self._journal: Journal | None = None
+        self._letters: DeadLetters | None = None
+        self._sink: Sink | None = None
+        self.by_mark: Resumable | None = None  # the sink, where `write` is to drive it from mark to mark
+        self._opened = self._tells_at_once = False
+        self.run = uuid4().hex
+        self.over = False  # nothing is left to run
+        self.delivered = 0  # results, in all
+        self._mark = self._marked = Mark()  # how far it is, and how far it was when that was last made safe
+        self._drop = 0  # results that were delivered by an earlier process, of the records from the mark on
+        self._seen: deque[tuple[int, str]] = deque()  # index, and the fingerprint of the record before it
+        self._next_look = 0.0
+        self._early: dict[int, tuple[int, int]] = {}  # first record: records and results of a lot before its turn
+        self._skipped: list[int] = []  # since the live source was last told
+        self._base = 0  # index of the first record that a live source gives to this process
+        self._next = monotonic() + EVERY
+        if options.journal is not None:
+            for step in steps:
+                if step.has_state:
+                    raise LineError(
+                        f"step {step.name!r} is serial: its state is lost with the process, so journal= cannot go on "
+                        "behind it. Leave out the journal, or move that step out of the line"
+                    )
+
+    # --- begin ---
+
+    def open(self, sink: Sink | None) -> None:
+        """Take the files, and go to where an earlier process stopped. Raises LineError, ResumeError, SinkError."""
+        if self._opened:
+            if sink is not self._sink:
+                raise LineError("this run was begun without a sink; begin another run for it")
+            return
+        options, self._sink = self._options, sink
+        if sink is not None and not isinstance(sink, Resumable) and options.journal is not None:
+            raise LineError(f"the sink {sink.describe()} cannot go on from a journal; leave out journal=")
+        if self._live is not None and options.journal is not None and sink is None:
+            raise LineError(
+                "a live source keeps its place by itself; leave out journal=, or give a sink that can go on"
+            )
+        if isinstance(sink, Resumable) and (options.journal is not None or (self._live is not None and sink.visible)):
+            self.by_mark = sink
+        # Who takes results one by one has them at once; a sink that makes them safe needs some time for that.
+        self._tells_at_once = self._live is not None and sink is None
+        self._opened = True
+        if options.journal is not None:
+            self._journal = Journal(os.fspath(options.journal), self._prints())
+            self.run = self._journal.run
+        if options.dead_letters is not None and not self._is_done():
+            self._letters = open_dead_letters(os.fspath(options.dead_letters), self.run)
+        if self._journal is not None and self._journal.resumed:
+            self._resume(self._journal, self._journal.entry)
+        elif self.by_mark is not None:
+            self.by_mark.begin(self.run)
+        if self._letters is not None:
+            self._mark = replace(self._mark, letters=self._letters.position())
+        if not self.over:
+            self.mark()
+
+    def _is_done(self) -> bool:
+        return self._journal is not None and self._journal.entry.state == DONE
+
+    def _resume(self, journal: Journal, entry: Entry) -> None:
+        mark, sink = entry.mark, self.by_mark
+        if entry.state == DONE or (entry.state == DELIVERED and sink and sink.finished(self.run, entry.position)):
+            self._delivered_earlier(mark)
+            self._meter.reasons[:] = [f"already done; delete {journal.path!r} to run it again"]
+            if entry.state != DONE:
+                journal.write(replace(entry, state=DONE))
+            return
+        if sink is None:
+            self.delivered = journal.delivered
+        elif entry.position is None:
+            sink.begin(self.run)
+        else:
+            newest = sink.resume(self.run, entry.position)
+            mark = Mark.from_text(newest) if newest is not None else mark
+            self.delivered = mark.delivered
+        if self._letters is not None and mark.letters is not None:
+            self._letters.cut(mark.letters)
+        if self._live is not None:  # it gives what it was not told to be safe, by itself
+            self._reader.index = self._base = mark.records
+        elif entry.state == DELIVERED:
+            self._delivered_earlier(mark)
+        else:
+            self._skip(mark)
+            self._drop = self.delivered - mark.results
+        self._note(mark)
+
+    def _delivered_earlier(self, mark: Mark) -> None:
+        self.over = True
+        self.delivered = mark.delivered
+        self._note(mark)
+
+    def _note(self, mark: Mark) -> None:
+        self._mark, meter = mark, self._meter
+        meter.records_in = meter.resumed_at = mark.records
+        meter.records_out, meter.failed, meter.retried_earlier = mark.results, mark.failed, mark.retried
+        if self._options.on_error != "keep" and self._options.dead_letters is None:
+            meter.skipped = mark.failed
+
+    def _skip(self, mark: Mark) -> None:
+        seen = self._reader.skip(mark.seen)
+        if mark.print and mark.seen == self._reader.index and fingerprint.of_record(seen) != mark.print:
+            raise ResumeError(
+                f"the source is another one: its record {mark.seen - 1:,} has changed. Run with the one it was to go "
+                "on, or delete the journal to run from the start"
+            )
+        self._reader.skip(mark.records)
+
+    def _prints(self) -> dict[str, Any]:
+        """Everything that the results depend on, by the names that people know."""
+        source, options = self._source, self._options
+        told = source.fingerprint() if isinstance(source, Source) else [type(source).__qualname__, self._reader.total]
+        if not isinstance(source, Source) or told is None:
+            self._reader.note = self._look_at
+        prints: dict[str, Any] = {"the source": told, "the number of steps": len(self._steps)}
+        for step in self._steps:
+            # A lambda's name tells its line, which changes when something above it does.
+            named = "" if step.name.startswith("lambda at ") else step.name
+            made = (step.maker.factory, step.maker.args, step.maker.kwargs) if step.maker is not None else (step.fn,)
+            code = fingerprint.of_code(*made, step.like, step.size, step.role.value)
+            prints[f"step {step.name!r}" if named else f"step {len(prints) - 1}, a lambda"] = code
+        letters = os.path.abspath(os.fspath(options.dead_letters)) if options.dead_letters is not None else None
+        return {
+            **prints, "option on_error": options.on_error, "option dead_letters": letters,
+            "the sink": self._sink.describe() if self._sink is not None else None,
+            "Python's version": ".".join(platform.python_version_tuple()[:2]),
+        }  # fmt: skip
+
+    def _look_at(self, index: int, last: Any) -> None:
+        """Remember what the record before `index` was, now and then."""
+        if monotonic() >= self._next_look:
+            self._seen.append((index, fingerprint.of_record(last)))
+            self._next_look = monotonic() + LOOK
+
+    # --- on the way ---
+
+    def lots(self, lots: Iterator[Lot]) -> Generator[Lot, None, None]:
+        """What an engine gives, without what an earlier process has delivered. A lot is delivered when the next one is
+        asked for."""
+        try:
+            for lot in lots:
+                count = len(lot)
+                if lot.failures:
+                    self._write_letters(lot)
+                if self._drop:
+                    dropped = min(self._drop, count)
+                    self._drop -= dropped
+                    del lot[:dropped]
+                yield lot
+                self._passed(lot, count)
+        finally:
+            if isinstance(lots, Generator):
+                lots.close()
+
+    def each(self, lots: Iterator[Lot]) -> Iterator[Any]:
+        """The results one by one. One is delivered when the next one is asked for: that is noted at once."""
+        journal, delivered = self._journal, self.delivered
+        kept = self.lots(lots)
+        try:
+            for lot in kept:
+                if journal is None:
+                    yield from lot
+                    continue
+                for result in lot:
+                    yield result
+                    delivered += 1
+                    journal.count(delivered)
+                self.delivered = delivered
+            if self._sink is None:
+                self._end()
+        finally:
+            self.delivered = delivered
+            kept.close()
+            if self._sink is None:
+                if not self.over:
+                    self.mark()
+                self.close()
+
+    def committed(self) -> None:
+        """The sink, which is not driven by marks, has all results and has made them visible."""
+        self.mark(DONE)
+
+    def write(self, lots: Iterator[Lot]) -> None:
+        """All results into the sink that `open` was given, from mark to mark."""
+        sink = self.by_mark
+        assert sink is not None
+        try:
+            with closing(self.lots(lots)) as kept:
+                for lot in kept:
+                    if lot:
+                        sink.write(lot)
+                        self.delivered += len(lot)
+            if self._is_done():
+                return
+            if self._reader.stopped and self._live is None:
+                self.mark()
+                sink.suspend()
+                return
+            self._check_all_came()
+            self.mark(DELIVERED)
+            sink.commit()
+            self.mark(DONE)
+        except BaseException:
+            sink.suspend()
+            raise
+
+    def _write_letters(self, lot: Lot) -> None:
+        if self._letters is not None:
+            self._letters.write(
+                [
+                    row_of(each.index, each.step, each.error, each.traceback, each.record, self.run)
+                    for each in lot.failures
+                ]
+            )
+        elif self._options.on_error == "skip":
+            self._skipped += [lost.index - self._base for lost in lot.failures]
+
+    def _passed(self, lot: Lot, count: int) -> None:
+        mark = self._mark
+        if lot.records:  # else nothing came, or what came of the last record before it failed
+            self._early[lot.first] = lot.records, count
+            records, results = mark.records, mark.results
+            while records in self._early:
+                more, count = self._early.pop(records)
+                records, results = records + more, results + count
+            letters = self._letters.position() if lot.failures and self._letters is not None else mark.letters
+            failed = mark.failed + len(lot.failures)
+            self._mark = replace(mark, records=records, results=results, failed=failed, letters=letters)
+        if self._mark is not self._marked and (self._tells_at_once or monotonic() >= self._next):
+            self.mark()
+
+    def mark(self, state: str = RUNNING) -> None:
+        """Make safe all that is delivered, and note it."""
+        while self._seen and self._seen[0][0] <= self._mark.records:
+            index, digest = self._seen.popleft()
+            self._mark = replace(self._mark, seen=index, print=digest)
+        self._mark = mark = replace(self._mark, delivered=self.delivered, retried=self._meter.retried)
+        if self._letters is not None:
+            self._letters.sync()
+        position = self.by_mark.save(mark.to_text()) if self.by_mark is not None and state != DONE else None
+        if self._journal is not None:
+            self._journal.write(Entry(mark, position, state))
+        if self._live is not None and (self._sink is None or self.by_mark is not None or state == DONE):
+            self._live.safe(mark.records - self._base, self._skipped)
+            self._skipped = []
+        self._next, self._marked = monotonic() + EVERY, mark
+
+    # --- end ---
+
+    def _end(self) -> None:
+        """The caller has had everything that was read."""
+        if self.over:
+            return
+        self._check_all_came()
+        self.mark(RUNNING if self._reader.stopped else DONE)
+        self.over = True
+
+    def _check_all_came(self) -> None:
+        if self._drop and not self._reader.stopped:
+            raise ResumeError(
+                f"{self.delivered:,} results were delivered earlier, but now there are {self._drop:,} fewer: the steps do "
+                "not give the same results each time, so a journal cannot go on with them"
+            )
+
+    def close(self) -> None:
+        """Let go of the files. May be called again, at any time."""
+        journal, self._journal = self._journal, None
+        letters, self._letters = self._letters, None
+        if letters is not None:
+            letters.close()
+        if journal is not None:
+            journal.close()
+        live, self._live = self._live, None
+        if live is not None:
+            live.close()

@@ -1,0 +1,51 @@
+"""Dead letters run again: what `taktline retry` does to their file."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+from taktline._durable import dead_letters
+
+
+class Again:
+    """The letters of a file as records of a run, whose own dead letters go into `pending` beside it until it is done.
+
+    The file is replaced only at the end, after the results are safe: whenever this is killed, a letter is in the file,
+    or its result is in the output, or both, never neither. Raises SourceError where the file holds something else.
+    """
+
+    def __init__(self, path: str, journal: str | None) -> None:
+        self._path = path
+        self._journal = journal
+        rows = dead_letters.rows_of(path)
+        letters = [dead_letters.letter_from(path, row) for row in rows]
+        lost = [isinstance(letter.record, dead_letters.Unkept) for letter in letters]
+        self.records: list[Any] = [letter.record for letter, gone in zip(letters, lost, strict=True) if not gone]
+        self._rows = [row for row, gone in zip(rows, lost, strict=True) if not gone]
+        self._lost = [row for row, gone in zip(rows, lost, strict=True) if gone]
+        folder, name = os.path.split(path)
+        self.pending = os.path.join(folder, f".{name}.again.jsonl")
+        self.goes_on = journal is not None and os.path.exists(journal)
+
+    def __enter__(self) -> None:
+        if not self.goes_on:
+            self._forget(self.pending)
+
+    def __exit__(self, *_: object) -> None:
+        if self._journal is None:
+            self._forget(self.pending)
+
+    def done(self) -> tuple[int, int]:
+        """The results are safe: leave in the file what still fails; how many went well, and how many do not."""
+        failed = dead_letters.rows_of(self.pending) if os.path.exists(self.pending) else []
+        if self._journal is not None:  # first: a journal that is done must not let a next run replace these results
+            self._forget(self._journal)
+        still = [{**row, "index": self._rows[row["index"]]["index"]} for row in failed]
+        dead_letters.replace_rows(self._path, [*self._lost, *still])
+        self._forget(self.pending)
+        return len(self._rows) - len(still), len(self._lost) + len(still)
+
+    def _forget(self, path: str) -> None:
+        if os.path.exists(path):
+            os.unlink(path)

@@ -1,0 +1,37 @@
+"""What a worker says besides its results never cuts into a message that is on its way."""
+
+from __future__ import annotations
+
+from taktline._crew import words
+from taktline._crew.worker import Worker
+
+
+class Sending:
+    """A channel in whose `send` a finaliser runs."""
+
+    def __init__(self):
+        self.sent = []
+        self.inside = False
+        self.worker = None
+
+    def send(self, kind, seq=0, note=b"", parts=()):
+        assert not self.inside
+        self.inside = True
+        if kind == words.DONE:
+            self.worker.send_note(words.LOGGED, b"first")
+            self.worker.send_note(words.SAID, b"second")
+        self.inside = False
+        self.sent.append((kind, note))
+
+
+def test_what_a_finaliser_says_in_the_middle_of_a_message_goes_after_it():
+    channel = Sending()
+    channel.worker = Worker(channel, board=None)
+    channel.worker.send(words.DONE, 7, b"results")
+    channel.worker.send_note(words.LOGGED, b"third")
+    assert channel.sent == [
+        (words.DONE, b"results"),
+        (words.LOGGED, b"first"),
+        (words.SAID, b"second"),
+        (words.LOGGED, b"third"),
+    ]

@@ -1,0 +1,131 @@
+"""Large buffers: what crosses is whole, and what was kept stays as it was however much follows."""
+
+from __future__ import annotations
+
+import gc
+import socket
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from taktline._wire import carry
+from taktline._wire.channel import Channel
+
+sizes = st.lists(st.integers(0, 200_000), max_size=6)
+
+
+class Pair:
+    """A hub's end and a worker's end in one process."""
+
+    def __init__(self, most: int = 1 << 22) -> None:
+        here, there = socket.socketpair()
+        self.hub = Channel(here, blocking=False, most=most)
+        self.worker = Channel(there, blocking=True, most=most)
+
+    def cross(self, values):
+        """To the worker and back, as a batch goes; the values as they come out."""
+        self.hub.send(1, 7, b"note", carry.pack(values))
+        received = self.pump(self.worker, self.hub)
+        there = carry.unpack(received.parts, self.worker.buffers(received))
+        del received
+        self.worker.release()
+        parts = carry.pack(there)
+        # A worker's end blocks where the hub does not read; one process can only play both with what fits.
+        self.worker._socket.setblocking(False)
+        self.worker.send(2, 8, b"", parts)
+        del there
+        answer = self.pump(self.hub, self.worker)
+        assert (answer.kind, answer.seq) == (2, 8)
+        back = carry.unpack(answer.parts, self.hub.buffers(answer))
+        del answer
+        self.hub.release()
+        return back
+
+    def pump(self, receiver, sender):
+        receiver._socket.setblocking(False)
+        receiver._blocking = False
+        while (message := receiver.receive()) is None:
+            sender.flush()
+        return message
+
+    def close(self) -> None:
+        self.hub.close()
+        self.worker.close()
+
+
+def memory_of(array):
+    """What the array's memory belongs to."""
+    while isinstance(array, np.ndarray):
+        array = array.base
+    return array.obj if isinstance(array, memoryview) else array
+
+
+@pytest.fixture
+def pair():
+    made = Pair()
+    yield made
+    made.close()
+
+
+@given(lots=st.lists(sizes, min_size=1, max_size=12), keep=st.integers(1, 4))
+def test_arrays_arrive_whole_and_kept_ones_stay_as_they_were(lots, keep):
+    pair = Pair()
+    kept = []
+    for n, lot in enumerate(lots):
+        values = [np.full(size, n, dtype=np.uint8) for size in lot] + [b"x" * n, None]
+        back = pair.cross(values)
+        assert [type(value) for value in back] == [type(value) for value in values]
+        for value, before in zip(back[:-2], values[:-2], strict=True):
+            assert (value == before).all()
+            value[:] = 255 - n  # they are writable, and nobody else's
+        kept += [(255 - n, value) for value in back[:-2:keep]]
+        for content, value in kept:
+            assert (value == content).all()
+    pair.close()
+    for content, value in kept:
+        assert (value == content).all()
+
+
+def test_an_array_that_is_dropped_gives_its_space_back(pair):
+    array = np.zeros(100_000, dtype=np.uint8)
+    for _ in range(200):
+        back = pair.cross([array])
+        assert len(back[0]) == 100_000
+    del back
+    gc.collect()
+    assert not pair.hub._kept
+    assert not pair.worker._kept
+    assert pair.hub._in.size == 1 << 20  # two hundred of them went through the first arena
+
+
+def test_an_array_that_comes_out_is_not_copied_and_many_kept_ones_are(pair):
+    kept = [pair.cross([np.zeros(100_000, dtype=np.uint8)])[0] for _ in range(40)]
+    in_place = sum(not isinstance(memory_of(array), bytearray) for array in kept)
+    assert 1 <= in_place <= 6  # at most half of the arena of 1 MiB
+    assert all(not array.any() for array in kept)
+
+
+def test_a_slice_keeps_the_memory_of_its_array(pair):
+    part = pair.cross([np.arange(50_000)])[0][10:20]
+    for _ in range(100):
+        pair.cross([np.full(50_000, -1)])
+    assert part.tolist() == list(range(10, 20))
+
+
+def test_arrays_that_must_not_be_written_stay_so(pair):
+    array = np.arange(50_000)
+    array.flags.writeable = False
+    (back,) = pair.cross([array])
+    assert not back.flags.writeable
+    for _ in range(100):
+        pair.cross([np.full(50_000, -1)])
+    assert (back == array).all()
+
+
+def test_what_no_arena_can_hold_goes_through_the_socket():
+    pair = Pair(most=1 << 16)
+    (back,) = pair.cross([np.arange(100_000)])
+    assert (back == np.arange(100_000)).all()
+    pair.close()

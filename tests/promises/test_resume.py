@@ -1,0 +1,373 @@
+"""Promise: a run that was killed at any moment and started again gives byte for byte what an undisturbed one gives."""
+
+from __future__ import annotations
+
+import gzip
+import itertools
+import os
+import random
+import signal
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import pytest
+
+from taktline import LineError, ResumeError, SinkError, expand, keep, line, read, read_dead_letters, serial, step, write
+from taktline._run import marks
+
+RECORDS = 700
+
+
+def parse(n):
+    if n % 101 == 7:
+        raise ValueError(f"no {n}")
+    return n
+
+
+def flow():
+    def row(n):
+        return {"n": n, "text": "é" * (n % 9)}
+
+    here = [step(each, kind="inline") for each in (parse, keep(lambda n: n % 3), expand(lambda n: [n] * (n % 4)), row)]
+    return line(*here)
+
+
+class Killed(Exception):
+    """The process was killed."""
+
+
+def in_a_process(work, kill_at=None):
+    """Run `work` in a fork of this process. `kill_at`: SIGKILL it just before its file operation of that number, or in
+    the middle of it where that is a write."""
+    pid = os.fork()
+    if pid == 0:
+        try:
+            if kill_at is not None:
+                _kill_before(kill_at)
+            work()
+        except BaseException as error:
+            print(f"{type(error).__name__}: {error}", file=sys.stderr)
+            os._exit(1)
+        os._exit(0)
+    _, status = os.waitpid(pid, 0)
+    if os.WIFSIGNALED(status):
+        raise Killed
+    assert os.waitstatus_to_exitcode(status) == 0
+
+
+def _kill_before(number):
+    count = itertools.count()
+
+    def watched(name, real):
+        def call(*args, **kwargs):
+            at = next(count)
+            if at == number:
+                if name == "pwrite":
+                    real(args[0], args[1][: len(args[1]) // 2], *args[2:])
+                os.kill(os.getpid(), signal.SIGKILL)
+            return real(*args, **kwargs)
+
+        return call
+
+    for name in ("pwrite", "fsync", "rename", "replace", "ftruncate", "unlink"):
+        setattr(os, name, watched(name, getattr(os, name)))
+
+
+def job(folder, name, **options):
+    """One file-to-file run, as a function to be called until it ends."""
+
+    def work():
+        return flow().run(range(RECORDS), write(folder / name), journal=folder / "run.journal", window=100, **options)
+
+    return work
+
+
+def undisturbed(folder, name, **options):
+    (folder / "whole").mkdir()
+    flow().run(range(RECORDS), write(folder / "whole" / name), **options)
+    return (folder / "whole" / name).read_bytes()
+
+
+@pytest.mark.parametrize("name", ["out.jsonl", "out.csv", "out.jsonl.gz"])
+@pytest.mark.parametrize("letters", ["failed.jsonl", "failed.sqlite"])
+def test_killed_at_every_operation_on_a_file(tmp_path, monkeypatch, name, letters):
+    monkeypatch.setattr(marks, "EVERY", 0)
+    whole = undisturbed(tmp_path, name, on_error="skip")
+    failed = [n for n in range(RECORDS) if n % 101 == 7]
+    options = {"dead_letters": tmp_path / letters}
+    # Every operation in some runs of this test, a share of them in each.
+    share = 5 if (name, letters) == ("out.jsonl", "failed.jsonl") else 15
+    ended, number = False, random.randrange(share)
+    print("from", number, "every", share)
+    while not ended:
+        try:
+            in_a_process(job(tmp_path, name, **options), kill_at=number)
+            ended = True
+        except Killed:
+            in_a_process(job(tmp_path, name, **options))
+        assert "already done" in str(job(tmp_path, name, **options)())
+        assert (tmp_path / name).read_bytes() == whole
+        assert [each.index for each in read_dead_letters(tmp_path / letters)] == failed
+        for path in (name, letters, "run.journal"):
+            (tmp_path / path).unlink()
+        assert os.listdir(tmp_path) == ["whole"]
+        number += share
+    assert number > 40
+
+
+CHILD = """
+import json, sys
+from taktline import line, keep, expand, write
+def parse(n):
+    if n % 101 == 7:
+        raise ValueError(n)
+    return n
+def work(n):
+    return {"n": n, "sum": sum(range(n % 5000))}
+flow = line(parse, keep(lambda n: n % 3), expand(lambda n: [n] * (n % 4)), work)
+options = dict(journal="run.journal", how=sys.argv[2], workers=2, on_error="skip", dead_letters="failed.jsonl")
+if sys.argv[1] == "iterator":
+    # As a user would: cut back what was written to what was delivered, then go on.
+    with flow(range(60_000), **options) as run, open("out.jsonl", "a+b") as file:
+        file.seek(0)
+        file.truncate(sum(len(file.readline()) for _ in range(run.delivered)))
+        for result in run:
+            file.write(json.dumps(result).encode() + b"\\n")
+            file.flush()
+else:
+    flow.run(range(60_000), write(sys.argv[1]), **options)
+"""
+
+
+@pytest.mark.parametrize(("kind", "how"), [("out.jsonl.gz", "line"), ("iterator", "line"), ("iterator", "loop")])
+def test_killed_at_random_moments_until_done(tmp_path, kind, how):
+    seed = random.randrange(1 << 32)
+    print("seed", seed)
+    chance = random.Random(seed)
+    (tmp_path / "job.py").write_text(CHILD)
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    kills = 0
+    while True:
+        child = subprocess.Popen([sys.executable, "job.py", kind, how], cwd=tmp_path, env=environment)
+        try:
+            assert child.wait(chance.uniform(0.1, 0.8) if kills < 6 else None) == 0
+            break
+        except subprocess.TimeoutExpired:
+            child.kill()
+            child.wait()
+            kills += 1
+    print("killed", kills, "times")
+    wanted = (n for n in range(60_000) if n % 101 != 7 and n % 3 for _ in range(n % 4))
+    expected = "".join(f'{{"n": {n}, "sum": {(n % 5000) * (n % 5000 - 1) // 2}}}\n' for n in wanted).encode()
+    (out,) = tmp_path.glob("out.jsonl*")
+    assert (gzip.decompress(out.read_bytes()) if out.suffix == ".gz" else out.read_bytes()) == expected
+    assert [each.index for each in read_dead_letters(tmp_path / "failed.jsonl")] == list(range(7, 60_000, 101))
+    assert sorted(os.listdir(tmp_path)) == ["failed.jsonl", "job.py", out.name, "run.journal"]
+
+
+# --- the caller's own iterator ---
+
+
+@pytest.mark.parametrize("how", ["loop", "line"])
+def test_what_the_caller_asked_past_is_delivered(tmp_path, how):
+    options = {"journal": tmp_path / "j", "how": how, "workers": 2, "on_error": "keep"}
+    got = []
+    while len(got) < 500:
+        with flow()(range(500), **options) as run:
+            assert run.delivered == len(got)
+            part = list(itertools.islice(run, 171))
+            # One more is asked for, and not delivered: it comes again.
+            next(run, None)
+            got += part
+            if len(part) < 171:
+                break
+    plain = list(flow()(range(500), on_error="keep"))
+    assert [repr(each) for each in got] == [repr(each) for each in plain]
+
+
+def test_a_callable_gets_every_result_once(tmp_path):
+    got = []
+
+    def sink(n):
+        if len(got) == 50 and got[-1] == 49:
+            got.append("stopped")
+            raise OSError("for a moment")
+        got.append(n)
+
+    with pytest.raises(SinkError, match="for a moment"):
+        line(abs).run(range(100), sink, journal=tmp_path / "j", how="loop")
+    line(abs).run(range(100), sink, journal=tmp_path / "j", how="loop")
+    assert [each for each in got if each != "stopped"] == list(range(100))
+
+
+def test_a_run_that_is_done_does_nothing_again(tmp_path):
+    calls = []
+    options = {"journal": tmp_path / "j", "how": "loop"}
+    assert list(line(calls.append)(range(5), **options)) == [None] * 5
+    again = line(calls.append)(range(5), **options)
+    assert list(again) == []
+    assert len(calls) == 5
+    assert "already done; delete" in str(again.report)
+    assert again.report.complete
+    assert (again.report.records_in, again.report.records_out) == (5, 5)
+
+
+def test_a_done_journal_makes_room_for_another_run(tmp_path):
+    options = {"journal": tmp_path / "j", "how": "loop"}
+    assert list(line(abs)(range(5), **options)) == [0, 1, 2, 3, 4]
+    assert list(line(abs)(range(6), **options)) == [0, 1, 2, 3, 4, 5]
+
+
+# --- refused ---
+
+
+def same(n):
+    return n
+
+
+def another(n):
+    return n + 1
+
+
+def begun(tmp_path):
+    with line(same)(range(100), journal=tmp_path / "j", how="loop") as run:
+        list(itertools.islice(run, 50))
+
+
+@pytest.mark.parametrize(
+    ("flow", "records", "options", "changed"),
+    [
+        (line(same), range(99), {}, "the source"),
+        (line(same), list(range(100)), {}, "the source"),
+        (line(step(another, name="same")), range(100), {}, "step 'same'"),
+        (line(same, abs), range(100), {}, "the number of steps, step 'abs'"),
+        (line(keep(step(same))), range(100), {}, "step 'same'"),
+        (line(same), range(100), {"on_error": "skip"}, "option on_error"),
+        (line(same), range(100), {"dead_letters": "x.jsonl"}, "option dead_letters"),
+    ],
+)
+def test_another_run_is_refused_and_the_change_is_named(tmp_path, monkeypatch, flow, records, options, changed):
+    monkeypatch.chdir(tmp_path)
+    begun(tmp_path)
+    with pytest.raises(ResumeError, match=f"differs in {changed}\\. Run it as it was"):
+        list(flow(records, journal=tmp_path / "j", how="loop", **options))
+    assert os.listdir(tmp_path) == ["j"]
+
+
+def test_options_that_change_no_result_may_differ(tmp_path):
+    begun(tmp_path)
+    options = {"how": "line", "workers": 2, "window": 50, "memory": "100MB", "progress": False, "start": "fork"}
+    assert list(line(same)(range(100), journal=tmp_path / "j", **options)) == list(range(49, 100))
+
+
+def iter_of(records):
+    yield from records
+
+
+def test_a_source_that_changed_inside_is_found_by_its_last_record(tmp_path):
+    with line(abs)(iter_of(range(100)), journal=tmp_path / "j", how="loop") as run:
+        list(itertools.islice(run, 50))
+    with pytest.raises(ResumeError, match=r"its record \d+ has changed"):
+        list(line(abs)(iter_of(range(1, 101)), journal=tmp_path / "j", how="loop"))
+    with pytest.raises(ResumeError, match="the source has 10 records"):
+        list(line(abs)(iter_of(range(10)), journal=tmp_path / "j", how="loop"))
+    assert list(line(abs)(iter_of(range(100)), journal=tmp_path / "j", how="loop"))[-1] == 99
+
+
+def test_a_file_that_changed_is_refused(tmp_path):
+    source = tmp_path / "in.jsonl"
+    source.write_text("1\n2\n3\n")
+    with line(abs)(read(source), journal=tmp_path / "j", how="loop") as run:
+        assert list(itertools.islice(run, 2)) == [1, 2]
+    source.write_text("1\n2\n3\n4\n")
+    with pytest.raises(ResumeError, match="differs in the source"):
+        list(line(abs)(read(source), journal=tmp_path / "j", how="loop"))
+
+
+def test_what_cannot_work_is_refused_at_the_door(tmp_path):
+    with pytest.raises(LineError, match="input order"):
+        line(abs)([1], journal=tmp_path / "j", ordered=False)
+    with pytest.raises(LineError, match="step 'abs' is serial"):
+        line(serial(abs))([1], journal=tmp_path / "j")
+    with pytest.raises(LineError, match="cannot be used: No such file"):
+        next(line(abs)([1], journal=tmp_path / "no" / "j"))
+    with pytest.raises(LineError, match="ends in"):
+        line(abs)([1], dead_letters="failed.txt")
+    assert os.listdir(tmp_path) == []
+
+
+def test_a_run_that_was_refused_does_not_hold_its_journal_for_itself(tmp_path):
+    with pytest.raises(LineError, match=r"the dead letters .* cannot be written"):
+        list(line(same)(range(3), journal=tmp_path / "j", dead_letters=tmp_path / "no" / "f.jsonl", how="loop"))
+    assert list(line(same)(range(3), journal=tmp_path / "j", dead_letters=tmp_path / "f.jsonl", how="loop")) == [
+        0,
+        1,
+        2,
+    ]
+
+
+@pytest.mark.parametrize("name", ["out.jsonl", "out.csv"])
+def test_a_full_disk_at_the_file_ends_in_one_error_and_can_be_gone_on_from(tmp_path, name):
+    import resource
+
+    def rows():
+        return line(step(lambda n: {"n": n, "text": f"{n * n * n:040}" * 9}, kind="inline"))
+
+    def run(folder, **options):
+        rows().run(range(3000), write(folder / name), **options)
+
+    def on_a_small_disk():
+        resource.setrlimit(resource.RLIMIT_FSIZE, (300_000, resource.RLIM_INFINITY))
+        with pytest.raises(SinkError, match=r"cannot be written: File too large. The journal can still go on"):
+            run(tmp_path, journal=tmp_path / "j")
+
+    (tmp_path / "whole").mkdir()
+    run(tmp_path / "whole")
+    in_a_process(on_a_small_disk)
+    assert sorted(os.listdir(tmp_path)) == [f".{name}.part", "j", "whole"]
+    run(tmp_path, journal=tmp_path / "j")
+    assert (tmp_path / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
+
+
+def test_two_runs_cannot_have_one_journal(tmp_path, monkeypatch):
+    from taktline._durable import journal
+
+    monkeypatch.setattr(journal, "PATIENCE", 0)
+    first = line(abs)(range(9), journal=tmp_path / "j", how="loop")
+    assert next(first) == 0
+    with pytest.raises(LineError, match="another run is at work"):
+        next(line(abs)(range(9), journal=tmp_path / "j", how="loop"))
+    assert list(first) == list(range(1, 9))
+
+
+def test_a_part_file_that_is_gone_is_told(tmp_path):
+    def sink_fails(n):
+        if n == 20:
+            raise ValueError("twenty")
+        return n
+
+    with pytest.raises(ValueError, match="twenty"):
+        line(sink_fails).run(range(30), write(tmp_path / "o.jsonl"), journal=tmp_path / "j", how="loop")
+    assert sorted(os.listdir(tmp_path)) == [".o.jsonl.part", "j"]
+    (tmp_path / ".o.jsonl.part").unlink()
+    with pytest.raises(ResumeError, match=r"is not there any more. Delete the journal"):
+        line(sink_fails).run(range(30), write(tmp_path / "o.jsonl"), journal=tmp_path / "j", how="loop")
+
+
+def test_a_mended_file_that_a_step_reads_lets_the_run_go_on(tmp_path):
+    trouble = Path(tmp_path, "trouble")
+    trouble.touch()
+
+    def careful(n, trouble=str(trouble)):
+        if n == 70 and os.path.exists(trouble):
+            raise ConnectionError("the server is away")
+        return n
+
+    with pytest.raises(ConnectionError):
+        line(careful).run(range(100), write(tmp_path / "o.jsonl"), journal=tmp_path / "j", how="line", workers=2)
+    trouble.unlink()
+    report = line(careful).run(range(100), write(tmp_path / "o.jsonl"), journal=tmp_path / "j", how="line", workers=2)
+    assert (tmp_path / "o.jsonl").read_text() == textwrap.dedent("".join(f"{n}\n" for n in range(100)))
+    assert (report.records_in, report.records_out) == (100, 100)
