@@ -246,6 +246,7 @@ def begun(tmp_path):
         (line(keep(step(same))), range(100), {}, "step 'same'"),
         (line(same), range(100), {"on_error": "skip"}, "option on_error"),
         (line(same), range(100), {"dead_letters": "x.jsonl"}, "option dead_letters"),
+        (line(same), range(100), {"seed": 1}, "option seed"),
     ],
 )
 def test_another_run_is_refused_and_the_change_is_named(tmp_path, monkeypatch, flow, records, options, changed):
