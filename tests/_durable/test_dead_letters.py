@@ -152,6 +152,7 @@ def test_a_disk_that_gets_full_leaves_no_half_line(tmp_path, monkeypatch):
     with pytest.raises(SinkError, match=r"f.jsonl' cannot be written: No space left on device"):
         line(odd_fails).run(range(9), write(tmp_path / "out.jsonl"), dead_letters=path, how="loop")
     assert [letter.record for letter in read_dead_letters(path)] == [1]
+    assert path.read_bytes().endswith(b"\n")
     assert os.listdir(tmp_path) == ["f.jsonl"]
 
 

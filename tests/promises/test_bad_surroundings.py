@@ -434,16 +434,23 @@ def test_a_run_may_outlive_the_thread_that_began_it():
 @pytest.mark.parametrize("start", ["launch", "fork"])
 def test_inside_an_asyncio_loop(start):
     code = f"""
-        import asyncio
+        import asyncio, signal
         async def inside(n):
             return n + 1
+        def signalled(n):
+            if {start!r} == "fork":
+                os.kill(os.getpid(), signal.SIGUSR1)  # the worker's own affair: the caller's loop must not hear of it
+            return asyncio.run(inside(n))
         async def main():
-            asyncio.get_running_loop().add_signal_handler(15, print)
-            flow = line(lambda n: asyncio.run(inside(n)))
-            return list(flow(range(50), how="line", workers=2, start={start!r})) == list(range(1, 51))
-        print(asyncio.run(main()))
+            heard = []
+            asyncio.get_running_loop().add_signal_handler(signal.SIGUSR1, heard.append, "a worker's signal")
+            print(list(line(signalled)(range(50), how="line", workers=2, start={start!r})) == list(range(1, 51)))
+            for _ in range(9):  # turns of the loop, in which it would hear
+                await asyncio.sleep(0)
+            print(heard)
+        asyncio.run(main())
     """
-    assert says(code) == ["True"]
+    assert says(code) == ["True", "[]"]
 
 
 def test_forked_workers_of_two_runs_do_not_keep_each_other_alive():

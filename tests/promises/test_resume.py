@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import textwrap
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -28,7 +29,7 @@ def parse(n):
 
 def flow():
     def row(n):
-        return {"n": n, "text": "é" * (n % 9)}
+        return {"n": n, "text": "é" * (n % 9) * 40}
 
     here = [step(each, kind="inline") for each in (parse, keep(lambda n: n % 3), expand(lambda n: [n] * (n % 4)), row)]
     return line(*here)
@@ -106,6 +107,8 @@ def test_killed_at_every_operation_on_a_file(tmp_path, monkeypatch, name, letter
             in_a_process(job(tmp_path, name, **options), kill_at=number)
             ended = True
         except Killed:
+            with suppress(Killed):
+                in_a_process(job(tmp_path, name, **options), kill_at=11)
             in_a_process(job(tmp_path, name, **options))
         assert "already done" in str(job(tmp_path, name, **options)())
         assert (tmp_path / name).read_bytes() == whole
@@ -216,6 +219,9 @@ def test_a_run_that_is_done_does_nothing_again(tmp_path):
 
 def test_a_done_journal_makes_room_for_another_run(tmp_path):
     options = {"journal": tmp_path / "j", "how": "loop"}
+    for count in (3, 4):
+        line(abs).run(range(count), write(tmp_path / "out.jsonl"), **options)
+        assert (tmp_path / "out.jsonl").read_text() == "".join(f"{n}\n" for n in range(count))
     assert list(line(abs)(range(5), **options)) == [0, 1, 2, 3, 4]
     assert list(line(abs)(range(6), **options)) == [0, 1, 2, 3, 4, 5]
 
@@ -246,6 +252,7 @@ def begun(tmp_path):
         (line(keep(step(same))), range(100), {}, "step 'same'"),
         (line(same), range(100), {"on_error": "skip"}, "option on_error"),
         (line(same), range(100), {"dead_letters": "x.jsonl"}, "option dead_letters"),
+        (line(same), range(100), {"seed": 1}, "option seed"),
     ],
 )
 def test_another_run_is_refused_and_the_change_is_named(tmp_path, monkeypatch, flow, records, options, changed):

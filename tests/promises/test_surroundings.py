@@ -348,6 +348,15 @@ def test_a_seed_holds_over_a_failure_and_a_death():
     assert caught.value.args != kept[23].error.args  # another index, other numbers
 
 
+@pytest.mark.parametrize("how", ["loop", "line"])
+def test_a_seed_holds_over_a_resumed_run(how, tmp_path):
+    options = {"how": how, "workers": 2, "seed": 5, "journal": tmp_path / "j"}
+    with line(draw)(range(30), **options) as run:
+        begun = [next(run) for _ in range(10)]
+    resumed = list(line(draw)(range(30), **options))
+    assert begun[:9] + resumed == list(line(draw)(range(30), how="loop", seed=5))
+
+
 def test_a_seed_of_a_batch_step_is_that_of_its_first_record():
     def drawing(ns):
         return [(n == ns[0], random.random()) for n in ns]

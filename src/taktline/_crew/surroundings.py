@@ -62,7 +62,7 @@ def of_caller(worker: int) -> Surroundings:
     return Surroundings(worker, levels, logging.root.manager.disable, filters)
 
 
-def _by_name(category: type[Warning]) -> type[Warning] | tuple[str, str]:
+def _by_name(category: Any) -> Any:
     name, module = category.__qualname__, category.__module__
     return category if "." in name or module in ("builtins", *carry.stand_ins()) else (name, module)
 

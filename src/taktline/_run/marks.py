@@ -174,6 +174,7 @@ class Marks:
         letters = os.path.abspath(os.fspath(options.dead_letters)) if options.dead_letters is not None else None
         return {
             **prints, "option on_error": options.on_error, "option dead_letters": letters,
+            "option seed": options.seed,
             "the sink": self._sink.describe() if self._sink is not None else None,
             "Python's version": ".".join(platform.python_version_tuple()[:2]),
         }  # fmt: skip

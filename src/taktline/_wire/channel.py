@@ -115,9 +115,8 @@ class Channel:
         base = self._out.head if self._out is not None else 0
         try:
             arena = Arena(size, base)
-        except (
-            OSError
-        ):  # no descriptor, no memory, a limit on files: what does not fit goes through the socket for good
+        except OSError:
+            # No descriptor, no memory, a limit on files: what does not fit goes through the socket for good.
             self._most = 0
             return None
         if self._out is not None:
