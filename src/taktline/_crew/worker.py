@@ -22,6 +22,7 @@ from taktline._crew import words
 from taktline._crew.surroundings import Relay, Surroundings
 from taktline._segment import fuse
 from taktline._segment.batch import Batch, Failure
+from taktline._segment.forms import Formed, records_of
 from taktline._wire import carry
 from taktline._wire.board import Board
 from taktline._wire.channel import Channel, Message
@@ -246,7 +247,7 @@ class Worker:
         if batch is None:
             self.send(words.SPOILED, seq)
             return
-        batch = segment.run(batch, careful=orders.careful)
+        batch = segment.run(batch, careful=orders.careful, formed=True)
         packed = self.packed(batch, segment, each=orders.careful)
         outcome = words.Outcome(orders.careful, batch.origins, [_told(failure) for failure in batch.failures])
         _flush_prints()
@@ -266,7 +267,7 @@ class Worker:
         if not orders.each:
             try:
                 buffers = self.channel.buffers(message) if len(message.parts) > 1 else None
-                return Batch(carry.unpack(message.parts, buffers), orders.origins, failures, orders.first)
+                return Batch(records_of(carry.unpack(message.parts, buffers)), orders.origins, failures, orders.first)
             except (BrokenPipeError, ConnectionResetError):
                 raise
             except Exception:
@@ -295,6 +296,9 @@ class Worker:
             try:
                 return carry.pack_each(batch.values, check=True) if each else carry.pack(batch.values)
             except carry.NotCarried as error:
+                if isinstance(batch.values, Formed):
+                    batch.values = batch.values.records()
+                    continue
                 what = carry.failed_to_go(last, error.error, "its result cannot be sent from a worker to the caller")
                 batch.fail(error.position, last, what, goes_on=segment.goes_on)
 
