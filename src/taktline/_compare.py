@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from taktline._observe import memory, pages
 from taktline._recipe.options import usable_cores
 from taktline._recipe.steps import Role, Step
+from taktline._segment.forms import Unfit, cannot_stand, form_of
 from taktline.errors import LineError
 
 if TYPE_CHECKING:
@@ -196,7 +197,7 @@ def _technique(flow: Line, how: str, workers: int) -> Measured:
 
 def _plain_loop(steps: tuple[Step, ...], records: Iterable[Any]) -> Iterator[Any]:
     """The loop that a user would have written; batch steps get lists of one."""
-    chained = _chain([_scalar(step) for step in steps], steps)
+    chained = _chain(_scalars(steps), steps)
     for record in records:
         yield from chained(record)
 
@@ -220,11 +221,35 @@ def _chain(functions: list[Callable[[Any], Any]], steps: tuple[Step, ...]) -> Ca
     return through
 
 
-def _scalar(step: Step) -> Callable[[Any], Any]:
-    fn = step.make()
-    if step.role is not Role.BATCH:
-        return fn
-    return step.like or (lambda record: fn([record])[0])
+def _scalars(steps: tuple[Step, ...]) -> list[Callable[[Any], Any]]:
+    """The steps' callables, those of batch steps with batches of one. Between steps of one form nothing is converted:
+    the last of them gets what makes records of its result, the others hand theirs on."""
+    functions: list[Callable[[Any], Any]] = []
+    for n, step in enumerate(steps):
+        fn = step.make()
+        if step.role is not Role.BATCH:
+            functions.append(fn)
+        elif step.like is not None:
+            functions.append(step.like)
+        else:
+            first = not n or steps[n - 1].like is not None or not steps[n - 1].joins(step)
+            last = n + 1 == len(steps) or steps[n + 1].like is not None or not step.joins(steps[n + 1])
+            functions.append(_of_one(step, fn, first, last))
+    return functions
+
+
+def _of_one(step: Step, fn: Callable[[Any], Any], first: bool, last: bool) -> Callable[[Any], Any]:
+    form = form_of(step.form)
+
+    def one(record: Any) -> Any:
+        try:
+            given = form.take([record]) if first else record
+        except Unfit as unfit:
+            raise cannot_stand(step, unfit) from None
+        result, _ = form.checked(fn(given), 1)
+        return form.give(result).records()[0] if last else result
+
+    return one
 
 
 def _difference(expected: list[Any], results: list[Any]) -> str:
@@ -288,7 +313,7 @@ _chained: Callable[[Any], Iterator[Any]]  # what the workers of a forked pool fi
 
 def _set_up(steps: tuple[Step, ...]) -> None:
     global _chained
-    _chained = _chain([_scalar(step) for step in steps], steps)
+    _chained = _chain(_scalars(steps), steps)
 
 
 def _through(record: Any) -> list[Any]:
@@ -359,7 +384,7 @@ def _feed(records: list[Any], queue: Any) -> None:
 
 
 def _station(step: Step, inbox: Any, outbox: Any) -> None:
-    through = _chain([_scalar(step)], (step,))
+    through = _chain(_scalars((step,)), (step,))
     while (item := inbox.get()) is not None:
         for result in through(item[0]):
             outbox.put((result,))

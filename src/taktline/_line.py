@@ -11,6 +11,7 @@ from taktline._recipe.steps import Step, StepLike, flatten
 from taktline.errors import LineError
 
 if TYPE_CHECKING:
+    from taktline._check import Check
     from taktline._compare import Comparison
     from taktline._observe.snapshot import Report
     from taktline._run.run import Run
@@ -94,6 +95,22 @@ class Line:
         from taktline._compare import compare
 
         return compare(self, records, **options)
+
+    def check(self, source: Iterable[Any], **options: Any) -> Check:
+        """Tell before a long run what would go wrong: on the first records, each step twice, in batches, in workers.
+
+        `limit`: records to take, 1,000 by default. `record`: only the one with this index. Finds steps, records and
+        results that cannot be carried over, records that fail or kill a worker, answers that differ from one time to
+        the next, in a batch, or in a worker, and says what to do. Returns a Check.
+
+        >>> from taktline import batch, line
+        >>> centred = batch(lambda numbers: [n - sum(numbers) / len(numbers) for n in numbers], name="centred")
+        >>> print(line(centred).check([1, 2, 3]).findings[0].says)
+        in a batch of many it gives -1.0, a batch of one gives 0.0
+        """
+        from taktline._check import check
+
+        return check(self, source, **options)
 
 
 def line(*steps: StepLike | Line, name: str | None = None) -> Line:

@@ -81,6 +81,36 @@ class BatchLengthError(TaktlineError):
         )  # fmt: skip
 
 
+class FormError(TaktlineError):
+    """A record that cannot stand in the form that a batch step is handed, or a result that is not of that form."""
+
+    code = "TK230"
+    step: str
+    form: str
+
+    def __init__(self, *, step: str, form: str, why: str, remedy: str) -> None:
+        super().__init__(
+            f"batch step {step!r} works in form={form!r}, and {why}.\n  next    {remedy}", step=step, form=form, why=why
+        )
+
+
+class FormsDiffer(TaktlineError):
+    """A batch step and its `like=` gave different results for the same records."""
+
+    code = "TK240"
+    step: str
+    rows: list[tuple[str, str, str]]  # excerpts of a record, of the batch form's result and of the scalar form's
+
+    def __init__(self, *, step: str, rows: list[tuple[str, str, str]], tolerance: float) -> None:
+        near = f" by more than {tolerance:g} of their size" if tolerance else ""
+        shown = "".join(f"\n  record  {record}\n    batch {batch}\n    like  {like}" for record, batch, like in rows)
+        super().__init__(
+            f"batch step {step!r} and its like= differ{near}; the first that do:{shown}\n"
+            "  next    correct one of the two, or state the tolerance: verify=1e-9",
+            step=step, rows=rows,
+        )  # fmt: skip
+
+
 class WorkerDied(TaktlineError):
     """A worker process ended while it worked on a record, more than once."""
 

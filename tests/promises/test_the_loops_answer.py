@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import pytest
 from hypothesis import HealthCheck, given, settings
-from model import Boom, any_line, any_plan, as_line, fails_at, how_many, loop, outcome
+from hypothesis import strategies as st
+from model import Boom, any_line, any_plan, any_values, as_line, fails_at, how_many, loop, outcome
 
-from taktline import Failed, expand, keep, line
+from taktline import Failed, batch, expand, keep, line
+from taktline._segment.same import kept
 
 
 @settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
@@ -15,6 +17,21 @@ def test_every_technique_gives_the_loops_answer(built, count, plan):
     # One record a task over thousands of records says nothing more and takes long.
     records = range(min(count, 600) if plan["how"] in ("pool", "queues") else count)
     assert outcome(lambda: as_line(built)(records, **plan)) == outcome(lambda: loop(built, records))
+
+
+@settings(max_examples=12, deadline=None, suppress_health_check=list(HealthCheck))
+@given(
+    values=any_values,
+    form=st.sampled_from(["numpy", "pandas", "arrow", "polars"]),
+    how=st.sampled_from(["line", "auto"]),
+)
+def test_records_of_any_type_come_out_of_a_form_as_from_the_loop(values, form, how):
+    flow = line(batch(lambda taken: taken, form=form, size=4))
+    records = values * 5
+    wanted, *failed = outcome(lambda: flow(records, how="loop"))
+    got, *as_well = outcome(lambda: flow(records, how=how, workers=1, batch_size=7 if how == "line" else None))
+    assert kept(wanted, got)
+    assert as_well == failed
 
 
 @settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
@@ -44,6 +61,20 @@ def test_a_record_that_fails_after_part_of_it_came_out_is_left_out_whole(how):
 
     flow = line(expand(lambda x: [x, x + 1, x + 2]), fussy, keep(lambda x: x != 31))
     assert list(flow([10, 20, 30], how=how, workers=2, on_error="skip")) == [20, 21, 22, 30, 32]
+
+
+@pytest.mark.parametrize("how", ["loop", "pool", "queues", "line", "auto"])
+@pytest.mark.parametrize("bad", [(20,), (21,), (22,), (20, 22)])
+def test_all_that_a_failed_record_gave_is_left_out(how, bad):
+    def fussy(numbers):
+        if not {*numbers}.isdisjoint(bad):
+            raise Boom
+        return numbers
+
+    flow = line(expand(lambda x: [x, x + 1, x + 2]), batch(fussy, size=2), abs)
+    run = flow([10, 20, 30], how=how, workers=2, on_error="skip")
+    assert list(run) == [10, 11, 12, 30, 31, 32]
+    assert run.report.failed == 1
 
 
 @pytest.mark.parametrize("how", ["loop", "pool", "queues", "line", "auto"])

@@ -24,6 +24,7 @@ from taktline._crew.surroundings import Relay, Surroundings
 from taktline._recipe.steps import Step
 from taktline._segment import fuse, guard
 from taktline._segment.batch import Batch, Failure
+from taktline._segment.forms import Formed, records_of
 from taktline._wire import carry
 from taktline._wire.board import Board
 from taktline._wire.channel import Channel, Message
@@ -296,7 +297,7 @@ class Worker:
         if batch is None:
             self.send(words.SPOILED, message.seq)
             return
-        batch = segment.run(batch, careful=orders.careful)
+        batch = segment.run(batch, careful=orders.careful, formed=True)
         self.busy += perf_counter_ns() - began
         self.answer(
             message.seq, batch, segment, careful=orders.careful, busy=self.busy, waiting=self.waiting,
@@ -335,7 +336,7 @@ class Worker:
         if not orders.each:
             try:
                 buffers = self.channel.buffers(message) if len(message.parts) > 1 else None
-                return Batch(carry.unpack(message.parts, buffers), orders.origins, failures, orders.first)
+                return Batch(records_of(carry.unpack(message.parts, buffers)), orders.origins, failures, orders.first)
             except (BrokenPipeError, ConnectionResetError):
                 raise
             except Exception:
@@ -364,6 +365,9 @@ class Worker:
             try:
                 return carry.pack_each(batch.values, check=True) if each else carry.pack(batch.values)
             except carry.NotCarried as error:
+                if isinstance(batch.values, Formed):
+                    batch.values = batch.values.records()
+                    continue
                 what = carry.failed_to_go(last, error.error, "its result cannot be sent from a worker to the caller")
                 batch.fail(error.position, last, what, goes_on=segment.goes_on)
 

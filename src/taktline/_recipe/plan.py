@@ -63,17 +63,25 @@ def line(steps: Sequence[Step], workers: int, batch_size: int | None = None, rea
 
 
 def queues(steps: Sequence[Step], workers: int, costs: Sequence[float] | None = None) -> Plan:
-    """A process a step, or a share of `workers` by cost, at least one each; one record at a time.
+    """A process a step, or a share of `workers` by cost, at least one each; one record at a time. Batch steps of one
+    form stay together: nothing is converted between them.
 
     >>> [s.workers for s in queues([Step(abs, "a"), Step(abs, "b")], 5, costs=[3.0, 1.0]).segments]
     [4, 1]
     """
-    shares = _shares([0.0 if s.in_caller else (costs[n] if costs else 1.0) for n, s in enumerate(steps)], workers)
-    segments = tuple(
-        Segment((s,), 0 if s.in_caller else min(share, _own(s) or share))
-        for s, share in zip(steps, shares, strict=True)
-    )
-    return Plan("queues", segments, batch_size=1)
+    groups: list[list[int]] = []
+    for n, each in enumerate(steps):
+        if n and steps[n - 1].joins(each):
+            groups[-1].append(n)
+        else:
+            groups.append([n])
+    weights = [0.0 if steps[ns[0]].in_caller else sum(costs[n] if costs else 1.0 for n in ns) for ns in groups]
+    segments = []
+    for ns, share in zip(groups, _shares(weights, workers), strict=True):
+        first = steps[ns[0]]
+        count = 0 if first.in_caller else min(share, _own(first) or share)
+        segments.append(Segment(tuple(steps[n] for n in ns), count))
+    return Plan("queues", tuple(segments), batch_size=1)
 
 
 def _cut(steps: Sequence[Step], workers: int) -> tuple[Segment, ...]:

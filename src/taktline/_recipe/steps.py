@@ -7,9 +7,12 @@ import os
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from enum import Enum
+from importlib.util import find_spec
 from typing import Any
 
 from taktline.errors import LineError
+
+FORMS = {"list": "", "numpy": "numpy", "pandas": "pandas", "arrow": "pyarrow", "polars": "polars"}  # form: its package
 
 
 class Role(Enum):
@@ -47,7 +50,9 @@ class Step:
     tasks: int | None = None  # records at once in a step that waits
     rate: float | None = None  # records a second, over all workers
     size: int | None = None  # of a batch step
+    form: str = "list"  # what a batch step is handed and returns
     like: Callable[[Any], Any] | None = None
+    verify: float | None = None  # compare with `like` on the first records, floats within this relative tolerance
     maker: Maker | None = None  # builds `fn` in each worker
     retries: int = 0  # tries after a first one that raised
     backoff: float = 0.1  # seconds before the first of them, at most; each further one may wait twice as long
@@ -61,6 +66,12 @@ class Step:
     def make(self) -> Callable[..., Any]:
         """The callable itself, built now where it is to be built in each worker."""
         return self.maker() if self.maker is not None else self.fn
+
+    def joins(self, other: Step) -> bool:
+        """Whether what this batch step returns goes to the step behind it as it is. No plan may cut between the two:
+        on the way to another process results become plain records."""
+        formed = self.role is other.role is Role.BATCH and self.form == other.form != "list"
+        return formed and self.in_caller == other.in_caller and self.workers is None and other.workers is None
 
 
 KINDS = ("auto", "process", "thread", "async", "inline")
@@ -140,22 +151,42 @@ def batch(
     *,
     form: str = "list",
     like: Callable[[Any], Any] | None = None,
+    verify: bool | float = False,
     **step_options: Any,
 ) -> Step:
-    """A step whose `fn` gets a list of up to `size` consecutive records and returns as many results, in order.
+    """A step whose `fn` gets up to `size` consecutive records at once and returns as many results, in order.
 
-    It may get fewer: the last records, or those between two failed ones. `size` None: as many as travel together.
-    When `fn` raises, its records are tried one at a time (with `like`, the version for one record, where given), so
-    that only the record at fault fails. Raises BatchLengthError in the run where the number of results differs.
+    `fn` may get fewer: the last records, those between two failed ones, or those of one type. `size` None: as many as
+    travel together. `form` is what `fn` is handed and returns; the line's results are plain records again:
+
+    - "list": a list of records.
+    - "numpy": an array for plain values, a dict of arrays for dicts, a tuple of arrays for tuples.
+    - "pandas": a Series for plain values, a DataFrame for dicts and tuples. It may return a NumPy array too.
+    - "arrow", "polars": an Array or Series for plain values, a pyarrow Table or Polars DataFrame for dicts.
+
+    Between neighbouring steps of one form nothing is converted. No value is changed by a conversion: what one column
+    cannot hold exactly (ints beside floats, rows with other keys) is handed over in several batches; a record that
+    cannot stand in the form at all fails with FormError. Where `fn` raises, its records are tried one by one with
+    `like`, the same step for one record; without it, in halves down to one: only the record at fault fails.
+    `verify`: compare with `like` on the first records of each worker, True for equality, or a relative tolerance of
+    floats; a record for which the two differ fails with FormsDiffer. Raises LineError where an option makes no sense
+    or the form's package is missing, and in the run BatchLengthError where the number of results differs.
 
     >>> from taktline import line
     >>> list(line(batch(lambda numbers: [n * n for n in numbers], size=100))(range(4)))
     [0, 1, 4, 9]
+    >>> rows = [{"n": 1, "name": "one"}, {"n": 2, "name": "two"}]
+    >>> list(line(batch(lambda columns: {**columns, "half": columns["n"] / 2}, form="numpy"))(rows))
+    [{'n': 1, 'name': 'one', 'half': 0.5}, {'n': 2, 'name': 'two', 'half': 1.0}]
     """
-    if form != "list":
-        if form in ("numpy", "pandas", "arrow", "polars"):
-            raise LineError(f'batch(form="{form}") is not there yet; use form="list" and convert inside the step')
-        raise LineError(f'batch(form={form!r}) is unknown; choose "list"')
+    if form not in FORMS:
+        raise LineError(f"batch(form={form!r}) is unknown; choose one of {', '.join(map(repr, FORMS))}")
+    if FORMS[form] and find_spec(FORMS[form]) is None:
+        raise LineError(f'batch(form={form!r}) needs the package {FORMS[form]}: pip install "taktline[{form}]"')
+    if not isinstance(verify, (bool, int, float)) or verify < 0:
+        raise LineError(f"batch(verify={verify!r}): give True, False, or a relative tolerance such as 1e-9")
+    if verify is not False and like is None:
+        raise LineError("batch(verify=) compares with the step for one record: give it as like=")
     if size is not None and (not isinstance(size, int) or isinstance(size, bool) or size < 1):
         raise LineError(f"batch(size={size!r}): give a whole number of at least 1, or None")
     if like is not None and not callable(like):
@@ -163,7 +194,8 @@ def batch(
     made = step(fn, **step_options)
     if made.waits:
         raise LineError(f"batch() of a step that waits, such as {made.name!r}, is not there: give a plain function")
-    return replace(made, role=Role.BATCH, size=size, like=like)
+    tolerance = None if verify is False else 0.0 if verify is True else float(verify)
+    return replace(made, role=Role.BATCH, size=size, form=form, like=like, verify=tolerance)
 
 
 def keep(predicate: StepLike, *, name: str | None = None) -> Step:

@@ -7,6 +7,7 @@ from typing import Any
 
 from taktline._crew import words
 from taktline._segment.batch import Batch, Failure
+from taktline._segment.forms import records_of
 from taktline._wire import carry
 
 
@@ -78,7 +79,7 @@ class Held:
         if self.each or self.parts is None:
             return
         try:
-            values = self.batch.values if self.here else carry.unpack(self.parts)
+            values = self.batch.values if self.here else records_of(carry.unpack(self.parts))
             self.parts, self.each = carry.pack_each(values), True
         except Exception as error:  # it cannot be told which value is at fault: all records that are left in it fail
             why = error.error if isinstance(error, carry.NotCarried) else error
@@ -106,7 +107,7 @@ class Held:
                     values.append(None)
                     bad.append(error)
         elif decode:
-            values = carry.unpack(parts, buffers)
+            values = records_of(carry.unpack(parts, buffers))
         self.batch = Batch(values, outcome.origins, [self._told(told) for told in outcome.failures], self.first)
         self.here = decode
         self.parts = None if decode else [bytes(part) for part in parts]

@@ -279,8 +279,9 @@ def _left(records: Iterator[Any]) -> int:
 
 
 def _of_one_record(step: Step) -> Step:
-    """A batch step as a step of one record, for the technique that works on one at a time."""
-    if step.role is not Role.BATCH:
+    """A batch step as a step of one record, for the technique that works on one at a time. Steps of other forms than
+    lists get batches of one, so that nothing is converted between them; so do those that are verified."""
+    if step.role is not Role.BATCH or step.verify is not None or (step.form != "list" and step.like is None):
         return step
 
     def one_at_a_time(fn: Callable[[list[Any]], Any]) -> Callable[[Any], Any]:

@@ -92,6 +92,9 @@ class _Life:
         if automatic and (self.options.goes_on or self.options.journal is not None):
             meter.reasons[:] = [NOT_HERE]
             self.engine = self._hub()
+        elif automatic and (counted := [s.name for s in self.steps if s.maker and s.workers and not s.in_caller]):
+            meter.reasons[:] = [f"move to workers: no copy of step {counted[0]!r} beside theirs is built here"]
+            self.engine = self._hub()
         if self.engine is None:
             meter.use(plans.here(self.steps))
             hub = self._hub if automatic else None

@@ -31,7 +31,7 @@ class Batch:
     """Values in order. `origins[n]`: the position, in the batch as it was read, of the record that value n came from,
     never falling; None: value n came from record n."""
 
-    values: list[Any]
+    values: Any  # a list; what a worker sends may be a Formed, the same values in columns
     origins: list[int] | None = None
     failures: list[Failure] = field(default_factory=list)
     first: int = 0  # index of its first record, where a seed is set

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import traceback
 from collections.abc import Coroutine, Sequence
+from contextlib import ExitStack
 from dataclasses import replace
 from functools import partial
 from time import perf_counter_ns
@@ -14,13 +16,17 @@ from taktline._recipe.steps import Role, Step
 from taktline._segment import guard
 from taktline._segment.batch import Batch, Failure, Mark, no_mark
 from taktline._segment.compiled import Compiled
-from taktline.errors import BatchLengthError
+from taktline._segment.forms import Columns, Formed, Misfit, Unfit, cannot_stand, form_of
+from taktline._segment.same import same
+from taktline.errors import BatchLengthError, FormError, FormsDiffer, excerpt
 
 if TYPE_CHECKING:
     from taktline._segment.seeds import Seeds
     from taktline._segment.waiting import OneByOne
 
 TIMED_EVERY = 16  # one batch in so many has its first records timed step by step
+VERIFIED = 256  # records of each batch step with verify= that are compared with its like=, in each worker
+SHOWN = 3  # records of those that differ
 TIMED_RECORDS = 16  # 2 clock reads a step and record, some 100 ns: under 1 % of a batch where it matters
 
 
@@ -70,6 +76,7 @@ class Segment:
                 self._made.append(step.make())
             except BaseException as error:
                 error.add_note(f"raised while step {step.name!r} was built for this worker")
+                self.close()  # those before it were built
                 raise
             fn = self._made[-1]
             if step.kind == "async":
@@ -90,13 +97,17 @@ class Segment:
     def close(self) -> None:
         """Close the callables that were built for this worker and can be closed."""
         made, self._made, self._callables, self._parts = self._made, [], [], []
-        for step, each in zip(self.steps, made, strict=False):
-            if step.maker is not None and hasattr(each, "close"):
-                closed = each.close()
-                if self._loop is not None and isinstance(closed, Coroutine):
-                    self._loop.run(closed)
-        if self._loop is not None:
-            self._loop.close()
+        with ExitStack() as closing:  # all of them, also where one raises
+            if self._loop is not None:
+                closing.callback(self._loop.close)
+            for step, each in zip(self.steps, made, strict=False):
+                if step.maker is not None and hasattr(each, "close"):
+                    closing.callback(self._close, each)
+
+    def _close(self, each: Any) -> None:
+        closed = each.close()
+        if self._loop is not None and isinstance(closed, Coroutine):
+            self._loop.run(closed)
 
     def callables(self) -> list[Any]:
         """The steps' callables, in order, as they are to be called."""
@@ -143,25 +154,31 @@ class Segment:
     def _retry(self) -> None:
         self.retried += 1
 
-    def run(self, batch: Batch, *, careful: bool = False) -> Batch:
-        """The batch after all steps. `careful`: with a mark before each record and step; slow, exact."""
-        if self.seeds is None:
-            return self._run(batch, careful)
-        with self.seeds.batch(batch.first):
-            return self._run(batch, careful)
+    def begins(self, step: int) -> None:
+        """A step begins within a part of several; of use where it is one record alone that is run."""
+        if self._alone is not None:
+            self.mark(self._alone, step, 0.0)
 
-    def _run(self, batch: Batch, careful: bool) -> Batch:
+    def run(self, batch: Batch, *, careful: bool = False, formed: bool = False) -> Batch:
+        """The batch after all steps. `careful`: with a mark before each record and step; slow, exact. `formed`: its
+        values may come as columns, a Formed, where the last step made them."""
+        if self.seeds is None:
+            return self._run(batch, careful, formed)
+        with self.seeds.batch(batch.first):
+            return self._run(batch, careful, formed)
+
+    def _run(self, batch: Batch, careful: bool, formed: bool) -> Batch:
         timed = self._runs % TIMED_EVERY == 0
         self._runs += 1
         if careful:
             return self._carefully(batch)
-        for part in self._parts:
+        for part in self._parts[:-1]:
             batch = part.run(batch, timed)
-        return batch
+        return self._parts[-1].run(batch, timed, formed=formed)
 
     def _carefully(self, batch: Batch) -> Batch:
         """Record by record and step by step, so that a death is known to be this record's in this step."""
-        parts = [self._part(n, n + 1) for n in range(len(self.steps))]
+        parts = [self._part(first, last) for first, last in _stretches(self.steps, single=True)]
         whole = Batch([], [], [])
         start = 0
         for failure in [*batch.failures, None]:
@@ -185,12 +202,13 @@ class Segment:
         return whole
 
 
-def _stretches(steps: Sequence[Step]) -> list[tuple[int, int]]:
-    """Cut into stretches of scalar steps and single batch steps: pairs (first, one past the last)."""
+def _stretches(steps: Sequence[Step], *, single: bool = False) -> list[tuple[int, int]]:
+    """Cut into stretches of scalar steps (`single`: one each) and of batch steps between which nothing is converted:
+    pairs (first, one past the last)."""
     cuts: list[tuple[int, int]] = []
     for n, step in enumerate(steps):
-        scalar = step.role is not Role.BATCH
-        if scalar and cuts and steps[cuts[-1][0]].role is not Role.BATCH:
+        scalar = step.role is not Role.BATCH and n > 0 and steps[n - 1].role is not Role.BATCH
+        if (scalar and not single) or (n > 0 and steps[n - 1].joins(step)):
             cuts[-1] = (cuts[-1][0], n + 1)
         else:
             cuts.append((n, n + 1))
@@ -208,7 +226,7 @@ class _Part:
         self.goes_on = segment.goes_on
         self.traced = traced  # say which record each value came from
 
-    def run(self, batch: Batch, timed: bool) -> Batch:
+    def run(self, batch: Batch, timed: bool, *, formed: bool = False) -> Batch:
         out = Batch([], [] if self.traced or batch.origins is not None else None)
         if not batch.failures:
             self.span(batch, 0, len(batch.values), out, timed)
@@ -291,7 +309,7 @@ class _Stretch(_Part):
                 code.run(values, told, out.values, froms, counts, ns, perf_counter_ns, *self.callables)
             except BaseException as caught:
                 error = caught
-                at = end - values.__length_hint__() - 1  # type: ignore[attr-defined]
+                at = end - values.__length_hint__() - 1
             self._count(at - start + (error is not None), counts, ns, timed=code is self.timed_code)
             if out.origins is not None and self.one_to_one:
                 out.origins.extend(origins[: at - start])
@@ -319,78 +337,228 @@ class _Stretch(_Part):
 
 
 class _Batched(_Part):
-    """One batch step. A list that fails is tried again one record at a time, so that only the culprit fails."""
+    """Batch steps of one form: one conversion before them, one behind, none between.
+
+    What fails as a batch is tried again in parts, from the values that came in: a step may have changed the batch that
+    it was handed. So the results are those of the loop, down to the record at fault.
+    """
+
+    def __init__(self, segment: Segment, first: int, last: int, *, traced: bool) -> None:
+        super().__init__(segment, first, last, traced=traced)
+        self.form = form_of(self.steps[0].form)
+        self.size = min((step.size for step in self.steps if step.size is not None), default=None)
+        self.unverified = [VERIFIED if step.verify is not None else 0 for step in self.steps]
+        self.pieces: list[Columns] = []  # results that are no records yet
+        self.now = 0  # the step at work
+
+    def step_in(self, frame: FrameType) -> int | None:
+        return self.now if frame.f_code is _Batched._through.__code__ else None
+
+    def run(self, batch: Batch, timed: bool, *, formed: bool = False) -> Batch:
+        self.pieces = []
+        out = super().run(batch, timed)
+        if formed and self.pieces and not out.values and not out.failures and self.steps[0].form != "list":
+            out.values = Formed(self.pieces)
+        else:
+            self._settle(out)
+        return out
 
     def span(self, batch: Batch, start: int, end: int, out: Batch, timed: bool) -> bool:
-        step, fn = self.steps[0], self.callables[0]
-        size = step.size or max(1, end - start)
-        at, next_at = start, start
-        while (at := next_at) < end:
-            if out.lost(batch.origin(at)):
-                next_at = at + 1
-                continue
-            next_at = min(at + size, end)
-            given = batch.values[at:next_at]
-            began = perf_counter_ns()
-            self.segment.runs(self, None, at)
-            if self.segment.seeds is not None:
-                self.segment.seeds.at(batch.origin(at))
+        size = self.size or max(1, end - start)
+        self.segment.runs(self, None, start)
+        for at in range(start, end, size):
+            if not self._through(_Piece(batch, out, at, batch.values[at : min(at + size, end)])):
+                return False
+        if batch.failures:  # their places are told by the results before them
+            self._settle(out)
+        return True
+
+    def fail(self, out: Batch, origin: int, step: int, error: BaseException, tb: TracebackType | None) -> bool:
+        self._settle(out)
+        return super().fail(out, origin, step, error, tb)
+
+    def _settle(self, out: Batch) -> None:
+        for piece in self.pieces:
+            out.values.extend(piece.records())
+        self.pieces = []
+
+    def _through(self, piece: _Piece) -> bool:
+        """A piece through the steps that it has before it; False where a failure ends the batch."""
+        while piece.values and piece.out.lost(piece.origin(0)):
+            piece = piece.part(1, len(piece.values))
+        if piece.values and self.segment.seeds is not None:
+            self.segment.seeds.at(piece.origin(0))
+        values, began = piece.values, perf_counter_ns()
+        if not values or piece.first == len(self.steps):
+            return self._done(piece, Columns(None, [values]))
+        try:
+            state = self.form.take(values)
+        except Unfit as unfit:
+            return self._in_parts(piece, piece.first, cannot_stand(self.steps[piece.first], unfit))
+        columns = None
+        for n in range(piece.first, len(self.steps)):
+            self.now = n
+            if n > 0:
+                self.segment.begins(self.first + n)
+            verified = self._to_verify(n, state)
             try:
-                results = self._checked(fn(given), len(given))
-            except BatchLengthError as error:
-                # Which result belongs to which record cannot be told: all of the list's records fail.
-                for n in range(len(given)):
-                    if not self.fail(out, batch.origin(at + n), self.first, error, None):
-                        return False
-                continue
+                state = self.callables[n](state)
             except BaseException as error:
                 if isinstance(error, KeyboardInterrupt) and guard.in_callers_process:
                     raise
-                if not self._one_by_one(batch, at, given, error, out):
-                    return False
-                continue
-            self._note(len(given), perf_counter_ns() - began)
-            out.values.extend(results)
-            if out.origins is not None:
-                out.origins.extend(batch.origin(n) for n in range(at, at + len(given)))
-        return True
-
-    def _one_by_one(self, batch: Batch, at: int, given: list[Any], first: BaseException, out: Batch) -> bool:
-        like = self.steps[0].like
-        for n, value in enumerate(given):
-            if out.lost(batch.origin(at + n)):
-                continue
-            began = perf_counter_ns()
-            if self.segment.seeds is not None:
-                self.segment.seeds.at(batch.origin(at + n))
+                if len(values) == 1:
+                    self._note(n, 1, perf_counter_ns() - began)
+                return self._rescue(piece, n, error)
             try:
-                if len(given) == 1 and like is None:
-                    raise first  # it was alone already
-                result = like(value) if like is not None else self._checked(self.callables[0]([value]), 1)[0]
-            except BaseException as error:
-                tb = guard.own(error.__traceback__)
-                self._note(1, perf_counter_ns() - began)
-                if not self.fail(out, batch.origin(at + n), self.first, error, tb):
-                    return False
-            else:
-                self._note(1, perf_counter_ns() - began)
-                out.values.append(result)
-                if out.origins is not None:
-                    out.origins.append(batch.origin(at + n))
+                state, count = self.form.checked(state, len(values))
+                if count != len(values):
+                    raise BatchLengthError(step=self.steps[n].name, given=len(values), returned=count)
+            except BatchLengthError as error:
+                return self._all_fail(piece, n, error)
+            except Misfit as misfit:
+                return self._all_fail(piece, n, self._not_of_the_form(n, state, misfit))
+            if verified or n + 1 == len(self.steps):
+                try:
+                    columns = self.form.give(state)
+                except Exception as misfit:  # a value without an exact one in Python; libraries have many errors
+                    return self._in_parts(piece, n, self._not_of_the_form(n, state, misfit))
+            self._note(n, len(values), perf_counter_ns() - began)
+            if verified and columns is not None and (rows := self._differing(n, verified, columns.records())):
+                return self._around(piece, n, rows, columns)
+            began = perf_counter_ns()
+        assert columns is not None
+        return self._done(piece, columns)
+
+    def _done(self, piece: _Piece, columns: Columns) -> bool:
+        if piece.values:
+            self.pieces.append(columns)
+        if piece.out.origins is not None:
+            piece.out.origins.extend(piece.origin(n) for n in range(len(piece.values)))
         return True
 
-    def _note(self, count: int, ns: int) -> None:
-        segment, at = self.segment, self.first
+    # --- a piece that does not come through ---
+
+    def _in_parts(self, piece: _Piece, step: int, error: BaseException) -> bool:
+        """Both halves apart; a single record fails in `step`."""
+        if len(piece.values) == 1:
+            tb = guard.own(error.__traceback__)
+            return self.fail(piece.out, piece.origin(0), self.first + step, error, tb)
+        half = len(piece.values) // 2
+        return self._through(piece.part(0, half)) and self._through(piece.part(half, len(piece.values)))
+
+    def _rescue(self, piece: _Piece, step: int, error: BaseException) -> bool:
+        """`step` has raised: its records one by one with its `like`, or in parts."""
+        like = self.steps[step].like
+        if like is None:
+            return self._in_parts(piece, step, error)
+        try:
+            records = self._before(piece, step)
+        except Exception as odd:  # steps that came through a moment ago
+            return self._in_parts(piece, step, odd)
+        results: list[Any] = []
+        for n, record in enumerate(records):
+            if self.segment.seeds is not None:
+                self.segment.seeds.at(piece.origin(n))
+            try:
+                results.append(like(record))
+            except BaseException as failed:
+                if isinstance(failed, KeyboardInterrupt) and guard.in_callers_process:
+                    raise
+                if not self._through(piece.part(n - len(results), n, results, step + 1)):
+                    return False
+                if not self._in_parts(piece.part(n, n + 1), step, failed):
+                    return False
+                results = []
+        return self._through(piece.part(len(records) - len(results), len(records), results, step + 1))
+
+    def _before(self, piece: _Piece, step: int) -> list[Any]:
+        """The records as they are before `step`, made anew."""
+        if step == piece.first:
+            return piece.values
+        state = self.form.take(piece.values)
+        for n in range(piece.first, step):
+            state, _ = self.form.checked(self.callables[n](state), len(piece.values))
+        return self.form.give(state).records()
+
+    def _all_fail(self, piece: _Piece, step: int, error: BaseException) -> bool:
+        """Which result belongs to which record cannot be told: all of the piece's records fail."""
+        return all(
+            self.fail(piece.out, piece.origin(n), self.first + step, error, None) for n in range(len(piece.values))
+        )
+
+    def _not_of_the_form(self, step: int, result: Any, why: Exception) -> FormError:
+        wanted = f"not {why}" if isinstance(why, Misfit) else f"which gives no plain records: {why}"
+        return FormError(
+            step=self.steps[step].name, form=self.steps[step].form, why=f"it returned {type(result).__name__}, {wanted}",
+            remedy="return one result a record in the step's form",
+        )  # fmt: skip
+
+    # --- batch form and scalar form side by side ---
+
+    def _to_verify(self, step: int, state: Any) -> list[Any]:
+        """The first records that `step` is given, as they are before it."""
+        if not self.unverified[step]:
+            return []
+        if self.form is form_of("list"):
+            return copy.deepcopy(list(state[: self.unverified[step]]))
+        return self.form.give(state).records()[: self.unverified[step]]
+
+    def _differing(self, step: int, records: list[Any], results: list[Any]) -> list[tuple[int, tuple[str, str, str]]]:
+        """Positions and excerpts of the records for which the step's `like` gives something else."""
+        like, tolerance = self.steps[step].like, self.steps[step].verify
+        assert like is not None
+        self.unverified[step] -= len(records)
+        rows = []
+        for n, record in enumerate(records):
+            shown = excerpt(record)
+            try:
+                wanted = like(record)
+            except Exception as error:
+                rows.append((n, (shown, excerpt(results[n]), f"raises {type(error).__name__}: {error}")))
+                continue
+            if not same(results[n], wanted, tolerance or 0.0):
+                rows.append((n, (shown, excerpt(results[n]), excerpt(wanted))))
+        return rows
+
+    def _around(
+        self, piece: _Piece, step: int, rows: list[tuple[int, tuple[str, str, str]]], columns: Columns
+    ) -> bool:  # fmt: skip
+        """The records that differ fail, those between them go on."""
+        results, step_after = columns.records(), step + 1
+        at = 0
+        for n, (position, _) in enumerate([*rows, (len(results), ("", "", ""))]):
+            if not self._through(piece.part(at, position, results[at:position], step_after)):
+                return False
+            if position == len(results):
+                break
+            error = FormsDiffer(
+                step=self.steps[step].name, rows=[row for _, row in rows[n : n + SHOWN]],
+                tolerance=self.steps[step].verify or 0.0,
+            )  # fmt: skip
+            if not self.fail(piece.out, piece.origin(position), self.first + step, error, None):
+                return False
+            at = position + 1
+        return True
+
+    def _note(self, step: int, count: int, ns: int) -> None:
+        segment, at = self.segment, self.first + step
         segment.records[at] += count
         segment.timed_records[at] += count
         segment.timed_ns[at] += ns
 
-    def _checked(self, results: Any, given: int) -> Sequence[Any]:
-        try:
-            returned = len(results)
-        except TypeError:
-            results = list(results)
-            returned = len(results)
-        if returned != given:
-            raise BatchLengthError(step=self.steps[0].name, given=given, returned=returned)
-        return results  # type: ignore[no-any-return]
+
+class _Piece:
+    """Some consecutive values of a batch, with the steps of its part from `first` on before them."""
+
+    __slots__ = ("at", "batch", "first", "out", "values")
+
+    def __init__(self, batch: Batch, out: Batch, at: int, values: list[Any], first: int = 0) -> None:
+        self.batch, self.out, self.at, self.values, self.first = batch, out, at, values, first
+
+    def origin(self, n: int) -> int:
+        return self.batch.origin(self.at + n)
+
+    def part(self, start: int, end: int, values: list[Any] | None = None, first: int | None = None) -> _Piece:
+        """A part of it, where `values` is given with those as they are before the step `first`."""
+        mine = self.values[start:end] if values is None else values
+        return _Piece(self.batch, self.out, self.at + start, mine, self.first if first is None else first)

@@ -31,8 +31,9 @@ class NotCarried(Exception):
         self.error = error
 
 
-def pack(values: list[Any]) -> list[Bytes]:
-    """The values as a pickle stream and the large buffers in it. Raises NotCarried naming the first that cannot go."""
+def pack(values: Any) -> list[Bytes]:
+    """The values, in a list or columns, as a pickle stream and the large buffers in it. Raises NotCarried naming the
+    first that cannot go."""
     buffers: list[pickle.PickleBuffer] = []
 
     def out_of_band(buffer: pickle.PickleBuffer) -> bool:
@@ -47,19 +48,19 @@ def pack(values: list[Any]) -> list[Bytes]:
     try:
         stream = pickle.dumps(values, pickle.HIGHEST_PROTOCOL, buffer_callback=out_of_band)
     except Exception as error:
-        for position, value in enumerate(values):
+        for position, value in enumerate(values if isinstance(values, list) else ()):
             _dumps_one(position, value)
         raise NotCarried(0, error) from error
     return [stream, *(buffer.raw() for buffer in buffers)]
 
 
-def unpack(parts: Sequence[Bytes], buffers: Sequence[Any] | None = None) -> list[Any]:
+def unpack(parts: Sequence[Bytes], buffers: Sequence[Any] | None = None) -> Any:
     """What `pack` made. The large buffers are copied, or are those given, which belong to what is made of them."""
     if len(parts) == 1:
-        return pickle.loads(parts[0])  # type: ignore[no-any-return]
+        return pickle.loads(parts[0])
     if buffers is None:
         buffers = [bytearray(part) for part in parts[1:]]
-    return pickle.loads(parts[0], buffers=buffers)  # type: ignore[no-any-return]
+    return pickle.loads(parts[0], buffers=buffers)
 
 
 def pack_each(values: Iterable[Any], *, check: bool = False) -> list[Bytes]:

@@ -371,6 +371,35 @@ def compare(
     _print_comparison(flow, records, limit=limit, rounds=rounds, workers=workers, export=export, as_json=as_json)
 
 
+@commands.command()
+@click.argument("target")
+@click.option("--in", "source", required=True, metavar="PATH", help='file, glob, or "-" for standard input')
+@click.option("--in-format", help="jsonl, csv, tsv or text; default: by suffix")
+@click.option("--limit", default=1_000, show_default=True, type=click.IntRange(1), help="the first so many records")
+@click.option("--record", type=click.IntRange(0), help="only this record, by its index, with its value after each step")
+@click.option("--json", "as_json", is_flag=True, help="JSON in place of the text")
+def check(
+    target: str, source: str, in_format: str | None, limit: int, record: int | None, as_json: bool
+) -> int:  # fmt: skip
+    """Tell before a long run what would go wrong: in steps, records, batches and workers.
+
+    \b
+    taktline check steps.py:parse,enrich,score --in orders.jsonl
+    taktline check steps.py:parse --in orders.jsonl --record 48211
+
+    Exit code 0: fine, or advice only; 1: something was found; 2: wrong usage.
+    """
+    from taktline import read
+    from taktline.cli.target import line_of
+
+    with _data_apart("-") as out, _before_anything_runs():
+        found = line_of(target).check(read(source, in_format), limit=limit, record=record)
+        assert not isinstance(out, str)
+        out.write(f"{found.to_json() if as_json else found}\n".encode())
+        out.flush()
+    return DONE if found.fine else FAILED
+
+
 def _print_comparison(
     flow: Line, records: Any, *, export: str | None = None, as_json: bool = False, **options: Any
 ) -> None:  # fmt: skip

@@ -1,0 +1,410 @@
+"""Tells before a long run what would go wrong in it: each step over some records, twice, in batches, and in workers."""
+
+from __future__ import annotations
+
+import json
+import pickle
+from collections.abc import Callable, Iterable
+from dataclasses import asdict, dataclass, replace
+from time import perf_counter
+from typing import TYPE_CHECKING, Any
+
+from taktline._observe.pages import cost
+from taktline._recipe import plan as plans
+from taktline._recipe.steps import Role, Step
+from taktline._run.reader import Reader, check_source
+from taktline._segment.batch import Batch, Failure
+from taktline._segment.fuse import Segment
+from taktline._segment.same import same
+from taktline._wire import carry
+from taktline.errors import Failed, LineError, TaktlineError, WorkerDied, excerpt
+
+if TYPE_CHECKING:
+    from taktline._line import Line
+
+AGAIN = 5.0  # seconds a step may take for further runs over the same records
+TOGETHER = 512  # records of a batch where the step has no size of its own
+SLOWER = 2.0  # times as long in a worker as here: less may be the machine's mood
+NOTICED = 0.05  # seconds of difference below which nobody would notice
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing that a run would meet. `index`: of the first record that shows it; None: it is not one record's.
+    `advice`: nothing goes wrong, but it could be better."""
+
+    kind: str  # build, carry, pickle, fails, unequal, changes, forms, apart, dies, workers, slower
+    step: str
+    index: int | None
+    says: str
+    next: str
+    advice: bool = False
+
+    def __str__(self) -> str:
+        where = f"step {self.step!r}" if self.step else "line"
+        where += f", record {self.index:,}" if self.index is not None else ""
+        return f" {'advice' if self.advice else 'found':<7} {where}: {self.says}\n         next: {self.next}"
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """What `Line.check` found. `fine`: nothing, or advice only. `path`: of a single record, its value after each step."""
+
+    line: str
+    records: int
+    findings: tuple[Finding, ...]
+    path: tuple[str, ...] = ()
+
+    @property
+    def fine(self) -> bool:
+        """Whether a run over such records would go well."""
+        return all(finding.advice for finding in self.findings)
+
+    def __str__(self) -> str:
+        head = f" checked {self.records:,} record{'' if self.records == 1 else 's'} through {self.line}"
+        lines = [head, *(f"  {each}" for each in self.path), *map(str, self.findings)]
+        return "\n".join([*lines, *([" fine    nothing stands in the way of a run"] if self.fine else [])])
+
+    def to_dict(self) -> dict[str, Any]:
+        """All fields as plain values."""
+        return {**asdict(self), "fine": self.fine}
+
+    def to_json(self) -> str:
+        """All fields as one JSON object."""
+        return json.dumps(self.to_dict())
+
+
+def check(flow: Line, source: Iterable[Any], *, limit: int = 1_000, record: int | None = None) -> Check:
+    """Check a line on the first `limit` records of a source, or on one `record` by its index.
+
+    Raises LineError for a limit below 1 or a record that is not there, and SourceError where the source fails.
+    """
+    if not isinstance(limit, int) or isinstance(limit, bool) or limit < 1:
+        raise LineError(f"check(limit={limit!r}): give a whole number of at least 1")
+    if record is not None and (not isinstance(record, int) or isinstance(record, bool) or record < 0):
+        raise LineError(f"check(record={record!r}): give the record's index, a whole number from 0")
+    check_source(source)
+    first = record or 0
+    records = _read(source, first, limit if record is None else 1)
+    if record is not None and not records:
+        raise LineError(f"check(record={record}): the source has no record {record:,}")
+    findings = list(_carried(flow.steps))
+    at_hand = dict(enumerate(records, first))
+    walk = _Walk(flow.steps, findings, show=record is not None)
+    if any(step.in_caller for step in flow.steps) or findings:
+        walk.through(at_hand)  # a step with state would go on from one run to the next
+    else:
+        died, results, worker_ns = _in_workers(flow, at_hand, findings)
+        for index in died:
+            del at_hand[index]
+        walk.through(at_hand)
+        if not any(finding.kind in ("build", "pickle", "unequal", "changes", "forms") for finding in findings):
+            _compare(flow, at_hand, results, worker_ns, walk, findings)
+    findings.sort(key=lambda finding: finding.advice)
+    return Check(flow.name, len(records), tuple(findings), tuple(walk.path))
+
+
+def _read(source: Iterable[Any], first: int, count: int) -> list[Any]:
+    reader = Reader(source)
+    records: list[Any] = []
+    while reader.index < first + count and not reader.ended:
+        records = (records + reader.read(min(4096, first + count - reader.index)))[-count:]
+    if reader.error is not None and reader.index < first + count:
+        raise reader.error
+    return records if reader.index >= first + 1 else []
+
+
+def _carried(steps: tuple[Step, ...]) -> Iterable[Finding]:
+    """Steps that cannot be carried over to workers."""
+    for step in steps:
+        if not step.in_caller and (found := carry.which_function([step.name], [step])) is not None:
+            yield Finding(
+                "carry", step.name, None, f"it cannot be carried over to a worker: {_told(found[1])}",
+                'build what it needs in the worker with per_worker(), keep it here with kind="inline", or start="fork"',
+            )  # fmt: skip
+
+
+def _in_workers(
+    flow: Line, records: dict[int, Any], findings: list[Finding]
+) -> tuple[list[int], list[Any] | None, dict[str, float]]:
+    """Indexes of records that kill a worker, results with workers, and what a record costs there in each step, in ns."""
+    first = min(records, default=0)
+    run = flow(list(map(_copy, records.values())), how="line", workers=2, on_error="keep", progress=False)
+    try:
+        results = list(run)
+    except TaktlineError as error:
+        findings.append(Finding("workers", "", None, str(error), 'correct this, or run with how="loop"'))
+        return [], None, {}
+    except Exception as error:  # of a factory, in a worker
+        findings.append(Finding("build", "", None, f"a step cannot be built in a worker: {_told(error)}", "correct it"))
+        return [], None, {}
+    dead = [mark for mark in results if isinstance(mark, Failed) and isinstance(mark.error, WorkerDied)]
+    for mark in dead:
+        says = f"it kills its worker ({str(mark.error).splitlines()[0]})"
+        findings.append(
+            Finding("dies", mark.step, first + mark.index, says, 'leave such records out with on_error="skip"')
+        )
+    left = [result for result in results if not any(result is mark for mark in dead)] if dead else results
+    return [first + mark.index for mark in dead], left, {each.name: each.ns_per_record for each in run.report.steps}
+
+
+def _compare(
+    flow: Line, records: dict[int, Any], results: list[Any] | None, worker_ns: dict[str, float], walk: _Walk,
+    findings: list[Finding],
+) -> None:  # fmt: skip
+    """Results in workers beside those of the loop, and what moving costs beside what the work costs."""
+    if results is None or not records:
+        return
+    here = list(flow(map(_copy, records.values()), how="loop", on_error="keep", progress=False))
+    for at, (one, other) in enumerate(zip(here, results, strict=False)):
+        if not _alike(one, other):
+            says = f"result {at:,} is {excerpt(other)} in a worker and {excerpt(one)} here"
+            findings.append(
+                Finding("workers", "", None, says, "look for what differs: environment, files, hashes, state")
+            )
+            return
+    if len(here) != len(results):
+        says = f"{len(results):,} results in workers and {len(here):,} here"
+        findings.append(Finding("workers", "", None, says, "look for what differs: environment, files, hashes, state"))
+        return
+    for step in flow.steps:
+        ns, there, count = walk.ns.get(step.name, 0.0), worker_ns.get(step.name, 0.0), len(records)
+        if there > SLOWER * ns and (there - ns) * count / 1e9 > NOTICED:
+            says = f"a record takes {cost(there)} in a worker and {cost(ns)} here"
+            remedy = "look for what each worker sets up or caches for itself, and for threads of numeric libraries"
+            findings.append(Finding("slower", step.name, None, says, remedy, advice=True))
+    moving, work = _moving(list(records.values())) + _moving(here), sum(walk.ns.values())
+    if moving > work:
+        says = f"moving a record costs {cost(moving)}, working on it {cost(work)}: workers make it slower"
+        findings.append(Finding("slower", "", None, says, 'leave how="auto", which stays with the loop', advice=True))
+
+
+def _moving(values: list[Any]) -> float:
+    """Nanoseconds to pack and unpack one of these."""
+    began = perf_counter()
+    try:
+        carry.unpack([bytes(part) for part in carry.pack(values)])
+    except Exception:  # it cannot go at all, which has been told already
+        return 0.0
+    return (perf_counter() - began) * 1e9 / max(1, len(values))
+
+
+class _Walk:
+    """All records through one step after the other, in this process."""
+
+    def __init__(self, steps: tuple[Step, ...], findings: list[Finding], *, show: bool) -> None:
+        self.steps = steps
+        self.path: list[str] = []
+        self.ns: dict[str, float] = {}  # what a record costs in each step
+        self._findings = findings
+        self._show = show
+        self._known: set[tuple[str, str]] = set()  # of each kind and step the first record tells
+
+    def through(self, records: dict[int, Any]) -> None:
+        """Walk until the end, or a step that cannot be built."""
+        borders = _borders(self.steps)
+        values = [(index, _copy(record)) for index, record in records.items()]
+        for n, step in enumerate(self.steps):
+            if n in borders:
+                self._packable(values, step.name, "its record cannot be sent to a worker", "record")
+            try:
+                fn = step.make()
+            except Exception as error:
+                self._find("build", step, None, f"it cannot be built: {_told(error)}", "correct what it is built from")
+                return
+            began = perf_counter()
+            given, values = values, (self._batches if step.role is Role.BATCH else self._one_by_one)(step, fn, values)
+            self.ns.setdefault(step.name, (perf_counter() - began) * 1e9 / max(1, len(given)))
+            if step.maker is not None and hasattr(fn, "close"):
+                fn.close()
+            if self._show:
+                self.path.append(f"{step.name}: " + (", ".join(excerpt(value) for _, value in values) or "nothing"))
+        if len(self.steps) in borders:
+            self._packable(values, self.steps[-1].name, "its result cannot be sent to the caller", "result")
+
+    def _find(self, kind: str, step: Step, index: int | None, says: str, remedy: str, *, advice: bool = False) -> None:
+        if (kind, step.name) not in self._known:
+            self._known.add((kind, step.name))
+            self._findings.append(Finding(kind, step.name, index, says, remedy, advice))
+
+    def _packable(self, values: list[tuple[int, Any]], step: str, says: str, what: str) -> None:
+        for index, value in values:
+            try:
+                carry.pack_each([value], check=True)
+            except carry.NotCarried as error:
+                remedy = f'make the {what} of plain values, or keep the step here with kind="inline"'
+                self._findings.append(Finding("pickle", step, index, f"{says}: {_told(error.error)}", remedy))
+                return
+
+    def _failed(self, step: Step, index: int, error: BaseException, times: int = 1) -> None:
+        says = f"it fails: {_told(error)}"
+        if why := carry.pack_error(error).why:
+            says += f" (in a run it comes as a StepError: {why})"
+        self._find("fails", step, index, says, 'correct the record or the step, or leave such out: on_error="skip"')
+
+    # --- steps of one record ---
+
+    def _one_by_one(
+        self, step: Step, fn: Callable[[Any], Any], values: list[tuple[int, Any]]
+    ) -> list[tuple[int, Any]]:  # fmt: skip
+        out: list[tuple[int, Any]] = []
+        spent, began = 0.0, perf_counter()
+        for index, value in values:
+            before = _packed(value)
+            one = perf_counter()
+            result, error = _outcome(step, fn, value)
+            spent += perf_counter() - one
+            if error is not None:
+                self._failed(step, index, error)
+            elif before is not None and not step.in_caller and perf_counter() - began < AGAIN + spent:
+                result = self._again(step, fn, index, value, before, result)
+            if error is None:
+                out += _passed_on(step, index, value, result)
+        self.ns[step.name] = spent * 1e9 / max(1, len(values))
+        return out
+
+    def _again(self, step: Step, fn: Callable[[Any], Any], index: int, value: Any, before: bytes, result: Any) -> Any:
+        """Run it again, on the record as it was and as it is now; the first result as it was."""
+        kept = _copy((value, result))[1]  # the value may be inside of it
+        after = _packed(value)
+        other, error = _outcome(step, fn, pickle.loads(before))
+        if error is not None or not same(kept, other):
+            got = f"raises {_told(error)}" if error is not None else f"gives {excerpt(other)}"
+            self._find(
+                "unequal", step, index, f"the same record again {got}, first {excerpt(kept)}",
+                "it has hidden state or chance: use serial() for state, or draw chance from the record itself",
+            )  # fmt: skip
+        elif after is not None and after != before:
+            other, error = _outcome(step, fn, pickle.loads(after))
+            if error is not None or not same(kept, other):
+                says = f"it changes the record it is given, and gives {excerpt(other)} for that, {excerpt(kept)} before"
+                self._find(
+                    "changes", step, index, says, "change a copy, so that a second try finds the record as it was"
+                )
+        return kept
+
+    # --- batch steps ---
+
+    def _batches(
+        self, step: Step, fn: Callable[[Any], Any], values: list[tuple[int, Any]]
+    ) -> list[tuple[int, Any]]:  # fmt: skip
+        calls = [0]
+
+        def counting(batch: Any) -> Any:
+            calls[0] += 1
+            return fn(batch)
+
+        size = step.size or TOGETHER
+        alone = replace(step, fn=counting, maker=None, verify=None, size=size, retries=0, timeout=None)
+        whole = _run(alone, [value for _, value in values])
+        handed = calls[0]
+        for failure in whole.failures:
+            self._failed(step, values[failure.origin][0], failure.error)
+        if not whole.failures and handed > -(-len(values) // size):
+            self._find(
+                "apart", step, None, f"it was handed {handed:,} batches where {-(-len(values) // size):,} would do: "
+                "neighbouring records mix types or columns", "make them alike in a step before", advice=True,
+            )  # fmt: skip
+        results = dict(zip(whole.origins or range(len(values)), whole.values, strict=True))
+        if not step.in_caller:
+            self._scalar_form(step, alone, values, results)
+        return [(values[position][0], result) for position, result in results.items()]
+
+    def _scalar_form(self, step: Step, alone: Step, values: list[tuple[int, Any]], results: dict[int, Any]) -> None:
+        """The same records one at a time, with `like` where there is one, and then as a batch again."""
+        began, tolerance = perf_counter(), step.verify or 0.0
+        copies = {position: _copy(values[position][1]) for position in results}
+        name = "like=" if step.like is not None else "a batch of one"
+        for position, result in results.items():
+            if perf_counter() - began > AGAIN:
+                return
+            wanted, error = _single(step, alone, copies[position])
+            if error is not None or not same(result, wanted, tolerance):
+                got = f"raises {_told(error)}" if error is not None else f"gives {excerpt(wanted)}"
+                self._find(
+                    "forms", step, values[position][0],
+                    f"in a batch of many it gives {excerpt(result)}, {name} {got}",
+                    "make a record's result independent of its neighbours, correct like=, or state a tolerance: verify=1e-9",
+                )  # fmt: skip
+                return
+        again = _run(alone, [_copy(values[position][1]) for position in results])
+        for position, result in zip(results, again.values, strict=False):
+            if not same(results[position], result):
+                self._find(
+                    "unequal", step, values[position][0],
+                    f"the same batch again gives {excerpt(result)}, first {excerpt(results[position])}",
+                    "it has hidden state, chance, or changes the batch's records: work on a copy",
+                )  # fmt: skip
+                return
+
+
+def _run(step: Step, values: list[Any]) -> Batch:
+    segment = Segment((step,), goes_on=True)
+    segment.make()
+    return segment.run(Batch(values))
+
+
+def _single(step: Step, alone: Step, value: Any) -> tuple[Any, BaseException | None]:
+    if step.like is not None:
+        return _outcome(replace(step, role=Role.MAP), step.like, value)
+    batch = _run(alone, [value])
+    failure: Failure | None = batch.failures[0] if batch.failures else None
+    return (None, failure.error) if failure is not None else (batch.values[0], None)
+
+
+def _outcome(step: Step, fn: Callable[[Any], Any], value: Any) -> tuple[Any, BaseException | None]:
+    try:
+        result = fn(value)
+        if step.role is Role.EXPAND:
+            return list(result), None
+        return (bool(result) if step.role is Role.KEEP else result), None
+    except Exception as error:
+        return None, error
+
+
+def _passed_on(step: Step, index: int, value: Any, result: Any) -> list[tuple[int, Any]]:
+    if step.role is Role.KEEP:
+        return [(index, value)] if result else []
+    return [(index, each) for each in result] if step.role is Role.EXPAND else [(index, result)]
+
+
+def _borders(steps: tuple[Step, ...]) -> set[int]:
+    """Positions of steps before which values go to another process; the number of steps: the results do."""
+    found, at = set(), 0
+    for segment in plans.line(steps, 2).segments:
+        if segment.workers:
+            found |= {at, at + len(segment.steps)}
+        at += len(segment.steps)
+    return found
+
+
+def _alike(one: Any, other: Any) -> bool:
+    if isinstance(one, Failed) and isinstance(other, Failed):
+        return one.step == other.step and (
+            type(one.error) is type(other.error) or "StepError" in type(other.error).__name__
+        )
+    return same(one, other)
+
+
+def _packed(value: Any) -> bytes | None:
+    try:
+        return pickle.dumps(value, pickle.HIGHEST_PROTOCOL)
+    except Exception:  # it cannot go to a worker either, which is told where it has to
+        return None
+
+
+def _copy(value: Any) -> Any:
+    """A copy as a worker would get it; the value itself where it cannot be carried."""
+    packed = _packed(value)
+    try:
+        return value if packed is None else pickle.loads(packed)
+    except Exception:  # told where it has to go to a worker
+        return value
+
+
+def _told(error: BaseException | None) -> str:
+    return f"{type(error).__name__}: {error}"
+
+
+for _public in (Check, Finding):
+    _public.__module__ = "taktline"

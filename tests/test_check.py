@@ -1,0 +1,153 @@
+"""`check`: each kind of trouble is found, with its record and step, and sound lines are fine."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import threading
+
+import pytest
+
+from taktline import LineError, SourceError, batch, expand, keep, line, per_worker, serial, step
+
+
+def found(flow, records, **options):
+    """What a check finds beside advice: kind, step and record."""
+    report = flow.check(records, **options)
+    assert report.fine == (not [finding for finding in report.findings if not finding.advice])
+    return [(finding.kind, finding.step, finding.index) for finding in report.findings if not finding.advice]
+
+
+def changes(row):
+    row["n"] = row["n"] * 2 + 1
+    return row
+
+
+def tidies(row):
+    row["name"] = row["name"].strip()
+    return row
+
+
+class Counter:
+    def __init__(self):
+        self.calls = 0
+
+    def __call__(self, n):
+        self.calls += 1
+        return n + self.calls
+
+
+def fussy(n):
+    if n == 7:
+        raise ValueError("seven, of all")
+    return n
+
+
+def deadly(n):
+    if n == 5:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return n
+
+
+rows = [{"n": n, "name": f" {n} "} for n in range(12)]
+draw = random.Random(1)
+
+
+@pytest.mark.parametrize(
+    ("flow", "records", "finds"),
+    [
+        (line(abs, keep(lambda n: n % 2), expand(lambda n: [n, n]), str), range(20), []),
+        (line(tidies), rows, []),
+        (line(serial(Counter())), range(20), []),
+        (line(changes), rows, [("changes", "changes", 0)]),
+        (line(step(lambda n: draw.random(), name="luck")), range(20), [("unequal", "luck", 0)]),
+        (line(per_worker(Counter)), range(20), [("unequal", "Counter", 0)]),
+        (line(abs, fussy), range(20), [("fails", "fussy", 7)]),
+        (line(step(lambda n: [n] if n < 3 else lambda: n, name="made")), range(20), [("pickle", "made", 3)]),
+        (line(step(deadly, name="deadly")), range(20), [("dies", "deadly", 5)]),
+        (line(step(lambda n: os.getpid(), name="who")), range(5), [("workers", "", None)]),
+        (line(batch(lambda ns: [n - min(ns) for n in ns], name="least")), range(20), [("forms", "least", 1)]),
+        (line(batch(lambda ns: ns / 2, form="numpy", like=lambda n: n // 2, name="half")), range(3), [("forms", "half", 0)]),
+        (line(batch(lambda ns: ns * 2, form="numpy", like=lambda n: n * 2)), range(20), []),
+        (line(per_worker(open, "no such file")), range(5), [("build", "", None), ("build", "open", None)]),
+    ],
+)  # fmt: skip
+def test_it_finds_what_a_run_would_meet(flow, records, finds):
+    assert found(flow, records) == finds
+
+
+def test_a_step_that_cannot_travel_is_found():
+    held = threading.Lock()
+    flow = line(step(lambda n: held.locked() or n, name="locked"))
+    assert found(flow, range(5)) == [("carry", "locked", None)]
+
+
+def test_a_tolerance_is_heeded():
+    def third(verify):
+        return line(batch(lambda ns: ns * (1 / 3), form="numpy", like=lambda n: n / 3, verify=verify, name="third"))
+
+    assert found(third(1e-12), range(100)) == []
+    assert found(third(False), range(100)) == [("forms", "third", 5)]
+
+
+def test_batches_that_are_handed_over_in_parts_are_worth_a_hint():
+    report = line(batch(lambda xs: xs, form="numpy", name="same")).check([1, 2.5] * 20)
+    assert report.fine
+    (finding,) = [finding for finding in report.findings if finding.kind == "apart"]
+    assert "was handed 40 batches where 1 would do" in finding.says
+
+
+def test_one_record_is_shown_after_each_step():
+    report = line(abs, str, name="both").check(range(-10, 0), record=4)
+    assert (report.records, report.path) == (1, ("abs: 6", "str: '6'"))
+    assert "checked 1 record through both\n  abs: 6\n" in str(report)
+    with pytest.raises(LineError, match="the source has no record 10"):
+        line(abs).check(range(10), record=10)
+
+
+def test_what_a_check_is_asked_must_make_sense():
+    with pytest.raises(LineError, match="limit=0"):
+        line(abs).check([], limit=0)
+    with pytest.raises(LineError, match="record=-1"):
+        line(abs).check([], record=-1)
+
+    def broken():
+        yield 1
+        raise OSError("the disk is gone")
+
+    with pytest.raises(SourceError, match="before record 1"):
+        line(abs).check(broken())
+    assert found(line(abs), broken(), limit=1) == []
+
+
+def test_records_of_the_caller_stay_as_they_are():
+    mine = [{"n": 1, "name": " a "}]
+    line(tidies, changes).check(mine)
+    assert mine == [{"n": 1, "name": " a "}]
+
+
+def test_the_command_says_it_in_sentences_and_by_its_exit_code(tmp_path):
+    (tmp_path / "steps.py").write_text(
+        "def parse(row):\n    print('working')\n    return int(row['n'])\ndef half(n):\n    return 10 / n\n"
+    )
+    (tmp_path / "in.jsonl").write_text('{"n": "1"}\n{"n": "2"}\n{"n": "0"}\n{"n": "0"}\n')
+
+    def taktline(*arguments):
+        command = [sys.executable, "-m", "taktline.cli.commands", "check", *arguments, "--in", "in.jsonl"]
+        return subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=100)
+
+    fine = taktline("steps.py:parse")
+    assert (fine.returncode, "fine    nothing stands in the way" in fine.stdout) == (0, True), fine.stderr
+    bad = taktline("steps.py:parse,half", "--json")
+    assert bad.returncode == 1, bad.stderr
+    (finding,) = [each for each in json.loads(bad.stdout)["findings"] if not each["advice"]]
+    assert (finding["kind"], finding["step"], finding["index"]) == ("fails", "half", 2)
+    one = taktline("steps.py:parse,half", "--record", "2")
+    assert one.returncode == 1
+    assert "step 'half', record 2: it fails: ZeroDivisionError: division by zero" in one.stdout
+    assert "parse: 0" in one.stdout
+    assert taktline("steps.py:pars").returncode == 2
