@@ -391,7 +391,8 @@ def test_numeric_libraries_get_one_thread_a_worker():
         ({"memory": "lots"}, 'such as 500_000_000, "512MB" or "25%"'),
         ({"on_error": "ignore"}, "choose one of 'raise', 'skip', 'keep'"),
         ({"window": -1}, "window=-1"),
-        ({"journal": "x"}, "not there yet"),
+        ({"on": "x"}, "not there yet"),
+        ({"dead_letters": "x.txt"}, "name a file that ends in .jsonl"),
     ],
 )
 def test_wrong_options_are_refused_at_once(options, says):
