@@ -19,10 +19,10 @@ from taktline._run.lot import Lost, Lot
 from taktline._run.meter import Meter
 from taktline._run.reader import Reader
 from taktline._schedule import events
-from taktline._schedule.machine import AHEAD, Lane, Machine
+from taktline._schedule.bounds import batch_records, bounds
+from taktline._schedule.machine import Lane, Machine
 from taktline._schedule.sizing import Sizing
 from taktline._schedule.stall import Stall
-from taktline._schedule.window import Limits
 from taktline._segment.batch import Failure
 from taktline._segment.fuse import Segment
 from taktline._wire import carry
@@ -39,9 +39,6 @@ from taktline.errors import (
     placed,
 )
 
-BATCHES = 16  # batches in flight a worker at most: enough that one batch 10 times dearer than the rest stalls nobody
-SMALL = 8  # records: batches below that may be quicker than the round trip to the hub
-SINGLES = 8  # times as many such batches are under way, so that many cross in one system call
 TURN = 0.0002  # seconds of reading between two looks at the workers
 PATIENCE = 0.25  # seconds of waiting after which the clock and the progress are looked at
 SOON = 0.02  # the same where steps have a time limit, or records come when they come
@@ -72,14 +69,11 @@ class Hub:
             seeds=seeds,
         )  # fmt: skip
         lanes = tuple(Lane(segment.workers) for segment in plan.segments)
-        single = plan.batch_size is not None and plan.batch_size < SMALL
-        batches = BATCHES * plan.workers * (SINGLES if single else 1)
-        self._machine = Machine(
-            lanes, Limits(options.window, batches, memory), ordered=options.ordered, ahead=AHEAD * (SINGLES if single else 1)
-        )  # fmt: skip
+        limits = bounds(plan.workers, batch_size=plan.batch_size, window=options.window, memory=memory)
+        self._machine = Machine(lanes, limits.limits, ordered=options.ordered, ahead=limits.ahead)
         self._sizing = Sizing(
             plan.batch_size, unit=max([1, *(step.size or 1 for s in plan.segments for step in s.steps)]),
-            most_bytes=max(1, memory // (batches * 2)),
+            most_bytes=limits.most_bytes,
         )  # fmt: skip
         self._here = [
             None if s.workers else Segment(s.steps, goes_on=options.goes_on, seed=seed)
@@ -173,9 +167,8 @@ class Hub:
         if not room:
             return False
         reader, workers = self._reader, self._plan.workers
-        size = min(room, self._sizing.next(reader.remaining, workers))
-        if self._options.window is not None:
-            size = min(size, max(1, self._options.window // (2 * workers)))
+        wanted = self._sizing.next(reader.remaining, workers)
+        size = batch_records(room, wanted, window=self._options.window, workers=workers)
         first, began = reader.index, perf_counter()
         records = reader.read(size, 0.0 if self._held else PATIENCE)
         seconds = perf_counter() - began
@@ -185,6 +178,7 @@ class Hub:
             held = Held(first, records, goes_on=self._options.goes_on)
             if self._here[0] is None:
                 held.pack(self._plan.segments[0].steps[0].name)
+                self._sizing.weigh(len(records), held.size)
             self._held[self._next_seq] = held
             self._next_seq += 1
             self._meter.records_in += len(records)
