@@ -13,6 +13,7 @@ from taktline.errors import LineError
 if TYPE_CHECKING:
     from taktline._compare import Comparison
     from taktline._observe.snapshot import Report
+    from taktline._planner.advise import Plan
     from taktline._run.run import Run
 
 
@@ -66,6 +67,22 @@ class Line:
         if sink is not None and not callable(sink) and not isinstance(sink, Sink):
             raise LineError(f"a sink must be a callable of one result or a writer, not {type(sink).__name__}")
         return self(source, **options).drain(sink)
+
+    def plan(self, source: Iterable[Any], **options: Any) -> Plan:
+        """Try the first records, then say what to do with this source, why, and how long it would take.
+
+        Runs for a second or two and starts workers for it. The steps see copies of the first records, as in a run; the
+        results are dropped, and steps with state or side effects have seen the records. An iterator is used up by as
+        many; the plan says so. Options are those of a run. Raises LineError for wrong ones, SourceError where the
+        source fails.
+
+        >>> from taktline import line
+        >>> print(line(abs).plan(range(-1000, 0)).how)
+        loop
+        """
+        from taktline._run.trial import plan
+
+        return plan(self._steps, self.name, source, checked(options))
 
     def compare(self, records: Iterable[Any], **options: Any) -> Comparison:
         """Run the four techniques in turn over the first records and set them side by side.

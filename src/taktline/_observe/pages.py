@@ -106,6 +106,76 @@ def _facts(report: dict[str, Any]) -> list[tuple[str, str]]:
     ]
 
 
+def plan_text(plan: dict[str, Any]) -> str:
+    """A Plan as text for the terminal: what was measured, what to do, why, and the times on this and other machines."""
+    lines = [f" {name:<8} {_folded(text)}" for name, text in _plan_facts(plan) if text]
+    header, rows = _plan_table(plan)
+    if rows:
+        widths = [max(len(row[n]) for row in [header, *rows]) for n in range(len(header))]
+        lines += [
+            " " + "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+            for row in [header, *rows]
+        ]
+    return "\n".join(lines)
+
+
+def plan_html(plan: dict[str, Any]) -> str:
+    """A Plan as an HTML fragment."""
+    header, rows = _plan_table(plan)
+    facts = [list(fact) for fact in _plan_facts(plan) if fact[1]]
+    return f"<h3>{html.escape(plan['name'])}</h3>{_table((), facts)}{_table(header, rows)}"
+
+
+def _plan_facts(plan: dict[str, Any]) -> list[tuple[str, str]]:
+    length = f"of {plan['records']:,}" if plan["length_known"] else f"length unknown, times are for {plan['records']:,}"
+    facts = [("plan", f"{plan['name']} · {plan['tried']:,} records tried, {length} · {_many(plan['cores'], 'core')}")]
+    for n, step in enumerate(plan["steps"]):
+        spread = f" ± {step['spread']:.0%}" if step["spread"] is not None else ""
+        waits = f", waits {1 - step['computing']:.0%} of it" if step["computing"] < 0.5 else ""
+        facts.append(("steps" if n == 0 else "", f"{step['name']} {cost(step['ns_per_record'])}{spread}{waits}"))
+    facts += [
+        ("moving", f"a record {cost(plan['move_in_ns'])} ({size(plan['size_in'])}), its result "
+         f"{cost(plan['move_out_ns'])} ({size(plan['size_out'])}); reading {cost(plan['read_ns'])}; workers start in "
+         f"{duration(plan['start_up'])}"),
+        ("do", _to_do(plan)),
+        *(("why" if n == 0 else "", reason) for n, reason in enumerate(plan["reasons"])),
+        *(("advice" if n == 0 else "", advice) for n, advice in enumerate(plan["advice"])),
+    ]  # fmt: skip
+    return facts
+
+
+def _to_do(plan: dict[str, Any]) -> str:
+    if not plan["workers"]:
+        return f"loop: everything in this process · about {duration(plan['seconds'])}"
+    segments = " | ".join(" + ".join(segment) for segment in plan["segments"])
+    return (
+        f"{plan['how']}: {segments} · {_many(plan['workers'], 'worker')} · batches of some {plan['batch_size']:,} · "
+        f"about {duration(plan['seconds'])}"
+    )
+
+
+def _plan_table(plan: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
+    """Predicted times: a row a technique, a column a machine; below them what limits the line on each."""
+    found = {(each["how"], each["cores"]): each for each in plan["predictions"]}
+    machines = sorted({cores for _, cores in found})
+    here = plan["cores"]
+    header = ["predicted", *(_many(n, "core") + (", here" if n == here else "") for n in machines)]
+    techniques = [how for how in ("loop", "pool", "queues", "line") if (how, here) in found]
+    rows = [[how, *(duration(found[how, n]["seconds"]) for n in machines)] for how in techniques]
+    if "line" in techniques:
+        line = [found["line", n] for n in machines]
+        rows += [
+            ["  its cpu", *(f"{each['cpu_utilisation']:.0%}" for each in line)],
+            ["  memory", *(size(each["memory"]) for each in line)],
+            ["  limit", *(_short(each["bottleneck"]) for each in line)],
+        ]
+    return header, rows
+
+
+def _short(name: str) -> str:
+    return name if len(name) <= 14 else f"{name[:13]}…"
+
+
 def comparison_text(comparison: dict[str, Any]) -> str:
     """A Comparison as a table for the terminal."""
     lines = [f" {line}" for line in _above(comparison)]

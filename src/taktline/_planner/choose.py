@@ -54,14 +54,33 @@ def choose(sample: Sample, *, workers: int, cores: int, remaining: int | None, e
     line = max(hub, worker / workers, cpu / cores)
     gain = loop / line
     moving = sample.pack_in + sample.unpack_in + sample.pack_out + sample.unpack_out + HUB_NS
-    costs = f"moving a record costs {_time(moving)}, working on it {_time(sample.work)}"
     if gain < WORTH:
-        return Choice(False, loop < CHEAP_NS or gain < 1, f"stay with the loop: {costs}")
+        return Choice(False, loop < CHEAP_NS or gain < 1, reason_to_stay(moving, sample.work))
     if remaining is not None and remaining * (loop - line) / 1e9 < START_UP:
         return Choice(False, False, f"stay with the loop: {remaining:,} records are done before workers have started")
     if remaining is None and elapsed < START_UP:
         return Choice(False, False, "stay with the loop: it is not known yet whether the source is long enough")
-    return Choice(True, True, f"move to {workers} workers: {costs}; predicted {gain:.1f} times the loop")
+    return Choice(True, True, reason_to_move(workers, moving, sample.work, gain))
+
+
+def reason_to_stay(moving: float, work: float) -> str:
+    """In words; nanoseconds a record.
+
+    >>> reason_to_stay(1.1e6, 100_000)
+    'stay with the loop: moving a record costs 1.1 ms, working on it 100 µs'
+    """
+    return f"stay with the loop: {_costs(moving, work)}"
+
+
+def reason_to_move(workers: int, moving: float, work: float, gain: float) -> str:
+    """In words; nanoseconds a record, `gain` as a multiple of the loop's speed."""
+    return (
+        f"move to {workers} worker{'s' * (workers != 1)}: {_costs(moving, work)}; predicted {gain:.1f} times the loop"
+    )
+
+
+def _costs(moving: float, work: float) -> str:
+    return f"moving a record costs {_time(moving)}, working on it {_time(work)}"
 
 
 def _time(ns: float) -> str:

@@ -36,6 +36,8 @@ class Sampling:
     @property
     def done(self) -> bool:
         """Whether the costs are known well enough to choose."""
+        if not self._moving:
+            return self.records >= RECORDS  # nothing is to be chosen: only the report asks what steps cost
         if self._heavy >= HEAVY:
             return True
         enough = self.records >= RECORDS and self._last >= LONG

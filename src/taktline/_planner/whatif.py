@@ -27,7 +27,7 @@ from taktline._schedule.bounds import batch_records, bounds
 from taktline._schedule.machine import Lane, Machine
 from taktline._schedule.sizing import Sizing
 
-STRETCH = 128  # deliveries at least over which a rate is taken
+STRETCH = 256  # deliveries at least over which a rate is taken
 LONGEST = 3_000  # deliveries at most: then a rate is taken though not all measured lots were replayed
 STEADY = 0.02  # share by which the rates of two stretches may differ in the steady state
 STRETCHES = 8  # after so many it is taken for steady as it is
