@@ -28,7 +28,7 @@ from taktline._schedule.machine import Lane, Machine
 from taktline._schedule.sizing import Sizing
 
 STRETCH = 256  # deliveries at least over which a rate is taken
-LONGEST = 3_000  # deliveries at most: then a rate is taken though not all measured lots were replayed
+LONGEST = 1_000  # deliveries at most: then a rate is taken though not all measured lots were replayed
 STEADY = 0.02  # share by which the rates of two stretches may differ in the steady state
 STRETCHES = 8  # after so many it is taken for steady as it is
 COPY_NS = 0.15  # nanoseconds to copy a byte: what the hub passes on between workers is not unpacked there
@@ -84,20 +84,33 @@ def _loop(costs: Costs, records: int, cores: int) -> Prediction:
 
 
 class _Replay:
-    """Seconds that a segment takes for records `first` to `last` of the source."""
+    """Seconds that a segment takes for records `first` to `last` of the source.
+
+    `alone`: they come one by one. Then one record stands for each measured lot, so that a few hundred show them all.
+    """
 
     def __init__(self, costs: Costs, steps: tuple[StepCost, ...], *, alone: bool) -> None:
-        self._records = [0, *accumulate(costs.lots)]
-        sums = [0.0] * len(costs.lots)
+        counts = costs.lots
+        sums = [0.0] * len(counts)
         self._calls: list[tuple[float, int]] = []
         for step in steps:
             ns = list(step.lots)
             if alone and step.alone_ns is not None:
-                ns = [step.alone_ns * count for count in costs.lots]
+                ns = [step.alone_ns * count for count in counts]
             elif step.call_ns:
                 self._calls.append((step.call_ns / 1e9, step.size or 1 << 62))
             sums = [a + b / 1e9 for a, b in zip(sums, ns, strict=True)]
+        if alone:
+            each = [seconds / count for seconds, count in zip(sums, counts, strict=True)]
+            right = sum(sums) / sum(counts) / (sum(each) / len(each)) if sum(each) else 1.0  # lots weigh the same now
+            counts, sums = (1,) * len(counts), [seconds * right for seconds in each]
+        self._records = [0, *accumulate(counts)]
         self._seconds = [0.0, *accumulate(sums)]
+
+    @property
+    def length(self) -> int:
+        """Records after which it begins anew."""
+        return self._records[-1]
 
     def between(self, first: int, last: int) -> float:
         """Work in seconds, and the calls of the batch steps."""
@@ -388,7 +401,7 @@ class _Simulation:
         enough = max(STRETCH, 8 * self._plan.workers)
         if self._leapt is not None or self._stretch_batches < enough:
             return
-        if self._delivered - start.delivered < self._costs.records and self._stretch_batches < LONGEST:
+        if self._delivered - start.delivered < self._replays[0].length and self._stretch_batches < LONGEST:
             return
         here = self._mark()
         rate = (here.delivered - start.delivered) / max(1e-12, here.now - start.now)
