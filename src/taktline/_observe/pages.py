@@ -176,41 +176,54 @@ def _short(name: str) -> str:
     return name if len(name) <= 14 else f"{name[:13]}…"
 
 
+COMPARED = ("technique", "runtime", "cpu", "speed-up", "memory", "first result", "predicted")
+
+
 def comparison_text(comparison: dict[str, Any]) -> str:
     """A Comparison as a table for the terminal."""
     lines = [f" {line}" for line in _above(comparison)]
-    header = ("technique", "runtime", "cpu", "speed-up", "memory", "first result")
     rows = [_cells(row) for row in comparison["rows"]]
-    widths = [max(len(cells[n]) for cells in [header, *rows]) for n in range(len(header))]
-    lines.append(" " + "  ".join(cell.ljust(width) for cell, width in zip(header, widths, strict=True)).rstrip())
+    widths = [max(len(cells[n]) for cells in [COMPARED, *rows]) for n in range(len(COMPARED))]
+    lines.append(" " + "  ".join(cell.ljust(width) for cell, width in zip(COMPARED, widths, strict=True)).rstrip())
     referring = False
     for row, cells in zip(comparison["rows"], rows, strict=True):
         if row["reference"] and not referring:
             referring = True
             lines.append(" ── for reference ──")
         text = "  ".join(cell.ljust(width) for cell, width in zip(cells, widths, strict=True)).rstrip()
-        mark = "   ◄ fastest" if row["technique"] == comparison["fastest"] else ""
-        lines.append(f" {text}{mark}" if not row["problem"] else f" {cells[0].ljust(widths[0])}  {row['problem']}")
+        lines.append(
+            f" {text}{_mark(row, comparison)}"
+            if not row["problem"]
+            else f" {cells[0].ljust(widths[0])}  {row['problem']}"
+        )
     lines.append(f" {_folded(comparison['closing'], indent=1)}")
     return "\n".join(lines)
 
 
+def _mark(row: dict[str, Any], comparison: dict[str, Any]) -> str:
+    if row["technique"] == comparison["fastest"]:
+        return "   ◄ fastest"
+    return "   ◄ a tie" if row["tie"] else ""
+
+
 def comparison_markdown(comparison: dict[str, Any]) -> str:
     """A Comparison as a Markdown table."""
-    lines = [*_above(comparison), "", "| technique | runtime | cpu | speed-up | memory | first result | results |"]
-    lines.append("|---|---|---|---|---|---|---|")
+    lines = [*_above(comparison), "", f"| {' | '.join(COMPARED)} | results |", "|---" * (len(COMPARED) + 1) + "|"]
     for row in comparison["rows"]:
-        cells = [*_cells(row), row["problem"] or "identical"]
+        cells = [*_cells(row), _results(row) + _mark(row, comparison)]
         lines.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
     return "\n".join([*lines, "", comparison["closing"], ""])
 
 
 def comparison_html(comparison: dict[str, Any]) -> str:
     """A Comparison as an HTML fragment."""
-    header = ("technique", "runtime", "cpu", "speed-up", "memory", "first result", "results")
-    rows = [[*_cells(row), row["problem"] or "identical"] for row in comparison["rows"]]
+    rows = [[*_cells(row), _results(row) + _mark(row, comparison)] for row in comparison["rows"]]
     above = "".join(f"<p>{html.escape(line)}</p>" for line in _above(comparison))
-    return f"{above}{_table(header, rows)}<p>{html.escape(comparison['closing'])}</p>"
+    return f"{above}{_table((*COMPARED, 'results'), rows)}<p>{html.escape(comparison['closing'])}</p>"
+
+
+def _results(row: dict[str, Any]) -> str:
+    return row["problem"] or ("identical" if row["measured"] else "-")
 
 
 def report_html(report: dict[str, Any]) -> str:
@@ -255,16 +268,26 @@ def _above(comparison: dict[str, Any]) -> list[str]:
 
 def _cells(row: dict[str, Any]) -> tuple[str, ...]:
     if row["problem"]:
-        return (row["technique"], "-", "-", "-", "-", "-")
-    spread = f" ± {row['spread']:.2f}" if row["spread"] is not None else ""
-    runtime = duration(row["seconds"])
-    runtime = (
-        f"{row['seconds']:.2f}{spread} s" if spread and runtime.endswith(" s") and " m" not in runtime else runtime
-    )
+        return (row["technique"], "-", "-", "-", "-", "-", "-")
+    runtime, speed_up = duration(row["seconds"]), f"{row['speed_up']:.1f} ×"
+    if not row["measured"]:
+        return (row["technique"], runtime, "-", speed_up, "-", "-", "-")
+    if row["spread"] is not None:
+        runtime += f" ± {_spread(row['spread'], row['seconds'])}"
+    guess = "-"
+    if row["predicted"] is not None:
+        guess = f"{duration(row['predicted'])} ({row['error']:+.0%})"
     return (
-        row["technique"], runtime, f"{row['cpu_utilisation']:.0%}", f"{row['speed_up']:.1f} ×",
-        size(row["peak_memory"]), duration(row["first_result"]),
+        row["technique"], runtime, f"{row['cpu_utilisation']:.0%}", speed_up, size(row["peak_memory"]),
+        duration(row["first_result"]), guess,
     )  # fmt: skip
+
+
+def _spread(spread: float, seconds: float) -> str:
+    """A spread in the unit and with the digits of the time it belongs to."""
+    if seconds < 0.0995:
+        return f"{spread * 1e3:.1f}"
+    return f"{spread:.2f}" if seconds < 99.95 else duration(spread)
 
 
 def _many(count: int, thing: str) -> str:

@@ -16,6 +16,7 @@ from taktline._recipe.steps import Step
 LENGTH = 1_000_000  # records that are reckoned with where the source does not tell how many it has
 CORES = (1, 2, 4, 8, 64)  # machines that are predicted beside this one
 SAME = 1.03  # share by which a plan with fewer workers may be slower and still be preferred
+CROWDED = 1.3  # times that work may take longer in workers before it is said
 TASKS = 64  # records at once that a step which waits could have under way
 FEW = 30  # records from which a spread says something
 
@@ -125,14 +126,14 @@ def everywhere(
     found = []
     for how in ("loop", "pool", "queues", "line"):
         for cores in machines:
-            plan = technique(how, steps, cores, costs)
+            plan = technique(how, steps, cores)
             if how != "loop" and (obstacle or not plan.workers):
                 continue
             found.append(predict(costs, plan, records=records, cores=cores, window=window, memory=memory))
     return tuple(found)
 
 
-def technique(how: str, steps: tuple[Step, ...], workers: int, costs: Costs) -> plans.Plan:
+def technique(how: str, steps: tuple[Step, ...], workers: int) -> plans.Plan:
     """The plan of a technique, as a run makes it."""
     if how == "loop" or all(step.in_caller for step in steps):
         return plans.here(steps)
@@ -148,9 +149,9 @@ def _chosen(
     """The line with the fewest workers that is as good as the best; the loop where that gains little."""
     counts = sorted({n for n in (*CORES, workers) if n <= workers})
     lines = [
-        predict(costs, technique("line", steps, n, costs), records=records, cores=cores, window=window, memory=memory)
+        predict(costs, technique("line", steps, n), records=records, cores=cores, window=window, memory=memory)
         for n in counts
-        if technique("line", steps, n, costs).workers
+        if technique("line", steps, n).workers
     ]
     if not lines:
         return loop
@@ -184,6 +185,11 @@ def _reasons(tried: Tried, chosen: Prediction, loop: Prediction, records: int, w
         found.append(f"stay with the loop: {records:,} records are done before workers have started")
     else:
         found.append(reason_to_stay(moving, work))
+        if costs.ways.slowdown > CROWDED:
+            found.append(
+                f"work takes {costs.ways.slowdown:.1f} times as long in workers side by side: the cores are busy with "
+                "other programs, or the steps use several of them by themselves (numeric libraries do)"
+            )
     if len(tried.steps) > 1 and chosen.workers:
         found.append("neighbouring steps run as one in the same worker: nothing is packed between them")
     return tuple(found)
@@ -229,7 +235,7 @@ def _overlapped(tried: Tried, at: int, records: int, cores: int) -> float:
         loop_ns=costs.loop_ns * (1 - costs.mean_ns(at) * (1 - left) / work),
     )
     times = [predict(better, plans.here(tried.steps), records=records, cores=cores).seconds]
-    line = technique("line", tried.steps, cores, better)
+    line = technique("line", tried.steps, cores)
     if line.workers and not tried.obstacle:
         times.append(predict(better, line, records=records, cores=cores).seconds)
     return min(times)

@@ -40,7 +40,8 @@ MEMORY = 1 << 32  # bytes in flight at most, where the caller does not say
 class Prediction:
     """What a run would take. Seconds and bytes; `cpu_utilisation` is a share of `cores`, 0 to 1.
 
-    `bottleneck`: a step's name, "source", "hub", "start-up" or "waiting" (nothing is busy all the time).
+    `bottleneck`: a step's name, "source", "hub", "start-up", "waiting" (nothing is busy all the time), or "nothing" (there
+    are no records).
     """
 
     how: str
@@ -444,6 +445,8 @@ class _Simulation:
         )  # fmt: skip
 
     def _bottleneck(self, seconds: float, cpu: float, hub: float, reading: float, lanes: list[float]) -> str:
+        if not self._all:
+            return "nothing"
         if self._ready > seconds / 2:
             return "start-up"
         here = sum(lanes[n] for n, segment in enumerate(self._plan.segments) if not segment.workers)

@@ -38,28 +38,35 @@ EMPTY = 3_000  # records through workers that do nothing
 RUSAGE_THREAD = getattr(resource, "RUSAGE_THREAD", resource.RUSAGE_SELF)  # of this thread alone, where that is told
 
 
-def plan(steps: tuple[Step, ...], name: str, source: Iterable[Any], options: Options) -> Plan:
-    """What to do with this source, why, and how long it would take."""
+def plan(
+    steps: tuple[Step, ...], name: str, source: Iterable[Any], options: Options, length: int | None = None
+) -> Plan:
+    """What to do with this source of `length` records, where it does not tell, why, and how long it would take."""
+    tried = try_out(steps, name, source, options.cores)
+    if length is not None:
+        tried = tried._replace(total=length)
+    return advise(
+        tried, cores=usable_cores(), workers=options.cores, window=options.window, memory=memory_bytes(options.memory)
+    )
+
+
+def try_out(steps: tuple[Step, ...], name: str, source: Iterable[Any], workers: int) -> Tried:
+    """What the first records of this source cost, in the loop and with workers."""
     check_source(source)
     trial = _Trial(steps, source)
     trial.sample()
-    cores = usable_cores()
-    workers = options.cores
-    obstacle = trial.obstacle
-    ways = Ways()
-    loop_ns = 0.0
+    obstacle, ways, loop_ns = trial.obstacle, Ways(), 0.0
     if trial.records:
         loop_ns = trial.loop(name)
         if not obstacle and not all(step.in_caller for step in steps):
             try:
-                ways = trial.workers(name, min(workers, cores, WORKERS), loop_ns)
+                ways = trial.workers(name, min(workers, usable_cores(), WORKERS), loop_ns)
             except LineError as error:  # a step that cannot be carried over
                 obstacle = str(error)
-    tried = Tried(
+    return Tried(
         name=name, steps=steps, costs=trial.costs(loop_ns, ways), total=trial.reader.total,
-        one_shot=iter(source) is source if trial.records else False, failure=trial.failure, obstacle=obstacle,
+        one_shot=bool(trial.records) and iter(source) is source, failure=trial.failure, obstacle=obstacle,
     )  # fmt: skip
-    return advise(tried, cores=cores, workers=workers, window=options.window, memory=memory_bytes(options.memory))
 
 
 class _Measured(NamedTuple):

@@ -28,7 +28,7 @@ class Sizing:
         self._most_bytes = most_bytes
         self._size = 1
         self._cost: float | None = None  # seconds a record
-        self._weight = 0.0  # bytes a record
+        self._weight = [0.0, 0.0]  # bytes a record, as it is read and of its results
 
     def next(self, remaining: int | None = None, workers: int = 1) -> int:
         """Records for the next batch. `remaining` records, where known, are left over for all workers to share."""
@@ -50,15 +50,19 @@ class Sizing:
             return
         cost = max(seconds / count, 1e-9)
         self._cost = cost if self._cost is None else self._cost + SMOOTH * (cost - self._cost)
-        self.weigh(count, size)
+        self._note(1, size / count)
         # Only a batch about as large as the last size may make it grow: many small batches in flight say the same.
         grown = count * GROWTH if count * GROWTH > self._size else self._size
         self._size = max(1, min(grown, int(AIM / self._cost + 0.5), self._fits()))
 
     def weigh(self, count: int, size: int) -> None:
-        """A batch of `count` records holds `size` bytes: the next one has no more records than memory allows."""
-        self._weight = max(size / max(1, count), self._weight * FADE)
+        """A batch of `count` records that was read holds `size` bytes: the next has no more records than memory allows."""
+        self._note(0, size / max(1, count))
         self._size = max(1, min(self._size, self._fits()))
 
+    def _note(self, which: int, weight: float) -> None:
+        self._weight[which] = max(weight, self._weight[which] * FADE)
+
     def _fits(self) -> int:
-        return min(MOST, int(self._most_bytes / self._weight) if self._weight else MOST)
+        weight = max(self._weight)
+        return min(MOST, int(self._most_bytes / weight) if weight else MOST)
