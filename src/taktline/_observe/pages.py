@@ -95,11 +95,12 @@ def _facts(report: dict[str, Any]) -> list[tuple[str, str]]:
     workers = _many(report["workers"], "worker") if report["workers"] else "this process"
     steps = " · ".join(f"{step['name']} {cost(step['ns_per_record'])}" for step in report["steps"])
     verdict = report["verdict"]
+    following = f"Then {verdict['next']!r} is next." if verdict["next"] else ""
     return [
         (head, f"{counts}   {duration(seconds)} · {speed}"),
         ("cpu", f"{used} · {report['how']}, {workers}"),
         ("steps", steps),
-        ("verdict", f"{verdict['evidence']} {verdict['action']}".strip()),
+        ("verdict", " ".join(filter(None, (verdict["evidence"], verdict["action"], following)))),
         ("why", "; ".join(report["reasons"])),
         ("retry", again),
         ("resume", resume),

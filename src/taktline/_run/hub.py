@@ -121,6 +121,7 @@ class Hub:
                 results, error = out[0].results, out[0].error
                 meter.delivered(len(results))
                 yield results
+                meter.resumed()
                 if error is not None:
                     raise error
                 delivery = out.popleft()
@@ -187,6 +188,7 @@ class Hub:
             self._tell(events.Read(len(records), held.size))
         if reader.ended:
             self._tell(events.Exhausted())
+        self._meter.handling += perf_counter() - began - seconds
         return bool(records) or reader.ended
 
     def _listen(self, seconds: float) -> None:
@@ -206,10 +208,13 @@ class Hub:
     def _heard(self, worker: int, message: Message) -> None:
         kind = message.kind
         if kind == words.DONE:
+            began = perf_counter()
             self._came_back(worker, message)
+            self._meter.handling += perf_counter() - began
         elif kind == words.READY:
             self._starting.discard(worker)
             self._stall.done()
+            self._meter.ready()
             self._tell(events.Ready(worker))
         elif kind == words.SPOILED:
             self._tell(events.Spoiled(message.seq, worker))
@@ -239,6 +244,7 @@ class Hub:
             self._tell(events.Spoiled(seq, worker))
             return
         self._learn(lane, len(held.records), spent, size)
+        self._meter.worked(spent, held.first, len(held.records))
         self._tell(events.Done(seq, worker, size, held.failed))
 
     def _learn(self, lane: int, count: int, seconds: float, size: int) -> None:
