@@ -14,7 +14,7 @@ from typing import NamedTuple
 from taktline._observe.pages import duration
 from taktline._observe.snapshot import StepCount, Verdict
 
-FULL = 0.8  # share of the run from which a part is its bottleneck
+FULL = 0.7  # share of the run from which a part is its bottleneck
 WAITS = 0.5  # share of the busy time that used the processor, below which workers wait inside their steps
 CROWDED = 1.4  # cores that a busy worker uses, above which its steps start threads of their own
 GIANT = 0.3  # share of the run that a single batch may take
