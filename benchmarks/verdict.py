@@ -103,8 +103,13 @@ def cases() -> list[Case]:
             "too small batches", timed((small,), lambda: range(60_000), batch_size=1, **line2),
             timed((small,), lambda: range(60_000), **line2),
         ),
-        Case("hub", timed((small,), lambda: range(3_000_000), **line2), timed((small,), lambda: range(3_000_000), how="loop")),
-        Case("start-up", timed((small,), lambda: range(1_000), **line2), timed((small,), lambda: range(1_000), how="loop")),
+        Case(
+            "hub", timed((small,), lambda: range(3_000_000), **line2),
+            timed((small,), lambda: range(3_000_000), how="loop"),
+        ),
+        Case(
+            "start-up", timed((small,), lambda: range(1_000), **line2), timed((small,), lambda: range(1_000), how="loop"),
+        ),
         Case(
             "stored", timed((small, serial(stored)), lambda: range(20_000), **line2),
             timed((small, serial(half_stored)), lambda: range(20_000), **line2),
