@@ -120,6 +120,13 @@ def test_a_step_that_waits_should_have_many_records_under_way():
     assert verdict.gain > 10
 
 
+def test_other_programs_that_have_the_cores_are_not_taken_for_waiting():
+    verdict = judge(spent(19.0, workers_cpu=8.0, queued=11.0))
+    assert verdict.bottleneck == "cores"
+    assert "other programs" in verdict.evidence
+    assert "too many for 2 cores" in judge(spent(19.0, workers=4, workers_cpu=9.0, queued=18.0, cores=2)).evidence
+
+
 def test_a_line_of_two_groups_is_judged_by_each_groups_own_workers():
     verdict = judge(spent(9.0, 9.5, groups=[Group(1, 3), Group(1, 1)], cores=8))
     assert verdict.bottleneck == "enrich"

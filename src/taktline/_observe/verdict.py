@@ -16,6 +16,7 @@ from taktline._observe.snapshot import StepCount, Verdict
 
 FULL = 0.7  # share of the run from which a part is its bottleneck
 WAITS = 0.5  # share of the busy time that used the processor, below which workers wait inside their steps
+QUEUED = 0.25  # share of the run that workers may wait for a core
 CROWDED = 1.4  # cores that a busy worker uses, above which its steps start threads of their own
 GIANT = 0.3  # share of the run that a single batch may take
 START_UP = 0.4  # share of the run before the workers were ready
@@ -47,6 +48,7 @@ class Spent(NamedTuple):
     consuming: float = 0.0  # who takes the results had them: the sink
     start_up: float = 0.0  # until the first worker was ready
     workers_cpu: float = 0.0  # processor time of the workers
+    queued: float = 0.0  # workers were ready to run and had no core
     longest: tuple[float, int, int] = (0.0, 0, 0)  # the batch that took longest: seconds, first record, records
     batches: int = 0
     batch_size: int | None = None  # where it was asked for
@@ -317,13 +319,15 @@ def _workers(spent: Spent, floors: list[_Floor], top: _Floor) -> Verdict:
     )
     behind, key = _next(floors, place), place.replace(" ", "_")
     cpu = spent.workers_cpu
-    if cpu and cpu < WAITS * _busy(spent):
+    if cpu and cpu + spent.queued < WAITS * _busy(spent):
         left = _after(spent, floors, **{key: (cpu + (busy - cpu) / TASKS) / group.workers})
         return Verdict(
             step.name, f"{evidence} They use the processor only {cpu / _busy(spent):.0%} of that: {step.name!r} waits.",
             f"step({step.name}, tasks={TASKS}) works on {TASKS} records at once: about {duration(left)}.",
             _gain(spent, left), behind,
         )  # fmt: skip
+    if spent.queued > QUEUED * whole:
+        return _no_core(spent, evidence)
     if len(groups) == 1 and group.workers < spent.cores and top.place != "cores":
         left = _after(spent, floors, **{key: busy / spent.cores, "cores": (busy + floors[0].seconds) / spent.cores})
         action = f"More workers help: workers={spent.cores} takes about {duration(left)}."
@@ -337,11 +341,25 @@ def _workers(spent: Spent, floors: list[_Floor], top: _Floor) -> Verdict:
     return Verdict(step.name, evidence, action, _gain(spent, times[0][1]), behind)
 
 
+def _no_core(spent: Spent, evidence: str) -> Verdict:
+    """Workers were ready to run, and other processes had the cores."""
+    share = spent.queued / (spent.workers * spent.seconds)
+    left = max(1e-6, spent.seconds - spent.queued / spent.workers)
+    many = f"{spent.workers} workers are too many for {spent.cores} cores"
+    who = many if spent.workers > spent.cores else "other programs have them"
+    return Verdict(
+        "cores", f"{evidence} For {share:.0%} of the run a worker was ready and had no core: {who}.",
+        f"More cores, or other programs ended: about {duration(left)}.", _gain(spent, left), _heaviest(spent.steps).name,
+    )  # fmt: skip
+
+
 def _nothing_full(spent: Spent, floors: list[_Floor]) -> Verdict:
     """No part is busy all the time: the end of the run, the window, or other programs."""
     busy = min(1.0, _busy(spent) / (spent.workers * spent.seconds))
     caller = floors[0].seconds / spent.seconds
     evidence = f"Nothing is busy all the time: the workers {busy:.0%}, the caller's process {caller:.0%}."
+    if spent.queued > QUEUED * spent.workers * spent.seconds:
+        return _no_core(spent, evidence)
     seconds, _, count = spent.longest
     if spent.batch_size is not None and count > 1 and seconds > 0.1 * spent.seconds:
         left = max(floor.seconds for floor in floors) + spent.start_up

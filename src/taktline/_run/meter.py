@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable, Iterable
 from time import perf_counter, process_time
 
-from taktline._observe import memory
+from taktline._observe import cores, memory
 from taktline._observe.counters import LaneCount
 from taktline._observe.snapshot import Report, Snapshot, StepCount
 from taktline._observe.verdict import Group, Spent, judge
@@ -52,6 +52,7 @@ class Meter:
         self._first: float | None = None
         self._ended: float | None = None
         self._handed = self._began
+        self._queued = 0.0
         self._cpu_ended = 0.0
         self._peak = 0
         self._next_tick = self._began + TICK
@@ -116,6 +117,7 @@ class Meter:
         """The run has ended; call before the workers go."""
         if self._ended is None:
             self.look()
+            self._queued = cores.queued(self.pids())
             self._ended = self.elapsed
             self._cpu_ended = process_time()
             self.complete = complete
@@ -144,13 +146,13 @@ class Meter:
         everything = [lane for lanes in (*self._earlier, self.lanes) for lane in lanes]
         cpu = (self._cpu_ended if self._ended is not None else process_time()) - self._cpu_began
         cpu += sum(lane.totals()[3] for lane in everything) / 1e9
-        cores = usable_cores()
+        usable = usable_cores()
         steps = self._steps()
         return Report(
             name=self.name, how=self.plan.how, workers=self.plan.workers, batch_size=self.batch_size,
             records_in=self.records_in, records_out=self.records_out, failed=self.failed, skipped=self.skipped,
             retried=self.retried, seconds=seconds, first_result=self._first, cpu_seconds=cpu,
-            cpu_utilisation=min(1.0, cpu / (seconds * cores)) if seconds else 0.0, cores=cores, peak_memory=self._peak,
+            cpu_utilisation=min(1.0, cpu / (seconds * usable)) if seconds else 0.0, cores=usable, peak_memory=self._peak,
             complete=self.complete, resumed_at=self.resumed_at, journal=self.journal, dead_letters=self.dead_letters,
             dead_lettered=self.failed if self.dead_letters is not None else 0, steps=steps,
             verdict=judge(self._spent(seconds, steps)),
@@ -164,6 +166,7 @@ class Meter:
             groups=[Group(len(segment.steps), segment.workers) for segment in self.plan.segments],
             reading=self.reading, handling=self.handling, consuming=self.consuming, start_up=self.start_up,
             workers_cpu=sum(lane.totals()[3] for lane in everything) / 1e9, longest=self.longest, batches=self.batches,
+            queued=self._queued,
             batch_size=self._asked_size, complete=self.complete,
         )  # fmt: skip
 
