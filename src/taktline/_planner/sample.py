@@ -43,6 +43,11 @@ class Sampling:
         enough = self.records >= RECORDS and self._last >= LONG
         return enough or (self.records > 1 and self._spent > ENOUGH) or self.records >= 1 << 14
 
+    @property
+    def work_ns(self) -> float:
+        """Nanoseconds of work a record, in the newest lot."""
+        return self._work
+
     def learn(self, records: list[Any], results: list[Any], *, read: float, work: float, cpu: float) -> None:
         """A lot was read in `read` seconds and worked on in `work` seconds, of which `cpu` on the processor."""
         if not records:
@@ -75,10 +80,16 @@ class Sampling:
         )  # fmt: skip
 
     def _look(self, way: str, values: list[Any], what: str, ratio: float) -> None:
+        obstacle = ""
         known = sum(self._costs[way])
-        fits = int(min(MOVED, MOVED_NS / known)) if known else 1
-        packing, unpacking, _, obstacle = moving(values[: max(1, fits)], exact=False)
-        self._costs[way] = (packing * ratio, unpacking * ratio)
+        if not known:  # a value may be large: one first
+            packing, unpacking, _, obstacle = moving(values[:1], exact=False)
+            known = packing + unpacking
+            self._costs[way] = (packing * ratio, unpacking * ratio)
+        fits = int(min(MOVED, len(values), MOVED_NS / max(1.0, known)))
+        if fits > 1 and not obstacle:  # a call costs as much as many small values
+            packing, unpacking, _, obstacle = moving(values[:fits], exact=False)
+            self._costs[way] = (packing * ratio, unpacking * ratio)
         if obstacle:
             self.obstacle = f"{what} cannot be sent between processes: {obstacle}"
 

@@ -91,6 +91,7 @@ class Hub:
         self._starting: set[int] = set()
         self._out: deque[Delivery] = deque()
         self._fatal: BaseException | None = None
+        self._leaving = False
         meter.use(plan)
         meter.pids = self._crew.pids
 
@@ -129,7 +130,7 @@ class Hub:
                 self._tell(events.Took(delivery.seq))
             if self._fatal is not None:
                 raise self._fatal
-            if machine.over:
+            if machine.over or (self._leaving and machine.window.empty):
                 break
             busy = self._feed()
             # Small batches go out many at once; a slow source is not asked again before results were looked for.
@@ -144,6 +145,10 @@ class Hub:
                     yield Lot((), 0, 0)  # who writes down what is done gets a chance to, also while nothing comes
         if self._reader.error is not None:
             raise self._reader.error
+
+    def leave(self) -> None:
+        """Read no more: `deliveries` ends with what is under way, and who reads on does so without workers."""
+        self._leaving = True
 
     def close(self) -> None:
         """End the workers and what is open here. May be called again."""
@@ -165,7 +170,7 @@ class Hub:
     def _feed(self) -> bool:
         """Read one batch where there is room for it; whether there was."""
         room = self._machine.room()
-        if not room:
+        if not room or self._leaving:
             return False
         reader, workers = self._reader, self._plan.workers
         wanted = self._sizing.next(reader.remaining, workers)

@@ -5,14 +5,13 @@ The records are copied before the steps get them, so that steps which change the
 
 from __future__ import annotations
 
-import resource
 from collections.abc import Iterable
 from functools import cache
 from itertools import chain, islice, repeat
 from time import perf_counter, perf_counter_ns, process_time_ns
 from typing import Any, NamedTuple
 
-from taktline._observe import memory
+from taktline._observe import cores, memory
 from taktline._planner.advise import Plan, Tried, advise
 from taktline._planner.costs import Costs, Move, StepCost, Ways
 from taktline._planner.sample import moving
@@ -35,7 +34,6 @@ ALONE_NS = 20_000_000  # nanoseconds spent on giving a batch step records one at
 BESIDE = 0.3  # seconds that workers are tried
 WORKERS = 4  # that are tried at most: more would only take longer to start
 EMPTY = 3_000  # records through workers that do nothing
-RUSAGE_THREAD = getattr(resource, "RUSAGE_THREAD", resource.RUSAGE_SELF)  # of this thread alone, where that is told
 
 
 def plan(
@@ -131,11 +129,10 @@ class _Trial:
         for n, (segment, measured) in enumerate(zip(self._segments, self._measured, strict=True)):
             if n:
                 self._move(n, values, len(records))
-            began, computing, pauses = perf_counter_ns(), process_time_ns(), _pauses()
+            began, computing, pauses = perf_counter_ns(), process_time_ns(), cores.pauses()
             batch = segment.run(Batch(values))
             took = perf_counter_ns() - began
-            # Who never paused did not wait: the rest of the time was taken by other processes of a busy machine.
-            measured.computing_ns.append(process_time_ns() - computing if _pauses() > pauses else took)
+            measured.computing_ns.append(process_time_ns() - computing if cores.pauses() > pauses else took)
             measured.lots.append(took)
             spent += took
             if batch.failures:
@@ -272,11 +269,6 @@ def _without_calls(
     call_ns = max(0.0, alone_ns - company)
     calls = [-(-count // (size or count)) for count in counts]
     return tuple(max(0.0, ns - call_ns * n) for ns, n in zip(lots, calls, strict=True)), call_ns
-
-
-def _pauses() -> int:
-    """How often this thread has given the processor away by itself."""
-    return resource.getrusage(RUSAGE_THREAD).ru_nvcsw
 
 
 @cache
