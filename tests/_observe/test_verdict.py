@@ -101,6 +101,7 @@ def test_too_small_batches():
     assert verdict.bottleneck == "too small batches"
     assert "batch_size" in verdict.action
     assert verdict.gain > 2
+    assert 'how="line"' in judge(spent(4.0, handling=8.0, batches=100_000, how="pool")).action
 
 
 def test_too_large_batches():
@@ -151,6 +152,12 @@ def test_an_unfinished_run_predicts_nothing():
 # --- real runs ---
 
 
+@pytest.fixture
+def alone(monkeypatch):
+    """Other programs on this machine are no matter here."""
+    monkeypatch.setattr("taktline._observe.cores.queued", lambda pids: 0.0)
+
+
 def spin(n):
     for _ in range(n):
         pass
@@ -158,7 +165,7 @@ def spin(n):
 
 
 def bottleneck(flow, source, consume=None, **options) -> str:
-    run = flow(source, workers=2, how="line", start="fork", **options)
+    run = flow(source, **{"workers": 2, "how": "line", "start": "fork"} | options)
     if consume is None:
         deque(run, maxlen=0)
     else:
@@ -173,26 +180,26 @@ def slowly(records):
         yield record
 
 
-def test_a_real_slow_source():
+def test_a_real_slow_source(alone):
     assert bottleneck(line(abs), slowly(range(400))) == "source"
 
 
-def test_a_real_slow_sink():
+def test_a_real_slow_sink(alone):
     assert bottleneck(line(abs), range(400), lambda _: time.sleep(0.005)) == "sink"
 
 
-def test_a_real_step_in_the_callers_process():
+def test_a_real_step_in_the_callers_process(alone):
     def store(n):
         time.sleep(0.005)
 
     assert bottleneck(line(abs, serial(store)), range(400)) == "store"
 
 
-def test_a_real_start_up():
-    assert bottleneck(line(abs), range(10)) == "start-up"
+def test_a_real_start_up(alone):
+    assert bottleneck(line(abs), range(10), start="launch") == "start-up"
 
 
-def test_a_real_step_that_waits():
+def test_a_real_step_that_waits(alone):
     def fetch(n):
         time.sleep(0.005)
         return n
@@ -204,5 +211,5 @@ def test_a_real_step_that_waits():
     assert "tasks=64" in verdict.action
 
 
-def test_a_real_giant_record():
+def test_a_real_giant_record(alone):
     assert bottleneck(line(spin), [100] * 50 + [40_000_000] + [100] * 50) == "one giant record"

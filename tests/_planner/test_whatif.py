@@ -82,6 +82,35 @@ def test_the_tail_is_balanced():
     assert found.seconds - 5_000 * 0.0001 / 8 < 0.006
 
 
+@pytest.mark.parametrize("workers", [1, 2, 4, 8])
+@pytest.mark.parametrize(("early", "late"), [(10_000, 1_000_000), (1_000_000, 10_000)])
+def test_costs_that_change_a_hundredfold_half_way_are_followed(workers, early, late):
+    half = 5_000
+    costs = Costs(
+        (1,) * (2 * half), 0.0, (StepCost("s0", (float(early),) * half + (float(late),) * half),), (Move(), Move()),
+        (early + late) / 2, FREE,
+    )  # fmt: skip
+    floor = half * (early + late) / 1e9 / workers
+    found = predict(costs, line_of(1, workers), records=2 * half, cores=workers)
+    # The batches under way at the change were made for the old cost: each of the dear ones takes a second then.
+    under_way = 1_000 * late / 1e9 if late > early else 0.01
+    assert found.seconds <= floor * 1.02 + under_way * 2
+
+
+@pytest.mark.parametrize("workers", [1, 4, 16])
+def test_the_first_result_comes_early(workers):
+    assert predict(costs_of(100_000), line_of(1, workers), records=100_000, cores=workers).first_result < 0.001
+
+
+@pytest.mark.parametrize("size", [100, 10_000, 1_000_000])
+@pytest.mark.parametrize("memory", [1_000_000, 50_000_000])
+def test_no_more_bytes_are_under_way_than_allowed(size, memory):
+    costs = costs_of(1_000)._replace(moves=(Move(0, 0, size), Move(0, 0, size)), memory=0.0)
+    found = predict(costs, line_of(1, 4), records=50_000, cores=4, memory=memory)
+    held = (found.memory - 4 * FREE.worker_memory) / 2
+    assert held <= memory + size * found.batch_size
+
+
 def test_uneven_records_take_the_time_of_their_mean():
     lots = (1,) * 50
     uneven = Costs(

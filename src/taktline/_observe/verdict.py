@@ -221,8 +221,10 @@ def _start_up(spent: Spent) -> Verdict | None:
 
 
 def _small_batches(spent: Spent) -> Verdict | None:
-    """Batches of a size that was asked for cost more than the work in them."""
-    if spent.batch_size is None or not spent.batches or spent.how not in ("line", "auto"):
+    """Batches of a size that was asked for, or of the technique's own one record, cost more than the work in them."""
+    single = spent.how in ("pool", "queues")
+    size = 1 if single else spent.batch_size
+    if size is None or not spent.batches:
         return None
     work = sum(step.busy for step in spent.steps) / spent.batches
     lost = spent.batches * BATCH
@@ -231,11 +233,12 @@ def _small_batches(spent: Spent) -> Verdict | None:
     floors = _floors(spent)
     caller = max(0.1 * spent.handling, spent.handling - lost) + spent.reading + spent.consuming
     left = _after(spent, floors, caller=caller)
+    change = 'Take how="line"' if single else "Leave batch_size out"
     return Verdict(
         "too small batches",
-        f"A batch of {spent.batch_size:,} has {duration(work)} of work, and handing it over takes "
+        f"A batch of {size:,} has {duration(work)} of work, and handing it over takes "
         f"{duration(spent.handling / spent.batches)}.",
-        f"Leave batch_size out, so that it is set while running: about {duration(left)}.", _gain(spent, left),
+        f"{change}, so that their size is set while running: about {duration(left)}.", _gain(spent, left),
         _heaviest(spent.steps).name,
     )  # fmt: skip
 
