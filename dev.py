@@ -3,7 +3,7 @@
 python3 dev.py demo             set up, then the demo on real data
 python3 dev.py test [args]      set up, then all tests (arguments go to pytest)
 python3 dev.py check            set up, then lint, format, types and all tests
-python3 dev.py bench [args]     set up, then the benchmarks
+python3 dev.py bench [args]     set up, then the benchmarks; also: bench article, bench verdict
 python3 dev.py simulate [args]  set up, then a million random lives of the schedule
 """
 

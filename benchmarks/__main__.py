@@ -1,151 +1,289 @@
-"""Runs every contestant over every work, in turn, and prints medians as ratios to the plain loop.
+"""Runs every contestant over every work, in turn, and prints medians as ratios to the plain loop, beside the goals.
 
-python3 dev.py bench [--rounds 5] [--only TEXT] [--write BENCHMARKS.md]
+python3 dev.py bench [--rounds 5] [--only TEXT] [--tables peers,regret,files,hub,scale] [--write BENCHMARKS.md]
+python3 dev.py bench article     the article's table
+python3 dev.py bench verdict     is the gain that a verdict predicts there when its advice was taken?
 """
 
 from __future__ import annotations
 
 import argparse
-import multiprocessing
+import json
 import platform
 import statistics
 import sys
+import tempfile
 from collections.abc import Callable, Iterator
-from concurrent.futures import ProcessPoolExecutor
-from time import perf_counter
-from typing import Any
+from pathlib import Path
+from time import perf_counter, process_time
+from typing import Any, NamedTuple
 
-from benchmarks.work import Work, works
-from taktline import __version__, line
+import taktline
+from benchmarks import article, verdict
+from benchmarks.peers import PEERS, WORKERS
+from benchmarks.work import Work, add, clean, double, enrich, generated, json_lines, less, same, works
+from taktline import line
+from taktline._observe import memory
 
-WORKERS = 2
-CHUNKS = (1_000, 100, 10)  # of Pool.imap and ProcessPoolExecutor.map: the best of them counts
-GOALS = {
-    ("200,000 JSON", "line"): 0.58,
-    ("4,000 records", "line"): 0.53,
-    ("1,000,000", "auto"): 1.05,
-    ("1,500 arrays", "auto"): 1.05,
-}
+GENERATED = 30  # lines
+TECHNIQUES = ("loop", "pool", "queues", "line")
+SLOW = 3.0  # times the best, from which a contestant is not run again in the later rounds
 
-
-def loop(work: Work) -> Iterator[Any]:
-    """The loop that people write; over the arrays one that does not keep 1.5 GB of results, as nobody would."""
-    results: list[Any] = []
-    if len(work.steps) == 1:
-        (a,) = work.steps
-        for record in work.records():
-            results.append(a(record))
-    elif len(work.steps) == 3:
-        a, b, c = work.steps
-        for record in work.records():
-            yield c(b(a(record)))
-    else:
-        a, b, c, d = work.steps
-        for record in work.records():
-            results.append(d(c(b(a(record)))))
-    yield from results
+Contestant = Callable[[Work], Iterator[Any]]
 
 
-def ours(how: str) -> Callable[[Work], Iterator[Any]]:
-    return lambda work: iter(line(*work.steps)(work.records(), how=how, workers=WORKERS))
+class Goal(NamedTuple):
+    """`what` of a work, as a ratio to `of`, should be `most` at most. "peer": the best of the others."""
+
+    work: str  # how its name begins
+    what: str
+    of: str
+    most: float
 
 
-def pool(chunk: int) -> Callable[[Work], Iterator[Any]]:
-    def run(work: Work) -> Iterator[Any]:
-        with multiprocessing.get_context("fork").Pool(WORKERS) as workers:
-            yield from workers.imap(work.chain, work.records(), chunk)
-
-    return run
-
-
-def executor(chunk: int) -> Callable[[Work], Iterator[Any]]:
-    def run(work: Work) -> Iterator[Any]:
-        with ProcessPoolExecutor(WORKERS, multiprocessing.get_context("fork")) as workers:
-            yield from workers.map(work.chain, work.records(), chunksize=chunk)
-
-    return run
-
-
-def contestants(work: Work) -> dict[str, Callable[[Work], Iterator[Any]]]:
-    found: dict[str, Callable[[Work], Iterator[Any]]] = {"loop": loop, "auto": ours("auto"), "line": ours("line")}
-    for chunk in CHUNKS:
-        if chunk * WORKERS <= work.length:
-            found[f"Pool.imap {chunk}"] = pool(chunk)
-            found[f"ProcessPoolExecutor.map {chunk}"] = executor(chunk)
-    return found
+GOALS = (
+    Goal("200,000 JSON", "line", "loop", 0.53),
+    Goal("4,000 records", "line", "loop", 0.515),
+    Goal("5,000 records", "line", "loop", 0.515),
+    Goal("1,000,000 ints", "auto", "loop", 1.03),
+    Goal("1,000,000 ints", "line", "loop", 1.15),
+    Goal("1,500 arrays", "auto", "loop", 1.03),
+    Goal("1,500 arrays", "line", "peer", 0.5),
+    Goal("article's setting, lists", "line", "peer", 0.9),
+    Goal("article's setting, one form", "line", "loop", 0.023),
+    Goal("300,000 tuples", "auto", "loop", 1.03),
+)
+FILES, FILES_CPU, HUB, FLAT = 0.52, 0.03, 20_000, 0.10
+REGRET, REGRET_WORST, ERROR, ERROR_WORST = 1.02, 1.10, 0.05, 0.15
 
 
-def measured(run: Callable[[Work], Iterator[Any]], work: Work) -> tuple[float, float, int]:
-    """Seconds in all, seconds to the first result, and how many results there were."""
+def ours(how: str) -> Contestant:
+    return lambda work: iter(line(*work.steps)(work.records(), how=how, workers=WORKERS, progress=False))
+
+
+def peer(name: str, chunk: int) -> Contestant:
+    return lambda work: PEERS[name](work, chunk)
+
+
+def measured(run: Contestant, work: Work) -> tuple[float, float]:
+    """Seconds in all, and to the first result."""
     began = perf_counter()
     results = run(work)
     next(results)
     first = perf_counter() - began
-    count = 1 + sum(1 for _ in results) if "arrays" in work.name else 1 + len(list(results))
-    return perf_counter() - began, first, count
+    if work.kept:
+        list(results)
+    else:
+        for _ in results:
+            pass
+    return perf_counter() - began, first
 
 
-def best(times: dict[str, list[float]], family: str) -> tuple[str, float] | None:
-    found = {name: statistics.median(took) for name, took in times.items() if name.startswith(family)}
-    return min(found.items(), key=lambda each: each[1]) if found else None
+def in_turn(work: Work, names: dict[str, Contestant], rounds: int) -> dict[str, list[tuple[float, float]]]:
+    """Each contestant once a round. After the first round only the best chunk size of a family goes on."""
+    times: dict[str, list[tuple[float, float]]] = {name: [] for name in names}
+    running = list(names)
+    for turn in range(rounds):
+        for name in running:
+            say(f"{work.name}: round {turn + 1} of {rounds}, {name}")
+            times[name].append(measured(names[name], work))
+        if turn == 0:
+            running = _worth_running(times)
+    return {name: times[name] for name in running}
 
 
-def table(rounds: int, only: str) -> str:
-    lines = [
-        "| work | loop | auto | line | best Pool.imap | best ProcessPoolExecutor.map | first result, auto − loop |"
-    ]
-    lines.append("|---|---|---|---|---|---|---|")
+def _worth_running(times: dict[str, list[tuple[float, float]]]) -> list[str]:
+    families: dict[str, str] = {}
+    for name in times:
+        family = name.split(" by ")[0]
+        if family not in families or times[name][0] < times[families[family]][0]:
+            families[family] = name
+    best = min(times[name][0][0] for name in families.values())
+    return [
+        name for name in families.values() if " by " not in name or times[name][0][0] < SLOW * max(best, 0.5)
+    ]  # fmt: skip
+
+
+def median(times: dict[str, list[tuple[float, float]]], name: str, which: int = 0) -> float:
+    return statistics.median(each[which] for each in times[name])
+
+
+# --- tables ---
+
+
+def peers_table(rounds: int, only: str) -> Iterator[str]:
+    yield "| work | loop | auto | line | best of the others | first result, auto − loop's record | goals |"
+    yield "|---|---|---|---|---|---|---|"
     for work in works():
         if only not in work.name:
             continue
-        names = contestants(work)
-        times: dict[str, list[float]] = {name: [] for name in names}
-        firsts: dict[str, list[float]] = {name: [] for name in names}
-        for each in range(rounds):
-            for name, run in names.items():
-                print(f"{work.name}: round {each + 1} of {rounds}, {name}", file=sys.stderr)
-                seconds, first, count = measured(run, work)
-                assert count == work.length, (name, count)
-                times[name].append(seconds)
-                firsts[name].append(first)
-        base = statistics.median(times["loop"])
-        cells = [work.name, f"{base:.2f} s"]
-        for how in ("auto", "line"):
-            ratio = statistics.median(times[how]) / base
-            goal = next(
-                (goal for (start, which), goal in GOALS.items() if work.name.startswith(start) and which == how), None
-            )
-            cells.append(f"{ratio:.3f}" + (f" (goal {goal})" if goal else ""))
-        for family in ("Pool.imap", "ProcessPoolExecutor.map"):
-            found = best(times, family)
-            cells.append(f"{found[1] / base:.2f}, chunks of {found[0].split()[1]}" if found else "-")
-        # The loop hands its results over at its end; its first one is there after one record's work.
-        one = perf_counter()
-        work.chain(next(iter(work.records())))
-        one = perf_counter() - one
-        cells.append(f"{(statistics.median(firsts['auto']) - one) * 1e3:.1f} ms")
-        lines.append("| " + " | ".join(cells) + " |")
-        print(lines[-1], file=sys.stderr)
-    return "\n".join(lines)
+        names: dict[str, Contestant] = {
+            "loop": lambda w: w.loop(w.records()),
+            "auto": ours("auto"),
+            "line": ours("line"),
+        }
+        for name in PEERS:
+            names |= {
+                f"{name} by {chunk}": peer(name, chunk) for chunk in work.chunks if chunk * WORKERS <= work.length
+            }
+        times = in_turn(work, names, rounds)
+        base = median(times, "loop")
+        others = {name: median(times, name) for name in times if " by " in name}
+        best = min(others, key=lambda name: others[name]) if others else ""
+        ratios = {name: median(times, name) / base for name in ("loop", "auto", "line")}
+        ratios["peer"] = others[best] / base if best else float("nan")
+        began = perf_counter()
+        work.bulk([next(iter(work.records()))])
+        late = median(times, "auto", 1) - (perf_counter() - began)
+        goals = [
+            f"{goal.what} ≤ {goal.most}{'' if goal.of == 'loop' else ' of the best of the others'}: "
+            f"{verdict_of(ratios[goal.what] / ratios[goal.of], goal.most)}"
+            for goal in GOALS
+            if work.name.startswith(goal.work)
+        ]
+        yield (
+            f"| {work.name} | {base:.2f} s | {ratios['auto']:.3f} | {ratios['line']:.3f} | "
+            f"{ratios['peer']:.3f} ({best}) | {late * 1e3:.1f} ms | {'; '.join(goals)} |"
+        )
+
+
+def verdict_of(value: float, most: float) -> str:
+    return f"{value:.3f}, {'met' if value <= most else 'missed'}"
+
+
+def regret_table(rounds: int, only: str) -> Iterator[str]:
+    """What auto takes beside the best technique, and how far the what-if is off, over all works and generated lines."""
+    yield "| work | loop | pool | queues | line | auto / best | prediction of loop, of line |"
+    yield "|---|---|---|---|---|---|---|"
+    regrets, errors = [], []
+    for work in [*works(), *map(generated, range(GENERATED))]:
+        if only not in work.name:
+            continue
+        plan = line(*work.steps).plan(work.records(), length=work.length, workers=WORKERS)
+        found = {each.how: each.seconds for each in plan.predictions if each.cores == plan.cores}
+        names = {how: ours(how) for how in ("auto", *TECHNIQUES)}
+        for how in ("pool", "queues"):  # those that are far from the best are not run for minutes
+            if found.get(how, 0.0) > SLOW * min(found.values()) + 5.0:
+                del names[how]
+        times = in_turn(work, names, rounds)
+        took = {name: median(times, name) for name in times}
+        regrets.append(took["auto"] / min(took.values()))
+        off = {how: found[how] / took[how] - 1 for how in ("loop", "line") if how in found}
+        errors += map(abs, off.values())
+        cells = [f"{took[how]:.2f} s" if how in took else "-" for how in TECHNIQUES]
+        guesses = ", ".join(f"{error:+.0%}" for error in off.values())
+        yield f"| {work.name} | {' | '.join(cells)} | {regrets[-1]:.3f} | {guesses} |"
+    if regrets:
+        yield ""
+        yield (
+            f"auto / best: median {verdict_of(statistics.median(regrets), REGRET)} (goal ≤ {REGRET}), worst "
+            f"{verdict_of(max(regrets), REGRET_WORST)} (goal ≤ {REGRET_WORST}). Error of the what-if: median "
+            f"{verdict_of(statistics.median(errors), ERROR)} (goal ≤ {ERROR}), worst "
+            f"{verdict_of(max(errors), ERROR_WORST)} (goal ≤ {ERROR_WORST})."
+        )
+
+
+def files_table(rounds: int, only: str) -> Iterator[str]:
+    """200,000 JSON lines from a file into a file, against the loop that does the same."""
+    yield "| file to file | loop | line | goal | share of the CPU that is the caller's own |"
+    yield "|---|---|---|---|---|"
+    with tempfile.TemporaryDirectory() as folder:
+        source, sink = Path(folder, "in.jsonl"), Path(folder, "out.jsonl")
+        source.write_text("".join(f"{text}\n" for text in json_lines(200_000)))
+        flow = line(clean, enrich)
+        loops, lines, shares = [], [], []
+        for turn in range(rounds):
+            say(f"file to file: round {turn + 1} of {rounds}")
+            began = perf_counter()
+            with source.open() as texts, sink.open("w") as out:
+                for text in texts:
+                    out.write(json.dumps(enrich(clean(json.loads(text)))) + "\n")
+            loops.append(perf_counter() - began)
+            sink.unlink()
+            began, cpu = perf_counter(), process_time()
+            report = flow.run(taktline.read(str(source)), taktline.write(str(sink)), how="line", workers=WORKERS)
+            lines.append(perf_counter() - began)
+            shares.append((process_time() - cpu) / report.cpu_seconds)
+            sink.unlink()
+    ratio, share = statistics.median(lines) / statistics.median(loops), statistics.median(shares)
+    yield (
+        f"| 200,000 JSON lines, 2 steps | {statistics.median(loops):.2f} s | {ratio:.3f} | ≤ {FILES}: "
+        f"{verdict_of(ratio, FILES)} | {share:.1%}, goal < {FILES_CPU:.0%} |"
+    )
+
+
+def hub_table(rounds: int, only: str) -> Iterator[str]:
+    """Batches a second through the hub, with steps that do nothing."""
+    rates = []
+    for _ in range(rounds):
+        results = iter(line(same)(range(100_000), how="line", workers=WORKERS, batch_size=1, progress=False))
+        next(results)
+        began = perf_counter()
+        count = sum(1 for _ in results)
+        rates.append(count / (perf_counter() - began))
+    rate = statistics.median(rates)
+    yield f"The hub alone, empty steps: {rate:,.0f} batches a second, goal ≥ {HUB:,}, {'met' if rate >= HUB else 'missed'}."
+
+
+def scale_table(rounds: int, only: str) -> Iterator[str]:
+    """What a record costs, from the first result on, and how much memory is held, in short and in long runs."""
+    yield "| records | auto, ns a record | line, ns a record | auto, memory | line, memory |"
+    yield "|---|---|---|---|---|"
+    costs: dict[str, list[float]] = {"auto": [], "line": []}
+    flow = line(add, double, less, same)
+    for count in (1_000, 10_000, 100_000, 1_000_000, 10_000_000):
+        cells, held = [], []
+        for how in costs:
+            found = []
+            for _ in range(rounds if count <= 1_000_000 else 1):
+                run = flow(range(count), how=how, workers=WORKERS, progress=False)
+                next(run)
+                began, left = perf_counter(), sum(1 for _ in run)
+                found.append((perf_counter() - began) * 1e9 / max(1, left))
+                held.append(memory.held_here() if how == "auto" else run.report.peak_memory)
+            costs[how].append(statistics.median(found))
+            cells.append(f"{costs[how][-1]:,.0f}")
+        yield f"| {count:,} | {' | '.join(cells)} | {held[0] / 1e6:.0f} MB | {held[-1] / 1e6:.0f} MB |"
+    for how, each in costs.items():
+        long = each[-3:]
+        spread = max(long) / min(long) - 1
+        yield ""
+        yield f"{how}: from 100,000 records on within {spread:.0%} (goal: {FLAT:.0%}); before that the start weighs more."
+
+
+TABLES = {"peers": peers_table, "regret": regret_table, "files": files_table, "hub": hub_table, "scale": scale_table}
+
+
+def say(what: str) -> None:
+    print(what, file=sys.stderr, flush=True)
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="python3 dev.py bench")
+    if sys.argv[1:2] == ["article"]:
+        return article.main(sys.argv[2:])
+    if sys.argv[1:2] == ["verdict"]:
+        return verdict.main(sys.argv[2:])
+    parser = argparse.ArgumentParser(prog="python3 dev.py bench", epilog="also: bench article, bench verdict")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--only", default="", help="works whose name has this in it")
-    parser.add_argument("--write", metavar="FILE", help="put the table into this file, below its marker")
+    parser.add_argument("--tables", default=",".join(TABLES), help="which tables, comma between them")
+    parser.add_argument("--write", metavar="FILE", help="put the tables into this file, below its marker")
     given = parser.parse_args()
-    head = (
-        f"taktline {__version__}, Python {platform.python_version()}, {platform.system()} {platform.machine()}, "
-        f"{WORKERS} workers, medians of {given.rounds} rounds taken in turn; loop = 1"
+    text = (
+        f"taktline {taktline.__version__}, Python {platform.python_version()}, {platform.system()} "
+        f"{platform.machine()}, {WORKERS} workers, medians of {given.rounds} rounds taken in turn; loop = 1\n"
     )
-    text = f"{head}\n\n{table(given.rounds, given.only)}\n"
+    for name in given.tables.split(","):
+        text += f"\n<!-- {name} -->\n\n"
+        for row in TABLES[name](given.rounds, given.only):
+            say(row)
+            text += row + "\n"
     print(text)
     if given.write:
-        with open(given.write, encoding="utf-8") as file:
-            kept = file.read().split("<!-- table -->")[0]
-        with open(given.write, "w", encoding="utf-8") as file:
-            file.write(f"{kept}<!-- table -->\n\n{text}")
+        file = Path(given.write)
+        kept = file.read_text(encoding="utf-8").split("<!-- table -->")[0]
+        file.write_text(f"{kept}<!-- table -->\n\n{text}", encoding="utf-8")
+    return None
 
 
 if __name__ == "__main__":

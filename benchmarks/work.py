@@ -3,11 +3,18 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable
+import math
+import random
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from itertools import islice
+from time import perf_counter
 from typing import Any
 
 import numpy as np
+
+from taktline import LineError, batch, keep
+from taktline._recipe.steps import Role
 
 WORDS = ("amber", "basil", "cedar", "delta", "ember", "fjord", "grove", "heron")
 
@@ -17,10 +24,22 @@ class Work:
     """Some steps over some records. `records` makes them anew, `length` is their number."""
 
     name: str
-    steps: tuple[Callable[[Any], Any], ...]
+    steps: tuple[Any, ...]  # as the line gets them
     records: Callable[[], Iterable[Any]]
     length: int
-    chain: Callable[[Any], Any]  # the same steps as one function that can be pickled by name
+    loop: Callable[[Iterable[Any]], Iterator[Any]]  # as people write it: what all is held against
+    bulk: Callable[[list[Any]], list[Any]]  # a list of records through all steps; can be pickled by name, for the peers
+    kept: bool = True  # results are kept in a list; False: there are too many bytes in them
+    chunks: tuple[int, ...] = (1_000, 100, 10)  # that the peers may try
+
+
+def kept(results: Callable[[Iterable[Any]], list[Any]]) -> Callable[[Iterable[Any]], Iterator[Any]]:
+    """A loop that keeps its results in a list, as an iterator."""
+
+    def loop(records: Iterable[Any]) -> Iterator[Any]:
+        yield from results(records)
+
+    return loop
 
 
 # --- JSON lines, four steps ---
@@ -129,32 +148,264 @@ class Arrays:
             yield self.some[n % 100]
 
 
-def orders_chain(text: str) -> str:
-    return dump(enrich(clean(parse(text))))
+def orders_bulk(texts: list[str]) -> list[str]:
+    return [dump(enrich(clean(parse(text)))) for text in texts]
 
 
-def trivial_chain(x: int) -> int:
-    return same(less(double(add(x))))
+def spin_bulk(numbers: list[int]) -> list[int]:
+    return [spin(n) for n in numbers]
 
 
-def arrays_chain(a: np.ndarray) -> np.ndarray:
-    return clipped(shifted(scaled(a)))
+def uneven_bulk(numbers: list[int]) -> list[int]:
+    return [uneven(n) for n in numbers]
+
+
+def trivial_bulk(numbers: list[int]) -> list[int]:
+    return [same(less(double(add(x)))) for x in numbers]
+
+
+def arrays_bulk(arrays: list[np.ndarray]) -> list[np.ndarray]:
+    return [clipped(shifted(scaled(a))) for a in arrays]
+
+
+def arrays_loop(records: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
+    """One that does not keep 1.5 GB of results, as nobody would."""
+    for a in records:
+        yield clipped(shifted(scaled(a)))
+
+
+# --- the article's setting: four steps of mixed costs over rows of numbers, each in a scalar and a vectorised form ---
+
+Row = tuple[float, ...]
+FIELDS = 8
+
+
+def bounded(row: Row) -> Row:
+    return tuple([min(max(x, -4.0), 4.0) / 4.0 for x in row])
+
+
+def enriched(row: Row) -> Row:
+    found = []
+    for x in row:
+        a = x
+        for _ in range(40):
+            a = a * a * 0.9 - 0.5 + x * 0.1
+        found.append(a)
+    return tuple(found)
+
+
+def scored(row: Row) -> Row:
+    found = []
+    for x in row:
+        total = 0.0
+        for k in range(1, 81):
+            total = total * x + 1.0 / k
+        found.append(total)
+    return tuple(found)
+
+
+def finished(row: Row) -> Row:
+    return tuple([math.sqrt(x * x + 1.0) - 1.0 for x in row])
+
+
+# The same operations in the same order, so that the results are equal to the last bit.
+
+
+def bounded_all(x: np.ndarray) -> np.ndarray:
+    return np.minimum(np.maximum(x, -4.0), 4.0) / 4.0
+
+
+def enriched_all(x: np.ndarray) -> np.ndarray:
+    a = x
+    for _ in range(40):
+        a = a * a * 0.9 - 0.5 + x * 0.1
+    return a
+
+
+def scored_all(x: np.ndarray) -> np.ndarray:
+    total = np.zeros_like(x)
+    for k in range(1, 81):
+        total = total * x + 1.0 / k
+    return total
+
+
+def finished_all(x: np.ndarray) -> np.ndarray:
+    return np.sqrt(x * x + 1.0) - 1.0
+
+
+VECTORISED = (bounded_all, enriched_all, scored_all, finished_all)
+SCALAR = (bounded, enriched, scored, finished)
+SIZE = 1_000  # records a call
+
+
+def rows(x: np.ndarray) -> list[Row]:
+    return list(map(tuple, x.tolist()))
+
+
+def bounded_list(values: list[Row]) -> list[Row]:
+    return rows(bounded_all(np.asarray(values)))
+
+
+def enriched_list(values: list[Row]) -> list[Row]:
+    return rows(enriched_all(np.asarray(values)))
+
+
+def scored_list(values: list[Row]) -> list[Row]:
+    return rows(scored_all(np.asarray(values)))
+
+
+def finished_list(values: list[Row]) -> list[Row]:
+    return rows(finished_all(np.asarray(values)))
+
+
+LISTS = (bounded_list, enriched_list, scored_list, finished_list)
+
+
+def article_bulk(values: list[Row]) -> list[Row]:
+    return finished_list(scored_list(enriched_list(bounded_list(values))))
+
+
+def article_fused_bulk(values: list[Row]) -> list[Row]:
+    return rows(finished_all(scored_all(enriched_all(bounded_all(np.asarray(values))))))
+
+
+def article_loop(values: Iterable[Row]) -> list[Row]:
+    return [finished(scored(enriched(bounded(row)))) for row in values]
+
+
+def article_steps() -> tuple[Any, ...]:
+    """Lists between the steps."""
+    return tuple(batch(fn, SIZE, like=like) for fn, like in zip(LISTS, SCALAR, strict=True))
+
+
+def article_fused_steps() -> tuple[Any, ...]:
+    """All in one form: converted at the border only. Raises LineError where this form is not there."""
+    return tuple(batch(fn, SIZE, like=like, form="numpy") for fn, like in zip(VECTORISED, SCALAR, strict=True))
+
+
+def article_records(count: int) -> list[Row]:
+    return [tuple([((n * 7919 + k * 104_729) % 20_011) / 2_000.0 - 5.0 for k in range(FIELDS)]) for n in range(count)]
+
+
+# --- numbers whose conversion costs more than the computing ---
+
+
+def moved(points: list[tuple[float, float, float]]) -> list[tuple[float, ...]]:
+    a = np.asarray(points)
+    return list(map(tuple, (a * 1.5 + 2.0).tolist()))
+
+
+def tuples_loop(points: Iterable[tuple[float, float, float]]) -> list[tuple[float, ...]]:
+    """One process, in calls of 1,000."""
+    source, results = iter(points), []
+    while some := list(islice(source, SIZE)):
+        results += moved(some)
+    return results
 
 
 def works() -> list[Work]:
-    """All of them, in the order of the table."""
+    """All of them, in the order of the table. Those whose form is not there yet are left out."""
     lines = json_lines(200_000)
     arrays = Arrays()
-    return [
-        Work("200,000 JSON lines, 4 steps", (parse, clean, enrich, dump), lambda: lines, len(lines), orders_chain),
-        Work("4,000 records of 0.8 ms computing", (spin,), lambda: range(4_000), 4_000, spin),
-        Work("5,000 records, every 50th 100 times dearer", (uneven,), lambda: range(5_000), 5_000, uneven),
+    numbers = article_records(100_000)
+    points = [(n * 0.5, n * 0.25, n * 0.125) for n in range(300_000)]
+    found = [
         Work(
-            "1,000,000 ints, 4 trivial steps",
-            (add, double, less, same),
-            lambda: range(1_000_000),
-            1_000_000,
-            trivial_chain,
+            "200,000 JSON lines, 4 steps", (parse, clean, enrich, dump), lambda: lines, len(lines),
+            kept(orders_bulk), orders_bulk,
         ),
-        Work("1,500 arrays of 1 MB, 3 cheap steps", (scaled, shifted, clipped), lambda: arrays, 1_500, arrays_chain),
-    ]
+        Work("4,000 records of 0.8 ms computing", (spin,), lambda: range(4_000), 4_000, kept(spin_bulk), spin_bulk),
+        Work(
+            "5,000 records, every 50th 100 times dearer", (uneven,), lambda: range(5_000), 5_000, kept(uneven_bulk),
+            uneven_bulk,
+        ),
+        Work(
+            "1,000,000 ints, 4 trivial steps", (add, double, less, same), lambda: range(1_000_000), 1_000_000,
+            kept(trivial_bulk), trivial_bulk,
+        ),
+        Work(
+            "1,500 arrays of 1 MB, 3 cheap steps", (scaled, shifted, clipped), lambda: arrays, 1_500, arrays_loop,
+            arrays_bulk, kept=False, chunks=(10, 1),
+        ),
+        Work(
+            "article's setting, lists between the steps", article_steps(), lambda: numbers, len(numbers),
+            kept(article_loop), article_bulk, chunks=(SIZE,),
+        ),
+        Work(
+            "300,000 tuples, converting costs more than computing", (batch(moved, SIZE),), lambda: points, len(points),
+            kept(tuples_loop), moved, chunks=(SIZE,),
+        ),
+    ]  # fmt: skip
+    try:
+        fused = article_fused_steps()
+    except LineError:  # form="numpy" is not there
+        return found
+    one_form = Work(
+        "article's setting, one form", fused, lambda: numbers, len(numbers), kept(article_loop), article_fused_bulk,
+        chunks=(SIZE,),
+    )  # fmt: skip
+    return [*found[:6], one_form, found[6]]
+
+
+# --- generated lines ---
+
+
+def generated(seed: int) -> Work:
+    """A line of one to five steps over numbers, whose costs differ a thousandfold; the same for the same seed."""
+    chance = random.Random(seed)
+    scale = 10 ** chance.uniform(0, 3)  # loops a record of the dearest step: 50 ns to 50 µs and more
+    steps: list[Any] = []
+    for _ in range(chance.randint(1, 5)):
+        steps.append(_generated_step(chance, scale))
+    if chance.random() < 0.3:
+        steps.append(_payload(chance.choice([100, 10_000, 1_000_000])))
+        steps.append(len)
+    functions = [step.fn if hasattr(step, "fn") else step for step in steps]
+
+    def bulk(numbers: list[int]) -> list[Any]:
+        return list(chained(numbers, steps, functions))
+
+    began, tried = perf_counter(), 64
+    bulk(list(range(tried)))
+    count = int(min(300_000, max(200, 0.7 * tried / (perf_counter() - began))))  # some 0.7 s of the loop
+    return Work(
+        f"generated line {seed}", tuple(steps), lambda: range(count), count, kept(lambda r: bulk(list(r))), bulk
+    )
+
+
+def chained(numbers: list[int], steps: list[Any], functions: list[Callable[[Any], Any]]) -> Iterator[Any]:
+    """The loop over generated steps, of which some drop records."""
+    for value in numbers:
+        x: Any = value
+        for step, fn in zip(steps, functions, strict=True):
+            if getattr(step, "role", None) is Role.KEEP:
+                if not fn(x):
+                    break
+            else:
+                x = fn(x)
+        else:
+            yield x
+
+
+def _generated_step(chance: random.Random, scale: float) -> Any:
+    kind = chance.choice(["trivial", "trivial", "spin", "uneven", "keep", "json"])
+    loops = max(1, int(scale * chance.uniform(0.1, 1.0)))
+    every = chance.choice([10, 50])
+    if kind == "trivial":
+        return lambda n: n + 1
+    if kind == "keep":
+        return keep(lambda n: n % 10 != 3)
+    if kind == "json":
+        return lambda n: json.loads(json.dumps({"n": n, "of": [n, n + 1]}))["n"]
+
+    def work(n: int) -> int:
+        total = 0
+        for k in range(loops if kind == "spin" or n % every else loops * every):
+            total += k
+        return n + (total & 1)
+
+    return work
+
+
+def _payload(size: int) -> Callable[[int], bytes]:
+    return lambda n: bytes(size)

@@ -35,6 +35,8 @@ if TYPE_CHECKING:
     from taktline._durable.dead_letters import DeadLetter, read_dead_letters
     from taktline._io.rows import read, write
     from taktline._observe.snapshot import Report, Snapshot, Verdict
+    from taktline._planner.advise import Plan
+    from taktline._planner.whatif import Prediction
     from taktline._run.run import Run
 
 __version__ = "0.1.0"
@@ -44,6 +46,8 @@ _ON_FIRST_USE = {
     "Comparison": "taktline._compare",
     "DeadLetter": "taktline._durable.dead_letters",
     "Finding": "taktline._check",
+    "Plan": "taktline._planner.advise",
+    "Prediction": "taktline._planner.whatif",
     "Report": "taktline._observe.snapshot",
     "Run": "taktline._run.run",
     "Snapshot": "taktline._observe.snapshot",
@@ -65,6 +69,8 @@ __all__ = [
     "Hanging",
     "Line",
     "LineError",
+    "Plan",
+    "Prediction",
     "Report",
     "ResumeError",
     "Run",

@@ -1,4 +1,4 @@
-"""Runs the techniques in turn over the same records: equality first, then time, processor, memory, first result."""
+"""Runs the techniques in turn over the same records: equality and memory first, then time, processor, first result."""
 
 from __future__ import annotations
 
@@ -9,14 +9,17 @@ import pickle
 import statistics
 import threading
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from itertools import islice
 from time import perf_counter
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from taktline._observe import memory, pages
+from taktline._planner.advise import technique
+from taktline._planner.whatif import predict
 from taktline._recipe.options import usable_cores
 from taktline._recipe.steps import Role, Step
+from taktline._run.trial import try_out
 from taktline._segment.forms import Unfit, cannot_stand, form_of
 from taktline.errors import LineError
 
@@ -26,23 +29,30 @@ if TYPE_CHECKING:
 TECHNIQUES = ("loop", "pool", "queues", "line")
 TIE = 0.02  # share by which two times may differ and still be called equal
 CHUNKS = 16  # of Pool.imap's chunk size: so many chunks a worker, about what Pool.map chooses for itself
+LOOK = 0.05  # seconds between two looks at memory
+CORES = 8  # of the machine that the line is predicted for
+ELSEWHERE = f"line on {CORES} cores (predicted)"
 SLOTS = 64  # records a queue of the reference line holds
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One technique. Times in seconds (medians), memory in bytes, `cpu_utilisation` a share of the usable cores."""
+    """One technique. Times in seconds (means), memory in bytes, `cpu_utilisation` a share of the usable cores."""
 
     technique: str
     reference: bool
     seconds: float = 0.0
-    spread: float | None = None  # half the range of the rounds
+    spread: float | None = None  # standard deviation of the rounds
     cpu_utilisation: float = 0.0
     speed_up: float = 0.0
     peak_memory: int = 0
     first_result: float | None = None
     identical: bool = True
     problem: str = ""  # why it has no times
+    predicted: float | None = None  # seconds, by the what-if
+    error: float | None = None  # of the prediction, as a share of the measured time
+    measured: bool = True  # False: a machine that is not here; all figures are predicted
+    tie: bool = False  # as fast as the fastest, as far as can be told
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +93,6 @@ class _Taken:
 
     seconds: float
     cpu: float
-    memory: int
     first: float | None
 
 
@@ -92,7 +101,7 @@ Measured = Callable[[list[Any]], tuple[list[Any], _Taken]]
 
 def compare(
     flow: Line, records: Iterable[Any], *, limit: int = 20_000, rounds: int = 3, workers: int | None = None,
-    reference: bool = True, progress: Callable[[str], None] | None = None,
+    reference: bool = True, predictions: bool = True, progress: Callable[[str], None] | None = None,
 ) -> Comparison:  # fmt: skip
     """Compare the four techniques, and the standard library's own ways, on the first `limit` records.
 
@@ -101,46 +110,120 @@ def compare(
     for name, value in (("limit", limit), ("rounds", rounds), ("workers", workers if workers is not None else 1)):
         if not isinstance(value, int) or isinstance(value, bool) or value < 1:
             raise LineError(f"compare({name}={value!r}): give a whole number of at least 1")
-    source = iter(records)
-    taken = list(islice(source, limit))
-    more = next(source, source) is not source
+    taken, left_out = _first(records, limit)
     workers = workers or usable_cores()
     say = progress or (lambda _: None)
-    contestants: list[tuple[str, bool, Measured]] = [
-        (_called(how, workers, len(flow.steps)), False, _technique(flow, how, workers)) for how in TECHNIQUES
-    ]
-    if reference:
-        chunk = max(1, len(taken) // (workers * CHUNKS))
-        contestants.append((f"multiprocessing.Pool.imap ({chunk:,} a chunk)", True, _pool(flow.steps, workers, chunk)))
-        contestants.append(("multiprocessing queues, a process a step", True, _queues(flow.steps)))
+    contestants = _contestants(flow, taken, workers, reference)
     say("the plain loop, for the results that all must have")
     expected = list(_plain_loop(flow.steps, taken))
-    times: dict[str, list[_Taken]] = {name: [] for name, _, _ in contestants}
     problems: dict[str, str] = {}
-    for each in range(rounds):
-        for name, _, measured in contestants:
-            if name in problems:
-                continue
-            say(f"round {each + 1} of {rounds}: {name}")
-            try:
-                results, took = measured(taken)
-            except Exception as error:
-                problems[name] = f"fails: {type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
-                continue
-            if each == 0 and (difference := _difference(expected, results)):
-                problems[name] = difference
-                continue
-            times[name].append(took)
-    rows = tuple(
-        _row(name, is_reference, times, problems, times[contestants[0][0]]) for name, is_reference, _ in contestants
-    )
+    peaks: dict[str, int] = {}
+    for each in contestants:  # a round of its own, since looking at memory takes time
+        say(f"are the results of {each.name} identical?")
+        problems[each.name], peaks[each.name] = _checked(each, taken, expected)
+    predicted: dict[str, float] = {}
+    if predictions:
+        say("what the records cost, for the predictions")
+        predicted = _predicted(flow, taken, workers)
+    times: dict[str, list[_Taken]] = {each.name: [] for each in contestants}
+    for turn in range(rounds):
+        for each in contestants:
+            if not problems[each.name]:
+                say(f"round {turn + 1} of {rounds}: {each.name}")
+                problems[each.name] = _timed(each, taken, times[each.name])
+    rows = [_row(each, times, problems[each.name], peaks[each.name], predicted) for each in contestants]
     ours = [row for row in rows if not row.problem and not row.reference]
     fastest = min(ours, key=lambda row: row.seconds).technique if ours else ""
-    left_out = f"the first {limit:,} records; what comes after them was left out" if more else ""
+    rows = [replace(row, tie=_ties(row, ours, fastest)) for row in rows]
+    if (there := predicted.get(ELSEWHERE)) is not None and not rows[0].problem:
+        rows.append(Row(ELSEWHERE, True, seconds=there, speed_up=rows[0].seconds / there, measured=False))
     return Comparison(
-        records=len(taken), steps=len(flow.steps), cores=usable_cores(), rounds=rounds, left_out=left_out, rows=rows,
-        fastest=fastest, closing=_closing(rows, fastest),
+        records=len(taken), steps=len(flow.steps), cores=usable_cores(), rounds=rounds, left_out=left_out,
+        rows=tuple(rows), fastest=fastest, closing=_closing(rows, fastest),
     )  # fmt: skip
+
+
+def _first(records: Iterable[Any], limit: int) -> tuple[list[Any], str]:
+    """The first records, and what is said of those behind them."""
+    source = iter(records)
+    taken = list(islice(source, limit))
+    if next(source, source) is source:
+        return taken, ""
+    try:
+        whole = len(records)  # type: ignore[arg-type]
+    except TypeError:
+        return taken, f"the first {limit:,} records; what comes after them was left out"
+    return taken, f"the first {limit:,} of {whole:,} records; {whole - limit:,} were left out, and start-up weighs more"
+
+
+class _Contestant(NamedTuple):
+    name: str
+    how: str  # a technique; empty: a reference
+    measured: Measured
+
+
+def _contestants(flow: Line, taken: list[Any], workers: int, reference: bool) -> list[_Contestant]:
+    steps = flow.steps
+    found = [
+        _Contestant(_called(how, workers, len(steps)), how, _technique(flow, how, workers)) for how in TECHNIQUES
+    ]  # fmt: skip
+    if reference:
+        chunk = max(1, len(taken) // (workers * CHUNKS))
+        found.append(
+            _Contestant(f"multiprocessing.Pool.imap ({chunk:,} a chunk)", "", _pool(steps, workers, chunk))
+        )  # fmt: skip
+        found.append(_Contestant("multiprocessing queues, a process a step", "", _queues(steps)))
+    return found
+
+
+def _checked(each: _Contestant, taken: list[Any], expected: list[Any]) -> tuple[str, int]:
+    """Why the results are not the loop's, where they are not, and the most memory that all processes held."""
+    peak, stop = 0, threading.Event()
+
+    def watch() -> None:
+        nonlocal peak
+        while True:
+            peak = max(peak, memory.held(memory.tree(os.getpid())))
+            if stop.wait(LOOK):
+                return
+
+    watcher = threading.Thread(target=watch, daemon=True)
+    watcher.start()
+    try:
+        results, _ = each.measured(taken)
+    except Exception as error:
+        return _fails(error), 0
+    finally:
+        stop.set()
+        watcher.join()
+    return _difference(expected, results), peak or memory.held_here()
+
+
+def _timed(each: _Contestant, taken: list[Any], times: list[_Taken]) -> str:
+    try:
+        times.append(each.measured(taken)[1])
+    except Exception as error:
+        return _fails(error)
+    return ""
+
+
+def _fails(error: Exception) -> str:
+    return f"fails: {type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
+
+
+def _predicted(flow: Line, taken: list[Any], workers: int) -> dict[str, float]:
+    """Seconds by technique, from a trial of the first records; empty where they cannot be tried."""
+    tried = try_out(flow.steps, flow.name, taken, workers)
+    if tried.failure or not tried.costs.records:
+        return {}
+    found = {}
+    for how in TECHNIQUES:
+        plan = technique(how, flow.steps, workers)
+        if plan.workers == 0 or not tried.obstacle:
+            found[how] = predict(tried.costs, plan, records=len(taken), cores=usable_cores()).seconds
+    if not tried.obstacle and (line := technique("line", flow.steps, CORES)).workers:
+        found[ELSEWHERE] = predict(tried.costs, line, records=len(taken), cores=CORES).seconds
+    return found
 
 
 def _called(how: str, workers: int, steps: int) -> str:
@@ -151,33 +234,42 @@ def _called(how: str, workers: int, steps: int) -> str:
 
 
 def _row(
-    name: str, reference: bool, times: dict[str, list[_Taken]], problems: dict[str, str], loop: list[_Taken]
+    each: _Contestant, times: dict[str, list[_Taken]], problem: str, peak: int, predicted: dict[str, float]
 ) -> Row:
-    if name in problems:
-        return Row(name, reference, identical=False, problem=problems[name])
-    took = times[name]
-    seconds = [each.seconds for each in took]
-    median = statistics.median(seconds)
-    firsts = [each.first for each in took if each.first is not None]
-    base = statistics.median(each.seconds for each in loop) if loop else median
+    if problem:
+        return Row(each.name, not each.how, identical=False, problem=problem)
+    seconds = [took.seconds for took in times[each.name]]
+    mean = statistics.mean(seconds)
+    firsts = [took.first for took in times[each.name] if took.first is not None]
+    loop = next(iter(times.values()))
+    base = statistics.mean(took.seconds for took in loop) if loop else mean
+    guess = predicted.get(each.how)
     return Row(
-        name, reference, seconds=median, spread=(max(seconds) - min(seconds)) / 2 if len(seconds) > 1 else None,
-        cpu_utilisation=min(1.0, statistics.median(each.cpu for each in took) / (median * usable_cores())),
-        speed_up=base / median, peak_memory=max(each.memory for each in took),
-        first_result=statistics.median(firsts) if firsts else None,
+        each.name, not each.how, seconds=mean, spread=statistics.stdev(seconds) if len(seconds) > 1 else None,
+        cpu_utilisation=min(1.0, statistics.mean(took.cpu for took in times[each.name]) / (mean * usable_cores())),
+        speed_up=base / mean, peak_memory=peak, first_result=statistics.mean(firsts) if firsts else None,
+        predicted=guess, error=(guess - mean) / mean if guess is not None else None,
     )  # fmt: skip
 
 
-def _closing(rows: tuple[Row, ...], fastest: str) -> str:
+def _ties(row: Row, ours: list[Row], fastest: str) -> bool:
+    """Whether the row is as fast as the fastest: within a share of it, or within what the rounds differ."""
+    best = next((each for each in ours if each.technique == fastest), None)
+    if best is None or row.problem or row.reference or row.technique == fastest:
+        return False
+    return row.seconds - best.seconds <= max(TIE * best.seconds, (row.spread or 0.0) + (best.spread or 0.0))
+
+
+def _closing(rows: list[Row], fastest: str) -> str:
     good = {row.technique: row for row in rows if not row.problem and not row.reference}
     if not good:
         return "No technique gave the loop's results."
     best = good[fastest]
-    ties = [row.technique for row in good.values() if row is not best and row.seconds <= best.seconds * (1 + TIE)]
-    tie = f" ({', '.join(ties)} within {TIE:.0%}: a tie)" if ties else ""
-    if fastest == "loop":
-        return f"Stay with the loop: nothing is faster on these records{tie}."
-    return f"{fastest} is the fastest, {best.speed_up:.1f} times the loop{tie}."
+    tied = [row.technique for row in good.values() if row.tie]
+    tie = f" A tie: {', '.join(tied)} {'is' if len(tied) == 1 else 'are'} as fast as can be told." if tied else ""
+    if fastest == "loop" or good.get("loop", best).tie:
+        return f"Stay with the loop: nothing is faster on these records.{tie}"
+    return f"{fastest} is the fastest, {best.speed_up:.1f} times the loop.{tie}"
 
 
 # --- the techniques ---
@@ -190,7 +282,7 @@ def _technique(flow: Line, how: str, workers: int) -> Measured:
         results = list(run)
         seconds = perf_counter() - began
         report = run.report
-        return results, _Taken(seconds, report.cpu_seconds, report.peak_memory, report.first_result)
+        return results, _Taken(seconds, report.cpu_seconds, report.first_result)
 
     return measured
 
@@ -283,29 +375,12 @@ def _same(one: Any, other: Any) -> bool | None:
 # --- the standard library's own ways, for reference ---
 
 
-def _watched(work: Callable[[], list[Any]]) -> tuple[list[Any], float, float, int]:
-    """Results, seconds, processor seconds of this process and its children, and the peak memory of all of them."""
-    peak, stop = 0, threading.Event()
-
-    def watch() -> None:
-        nonlocal peak
-        while not stop.wait(0.1):
-            children = multiprocessing.active_children()
-            peak = max(peak, memory.held([os.getpid(), *(child.pid for child in children if child.pid)]))
-
-    watcher = threading.Thread(target=watch, daemon=True)
-    before = os.times()
-    began = perf_counter()
-    watcher.start()
-    try:
-        results = work()
-    finally:
-        stop.set()
-        watcher.join()
-    seconds = perf_counter() - began
-    after = os.times()
-    cpu = sum(after[:4]) - sum(before[:4])
-    return results, seconds, cpu, max(peak, memory.held_here())
+def _clocked(work: Callable[[], list[Any]]) -> tuple[list[Any], float, float]:
+    """Results, seconds, and processor seconds of this process and its children."""
+    before, began = os.times(), perf_counter()
+    results = work()
+    seconds, after = perf_counter() - began, os.times()
+    return results, seconds, sum(after[:4]) - sum(before[:4])
 
 
 _chained: Callable[[Any], Iterator[Any]]  # what the workers of a forked pool find in their memory
@@ -337,8 +412,8 @@ def _pool(steps: tuple[Step, ...], workers: int, chunk: int) -> Measured:
                 pool.join()
             return results
 
-        results, seconds, cpu, peak = _watched(work)
-        return results, _Taken(seconds, cpu, peak, first[0] if first else None)
+        results, seconds, cpu = _clocked(work)
+        return results, _Taken(seconds, cpu, first[0] if first else None)
 
     return measured
 
@@ -371,8 +446,8 @@ def _queues(steps: tuple[Step, ...]) -> Measured:
                 process.join()
             return results
 
-        results, seconds, cpu, peak = _watched(work)
-        return results, _Taken(seconds, cpu, peak, first[0] if first else None)
+        results, seconds, cpu = _clocked(work)
+        return results, _Taken(seconds, cpu, first[0] if first else None)
 
     return measured
 

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from taktline._check import Check
     from taktline._compare import Comparison
     from taktline._observe.snapshot import Report
+    from taktline._planner.advise import Plan
     from taktline._run.run import Run
 
 
@@ -68,6 +69,24 @@ class Line:
             raise LineError(f"a sink must be a callable of one result or a writer, not {type(sink).__name__}")
         return self(source, **options).drain(sink)
 
+    def plan(self, source: Iterable[Any], *, length: int | None = None, **options: Any) -> Plan:
+        """Try the first records, then say what to do with this source, why, and how long it would take.
+
+        Runs for a second or two and starts workers for it. The steps see copies of the first records, as in a run; the
+        results are dropped, and steps with state or side effects have seen the records. An iterator is used up by as
+        many; the plan says so. `length`: how many records there are, where the source does not tell. Options are those
+        of a run. Raises LineError for wrong ones, SourceError where the source fails.
+
+        >>> from taktline import line
+        >>> print(line(abs).plan(range(-1000, 0)).how)
+        loop
+        """
+        from taktline._run.trial import plan
+
+        if length is not None and (not isinstance(length, int) or isinstance(length, bool) or length < 0):
+            raise LineError(f"plan(length={length!r}): give the number of records, or leave it out")
+        return plan(self._steps, self.name, source, checked(options), length)
+
     def stream(self, source: Iterable[Any] | AsyncIterable[Any], **options: Any) -> AsyncIterator[Any]:
         """The results of a source, sync or async, in order, for `async for`: the running event loop is never blocked.
 
@@ -90,7 +109,9 @@ class Line:
         """Run the four techniques in turn over the first records and set them side by side.
 
         `limit`: records to take, 20,000 by default. `rounds`: how often, 3 by default. `workers`: usable cores by
-        default. Results are checked to be identical first. Returns a Comparison.
+        default. `reference`: the standard library's own ways too. `predictions`: what the what-if says, beside what was
+        measured. `progress`: a callable that is told, in words, what is done now. Results are checked to be identical
+        first; a technique whose results differ is shown as differing, not timed. Returns a Comparison.
         """
         from taktline._compare import compare
 

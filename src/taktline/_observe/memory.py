@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import resource
 import sys
@@ -11,6 +12,19 @@ from collections.abc import Iterable
 def held(pids: Iterable[int]) -> int:
     """Bytes of memory these processes hold together; 0 for those that are gone or where the system does not tell."""
     return sum(_proportional(pid) for pid in pids)
+
+
+def tree(pid: int) -> list[int]:
+    """This process and all that it and its children have started, as far as the system tells."""
+    found = [pid]
+    for each in found:  # it grows meanwhile
+        try:
+            for thread in os.listdir(f"/proc/{each}/task"):
+                with open(f"/proc/{each}/task/{thread}/children", encoding="ascii") as file:
+                    found += map(int, file.read().split())
+        except OSError:  # it has ended
+            continue
+    return found
 
 
 def peak_of_this_process() -> int:

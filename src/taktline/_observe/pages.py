@@ -95,52 +95,136 @@ def _facts(report: dict[str, Any]) -> list[tuple[str, str]]:
     workers = _many(report["workers"], "worker") if report["workers"] else "this process"
     steps = " · ".join(f"{step['name']} {cost(step['ns_per_record'])}" for step in report["steps"])
     verdict = report["verdict"]
+    following = f"Then {verdict['next']!r} is next." if verdict["next"] else ""
     return [
         (head, f"{counts}   {duration(seconds)} · {speed}"),
         ("cpu", f"{used} · {report['how']}, {workers}"),
         ("steps", steps),
-        ("verdict", f"{verdict['evidence']} {verdict['action']}".strip()),
+        ("verdict", " ".join(filter(None, (verdict["evidence"], verdict["action"], following)))),
         ("why", "; ".join(report["reasons"])),
         ("retry", again),
         ("resume", resume),
     ]
 
 
+def plan_text(plan: dict[str, Any]) -> str:
+    """A Plan as text for the terminal: what was measured, what to do, why, and the times on this and other machines."""
+    lines = [f" {name:<8} {_folded(text)}" for name, text in _plan_facts(plan) if text]
+    header, rows = _plan_table(plan)
+    if rows:
+        widths = [max(len(row[n]) for row in [header, *rows]) for n in range(len(header))]
+        lines += [
+            " " + "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+            for row in [header, *rows]
+        ]
+    return "\n".join(lines)
+
+
+def plan_html(plan: dict[str, Any]) -> str:
+    """A Plan as an HTML fragment."""
+    header, rows = _plan_table(plan)
+    facts = [list(fact) for fact in _plan_facts(plan) if fact[1]]
+    return f"<h3>{html.escape(plan['name'])}</h3>{_table((), facts)}{_table(header, rows)}"
+
+
+def _plan_facts(plan: dict[str, Any]) -> list[tuple[str, str]]:
+    length = f"of {plan['records']:,}" if plan["length_known"] else f"length unknown, times are for {plan['records']:,}"
+    facts = [("plan", f"{plan['name']} · {plan['tried']:,} records tried, {length} · {_many(plan['cores'], 'core')}")]
+    for n, step in enumerate(plan["steps"]):
+        spread = f" ± {step['spread']:.0%}" if step["spread"] is not None else ""
+        waits = f", waits {1 - step['computing']:.0%} of it" if step["computing"] < 0.5 else ""
+        facts.append(("steps" if n == 0 else "", f"{step['name']} {cost(step['ns_per_record'])}{spread}{waits}"))
+    facts += [
+        ("moving", f"a record {cost(plan['move_in_ns'])} ({size(plan['size_in'])}), its result "
+         f"{cost(plan['move_out_ns'])} ({size(plan['size_out'])}); reading {cost(plan['read_ns'])}; workers start in "
+         f"{duration(plan['start_up'])}"),
+        ("do", _to_do(plan)),
+        *(("why" if n == 0 else "", reason) for n, reason in enumerate(plan["reasons"])),
+        *(("advice" if n == 0 else "", advice) for n, advice in enumerate(plan["advice"])),
+    ]  # fmt: skip
+    return facts
+
+
+def _to_do(plan: dict[str, Any]) -> str:
+    if not plan["workers"]:
+        return f"loop: everything in this process · about {duration(plan['seconds'])}"
+    segments = " | ".join(" + ".join(segment) for segment in plan["segments"])
+    return (
+        f"{plan['how']}: {segments} · {_many(plan['workers'], 'worker')} · batches of some {plan['batch_size']:,} · "
+        f"about {duration(plan['seconds'])}"
+    )
+
+
+def _plan_table(plan: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
+    """Predicted times: a row a technique, a column a machine; below them what limits the line on each."""
+    found = {(each["how"], each["cores"]): each for each in plan["predictions"]}
+    machines = sorted({cores for _, cores in found})
+    here = plan["cores"]
+    header = ["predicted", *(_many(n, "core") + (", here" if n == here else "") for n in machines)]
+    techniques = [how for how in ("loop", "pool", "queues", "line") if (how, here) in found]
+    rows = [[how, *(duration(found[how, n]["seconds"]) for n in machines)] for how in techniques]
+    if "line" in techniques:
+        line = [found["line", n] for n in machines]
+        rows += [
+            ["  its cpu", *(f"{each['cpu_utilisation']:.0%}" for each in line)],
+            ["  memory", *(size(each["memory"]) for each in line)],
+            ["  limit", *(_short(each["bottleneck"]) for each in line)],
+        ]
+    return header, rows
+
+
+def _short(name: str) -> str:
+    return name if len(name) <= 14 else f"{name[:13]}…"
+
+
+COMPARED = ("technique", "runtime", "cpu", "speed-up", "memory", "first result", "predicted")
+
+
 def comparison_text(comparison: dict[str, Any]) -> str:
     """A Comparison as a table for the terminal."""
     lines = [f" {line}" for line in _above(comparison)]
-    header = ("technique", "runtime", "cpu", "speed-up", "memory", "first result")
     rows = [_cells(row) for row in comparison["rows"]]
-    widths = [max(len(cells[n]) for cells in [header, *rows]) for n in range(len(header))]
-    lines.append(" " + "  ".join(cell.ljust(width) for cell, width in zip(header, widths, strict=True)).rstrip())
+    widths = [max(len(cells[n]) for cells in [COMPARED, *rows]) for n in range(len(COMPARED))]
+    lines.append(" " + "  ".join(cell.ljust(width) for cell, width in zip(COMPARED, widths, strict=True)).rstrip())
     referring = False
     for row, cells in zip(comparison["rows"], rows, strict=True):
         if row["reference"] and not referring:
             referring = True
             lines.append(" ── for reference ──")
         text = "  ".join(cell.ljust(width) for cell, width in zip(cells, widths, strict=True)).rstrip()
-        mark = "   ◄ fastest" if row["technique"] == comparison["fastest"] else ""
-        lines.append(f" {text}{mark}" if not row["problem"] else f" {cells[0].ljust(widths[0])}  {row['problem']}")
+        lines.append(
+            f" {text}{_mark(row, comparison)}"
+            if not row["problem"]
+            else f" {cells[0].ljust(widths[0])}  {row['problem']}"
+        )
     lines.append(f" {_folded(comparison['closing'], indent=1)}")
     return "\n".join(lines)
 
 
+def _mark(row: dict[str, Any], comparison: dict[str, Any]) -> str:
+    if row["technique"] == comparison["fastest"]:
+        return "   ◄ fastest"
+    return "   ◄ a tie" if row["tie"] else ""
+
+
 def comparison_markdown(comparison: dict[str, Any]) -> str:
     """A Comparison as a Markdown table."""
-    lines = [*_above(comparison), "", "| technique | runtime | cpu | speed-up | memory | first result | results |"]
-    lines.append("|---|---|---|---|---|---|---|")
+    lines = [*_above(comparison), "", f"| {' | '.join(COMPARED)} | results |", "|---" * (len(COMPARED) + 1) + "|"]
     for row in comparison["rows"]:
-        cells = [*_cells(row), row["problem"] or "identical"]
+        cells = [*_cells(row), _results(row) + _mark(row, comparison)]
         lines.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
     return "\n".join([*lines, "", comparison["closing"], ""])
 
 
 def comparison_html(comparison: dict[str, Any]) -> str:
     """A Comparison as an HTML fragment."""
-    header = ("technique", "runtime", "cpu", "speed-up", "memory", "first result", "results")
-    rows = [[*_cells(row), row["problem"] or "identical"] for row in comparison["rows"]]
+    rows = [[*_cells(row), _results(row) + _mark(row, comparison)] for row in comparison["rows"]]
     above = "".join(f"<p>{html.escape(line)}</p>" for line in _above(comparison))
-    return f"{above}{_table(header, rows)}<p>{html.escape(comparison['closing'])}</p>"
+    return f"{above}{_table((*COMPARED, 'results'), rows)}<p>{html.escape(comparison['closing'])}</p>"
+
+
+def _results(row: dict[str, Any]) -> str:
+    return row["problem"] or ("identical" if row["measured"] else "-")
 
 
 def report_html(report: dict[str, Any]) -> str:
@@ -185,16 +269,26 @@ def _above(comparison: dict[str, Any]) -> list[str]:
 
 def _cells(row: dict[str, Any]) -> tuple[str, ...]:
     if row["problem"]:
-        return (row["technique"], "-", "-", "-", "-", "-")
-    spread = f" ± {row['spread']:.2f}" if row["spread"] is not None else ""
-    runtime = duration(row["seconds"])
-    runtime = (
-        f"{row['seconds']:.2f}{spread} s" if spread and runtime.endswith(" s") and " m" not in runtime else runtime
-    )
+        return (row["technique"], "-", "-", "-", "-", "-", "-")
+    runtime, speed_up = duration(row["seconds"]), f"{row['speed_up']:.1f} ×"
+    if not row["measured"]:
+        return (row["technique"], runtime, "-", speed_up, "-", "-", "-")
+    if row["spread"] is not None:
+        runtime += f" ± {_spread(row['spread'], row['seconds'])}"
+    guess = "-"
+    if row["predicted"] is not None:
+        guess = f"{duration(row['predicted'])} ({row['error']:+.0%})"
     return (
-        row["technique"], runtime, f"{row['cpu_utilisation']:.0%}", f"{row['speed_up']:.1f} ×",
-        size(row["peak_memory"]), duration(row["first_result"]),
+        row["technique"], runtime, f"{row['cpu_utilisation']:.0%}", speed_up, size(row["peak_memory"]),
+        duration(row["first_result"]), guess,
     )  # fmt: skip
+
+
+def _spread(spread: float, seconds: float) -> str:
+    """A spread in the unit and with the digits of the time it belongs to."""
+    if seconds < 0.0995:
+        return f"{spread * 1e3:.1f}"
+    return f"{spread:.2f}" if seconds < 99.95 else duration(spread)
 
 
 def _many(count: int, thing: str) -> str:

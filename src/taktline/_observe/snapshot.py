@@ -45,15 +45,16 @@ class Snapshot:
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """Where the time went: the bottleneck, what shows it, what to do, and what that would gain."""
+    """Where the time went: the bottleneck, what shows it, what to do, what that would gain, and what comes next."""
 
     bottleneck: str
     evidence: str
     action: str
     gain: float | None = None  # predicted: time now / time after; None: not predicted
+    next: str = ""  # the bottleneck after that
 
     def __str__(self) -> str:
-        return f"{self.evidence} {self.action}".strip()
+        return " ".join(filter(None, (self.evidence, self.action, self.next and f"Then {self.next!r} is next.")))
 
 
 @dataclass(frozen=True, slots=True)

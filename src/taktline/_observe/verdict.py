@@ -1,43 +1,385 @@
-"""Names the bottleneck of a run from its busy, waiting and blocked times: evidence, what to do, what that would gain."""
+"""Names the bottleneck of a run: where the time went, what shows it, what to do, what that would gain, and what is next.
+
+How full queues are misleads, so it is judged by time alone: who was busy, who waited, who was blocked. A run cannot be
+shorter than what each of its parts does one thing after the other, and not shorter than all work over all cores. The
+longest of these floors is the bottleneck. What a change gains is reckoned from the floors too: the run is as much
+shorter as its highest floor is lower; what the run took beyond that floor stays.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
+from taktline._observe.pages import duration
 from taktline._observe.snapshot import StepCount, Verdict
 
-FULL = 0.85  # share of its time that something at the limit is busy
-EVEN = 0.4  # share of the busy time from which one step stands out
+FULL = 0.7  # share of the run from which a part is its bottleneck
+WAITS = 0.5  # share of the busy time that used the processor, below which workers wait inside their steps
+QUEUED = 0.25  # share of the run that workers may wait for a core
+CROWDED = 1.4  # cores that a busy worker uses, above which its steps start threads of their own
+GIANT = 0.3  # share of the run that a single batch may take
+START_UP = 0.4  # share of the run before the workers were ready
+BATCH = 80e-6  # seconds that a batch costs hub and worker together, on the machine that this was measured on
+TOO_SMALL = 0.002  # seconds of work a batch, below which what a batch costs shows
+LAUNCH = 0.12  # seconds to start workers, as measured
+TASKS = 64  # records that a step which waits could have under way
+WORTH = 1.1  # gain below which nothing is advised
 
 
-def judge(
-    *, how: str, workers: int, cores: int, seconds: float, reading: float, steps: Sequence[StepCount], complete: bool
-) -> Verdict:
-    """The verdict on a run of `seconds`, of which `reading` were spent in the source. Times in seconds."""
-    busy = sum(step.busy for step in steps)
-    if not seconds or not busy:
+class Group(NamedTuple):
+    """Steps that run together, by their number, and how many workers ran them; 0: the caller's process."""
+
+    steps: int
+    workers: int
+
+
+class Spent(NamedTuple):
+    """Where the time of a run went. Seconds; those of workers are summed over them."""
+
+    how: str
+    cores: int
+    seconds: float
+    records: int
+    steps: Sequence[StepCount]
+    groups: Sequence[Group]
+    reading: float = 0.0  # in the source
+    handling: float = 0.0  # the caller's process packed, sent, received, unpacked, and ran its own steps of a line
+    consuming: float = 0.0  # who takes the results had them: the sink
+    start_up: float = 0.0  # until the first worker was ready
+    workers_cpu: float = 0.0  # processor time of the workers
+    queued: float = 0.0  # workers were ready to run and had no core
+    longest: tuple[float, int, int] = (0.0, 0, 0)  # the batch that took longest: seconds, first record, records
+    batches: int = 0
+    batch_size: int | None = None  # where it was asked for
+    complete: bool = True
+
+    @property
+    def workers(self) -> int:
+        return sum(group.workers for group in self.groups)
+
+
+class _Floor(NamedTuple):
+    """Something that takes at least `seconds`, however fast all the rest is."""
+
+    what: str  # "source", "sink", "hub", "cores" or a step
+    seconds: float
+    place: str  # "caller", "cores", or a group of workers
+
+
+def judge(spent: Spent) -> Verdict:
+    """The verdict on a run.
+
+    >>> work = StepCount("work", 1000, busy=19.0, waiting=0.5, blocked=0.1, ns_per_record=19e6)
+    >>> judge(Spent("line", 4, 10.0, 1000, [work], [Group(1, 2)], workers_cpu=19.0)).action
+    'More workers help: workers=4 takes about 5.25 s.'
+    """
+    if not spent.seconds or not (spent.records and any(step.busy for step in spent.steps)):
         return Verdict("nothing", "There was nothing to do.", "")
-    top = max(steps, key=lambda step: step.busy)
-    share = top.busy / busy
-    heaviest = f"{top.name!r} takes {share:.0%} of the busy time"
-    if reading > FULL * seconds:
+    for look in (_loop, _giant, _start_up, _small_batches, _crowded):
+        if (found := look(spent)) is not None:
+            return found
+    floors = _floors(spent)
+    top = max(floors, key=lambda floor: floor.seconds)
+    if top.seconds < FULL * spent.seconds:
+        return _nothing_full(spent, floors)
+    if top.place == "caller":
+        return _caller(spent, floors)
+    return _workers(spent, floors, top)
+
+
+# --- floors ---
+
+
+def _groups(spent: Spent) -> list[tuple[Group, Sequence[StepCount]]]:
+    found, at = [], 0
+    for group in spent.groups:
+        found.append((group, spent.steps[at : at + group.steps]))
+        at += group.steps
+    return found
+
+
+def _floors(spent: Spent) -> list[_Floor]:
+    """What each part of the run takes at least: the caller's process, each group of workers, all cores."""
+    groups = _groups(spent)
+    here = sum(step.busy for group, steps in groups if not group.workers for step in steps)
+    caller = spent.reading + max(spent.handling, here) + spent.consuming
+    floors = [_Floor(_largest(spent, here), caller, "caller")]
+    for n, (group, steps) in enumerate(groups):
+        if group.workers:
+            busy = sum(step.busy for step in steps)
+            floors.append(_Floor(_heaviest(steps).name, busy / group.workers, f"group {n}"))
+    if spent.workers:
+        busy = min(spent.workers_cpu or 1e99, _busy(spent)) + caller
+        floors.append(_Floor(_heaviest(spent.steps).name, busy / spent.cores, "cores"))
+    return floors
+
+
+def _largest(spent: Spent, here: float) -> str:
+    """What the caller's process spends most on."""
+    own = [step for group, steps in _groups(spent) if not group.workers for step in steps]
+    parts = {"source": spent.reading, "sink": spent.consuming, "hub": max(0.0, spent.handling - here)}
+    parts |= {step.name: step.busy for step in own}
+    return max(parts, key=lambda name: parts[name])
+
+
+def _busy(spent: Spent) -> float:
+    return sum(step.busy for group, steps in _groups(spent) if group.workers for step in steps)
+
+
+def _heaviest(steps: Sequence[StepCount]) -> StepCount:
+    return max(steps, key=lambda step: step.busy)
+
+
+def _after(spent: Spent, floors: list[_Floor], **changed: float) -> float:
+    """Seconds of the run with some floors at other values, by their place."""
+    now = max(floor.seconds for floor in floors)
+    if "caller" in changed and spent.workers:  # what the caller's process need not do, no core has to do
+        less = floors[-1].seconds - (floors[0].seconds - changed["caller"]) / spent.cores
+        changed = {"cores": less, **changed}
+    then = max(changed.get(floor.place.replace(" ", "_"), floor.seconds) for floor in floors)
+    return max(1e-6, spent.seconds - now + then)
+
+
+def _next(floors: list[_Floor], but: str) -> str:
+    others = [floor for floor in floors if floor.place not in (but, "cores")]
+    return max(others, key=lambda floor: floor.seconds).what if others else ""
+
+
+# --- cases ---
+
+
+def _loop(spent: Spent) -> Verdict | None:
+    """Everything ran in the caller's process."""
+    if spent.workers:
+        return None
+    busy = sum(step.busy for step in spent.steps)
+    consuming = max(spent.consuming, spent.seconds - spent.reading - busy)
+    parts = {"source": spent.reading, "sink": consuming} | {step.name: step.busy for step in spent.steps}
+    what = max(parts, key=lambda name: parts[name])
+    share = parts[what] / spent.seconds
+    if what == "source":
         return Verdict(
-            "source", f"Reading the source takes {reading / seconds:.0%} of the run.",
-            "A faster source is what would help; more workers would not.",
+            "source", f"Reading the source takes {share:.0%} of the run.",
+            "A faster source is what helps; workers do not.", _gain(spent, spent.seconds - spent.reading),
+            _second(parts, what),
         )  # fmt: skip
-    if workers == 0:
+    if what == "sink" and share > FULL:
         return Verdict(
-            top.name, f"{heaviest}; one process did all of it.",
-            f'More processes: how="line", or a cheaper {top.name!r}.' if how == "loop" and cores > 1 else "",
+            "sink", f"Who takes the results has {share:.0%} of the run.",
+            "A faster sink is what helps; workers do not.", _gain(spent, spent.seconds - consuming), _second(parts, what),
         )  # fmt: skip
-    used = min(1.0, busy / (workers * seconds))
-    evidence = f"{heaviest}; the workers are busy {used:.0%} of the run."
-    if used < FULL and reading + 0.0 < seconds:
+    top = _heaviest(spent.steps)
+    evidence = f"{top.name!r} takes {top.busy / busy:.0%} of the busy time; one process did all of it."
+    if spent.how != "loop" or spent.cores < 2:  # the planner has looked at it
+        return Verdict(top.name, evidence, f"A cheaper {top.name!r} is what helps.", None, _second(parts, what))
+    # Moving a record is not measured in a loop: some 10 µs, for packing and unpacking a small dict both ways.
+    moving = spent.records * 10e-6
+    line = spent.reading + consuming + LAUNCH + max(moving, (busy + moving) / spent.cores)
+    if line * WORTH > spent.seconds:
+        return Verdict(top.name, evidence, "Stay with the loop: workers would gain nothing.", 1.0)
+    return Verdict(
+        top.name, evidence, f'how="line" with {spent.cores} workers takes about {duration(line)}.', _gain(spent, line),
+        _second(parts, what),
+    )  # fmt: skip
+
+
+def _second(parts: dict[str, float], but: str) -> str:
+    others = {name: seconds for name, seconds in parts.items() if name != but and seconds}
+    return max(others, key=lambda name: others[name]) if others else ""
+
+
+def _giant(spent: Spent) -> Verdict | None:
+    """One batch took a good part of the run, and the other workers had nothing left to do meanwhile."""
+    seconds, first, count = spent.longest
+    even = _busy(spent) / max(1, spent.workers)
+    if seconds < GIANT * spent.seconds or spent.batches < 2 * spent.workers or seconds < 1.2 * even:
+        return None
+    what = f"Record {first:,}" if count == 1 else f"The batch of records {first:,} to {first + count - 1:,}"
+    left = max(even, spent.seconds - seconds)
+    return Verdict(
+        "one giant record", f"{what} takes {duration(seconds)} of the {duration(spent.seconds)}, in one worker.",
+        f"Split such records with expand(), or put them first: about {duration(left)} then.", _gain(spent, left),
+        _heaviest(spent.steps).name,
+    )  # fmt: skip
+
+
+def _start_up(spent: Spent) -> Verdict | None:
+    """The run was over soon after the workers were ready."""
+    if spent.start_up < max(START_UP * spent.seconds, *(floor.seconds for floor in _floors(spent))):
+        return None
+    evidence = f"The workers are ready after {duration(spent.start_up)} of {duration(spent.seconds)}."
+    loop = sum(step.busy for step in spent.steps) + spent.reading + spent.consuming
+    if loop < spent.seconds:
+        action = f'For so few records stay with the loop: how="loop" takes about {duration(loop)}.'
+        return Verdict("start-up", evidence, action, _gain(spent, loop))
+    left = spent.seconds - spent.start_up
+    return Verdict(
+        "start-up", evidence, f'start="fork", or more records a run: without the start about {duration(left)}.',
+        _gain(spent, left), _heaviest(spent.steps).name,
+    )  # fmt: skip
+
+
+def _small_batches(spent: Spent) -> Verdict | None:
+    """Batches of a size that was asked for, or of the technique's own one record, cost more than the work in them."""
+    single = spent.how in ("pool", "queues")
+    size = 1 if single else spent.batch_size
+    if size is None or not spent.batches:
+        return None
+    work = sum(step.busy for step in spent.steps) / spent.batches
+    lost = spent.batches * BATCH
+    if work > TOO_SMALL or spent.handling < 0.3 * spent.seconds:
+        return None
+    floors = _floors(spent)
+    caller = max(0.1 * spent.handling, spent.handling - lost) + spent.reading + spent.consuming
+    left = _after(spent, floors, caller=caller)
+    change = 'Take how="line"' if single else "Leave batch_size out"
+    return Verdict(
+        "too small batches",
+        f"A batch of {size:,} has {duration(work)} of work, and handing it over takes "
+        f"{duration(spent.handling / spent.batches)}.",
+        f"{change}, so that their size is set while running: about {duration(left)}.", _gain(spent, left),
+        _heaviest(spent.steps).name,
+    )  # fmt: skip
+
+
+def _crowded(spent: Spent) -> Verdict | None:
+    """Steps that start threads of their own, in more workers than there are cores for them."""
+    busy = _busy(spent)
+    if busy < 1.0 or spent.workers_cpu < CROWDED * busy or spent.workers_cpu < FULL * spent.cores * spent.seconds:
+        return None
+    threads = spent.workers_cpu / busy
+    return Verdict(
+        "threads in the steps", f"Each worker uses {threads:.1f} cores while it is busy: its steps start threads of their "
+        f"own, {spent.workers} workers times over.",
+        "Give each worker one thread (OMP_NUM_THREADS=1 and the like), or take fewer workers.", None,
+        _heaviest(spent.steps).name,
+    )  # fmt: skip
+
+
+def _caller(spent: Spent, floors: list[_Floor]) -> Verdict:
+    """The caller's process is busy all the time: with the source, the sink, its own steps, or as the hub."""
+    floor = floors[0]
+    share = f"{min(1.0, floor.seconds / spent.seconds):.0%}"
+    idle = _idle(spent)
+    behind = _next(floors, "caller")
+    if floor.what == "source":
+        left = _after(spent, floors, caller=floor.seconds - spent.reading)
         return Verdict(
-            "hand-over", evidence, "The workers wait for the caller's process: larger batches or fewer workers may help."
+            "source", f"Reading the source takes {spent.reading / spent.seconds:.0%} of the run; the workers {idle}.",
+            f"A faster source is what helps, more workers do not: at best {duration(left)}.", _gain(spent, left), behind,
         )  # fmt: skip
-    gain = seconds / max(reading, busy / (workers * 2), 1e-9)
-    act = f"More workers would help: with {workers * 2} cores and workers about {seconds / gain:.1f} s."
-    if share > EVEN:
-        act += f" Or make {top.name!r} cheaper."
-    return Verdict(top.name, evidence, act, gain if complete else None)
+    if floor.what == "sink":
+        left = _after(spent, floors, caller=floor.seconds - spent.consuming)
+        return Verdict(
+            "sink", f"Who takes the results has {spent.consuming / spent.seconds:.0%} of the run; the workers {idle}.",
+            f"A faster sink is what helps, more workers do not: at best {duration(left)}.", _gain(spent, left), behind,
+        )  # fmt: skip
+    if floor.what != "hub":
+        step = next(step for step in spent.steps if step.name == floor.what)
+        left = _after(spent, floors, caller=floor.seconds - step.busy / 2)
+        return Verdict(
+            step.name, f"{step.name!r} runs in the caller's process and takes {step.busy / spent.seconds:.0%} of the run; "
+            f"the workers {idle}.",
+            f"Leave in it only what needs the order: half as dear, about {duration(left)}.", _gain(spent, left), behind,
+        )  # fmt: skip
+    loop = sum(step.busy for step in spent.steps) + spent.reading + spent.consuming
+    evidence = (
+        f"The caller's process is busy {share} of the run, {spent.handling / spent.seconds:.0%} with moving records and "
+        f"results; the workers {idle}."
+    )
+    if loop * WORTH < spent.seconds:
+        action = f'Stay with the loop: how="loop" takes about {duration(loop)}.'
+        return Verdict("hub", evidence, action, _gain(spent, loop))
+    left = _after(spent, floors, caller=floor.seconds - spent.handling / 2)
+    return Verdict(
+        "hub", evidence, f"Move less: results half as large take about {duration(left)}. More workers do not help.",
+        _gain(spent, left), behind,
+    )  # fmt: skip
+
+
+def _idle(spent: Spent) -> str:
+    """How much of the run the workers had nothing to do."""
+    there = [step for group, steps in _groups(spent) if group.workers for step in steps]
+    whole = spent.workers * spent.seconds
+    return (
+        f"wait {min(1.0, sum(step.waiting for step in there) / whole):.0%} and are blocked "
+        f"{min(1.0, sum(step.blocked for step in there) / whole):.0%} of it"
+    )
+
+
+def _workers(spent: Spent, floors: list[_Floor], top: _Floor) -> Verdict:
+    """Workers, or all cores, are busy all the time."""
+    groups = {f"group {n}": each for n, each in enumerate(_groups(spent)) if each[0].workers}
+    place = top.place if top.place in groups else max(groups, key=lambda p: sum(s.busy for s in groups[p][1]))
+    group, steps = groups[place]
+    step, busy = _heaviest(steps), sum(each.busy for each in steps)
+    whole = group.workers * spent.seconds
+    evidence = (
+        f"{step.name!r} takes {step.busy / sum(each.busy for each in spent.steps):.0%} of the busy time; its workers are "
+        f"busy {min(1.0, busy / whole):.0%}, waiting {sum(s.waiting for s in steps) / whole:.0%}, blocked "
+        f"{sum(s.blocked for s in steps) / whole:.0%} of the run."
+    )
+    behind, key = _next(floors, place), place.replace(" ", "_")
+    cpu = spent.workers_cpu
+    if cpu and cpu + spent.queued < WAITS * _busy(spent):
+        left = _after(spent, floors, **{key: (cpu + (busy - cpu) / TASKS) / group.workers})
+        return Verdict(
+            step.name, f"{evidence} They use the processor only {cpu / _busy(spent):.0%} of that: {step.name!r} waits.",
+            f"step({step.name}, tasks={TASKS}) works on {TASKS} records at once: about {duration(left)}.",
+            _gain(spent, left), behind,
+        )  # fmt: skip
+    if spent.queued > QUEUED * whole:
+        return _no_core(spent, evidence)
+    if len(groups) == 1 and group.workers < spent.cores and top.place != "cores":
+        left = _after(spent, floors, **{key: busy / spent.cores, "cores": (busy + floors[0].seconds) / spent.cores})
+        action = f"More workers help: workers={spent.cores} takes about {duration(left)}."
+        return Verdict(step.name, evidence, action, _gain(spent, left), behind)
+    times = []
+    for more in (2, 4):
+        cores = floors[-1].seconds / more
+        times.append((spent.cores * more, _after(spent, floors, **{key: busy / group.workers / more, "cores": cores})))
+    said = ", ".join(f"{cores} cores take about {duration(left)}" for cores, left in times)
+    action = f"More cores and workers help: {said}; or a cheaper {step.name!r}."
+    return Verdict(step.name, evidence, action, _gain(spent, times[0][1]), behind)
+
+
+def _no_core(spent: Spent, evidence: str) -> Verdict:
+    """Workers were ready to run, and other processes had the cores."""
+    share = spent.queued / (spent.workers * spent.seconds)
+    left = max(1e-6, spent.seconds - spent.queued / spent.workers)
+    many = f"{spent.workers} workers are too many for {spent.cores} cores"
+    who = many if spent.workers > spent.cores else "other programs have them"
+    return Verdict(
+        "cores", f"{evidence} For {share:.0%} of the run a worker was ready and had no core: {who}.",
+        f"More cores, or other programs ended: about {duration(left)}.", _gain(spent, left), _heaviest(spent.steps).name,
+    )  # fmt: skip
+
+
+def _nothing_full(spent: Spent, floors: list[_Floor]) -> Verdict:
+    """No part is busy all the time: the end of the run, the window, or other programs."""
+    busy = min(1.0, _busy(spent) / (spent.workers * spent.seconds))
+    caller = floors[0].seconds / spent.seconds
+    evidence = f"Nothing is busy all the time: the workers {busy:.0%}, the caller's process {caller:.0%}."
+    if spent.queued > QUEUED * spent.workers * spent.seconds:
+        return _no_core(spent, evidence)
+    seconds, _, count = spent.longest
+    if spent.batch_size is not None and count > 1 and seconds > 0.1 * spent.seconds:
+        left = max(floor.seconds for floor in floors) + spent.start_up
+        return Verdict(
+            "too large batches", evidence, f"Batches of {spent.batch_size:,} are too large to be shared out evenly: leave "
+            f"batch_size out, about {duration(left)}.", _gain(spent, left), _heaviest(spent.steps).name,
+        )  # fmt: skip
+    if spent.start_up > 0.1 * spent.seconds:
+        return Verdict(
+            "start-up", f"{evidence} The workers are ready after {duration(spent.start_up)}.",
+            "Balanced otherwise: it weighs less in a longer run.", None, _heaviest(spent.steps).name,
+        )  # fmt: skip
+    return Verdict(
+        "balance", evidence, "Balanced: little to gain by other settings. A window= that was asked for may be too small, or "
+        "other programs use the cores.", 1.0, _heaviest(spent.steps).name,
+    )  # fmt: skip
+
+
+def _gain(spent: Spent, seconds: float) -> float | None:
+    return spent.seconds / max(seconds, 1e-6) if spent.complete else None

@@ -7,7 +7,7 @@ from typing import NamedTuple
 START_UP = 0.12  # seconds until workers take records; most of it beside the work, on another core
 WORTH = 1.15  # predicted gain below which the hand-over is not worth its risk
 HUB_NS = 80  # nanoseconds a record that the hub spends beside pickling: list, queue, delivery
-CHEAP_NS = 2_000  # a loop this cheap a record is slowed down by anything that is done a record
+BACK = 0.8  # share of what a record costs with workers, below which the loop is gone back to
 
 
 class Sample(NamedTuple):
@@ -26,15 +26,18 @@ class Sample(NamedTuple):
 
 
 class Choice(NamedTuple):
-    """`move`: start workers. `final`: staying will not be thought over again."""
+    """`move`: start workers. `final`: staying is thought over again only when the work costs something else."""
 
     move: bool
     final: bool
     reason: str
 
 
-def choose(sample: Sample, *, workers: int, cores: int, remaining: int | None, elapsed: float) -> Choice:
-    """Stay in the loop or move to workers. `remaining` records, where known; `elapsed` seconds of this run so far.
+def choose(
+    sample: Sample, *, workers: int, cores: int, remaining: int | None, elapsed: float, returns: int = 0
+) -> Choice:
+    """Stay in the loop or move to workers. `remaining` records, where known; `elapsed` seconds of this run so far;
+    `returns`: how often it came back from workers, each of which makes another move harder.
 
     >>> dear = Sample(8, 50, 800_000, 1.0, 0, 500, 500, 500, 500)
     >>> choose(dear, workers=2, cores=2, remaining=100_000, elapsed=0).move
@@ -54,14 +57,42 @@ def choose(sample: Sample, *, workers: int, cores: int, remaining: int | None, e
     line = max(hub, worker / workers, cpu / cores)
     gain = loop / line
     moving = sample.pack_in + sample.unpack_in + sample.pack_out + sample.unpack_out + HUB_NS
-    costs = f"moving a record costs {_time(moving)}, working on it {_time(sample.work)}"
-    if gain < WORTH:
-        return Choice(False, loop < CHEAP_NS or gain < 1, f"stay with the loop: {costs}")
+    if gain < WORTH * (1 + returns / 2):
+        return Choice(False, True, reason_to_stay(moving, sample.work))
     if remaining is not None and remaining * (loop - line) / 1e9 < START_UP:
-        return Choice(False, False, f"stay with the loop: {remaining:,} records are done before workers have started")
+        return Choice(False, True, f"stay with the loop: {remaining:,} records are done before workers have started")
     if remaining is None and elapsed < START_UP:
         return Choice(False, False, "stay with the loop: it is not known yet whether the source is long enough")
-    return Choice(True, True, f"move to {workers} workers: {costs}; predicted {gain:.1f} times the loop")
+    return Choice(True, True, reason_to_move(workers, moving, sample.work, gain))
+
+
+def reason_to_stay(moving: float, work: float) -> str:
+    """In words; nanoseconds a record.
+
+    >>> reason_to_stay(1.1e6, 100_000)
+    'stay with the loop: moving a record costs 1.1 ms, working on it 100 µs'
+    """
+    return f"stay with the loop: {_costs(moving, work)}"
+
+
+def reason_to_move(workers: int, moving: float, work: float, gain: float) -> str:
+    """In words; nanoseconds a record, `gain` as a multiple of the loop's speed."""
+    return (
+        f"move to {workers} worker{'s' * (workers != 1)}: {_costs(moving, work)}; predicted {gain:.1f} times the loop"
+    )
+
+
+def reason_to_return(here: float, there: float) -> str:
+    """In words; nanoseconds a record.
+
+    >>> reason_to_return(900, 12_000)
+    'a record would cost 900 ns here, with workers it costs 12 µs'
+    """
+    return f"a record would cost {_time(here)} here, with workers it costs {_time(there)}"
+
+
+def _costs(moving: float, work: float) -> str:
+    return f"moving a record costs {_time(moving)}, working on it {_time(work)}"
 
 
 def _time(ns: float) -> str:

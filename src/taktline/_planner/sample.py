@@ -14,6 +14,8 @@ ENOUGH = 0.05  # seconds of work after which even fewer records have said enough
 MOVED = 256  # records that are packed and unpacked at once to see what moving costs
 MOVED_NS = 1_000_000  # nanoseconds that one such look may take
 HEAVY = 2  # looks that must agree before it is believed
+LARGE = 1 << 17  # bytes of buffers: above that a copy leaves fresh memory behind and slows down what comes after it
+COPY_NS = 0.25  # nanoseconds to copy a byte of them into fresh memory
 HEAVY_NS = 250_000  # nanoseconds to move one record: below that looking costs next to nothing
 
 
@@ -34,10 +36,17 @@ class Sampling:
     @property
     def done(self) -> bool:
         """Whether the costs are known well enough to choose."""
+        if not self._moving:
+            return self.records >= RECORDS  # nothing is to be chosen: only the report asks what steps cost
         if self._heavy >= HEAVY:
             return True
         enough = self.records >= RECORDS and self._last >= LONG
         return enough or (self.records > 1 and self._spent > ENOUGH) or self.records >= 1 << 14
+
+    @property
+    def work_ns(self) -> float:
+        """Nanoseconds of work a record, in the newest lot."""
+        return self._work
 
     def learn(self, records: list[Any], results: list[Any], *, read: float, work: float, cpu: float) -> None:
         """A lot was read in `read` seconds and worked on in `work` seconds, of which `cpu` on the processor."""
@@ -71,26 +80,37 @@ class Sampling:
         )  # fmt: skip
 
     def _look(self, way: str, values: list[Any], what: str, ratio: float) -> None:
+        obstacle = ""
         known = sum(self._costs[way])
-        fits = int(min(MOVED, MOVED_NS / known)) if known else 1
-        packing, unpacking, obstacle = _moving(values[: max(1, fits)])
-        self._costs[way] = (packing * ratio, unpacking * ratio)
+        if not known:  # a value may be large: one first
+            packing, unpacking, _, obstacle = moving(values[:1], exact=False)
+            known = packing + unpacking
+            self._costs[way] = (packing * ratio, unpacking * ratio)
+        fits = int(min(MOVED, len(values), MOVED_NS / max(1.0, known)))
+        if fits > 1 and not obstacle:  # a call costs as much as many small values
+            packing, unpacking, _, obstacle = moving(values[:fits], exact=False)
+            self._costs[way] = (packing * ratio, unpacking * ratio)
         if obstacle:
             self.obstacle = f"{what} cannot be sent between processes: {obstacle}"
 
 
-def _moving(values: list[Any]) -> tuple[float, float, str]:
-    """Nanoseconds a value to pack and to unpack these values, and why they cannot be moved (empty where they can)."""
+def moving(values: list[Any], *, exact: bool = True) -> tuple[float, float, float, str]:
+    """Nanoseconds a value to pack and to unpack these values, their bytes, and why they cannot be moved (empty where
+    they can). Not `exact`: the copies of large buffers are reckoned, not made."""
+    count = max(1, len(values))
     try:
         began = perf_counter_ns()
         parts = carry.pack(values)
+        size = sum(map(len, parts))
+        if not exact and size - len(parts[0]) > LARGE:
+            copying = size * COPY_NS
+            return (perf_counter_ns() - began + copying) / count, copying / count, size / count, ""
         copied = [bytes(part) for part in parts]  # as the way through the arena does
         packed = perf_counter_ns()
         carry.unpack(copied)
         done = perf_counter_ns()
     except carry.NotCarried as error:
-        return 0.0, 0.0, f"{type(error.error).__name__}: {error.error}"
+        return 0.0, 0.0, 0.0, f"{type(error.error).__name__}: {error.error}"
     except Exception as error:  # a reducer of the user's: anything may happen in it
-        return 0.0, 0.0, f"{type(error).__name__}: {error}"
-    count = max(1, len(values))
-    return (packed - began) / count, (done - packed) / count, ""
+        return 0.0, 0.0, 0.0, f"{type(error).__name__}: {error}"
+    return (packed - began) / count, (done - packed) / count, size / count, ""

@@ -19,10 +19,10 @@ from taktline._run.lot import Lost, Lot
 from taktline._run.meter import Meter
 from taktline._run.reader import Reader
 from taktline._schedule import events
-from taktline._schedule.machine import AHEAD, Lane, Machine
+from taktline._schedule.bounds import batch_records, bounds
+from taktline._schedule.machine import Machine
 from taktline._schedule.sizing import Sizing
 from taktline._schedule.stall import Stall
-from taktline._schedule.window import Limits
 from taktline._segment.batch import Failure
 from taktline._segment.fuse import Segment
 from taktline._wire import carry
@@ -40,9 +40,6 @@ from taktline.errors import (
     placed,
 )
 
-BATCHES = 16  # batches in flight a worker at most: enough that one batch 10 times dearer than the rest stalls nobody
-SMALL = 8  # records: batches below that may be quicker than the round trip to the hub
-SINGLES = 8  # times as many such batches are under way, so that many cross in one system call
 TURN = 0.0002  # seconds of reading between two looks at the workers
 PATIENCE = 0.25  # seconds of waiting after which the clock and the progress are looked at
 SOON = 0.02  # the same where steps have a time limit, or records come when they come
@@ -72,14 +69,13 @@ class Hub:
             goes_on=options.goes_on, start=options.start, most=max(1 << 20, memory // (2 * plan.workers)),
             seeds=seeds,
         )  # fmt: skip
-        single = SINGLES if plan.batch_size is not None and plan.batch_size < SMALL else 1
-        # A step that waits needs all of its places taken also while batches are small.
-        lanes = tuple(Lane(s.workers, max(AHEAD * single, AHEAD * s.ahead)) for s in plan.segments)
-        batches = BATCHES * plan.workers * single + sum(lane.workers * lane.ahead for lane in lanes)
-        self._machine = Machine(lanes, Limits(options.window, batches, memory), ordered=options.ordered)
+        limits = bounds(
+            [(s.workers, s.ahead) for s in plan.segments], batch_size=plan.batch_size, window=options.window, memory=memory
+        )  # fmt: skip
+        self._machine = Machine(limits.lanes, limits.limits, ordered=options.ordered)
         self._sizing = Sizing(
             plan.batch_size, unit=max([1, *(step.size or 1 for s in plan.segments for step in s.steps)]),
-            most_bytes=max(1, memory // (batches * 2)),
+            most_bytes=limits.most_bytes,
         )  # fmt: skip
         self._here = [
             None if s.workers else Segment(s.steps, goes_on=options.goes_on, seed=seed)
@@ -92,11 +88,12 @@ class Hub:
         self._limited = any(step.timeout for s in plan.segments if s.workers for step in s.steps)
         self._stall = Stall(options.stall)
         self._lane_of: dict[int, int] = {}
-        self._costs = [0.0] * len(lanes)  # seconds a record of the last batch, a lane each
+        self._costs = [0.0] * len(limits.lanes)  # seconds a record of the last batch, a lane each
         self._read_cost = 0.0
         self._starting: set[int] = set()
         self._out: deque[Delivery] = deque()
         self._fatal: BaseException | None = None
+        self._leaving = False
         meter.use(plan)
         meter.pids = self._crew.pids
 
@@ -127,6 +124,7 @@ class Hub:
                 results, error = out[0].results, out[0].error
                 meter.delivered(len(results))
                 yield results
+                meter.resumed()
                 if error is not None:
                     raise error
                 delivery = out.popleft()
@@ -134,7 +132,7 @@ class Hub:
                 self._tell(events.Took(delivery.seq))
             if self._fatal is not None:
                 raise self._fatal
-            if machine.over:
+            if machine.over or (self._leaving and machine.window.empty):
                 break
             busy = self._feed()
             # Small batches go out many at once; a slow source is not asked again before results were looked for.
@@ -150,9 +148,13 @@ class Hub:
         if self._reader.error is not None:
             raise self._reader.error
 
-    def leave(self) -> None:
+    def break_off(self) -> None:
         """From another thread: `deliveries` is to end now, whatever is under way."""
         self._fatal = self._fatal or LineError("this run was left")
+
+    def leave(self) -> None:
+        """Read no more: `deliveries` ends with what is under way, and who reads on does so without workers."""
+        self._leaving = True
 
     def close(self) -> None:
         """End the workers and what is open here. May be called again."""
@@ -174,12 +176,11 @@ class Hub:
     def _feed(self) -> bool:
         """Read one batch where there is room for it; whether there was."""
         room = self._machine.room()
-        if not room:
+        if not room or self._leaving:
             return False
         reader, workers = self._reader, self._plan.workers
-        size = min(room, self._sizing.next(reader.remaining, workers))
-        if self._options.window is not None:
-            size = min(size, max(1, self._options.window // (2 * workers)))
+        wanted = self._sizing.next(reader.remaining, workers)
+        size = batch_records(room, wanted, window=self._options.window, workers=workers)
         first, began = reader.index, perf_counter()
         records = reader.read(size, 0.0 if self._held else PATIENCE)
         seconds = perf_counter() - began
@@ -189,6 +190,7 @@ class Hub:
             held = Held(first, records, goes_on=self._options.goes_on)
             if self._here[0] is None:
                 held.pack(self._plan.segments[0].steps[0].name)
+                self._sizing.weigh(len(records), held.size)
             self._held[self._next_seq] = held
             self._next_seq += 1
             self._meter.records_in += len(records)
@@ -197,6 +199,7 @@ class Hub:
             self._tell(events.Read(len(records), held.size))
         if reader.ended:
             self._tell(events.Exhausted())
+        self._meter.handling += perf_counter() - began - seconds
         return bool(records) or reader.ended
 
     def _listen(self, seconds: float) -> None:
@@ -216,10 +219,13 @@ class Hub:
     def _heard(self, worker: int, message: Message) -> None:
         kind = message.kind
         if kind == words.DONE:
+            began = perf_counter()
             self._came_back(worker, message)
+            self._meter.handling += perf_counter() - began
         elif kind == words.READY:
             self._starting.discard(worker)
             self._stall.done()
+            self._meter.ready()
             self._tell(events.Ready(worker))
         elif kind == words.SPOILED:
             self._tell(events.Spoiled(message.seq, worker))
@@ -249,6 +255,7 @@ class Hub:
             self._tell(events.Spoiled(seq, worker))
             return
         self._learn(lane, len(held.records), spent, size)
+        self._meter.worked(spent, held.first, len(held.records))
         self._tell(events.Done(seq, worker, size, held.failed))
 
     def _learn(self, lane: int, count: int, seconds: float, size: int) -> None:

@@ -12,6 +12,7 @@ from itertools import chain, islice
 from time import perf_counter, process_time
 from typing import Any
 
+from taktline._observe import cores
 from taktline._observe.counters import LaneCount
 from taktline._planner import choose
 from taktline._planner.sample import Sampling
@@ -22,6 +23,7 @@ from taktline._run.hub import Hub, settled
 from taktline._run.lot import Lot
 from taktline._run.meter import Meter
 from taktline._run.reader import Reader, failure_of_source
+from taktline._run.returning import Returning
 from taktline._segment.batch import Batch
 from taktline._segment.compiled import Compiled
 from taktline._segment.fuse import Segment
@@ -30,6 +32,10 @@ from taktline.errors import BatchLengthError, TaktlineError, placed
 
 LOT = 0.005  # seconds of reading and work between two looks around: a slow source is not read ahead
 MOST = 4096  # records in a lot
+LOOK = 0.05  # seconds of the lazy loop between two lots that are timed
+LOOK_NS = 200_000  # nanoseconds of work in such a lot: enough to be timed
+OTHER = 3.0  # times that work must cost more or less than what was decided on
+CERTAIN = 3  # lots in a row
 
 Phase = tuple[Lot | None, Iterator[Any] | None]
 
@@ -59,12 +65,18 @@ class Inline:
         self._end: Callable[[bool], None]
         self._lane: LaneCount
         self._lazy: Compiled | None = None
-        self._lazy_from: int | None = None  # index of the first record of the lazy phase
-        self._any = False  # record at the start of the last stretch
-        self._lazy_left = 0  # records left at its start, as the source's iterator tells
-        self._choice: choose.Choice | None = None
+        self._countable = False  # the source's iterator tells how many records are left in it
+        self._was_lazy = False
+        self._lazily = 0  # records read by the lazy loop in stretches that are over
+        self._left = 0  # records left at the start of this stretch, as the source's iterator tells
+        self._any = False  # the stretch has a record
         self._sampling = Sampling(moving=hub is not None)
-        self._lot_seconds = 0.0  # reading and work of the last lot
+        self._lot_size = 1
+        self._lot_seconds: float | None = None  # reading and work of the last lot
+        self._decided_on = 0.0  # nanoseconds of work a record at the last decision
+        self._changed = 0  # lots in a row that cost something else
+        self._settled = 0  # reasons that stay
+        self._returns = 0
 
     def results(self, end: Callable[[bool], None]) -> tuple[Iterator[Any], Iterator[Any]]:
         """The results, one by one, and the generator to close for an early end. `end(complete)` is called once."""
@@ -73,8 +85,8 @@ class Inline:
             return chain.from_iterable(lots), lots
         self._begin(end)
         one_to_one = all(step.role is Role.MAP for step in self._steps)
-        countable = one_to_one and hasattr(self._reader.iterator(), "__length_hint__")
-        self._lazy = Compiled(self._steps, "lazy" if countable else "counted")
+        self._countable = one_to_one and hasattr(self._reader.iterator(), "__length_hint__")
+        self._lazy = Compiled(self._steps, "lazy" if self._countable else "counted")
         results: Iterator[Any] = self._lazy.run(self._phases(), self._failed, self._counted, *self._segment.callables())
         return results, results
 
@@ -107,16 +119,15 @@ class Inline:
     # --- the phases of a run ---
 
     def _phases(self) -> Iterator[Phase]:
-        lot = 1
         while not self._reader.ended:
-            if self._sampling.done and self._decided():
-                break
-            yield self._lot(lot), None
-            lot = self._next_lot(lot)
-        if self._choice is not None and self._choice.move:
-            yield from self._move(lot)
-        elif not self._reader.ended:
-            yield from self._rest(lot)
+            if not (self._sampling.done and self._decided()):
+                yield self._lot(self._next_lot()), None
+            elif self._hub is not None:
+                yield from self._move(self._hub)
+            else:
+                yield from self._rest()
+            if self._changed >= CERTAIN:  # all is open again
+                self._changed, self._decided_on, self._sampling = 0, 0.0, Sampling(moving=self._make_hub is not None)
         if self._reader.error is not None:
             raise self._reader.error
         self._complete = True
@@ -130,15 +141,18 @@ class Inline:
         here = sum(b for b, s in zip(shares, self._steps, strict=True) if s.in_caller) / max(1e-9, sum(shares))
         choice = choose.choose(
             self._sampling.costs(here), workers=options.cores, cores=usable_cores(), remaining=self._reader.remaining,
-            elapsed=self._meter.elapsed,
+            elapsed=self._meter.elapsed, returns=self._returns,
         )  # fmt: skip
         if choice.move:
             try:
                 self._hub = self._make_hub()
             except TaktlineError as error:  # a step that cannot be carried over stays here, where it works
                 choice = choose.Choice(False, True, f"stay with the loop: {error}")
-        self._choice = choice
-        self._meter.reasons[:] = [choice.reason]
+        self._decided_on = self._sampling.work_ns
+        if self._meter.reasons[-1:] != [choice.reason]:
+            self._meter.reasons[self._settled :] = [choice.reason]
+        if choice.move:
+            self._settled = len(self._meter.reasons)
         return choice.move or choice.final
 
     def _lot(self, size: int) -> Lot:
@@ -146,7 +160,7 @@ class Inline:
         reader, meter = self._reader, self._meter
         first, began = reader.index, perf_counter()
         records = reader.read(size, LOT)
-        read, cpu = perf_counter(), process_time()
+        read, cpu, pauses = perf_counter(), process_time(), cores.pauses()
         meter.reading += read - began
         meter.records_in += len(records)
         meter.batch_size = len(records) or meter.batch_size
@@ -154,10 +168,13 @@ class Inline:
         worked = perf_counter()
         self._busy_ns += int((worked - read) * 1e9)
         self._lot_seconds = worked - began
-        self._sampling.learn(
-            records, batch.values, read=read - began, work=worked - read, cpu=process_time() - cpu
-        )  # fmt: skip
+        cpu, work = process_time() - cpu, worked - read
+        if cores.pauses() == pauses:
+            work = min(work, cpu)
+        self._sampling.learn(records, batch.values, read=read - began, work=work, cpu=cpu)
         self._note()
+        ratio = self._sampling.work_ns / self._decided_on if self._decided_on else 1.0
+        self._changed = self._changed + 1 if self._make_hub and not 1 / OTHER < ratio < OTHER else 0
         results, error = settled(batch.values, batch.failures, first, records, self._options, meter)
         if error is not None:
             self._reader.ended = True
@@ -165,69 +182,95 @@ class Inline:
         meter.delivered(len(results))
         return results
 
-    def _next_lot(self, lot: int) -> int:
+    def _next_lot(self) -> int:
         if self._one_by_one:
             return 1
-        most = min(MOST, self._options.window or MOST)
+        lot, most = self._lot_size, min(MOST, self._options.window or MOST)
+        if self._lot_seconds is None:
+            return lot
         if self._lot_seconds < LOT / 2:
             lot = min(lot * 2, most)
         elif self._lot_seconds > LOT * 2:
             lot = max(1, lot // 2)
         units = max([1, *(step.size or 1 for step in self._steps)])
-        return lot - lot % units if lot > units > 1 else lot
+        self._lot_size = lot - lot % units if lot > units > 1 else lot
+        return self._lot_size
 
-    def _rest(self, lot: int) -> Iterator[Phase]:
-        """All that is left, in this process for good."""
+    def _rest(self) -> Iterator[Phase]:
+        """What is left, in this process: for good, or until the work costs something else than what was decided on."""
         if not self._may_be_lazy:
-            while not self._reader.ended:
-                yield self._lot(lot), None
-                lot = self._next_lot(lot)
+            while not self._reader.ended and self._changed < CERTAIN:
+                yield self._lot(self._next_lot()), None
             return
         records = self._reader.iterator()
-        self._lazy_from = self._reader.index
-        self._lazy_left = _left(records) if hasattr(records, "__length_hint__") else 0
-        tick = self._meter.tick if self._meter.progress is not None else None
-        # Some milliseconds at once: between two such stretches it is seen that the run is to stop. islice reads nothing
-        # ahead, and costs nothing a record.
-        most, stretch = min(MOST, self._options.window or MOST), 1
-        while not self._reader.ended:
+        self._was_lazy = True
+        # Some milliseconds at once: between two such stretches it is seen that the run is to stop, or to be thought over.
+        size, most, look_at = 1, min(MOST, self._options.window or MOST), perf_counter() + LOOK
+        while not self._reader.ended and self._changed < CERTAIN:
             began = perf_counter()
-            self._any = False
+            self._left, self._any = self._left_in(records), False
             yield None, self._one_of(records)
-            if not self._any:
-                break
-            yield None, islice(records, stretch)
-            if tick is not None:
-                tick()
-            spent = perf_counter() - began
-            stretch = max(1, stretch // 2) if spent > LOT else min(stretch * 2, most)
-        self._reader.ended = True
+            if self._any:
+                yield None, islice(records, size)  # it reads nothing ahead, and takes 2 ns a record
+            self._stretch_ended(records, size + 1 if self._any else 0)
+            self._meter.tick()
+            seconds = perf_counter() - began
+            if began > look_at and self._make_hub is not None and not self._reader.ended:
+                # Some records that are timed after many that are not: too few to slow down the run.
+                yield self._lot(max(1, min(size, int(LOOK_NS / max(1.0, self._sampling.work_ns))))), None
+                look_at = perf_counter() + LOOK
+            size = max(1, size // 2) if seconds > LOT else min(size * 2, most)
 
     def _one_of(self, records: Iterator[Any]) -> Iterator[Any]:
-        """The next record, and a note that there was one: the end of the source shows, and its errors come up, in the
-        lazy loop."""
+        """The next record, and a note that there was one: the source's end is seen in the lazy loop, as its errors are."""
         for record in records:
             self._any = True
             yield record
             return
 
-    def _move(self, lot: int) -> Iterator[Phase]:
-        """Go on here until the workers are ready, then leave the rest to them."""
-        hub = self._hub
-        assert hub is not None
+    def _left_in(self, records: Iterator[Any]) -> int:
+        return _left(records) if self._countable else 0
+
+    def _stretch_ended(self, records: Iterator[Any], most: int) -> None:
+        """The lazy loop has taken so many records, or all there were."""
+        read = self._left - _left(records) if self._countable else most
+        self._reader.ended = self._reader.ended or not most
+        self._lazily += read
+        self._reader.index += read
+        self._left = 0
+        self._add_up(read)
+
+    def _move(self, hub: Hub) -> Iterator[Phase]:
+        """Go on here until the workers are ready, then leave the rest to them, or come back when that pays."""
         hub.start()
         while not hub.ready() and not self._reader.ended:
-            yield self._lot(lot), None
-            lot = self._next_lot(lot)
+            yield self._lot(self._next_lot()), None
         if (why := hub.without_workers) is not None:
-            self._meter.reasons.append(f"stay with the loop after all: {why}")
-            self._meter.use(plans.here(self._steps))
-            self._hub = None
-            hub.close()
-            yield from self._rest(lot)
-        elif not self._reader.ended:
-            for results in hub.deliveries():
-                yield results, None
+            self._make_hub = None
+            self._return(hub, f"stay with the loop after all: {why}")
+            return
+        if self._reader.ended:
+            return
+        returning = Returning()
+        for results in hub.deliveries():
+            yield results, None
+            if returning.pays(self._meter):
+                hub.leave()
+        if not self._reader.ended:
+            self._return(hub, f"back to the loop at record {self._reader.index:,}: {returning.reason}")
+
+    def _return(self, hub: Hub, reason: str) -> None:
+        """The workers have ended: on with the loop."""
+        self._hub = None
+        hub.close()
+        self._meter.use(plans.here(self._steps))
+        self._meter.reasons.append(reason)
+        self._settled = len(self._meter.reasons)
+        self._lane = self._meter.lanes[0]
+        self._segment.count_anew()
+        self._busy_ns, self._lot_size, self._lot_seconds = 0, 1, None
+        self._returns += 1
+        self._changed = CERTAIN
 
     # --- counting and failing ---
 
@@ -236,32 +279,39 @@ class Inline:
         self._lane.note(0, self._busy_ns, 0, 0, 0, s.retried, s.records, s.timed_records, s.timed_ns)
 
     def _counted(self, read: int, given: int) -> None:
-        """The lazy phase has ended."""
+        """The lazy phases have ended."""
         try:
-            if self._lazy_from is not None:
-                self._add_up(read, given)
+            if self._was_lazy:
+                self._add_up(self._in_stretch(read))
+                if not self._countable:
+                    self._meter.records_out += given
         finally:
             self._end(self._complete)
 
-    def _add_up(self, read: int, given: int) -> None:
+    def _add_up(self, read: int) -> None:
+        """So many records went through the lazy loop, at the cost of those that were timed."""
         meter, segment = self._meter, self._segment
-        if read < 0:  # the fast form does not count; the source's iterator tells how far it got
-            read = given = self._lazy_left - _left(self._reader.iterator())
         meter.records_in += read
-        meter.records_out += given
+        if self._countable:
+            meter.records_out += read
         costs = [ns / max(1, n) for ns, n in zip(segment.timed_ns, segment.timed_records, strict=True)]
         for n, cost in enumerate(costs):
             segment.records[n] += read
             self._busy_ns += int(cost * read)
         self._note()
 
+    def _in_stretch(self, read: int) -> int:
+        """Records read in the stretch that is not over; `read`: in all of them, where they are counted. Negative where
+        the last stretch was thought to be full and the source had fewer."""
+        if not self._countable:
+            return read - self._lazily
+        return self._left - _left(self._reader.iterator()) if self._left else 0
+
     def _failed(self, error: BaseException, read: int, record: Any) -> None:
         """An exception came out of the lazy loop: of a step, of the source, or of who closed the loop."""
         assert self._lazy is not None
         step, _ = self._lazy.culprit(error)
-        if read < 0:
-            read = self._lazy_left - _left(self._reader.iterator())
-        index = (self._lazy_from or 0) + read - 1
+        index = self._reader.index + self._in_stretch(read) - 1
         if step is None:
             if not isinstance(error, Exception) or isinstance(error, TaktlineError):
                 raise error

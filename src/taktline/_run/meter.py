@@ -6,10 +6,10 @@ import os
 from collections.abc import Callable, Iterable
 from time import perf_counter, process_time
 
-from taktline._observe import memory
+from taktline._observe import cores, memory
 from taktline._observe.counters import LaneCount
 from taktline._observe.snapshot import Report, Snapshot, StepCount
-from taktline._observe.verdict import judge
+from taktline._observe.verdict import Group, Spent, judge
 from taktline._recipe.options import Options, usable_cores
 from taktline._recipe.plan import Plan
 
@@ -36,6 +36,12 @@ class Meter:
         self.held = 0
         self.batch_size = 1
         self.reading = 0.0
+        self.handling = 0.0  # seconds of the hub with records and results
+        self.consuming = 0.0  # seconds that the results were with who takes them
+        self.start_up = 0.0  # seconds until the first worker was ready
+        self.batches = 0
+        self.longest = (0.0, 0, 0)  # the batch that took longest: seconds, first record, records
+        self._asked_size = options.batch_size
         self.reasons: list[str] = list(plan.reasons)
         self.pids: Callable[[], Iterable[int]] = list
         self.complete = False
@@ -45,7 +51,8 @@ class Meter:
         self._cpu_began = process_time()
         self._first: float | None = None
         self._ended: float | None = None
-        self._worker_cpu = 0.0
+        self._handed = self._began
+        self._queued = 0.0
         self._cpu_ended = 0.0
         self._peak = 0
         self._next_tick = self._began + TICK
@@ -75,6 +82,21 @@ class Meter:
             self._first = self.elapsed
         self.records_out += results
         self.tick()
+        self._handed = perf_counter()
+
+    def resumed(self) -> None:
+        """What was handed over last has been taken."""
+        self.consuming += perf_counter() - self._handed
+
+    def ready(self) -> None:
+        """A worker waits for records."""
+        self.start_up = self.start_up or self.elapsed
+
+    def worked(self, seconds: float, first: int, records: int) -> None:
+        """A batch came back from a worker, whom it took so long."""
+        self.batches += 1
+        if seconds > self.longest[0]:
+            self.longest = (seconds, first, records)
 
     def tick(self) -> None:
         """Look at memory, and show a snapshot, when it is time."""
@@ -95,6 +117,7 @@ class Meter:
         """The run has ended; call before the workers go."""
         if self._ended is None:
             self.look()
+            self._queued = cores.queued(self.pids())
             self._ended = self.elapsed
             self._cpu_ended = process_time()
             self.complete = complete
@@ -123,20 +146,28 @@ class Meter:
         everything = [lane for lanes in (*self._earlier, self.lanes) for lane in lanes]
         cpu = (self._cpu_ended if self._ended is not None else process_time()) - self._cpu_began
         cpu += sum(lane.totals()[3] for lane in everything) / 1e9
-        cores = usable_cores()
+        usable = usable_cores()
         steps = self._steps()
         return Report(
             name=self.name, how=self.plan.how, workers=self.plan.workers, batch_size=self.batch_size,
             records_in=self.records_in, records_out=self.records_out, failed=self.failed, skipped=self.skipped,
             retried=self.retried, seconds=seconds, first_result=self._first, cpu_seconds=cpu,
-            cpu_utilisation=min(1.0, cpu / (seconds * cores)) if seconds else 0.0, cores=cores, peak_memory=self._peak,
+            cpu_utilisation=min(1.0, cpu / (seconds * usable)) if seconds else 0.0, cores=usable, peak_memory=self._peak,
             complete=self.complete, resumed_at=self.resumed_at, journal=self.journal, dead_letters=self.dead_letters,
             dead_lettered=self.failed if self.dead_letters is not None else 0, steps=steps,
-            verdict=judge(
-                how=self.plan.how, workers=self.plan.workers, cores=cores, seconds=seconds, reading=self.reading,
-                steps=steps, complete=self.complete,
-            ),
+            verdict=judge(self._spent(seconds, steps)),
             reasons=tuple(self.reasons),
+        )  # fmt: skip
+
+    def _spent(self, seconds: float, steps: tuple[StepCount, ...]) -> Spent:
+        everything = [lane for lanes in (*self._earlier, self.lanes) for lane in lanes]
+        return Spent(
+            how=self.plan.how, cores=usable_cores(), seconds=seconds, records=self.records_in, steps=steps,
+            groups=[Group(len(segment.steps), segment.workers) for segment in self.plan.segments],
+            reading=self.reading, handling=self.handling, consuming=self.consuming, start_up=self.start_up,
+            workers_cpu=sum(lane.totals()[3] for lane in everything) / 1e9, longest=self.longest, batches=self.batches,
+            queued=self._queued,
+            batch_size=self._asked_size, complete=self.complete,
         )  # fmt: skip
 
     def _steps(self) -> tuple[StepCount, ...]:

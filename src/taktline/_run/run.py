@@ -162,7 +162,7 @@ class Run:
         """From another thread than the run's own: give up what is under way. `close` must follow."""
         self.stop()
         if isinstance(self._life.engine, Hub):
-            self._life.engine.leave()
+            self._life.engine.break_off()
 
     @property
     def report(self) -> Report:

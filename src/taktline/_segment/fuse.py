@@ -109,6 +109,11 @@ class Segment:
         if self._loop is not None and isinstance(closed, Coroutine):
             self._loop.run(closed)
 
+    def count_anew(self) -> None:
+        """What was counted so far is known to whoever asks for this."""
+        self.records, self.timed_records, self.timed_ns = ([0] * len(self.steps) for _ in range(3))
+        self.retried = 0
+
     def callables(self) -> list[Any]:
         """The steps' callables, in order, as they are to be called."""
         if self.seeds is None:

@@ -346,6 +346,31 @@ def _data_apart(sink: str) -> Iterator[str | IO[bytes]]:
 @click.argument("target")
 @click.option("--in", "source", required=True, metavar="PATH", help='file, glob, or "-" for standard input')
 @click.option("--in-format", help="jsonl, csv, tsv or text; default: by suffix")
+@click.option("--length", type=click.IntRange(0), help="how many records there are, for the predicted times")
+@click.option("--workers", type=click.IntRange(1), help="worker processes at most; default: the usable cores")
+@click.option("--json", "as_json", is_flag=True, help="JSON in place of the text")
+def plan(
+    target: str, source: str, in_format: str | None, length: int | None, workers: int | None, as_json: bool
+) -> None:
+    """Try the first records; say what to do, why, and how long it takes here and on other machines.
+
+    \b
+    taktline plan steps.py:parse,enrich,score --in orders.jsonl --length 1000000
+    """
+    from taktline import read
+    from taktline.cli.target import line_of
+
+    with _before_anything_runs():
+        flow = line_of(target)
+        records = read(source, in_format)
+    found = flow.plan(records, length=length, workers=workers)
+    print(found.to_json() if as_json else str(found), flush=True)
+
+
+@commands.command()
+@click.argument("target")
+@click.option("--in", "source", required=True, metavar="PATH", help='file, glob, or "-" for standard input')
+@click.option("--in-format", help="jsonl, csv, tsv or text; default: by suffix")
 @click.option("--limit", default=20_000, show_default=True, type=click.IntRange(1), help="the first so many records")
 @click.option("--rounds", default=3, show_default=True, type=click.IntRange(1), help="how often, in turn")
 @click.option("--workers", type=click.IntRange(1), help="worker processes; default: the usable cores")

@@ -1,0 +1,28 @@
+"""Who had a core and who had none, as the system tells it: so that a busy machine is not taken for steps that wait."""
+
+from __future__ import annotations
+
+import resource
+from collections.abc import Iterable
+
+OF_THIS_THREAD = getattr(resource, "RUSAGE_THREAD", resource.RUSAGE_SELF)  # of the process, where no more is told
+
+
+def queued(pids: Iterable[int]) -> float:
+    """Seconds that these processes waited for a core since they started; 0 for those that are gone or where the system
+    does not tell. Time that a step itself waits, for a disk or a clock, is not among them."""
+    return sum(map(_queued, pids))
+
+
+def pauses() -> int:
+    """How often this thread has given its core away by itself, as a step that waits does. Who never paused between two
+    looks has computed, and any time beyond that of the processor was taken by other processes."""
+    return resource.getrusage(OF_THIS_THREAD).ru_nvcsw
+
+
+def _queued(pid: int) -> float:
+    try:
+        with open(f"/proc/{pid}/schedstat", encoding="ascii") as file:
+            return int(file.read().split()[1]) / 1e9  # time on a core, time in a queue for one, turns
+    except (OSError, IndexError):
+        return 0.0

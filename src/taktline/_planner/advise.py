@@ -1,0 +1,245 @@
+"""From what was tried to a plan for people: technique, workers, batches, the reasons in words, and the time it takes."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from typing import Any, NamedTuple
+
+from taktline._observe import pages
+from taktline._planner.choose import WORTH, reason_to_move, reason_to_stay
+from taktline._planner.costs import Costs
+from taktline._planner.whatif import Prediction, predict
+from taktline._recipe import plan as plans
+from taktline._recipe.steps import Step
+
+LENGTH = 1_000_000  # records that are reckoned with where the source does not tell how many it has
+CORES = (1, 2, 4, 8, 64)  # machines that are predicted beside this one
+SAME = 1.03  # share by which a plan with fewer workers may be slower and still be preferred
+CROWDED = 1.3  # times that work may take longer in workers before it is said
+TASKS = 64  # records at once that a step which waits could have under way
+FEW = 30  # records from which a spread says something
+
+
+class Tried(NamedTuple):
+    """What a trial of the first records found."""
+
+    name: str
+    steps: tuple[Step, ...]
+    costs: Costs
+    total: int | None  # length of the source, where it tells
+    one_shot: bool  # the tried records are used up
+    failure: str  # which record fails, where one does
+    obstacle: str  # why records cannot go to workers, where they cannot
+
+
+@dataclass(frozen=True, slots=True)
+class PlannedStep:
+    """One step as it was measured. `spread`: standard deviation of a record's cost as a share of it; None: too few."""
+
+    name: str
+    ns_per_record: float
+    spread: float | None
+    computing: float  # share of its time on the processor; the rest it waits
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What to do with a source, why, and the predicted time. `str()` is for people.
+
+    Times are seconds unless named otherwise; `predictions` has a row for each technique on each number of cores.
+    """
+
+    name: str
+    tried: int  # records
+    records: int  # that the times are for
+    length_known: bool
+    cores: int
+    steps: tuple[PlannedStep, ...]
+    read_ns: float
+    move_in_ns: float  # packing and unpacking a record
+    move_out_ns: float  # packing and unpacking its result
+    size_in: float  # bytes of a record on its way
+    size_out: float
+    start_up: float
+    how: str
+    segments: tuple[tuple[str, ...], ...]  # steps that run together
+    workers: int
+    batch_size: int
+    seconds: float
+    reasons: tuple[str, ...]
+    advice: tuple[str, ...]
+    predictions: tuple[Prediction, ...]
+
+    def __str__(self) -> str:
+        return pages.plan_text(self.to_dict())
+
+    def to_dict(self) -> dict[str, Any]:
+        """All fields as plain values."""
+        return asdict(self)
+
+    def to_json(self) -> str:
+        """All fields as one JSON object."""
+        return json.dumps(self.to_dict())
+
+    def _repr_html_(self) -> str:
+        return pages.plan_html(self.to_dict())
+
+
+def advise(tried: Tried, *, cores: int, workers: int, window: int | None, memory: int) -> Plan:
+    """The plan for what was tried, with `workers` at most on `cores`."""
+    costs, steps = tried.costs, tried.steps
+    records = tried.total if tried.total is not None else LENGTH
+    machines = sorted({*CORES, cores})
+    found = everywhere(costs, steps, records, machines, window, memory, obstacle=bool(tried.obstacle))
+    loop = next(each for each in found if each.how == "loop" and each.cores == cores)
+    chosen = loop
+    if not tried.obstacle and costs.records:
+        chosen = _chosen(costs, steps, records, cores, workers, window, memory, loop)
+    plan = _as_plan(steps, chosen)
+    moves, ways = costs.moves, costs.ways
+    return Plan(
+        name=tried.name, tried=costs.records, records=records, length_known=tried.total is not None, cores=cores,
+        steps=tuple(
+            PlannedStep(
+                step.name, costs.mean_ns(n), costs.spread(n) if costs.records >= FEW else None, step.computing
+            )
+            for n, step in enumerate(costs.steps)
+        ),
+        read_ns=costs.read_ns, move_in_ns=moves[0].pack_ns + moves[0].unpack_ns,
+        move_out_ns=moves[-1].pack_ns + moves[-1].unpack_ns, size_in=moves[0].size, size_out=moves[-1].size,
+        start_up=ways.start_up, how=chosen.how,
+        segments=tuple(tuple(step.name for step in segment.steps) for segment in plan.segments),
+        workers=chosen.workers, batch_size=chosen.batch_size, seconds=chosen.seconds,
+        reasons=_reasons(tried, chosen, loop, records, workers), advice=_advice(tried, chosen, records, cores),
+        predictions=found,
+    )  # fmt: skip
+
+
+def everywhere(
+    costs: Costs, steps: tuple[Step, ...], records: int, machines: list[int], window: int | None, memory: int,
+    *, obstacle: bool = False,
+) -> tuple[Prediction, ...]:  # fmt: skip
+    """Each technique on each machine, with a worker a core."""
+    if not costs.records:
+        return tuple(Prediction("loop", 0, cores, 0.0, 0.0, 0.0, "nothing", 0.0, 1) for cores in machines)
+    found = []
+    for how in ("loop", "pool", "queues", "line"):
+        for cores in machines:
+            plan = technique(how, steps, cores)
+            if how != "loop" and (obstacle or not plan.workers):
+                continue
+            found.append(predict(costs, plan, records=records, cores=cores, window=window, memory=memory))
+    return tuple(found)
+
+
+def technique(how: str, steps: tuple[Step, ...], workers: int) -> plans.Plan:
+    """The plan of a technique, as a run makes it."""
+    if how == "loop" or all(step.in_caller for step in steps):
+        return plans.here(steps)
+    if how == "queues":
+        return plans.queues(steps, workers)
+    return plans.pool(steps, workers) if how == "pool" else plans.line(steps, workers)
+
+
+def _chosen(
+    costs: Costs, steps: tuple[Step, ...], records: int, cores: int, workers: int, window: int | None, memory: int,
+    loop: Prediction,
+) -> Prediction:  # fmt: skip
+    """The line with the fewest workers that is as good as the best; the loop where that gains little."""
+    counts = sorted({n for n in (*CORES, workers) if n <= workers})
+    lines = [
+        predict(costs, technique("line", steps, n), records=records, cores=cores, window=window, memory=memory)
+        for n in counts
+        if technique("line", steps, n).workers
+    ]
+    if not lines:
+        return loop
+    best = min(each.seconds for each in lines)
+    line = next(each for each in lines if each.seconds <= best * SAME)
+    return line if line.seconds * WORTH < loop.seconds else loop
+
+
+def _as_plan(steps: tuple[Step, ...], chosen: Prediction) -> plans.Plan:
+    return plans.line(steps, chosen.workers) if chosen.workers else plans.here(steps)
+
+
+def _reasons(tried: Tried, chosen: Prediction, loop: Prediction, records: int, workers: int) -> tuple[str, ...]:
+    costs = tried.costs
+    if not costs.records:
+        return ("there are no records",)
+    found = []
+    moving = sum(move.pack_ns + move.unpack_ns for move in (costs.moves[0], costs.moves[-1])) + costs.ways.hub_record_ns
+    work = sum(costs.mean_ns(n) for n, step in enumerate(tried.steps) if not step.in_caller)
+    if tried.obstacle:
+        found.append(f"stay with the loop: {tried.obstacle}")
+    elif chosen.workers:
+        found.append(reason_to_move(chosen.workers, moving, work, loop.seconds / chosen.seconds))
+        if chosen.workers < workers:
+            found.append(f"more than {chosen.workers} workers gain nothing: {_limit(chosen.bottleneck)}")
+    elif all(step.in_caller for step in tried.steps):
+        found.append("stay with the loop: all steps run in the caller's process")
+    elif workers < 2 and not any(step.waits for step in costs.steps):
+        found.append("stay with the loop: there is one core to use")
+    elif loop.seconds < 2 * costs.ways.start_up:
+        found.append(f"stay with the loop: {records:,} records are done before workers have started")
+    else:
+        found.append(reason_to_stay(moving, work))
+        if costs.ways.slowdown > CROWDED:
+            found.append(
+                f"work takes {costs.ways.slowdown:.1f} times as long in workers side by side: the cores are busy with "
+                "other programs, or the steps use several of them by themselves (numeric libraries do)"
+            )
+    if len(tried.steps) > 1 and chosen.workers:
+        found.append("neighbouring steps run as one in the same worker: nothing is packed between them")
+    return tuple(found)
+
+
+def _limit(bottleneck: str) -> str:
+    return {
+        "hub": "the caller's process, which packs records and unpacks results, is the bottleneck",
+        "source": "reading the source is the bottleneck",
+        "start-up": "the run is over before they have started",
+        "waiting": "there are too few records for them",
+    }.get(bottleneck, f"{bottleneck!r} is the bottleneck")
+
+
+def _advice(tried: Tried, chosen: Prediction, records: int, cores: int) -> tuple[str, ...]:
+    costs, found = tried.costs, []
+    for n, step in enumerate(costs.steps):
+        if step.waits and costs.mean_ns(n) * records > 1e9 * costs.ways.start_up:
+            seconds = _overlapped(tried, n, records, cores)
+            found.append(
+                f"{step.name!r} waits {1 - step.computing:.0%} of its time: with step({step.name}, tasks={TASKS}) "
+                f"{TASKS} records wait at once, about {pages.duration(seconds)} in all"
+            )
+    if tried.failure:
+        found.append(f"{tried.failure}; the trial ended there. See on_error= and dead_letters=")
+    if tried.one_shot:
+        found.append(
+            f"the source is an iterator: the {costs.records:,} records that were tried are used up. "
+            "Make it anew for the run"
+        )
+    return tuple(found)
+
+
+def _overlapped(tried: Tried, at: int, records: int, cores: int) -> float:
+    """Seconds where the waiting of one step overlaps: what it computes stays, what it waits is shared by many."""
+    costs = tried.costs
+    step = costs.steps[at]
+    left = step.computing + (1 - step.computing) / TASKS
+    other = step._replace(lots=tuple(ns * left for ns in step.lots), computing=step.computing / left)
+    work = costs.read_ns + sum(map(costs.mean_ns, range(len(costs.steps))))
+    better = costs._replace(
+        steps=(*costs.steps[:at], other, *costs.steps[at + 1 :]),
+        loop_ns=costs.loop_ns * (1 - costs.mean_ns(at) * (1 - left) / work),
+    )
+    times = [predict(better, plans.here(tried.steps), records=records, cores=cores).seconds]
+    line = technique("line", tried.steps, cores)
+    if line.workers and not tried.obstacle:
+        times.append(predict(better, line, records=records, cores=cores).seconds)
+    return min(times)
+
+
+for _public in (Plan, PlannedStep, Prediction):
+    _public.__module__ = "taktline"

@@ -1,0 +1,46 @@
+"""How much may be under way in a run: batches in flight and at a worker, and what a batch may hold."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from taktline._schedule.machine import AHEAD, Lane
+from taktline._schedule.window import Limits
+
+BATCHES = 16  # batches in flight a worker at most: enough that one batch 10 times dearer than the rest stalls nobody
+SMALL = 8  # records: batches below that may be quicker than the round trip to the hub
+SINGLES = 8  # times as many such batches are under way, so that many cross in one system call
+
+
+class Bounds(NamedTuple):
+    """`most_bytes`: of one batch."""
+
+    limits: Limits
+    lanes: tuple[Lane, ...]
+    most_bytes: int
+
+
+def bounds(
+    segments: Sequence[tuple[int, int]], *, batch_size: int | None, window: int | None, memory: int
+) -> Bounds:  # fmt: skip
+    """The bounds of a run; `memory` bytes may be in flight. `segments`: for each its workers, and the records that each
+    of them must have at once, also while batches are small.
+
+    >>> bounds([(2, 0)], batch_size=None, window=None, memory=640_000)
+    Bounds(limits=Limits(records=None, batches=32, size=640000), lanes=(Lane(workers=2, ahead=2),), most_bytes=10000)
+    """
+    times = SINGLES if batch_size is not None and batch_size < SMALL else 1
+    lanes = tuple(Lane(workers, max(AHEAD * times, AHEAD * records)) for workers, records in segments)
+    batches = sum(workers * (BATCHES * times + AHEAD * records) for workers, records in segments)
+    return Bounds(Limits(window, batches, memory), lanes, max(1, memory // (batches * 2)))
+
+
+def batch_records(room: int, wanted: int, *, window: int | None, workers: int) -> int:
+    """Records to read for the next batch: what the controller wants, so that a window feeds all workers.
+
+    >>> batch_records(100, 64, window=100, workers=2), batch_records(10, 64, window=None, workers=2)
+    (25, 10)
+    """
+    size = min(room, wanted)
+    return size if window is None else min(size, max(1, window // (2 * workers)))

@@ -1,0 +1,215 @@
+"""The verdict on figures whose bottleneck is known, and on a few real runs where it is off by an order of magnitude."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+
+import pytest
+
+from taktline import line, serial
+from taktline._observe.snapshot import StepCount
+from taktline._observe.verdict import Group, Spent, judge
+
+NAMES = ("parse", "enrich", "score", "store")
+
+
+def steps(*busy: float, waiting=0.0, blocked=0.0, records=10_000) -> list[StepCount]:
+    return [
+        StepCount(name, records, each, waiting / len(busy), blocked / len(busy), each * 1e9 / records)
+        for name, each in zip(NAMES, busy, strict=False)
+    ]
+
+
+def spent(*busy: float, seconds=10.0, workers=2, cores=2, groups=None, waiting=0.0, **more) -> Spent:
+    return Spent(
+        more.pop("how", "line"), cores, seconds, 10_000, steps(*busy, waiting=waiting),
+        groups or [Group(len(busy), workers)], workers_cpu=more.pop("workers_cpu", sum(busy)),
+        batches=more.pop("batches", 1_000), **more,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("at", range(4))
+def test_each_step_in_turn_is_named(at):
+    busy = [1.0] * 4
+    busy[at] = 16.0
+    verdict = judge(spent(*busy))
+    assert verdict.bottleneck == NAMES[at]
+    assert f"{NAMES[at]!r} takes 84% of the busy time" in verdict.evidence
+    assert verdict.gain == pytest.approx(2, rel=0.1)
+
+
+def test_more_workers_are_advised_where_cores_are_free():
+    verdict = judge(spent(19.0, cores=8, reading=0.5, handling=1.0))
+    assert "workers=8" in verdict.action
+    assert verdict.gain == pytest.approx(10 / (0.5 + 19 / 8), rel=0.1)
+    assert verdict.next == "hub"
+
+
+def test_more_cores_are_advised_where_none_is_free():
+    verdict = judge(spent(9.0, 9.0, reading=0.2, handling=0.8))
+    assert "4 cores take about 5" in verdict.action
+    assert verdict.gain == pytest.approx(1.9, abs=0.15)
+
+
+def test_the_source():
+    verdict = judge(spent(2.0, reading=9.5, handling=0.2, waiting=17.0))
+    assert verdict.bottleneck == "source"
+    assert "wait 85%" in verdict.evidence
+    assert verdict.gain == pytest.approx(10 / 1.3, rel=0.1)
+    assert judge(spent(2.0, workers=0, reading=7.5)).bottleneck == "source"
+
+
+def test_the_sink():
+    verdict = judge(spent(4.0, consuming=9.0, handling=0.3))
+    assert verdict.bottleneck == "sink"
+    assert verdict.gain == pytest.approx(10 / 2.7, rel=0.1)
+    assert judge(spent(1.0, workers=0, how="loop")).bottleneck == "sink"
+
+
+def test_the_hub_and_that_the_loop_would_be_faster():
+    verdict = judge(spent(4.0, handling=9.0))
+    assert verdict.bottleneck == "hub"
+    assert 'how="loop"' in verdict.action
+    assert verdict.gain == pytest.approx(2.5)
+    assert "Move less" in judge(spent(16.0, cores=8, workers=8, handling=9.0)).action
+
+
+def test_a_step_in_the_callers_process():
+    verdict = judge(spent(5.0, 9.0, groups=[Group(1, 2), Group(1, 0)], handling=9.3, workers_cpu=5.0))
+    assert verdict.bottleneck == "enrich"
+    assert "caller's process" in verdict.evidence
+    assert verdict.gain == pytest.approx(10 / 5.6, rel=0.1)
+
+
+def test_one_giant_record():
+    verdict = judge(spent(9.0, longest=(6.0, 4711, 1), batches=200))
+    assert verdict.bottleneck == "one giant record"
+    assert "Record 4,711" in verdict.evidence
+    assert verdict.gain == pytest.approx(10 / 4.5)
+
+
+def test_the_start_up():
+    verdict = judge(spent(0.05, seconds=0.2, start_up=0.15))
+    assert verdict.bottleneck == "start-up"
+    assert 'how="loop"' in verdict.action
+    assert verdict.gain == pytest.approx(4)
+
+
+def test_too_small_batches():
+    verdict = judge(spent(4.0, handling=8.0, batches=100_000, batch_size=1))
+    assert verdict.bottleneck == "too small batches"
+    assert "batch_size" in verdict.action
+    assert verdict.gain > 2
+    assert 'how="line"' in judge(spent(4.0, handling=8.0, batches=100_000, how="pool")).action
+
+
+def test_too_large_batches():
+    verdict = judge(spent(10.0, batches=4, batch_size=2_500, longest=(2.6, 0, 2_500)))
+    assert verdict.bottleneck == "too large batches"
+
+
+def test_steps_that_start_threads_of_their_own():
+    verdict = judge(spent(18.0, workers_cpu=36.0, cores=4))
+    assert verdict.bottleneck == "threads in the steps"
+    assert "OMP_NUM_THREADS" in verdict.action
+
+
+def test_a_step_that_waits_should_have_many_records_under_way():
+    verdict = judge(spent(19.0, workers_cpu=0.4))
+    assert "tasks=64" in verdict.action
+    assert verdict.gain > 10
+
+
+def test_other_programs_that_have_the_cores_are_not_taken_for_waiting():
+    verdict = judge(spent(19.0, workers_cpu=8.0, queued=11.0))
+    assert verdict.bottleneck == "cores"
+    assert "other programs" in verdict.evidence
+    assert "too many for 2 cores" in judge(spent(19.0, workers=4, workers_cpu=9.0, queued=18.0, cores=2)).evidence
+
+
+def test_a_line_of_two_groups_is_judged_by_each_groups_own_workers():
+    verdict = judge(spent(9.0, 9.5, groups=[Group(1, 3), Group(1, 1)], cores=8))
+    assert verdict.bottleneck == "enrich"
+
+
+def test_balanced_is_a_verdict_too_and_so_is_nothing():
+    assert judge(spent(12.0, handling=1.0)).bottleneck == "balance"
+    assert judge(spent(seconds=0.0)).bottleneck == "nothing"
+
+
+def test_the_loop_is_told_when_workers_pay_and_when_not():
+    dear = judge(spent(10.0, workers=0, how="loop", cores=4))
+    assert 'how="line"' in dear.action
+    assert dear.gain == pytest.approx(10 / 2.7, rel=0.1)
+    assert "Stay with the loop" in judge(spent(0.05, seconds=0.05, workers=0, how="loop")).action
+
+
+def test_an_unfinished_run_predicts_nothing():
+    assert judge(spent(19.0, complete=False)).gain is None
+
+
+# --- real runs ---
+
+
+@pytest.fixture
+def alone(monkeypatch):
+    """Other programs on this machine are no matter here."""
+    monkeypatch.setattr("taktline._observe.cores.queued", lambda pids: 0.0)
+
+
+def spin(n):
+    for _ in range(n):
+        pass
+    return n
+
+
+def bottleneck(flow, source, consume=None, **options) -> str:
+    run = flow(source, **{"workers": 2, "how": "line", "start": "fork"} | options)
+    if consume is None:
+        deque(run, maxlen=0)
+    else:
+        for result in run:
+            consume(result)
+    return run.report.verdict.bottleneck
+
+
+def slowly(records):
+    for record in records:
+        time.sleep(0.005)
+        yield record
+
+
+def test_a_real_slow_source(alone):
+    assert bottleneck(line(abs), slowly(range(400))) == "source"
+
+
+def test_a_real_slow_sink(alone):
+    assert bottleneck(line(abs), range(400), lambda _: time.sleep(0.005)) == "sink"
+
+
+def test_a_real_step_in_the_callers_process(alone):
+    def store(n):
+        time.sleep(0.005)
+
+    assert bottleneck(line(abs, serial(store)), range(400)) == "store"
+
+
+def test_a_real_start_up(alone):
+    assert bottleneck(line(abs), range(10), start="launch") == "start-up"
+
+
+def test_a_real_step_that_waits(alone):
+    def fetch(n):
+        time.sleep(0.005)
+        return n
+
+    run = line(abs, fetch)(range(600), workers=2, how="line", start="fork")
+    deque(run, maxlen=0)
+    verdict = run.report.verdict
+    assert verdict.bottleneck == "fetch"
+    assert "tasks=64" in verdict.action
+
+
+def test_a_real_giant_record(alone):
+    assert bottleneck(line(spin), [100] * 50 + [40_000_000] + [100] * 50) == "one giant record"

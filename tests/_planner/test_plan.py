@@ -1,0 +1,126 @@
+"""flow.plan: what it says of lines whose answer is plain, and what it does to the caller's records (nothing)."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import threading
+import time
+
+import pytest
+
+from taktline import LineError, Plan, SourceError, batch, line, serial, step
+
+
+def spin(n):
+    for _ in range(20_000):
+        n += 1
+    return n
+
+
+def test_cheap_steps_stay_with_the_loop():
+    plan = line(abs, str).plan(range(100_000))
+    assert (plan.how, plan.workers) == ("loop", 0)
+    assert "stay with the loop" in plan.reasons[0]
+    assert plan.records == 100_000
+
+
+def test_the_text_says_what_was_measured_what_to_do_and_why():
+    plan = line(spin, step(str, name="to text")).plan(range(50_000), workers=2)
+    text = str(plan)
+    for word in ("spin", "to text", "moving", "do ", "why", "predicted", "64 cores", "workers start in"):
+        assert word in text
+    assert [each.name for each in plan.steps] == ["spin", "to text"]
+    assert plan.steps[0].ns_per_record > 10 * plan.steps[1].ns_per_record
+    assert {(each.how, each.cores) for each in plan.predictions} >= {
+        (how, cores) for how in ("loop", "pool", "queues", "line") for cores in (1, 2, 4, 8, 64)
+    }
+    assert json.loads(plan.to_json())["how"] == plan.how
+    assert "<table" in plan._repr_html_()
+    assert isinstance(plan, Plan)
+
+
+def test_a_step_that_waits_is_told_from_one_that_computes():
+    plan = line(lambda n: time.sleep(0.002) or n, spin).plan(range(10_000))
+    assert plan.steps[0].computing < 0.3 < 0.7 < plan.steps[1].computing
+    assert any("tasks=64" in each for each in plan.advice)
+
+
+def test_large_records_and_little_work_stay_with_the_loop():
+    large = [bytes(400_000) for _ in range(20)]
+    plan = line(len).plan(large, length=10_000)
+    assert plan.how == "loop"
+    assert plan.size_in > 400_000
+
+
+def test_the_callers_records_are_as_they_were():
+    records = [{"n": n} for n in range(50)]
+
+    def change(record):
+        record["n"] = -1
+        return record
+
+    line(change).plan(records)
+    assert records == [{"n": n} for n in range(50)]
+
+
+def test_a_list_is_whole_afterwards_and_of_an_iterator_it_is_said_how_much_is_gone():
+    assert not line(abs).plan([1, 2, 3]).advice
+    plan = line(abs).plan(iter(range(100)))
+    assert any("used up" in each for each in plan.advice)
+    assert not plan.length_known
+    assert "length unknown" in str(plan)
+
+
+def test_an_empty_source_has_a_plan_too():
+    plan = line(abs).plan([])
+    assert (plan.how, plan.tried, plan.seconds) == ("loop", 0, 0)
+    assert str(plan)
+
+
+def test_a_record_that_fails_is_named_and_ends_the_trial():
+    plan = line(int).plan(["1", "x", "2"])
+    assert any("step 'int'" in each for each in plan.advice)
+
+
+def test_what_cannot_be_sent_stays():
+    assert "cannot be sent" in line(lambda n: threading.Lock()).plan(range(100)).reasons[0]
+    held = threading.Lock()
+    assert line(lambda n: held.locked() or spin(n)).plan(range(1_000)).how == "loop"
+
+
+def test_a_batch_step_is_dearer_alone():
+    def slow_to_call(numbers):
+        spin(0)
+        return numbers
+
+    plan = line(batch(slow_to_call, size=100)).plan(range(200_000))
+    here = {each.how: each for each in plan.predictions if each.cores == plan.cores}
+    assert here["loop"].seconds > 10 * here["line"].seconds
+
+
+def test_steps_of_the_callers_process_have_no_workers():
+    plan = line(serial(abs)).plan(range(1_000))
+    assert plan.how == "loop"
+    assert "caller's process" in plan.reasons[0]
+
+
+def test_wrong_use_is_refused_and_a_source_that_fails_says_so():
+    with pytest.raises(LineError, match="length"):
+        line(abs).plan([1], length=-1)
+    with pytest.raises(LineError, match="did you mean"):
+        line(abs).plan([1], worker=2)
+    with pytest.raises(SourceError):
+        line(abs).plan(1 // n for n in range(3))
+
+
+def test_the_command_prints_the_plan(tmp_path):
+    (tmp_path / "steps.py").write_text("def shout(text):\n    return text.upper()\n")
+    (tmp_path / "in.txt").write_text("a\nb\n" * 50)
+    command = [sys.executable, "-m", "taktline.cli.commands", "plan", "steps.py:shout", "--in", "in.txt"]
+    text = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True).stdout
+    assert "shout" in text
+    assert "times are for 1,000,000" in text.replace("\n         ", "")
+    found = subprocess.run([*command, "--length", "5", "--json"], cwd=tmp_path, capture_output=True, check=True).stdout
+    assert json.loads(found)["records"] == 5

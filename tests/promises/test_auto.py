@@ -1,0 +1,137 @@
+"""auto moves to workers and comes back, as often as it decides so, and the results do not show where they were made."""
+
+from __future__ import annotations
+
+from itertools import chain, repeat
+
+import pytest
+
+from taktline import expand, keep, line
+from taktline._planner import choose
+from taktline._run import inline, returning
+
+SOURCES = {"with a length": range, "without one": lambda count: (n for n in range(count))}
+FLOWS = {
+    "one to one": line(lambda n: n * 2, str),
+    "with steps that drop and multiply": line(keep(lambda n: n % 7), expand(lambda n: [n, -n]), str),
+}
+
+
+@pytest.fixture
+def decisions(monkeypatch):
+    """Scripted decisions: whether to move, in turn, and how many looks later to come back."""
+
+    def script(moves, back_after):
+        moves = chain(moves, repeat(False))
+
+        def decide(sample, **how):
+            move = next(moves)
+            return choose.Choice(move, True, "as the script says")
+
+        def pays(self, meter):
+            self.looks = getattr(self, "looks", 0) + 1
+            return self.looks == back_after
+
+        monkeypatch.setattr(inline.choose, "choose", decide)
+        monkeypatch.setattr(returning.Returning, "pays", pays)
+        monkeypatch.setattr(inline.Hub, "ready", ready_at_once)
+
+    ready = inline.Hub.ready
+
+    def ready_at_once(self):
+        while not ready(self):  # else all is done in the loop before they are
+            pass
+        return True
+
+    return script
+
+
+@pytest.mark.parametrize("source", SOURCES.values(), ids=SOURCES)
+@pytest.mark.parametrize("flow", FLOWS.values(), ids=FLOWS)
+def test_there_and_back_again_gives_the_loops_results(decisions, flow, source):
+    decisions([True, False], back_after=3)
+    run = flow(source(60_000), workers=2, window=200)
+    assert list(run) == list(flow(range(60_000), how="loop"))
+    report = run.report
+    assert (report.how, report.workers) == ("loop", 0)
+    assert any("back to the loop" in each for each in report.reasons)
+    assert (report.records_in, report.steps[0].records) == (60_000, 60_000)
+    assert report.complete
+
+
+def test_after_coming_back_it_may_move_again(decisions):
+    decisions([True, True, False], back_after=2)
+    run = line(str)(range(60_000), workers=2, window=200)
+    assert list(run) == list(map(str, range(60_000)))
+    assert sum("back to the loop" in each for each in run.report.reasons) == 2
+
+
+@pytest.mark.parametrize("source", SOURCES.values(), ids=SOURCES)
+def test_work_that_gets_dearer_is_thought_over_in_the_loop(monkeypatch, source):
+    """The lots that are timed say that a record costs a hundred times as much as when it was decided."""
+    monkeypatch.setattr(inline, "LOOK", 0.0)
+    decided = []
+
+    def decide(sample, **how):
+        decided.append(sample.work)
+        return choose.Choice(False, True, "stay")
+
+    monkeypatch.setattr(inline.choose, "choose", decide)
+
+    def work(n):
+        for _ in range(1 if n < 50_000 else 3_000):
+            pass
+        return n
+
+    assert list(line(work)(source(70_000), workers=2)) == list(range(70_000))
+    assert decided[-1] > 3 * decided[0]
+
+
+def test_an_error_after_coming_back_names_its_record(decisions):
+    decisions([True, False], back_after=2)
+
+    def check(n):
+        if n == 59_000:
+            raise ValueError(n)
+        return n
+
+    run = line(check)(range(60_000), workers=2, window=200)
+    results = []
+    with pytest.raises(ValueError) as caught:
+        for result in run:
+            results.append(result)
+    assert results == list(range(59_000))
+    assert "at record 59,000" in caught.value.__notes__[0]
+
+
+@pytest.mark.parametrize("source", SOURCES.values(), ids=SOURCES)
+def test_leaving_early_in_the_loop_counts_what_was_read(source):
+    run = line(abs)(source(1_000_000), workers=2)
+    for n in run:
+        if n == 300_000:
+            break
+    run.close()
+    assert 300_001 <= run.report.records_in <= 310_000
+
+
+class Counters:
+    """A meter whose counters are as they would be after so many seconds."""
+
+    def __init__(self, records, elapsed, busy_ns, timed_ns, consuming=0.0):
+        self.records_in, self.elapsed, self.consuming, self.reading = records, elapsed, consuming, 0.0
+        numbers = (busy_ns, 0, 0, busy_ns, 0, [records], [records // 10], [timed_ns * records // 10])
+        self.lanes = [type("Lane", (), {"totals": staticmethod(lambda: numbers)})]
+
+
+@pytest.mark.parametrize(
+    ("timed_ns", "consuming", "pays"),
+    [(200, 0.0, True), (2_000_000, 0.0, False), (200, 0.99, False)],
+    ids=["cheap steps", "dear steps", "the consumer has all the time"],
+)
+def test_coming_back_pays_where_steps_cost_less_than_the_way(timed_ns, consuming, pays):
+    """A record took 5 µs of the run; what it takes in the loop differs."""
+    look = returning.Returning()
+    found = [
+        look.pays(Counters(200_000 * n, 1.0 * n, 10**9 * n, timed_ns, consuming * n)) for n in range(1, 5)
+    ]  # fmt: skip
+    assert found[-1] is pays
