@@ -133,14 +133,14 @@ flow = line(parse, keep(lambda n: n % 3), expand(lambda n: [n] * (n % 4)), work)
 options = dict(journal="run.journal", how=sys.argv[2], workers=2, on_error="skip", dead_letters="failed.jsonl")
 if sys.argv[1] == "iterator":
     # As a user would: cut back what was written to what was delivered, then go on.
-    with flow(range(60_000), **options) as run, open("out.jsonl", "a+b") as file:
+    with flow(range(30_000), **options) as run, open("out.jsonl", "a+b") as file:
         file.seek(0)
         file.truncate(sum(len(file.readline()) for _ in range(run.delivered)))
         for result in run:
             file.write(json.dumps(result).encode() + b"\\n")
             file.flush()
 else:
-    flow.run(range(60_000), write(sys.argv[1]), **options)
+    flow.run(range(30_000), write(sys.argv[1]), **options)
 """
 
 
@@ -162,11 +162,11 @@ def test_killed_at_random_moments_until_done(tmp_path, kind, how):
             child.wait()
             kills += 1
     print("killed", kills, "times")
-    wanted = (n for n in range(60_000) if n % 101 != 7 and n % 3 for _ in range(n % 4))
+    wanted = (n for n in range(30_000) if n % 101 != 7 and n % 3 for _ in range(n % 4))
     expected = "".join(f'{{"n": {n}, "sum": {(n % 5000) * (n % 5000 - 1) // 2}}}\n' for n in wanted).encode()
     (out,) = tmp_path.glob("out.jsonl*")
     assert (gzip.decompress(out.read_bytes()) if out.suffix == ".gz" else out.read_bytes()) == expected
-    assert [each.index for each in read_dead_letters(tmp_path / "failed.jsonl")] == list(range(7, 60_000, 101))
+    assert [each.index for each in read_dead_letters(tmp_path / "failed.jsonl")] == list(range(7, 30_000, 101))
     assert sorted(os.listdir(tmp_path)) == ["failed.jsonl", "job.py", out.name, "run.journal"]
 
 
