@@ -128,6 +128,40 @@ def test_marks_change_with_the_object(s3, tmp_path):
     assert read(url).fingerprint() != before
 
 
+@pytest.mark.parametrize("suffix", [".jsonl", ".csv", ".jsonl.zst"])
+def test_a_run_with_a_journal_goes_on_where_it_stopped(s3, parts, tmp_path, suffix):
+    stops = {600, 900}
+
+    def through(row):
+        if row["n"] in stops:
+            raise ZeroDivisionError
+        return row
+
+    url = f"{s3}/journal/a{suffix}"
+    for stop in (600, 900):
+        with pytest.raises(ZeroDivisionError):
+            line(through).run(ROWS, write(url), journal=tmp_path / "journal", how="loop")
+        assert len(os.listdir(parts)) == 1
+        with pytest.raises(FileNotFoundError):
+            read(url)
+        stops.remove(stop)
+    report = line(through).run(ROWS, write(url), journal=tmp_path / "journal", how="loop")
+    assert report.records_out == 1000
+    assert as_read(url) == ROWS
+    assert os.listdir(parts) == []
+    assert fsspec.open(url).open().read() == fsspec.open(written(f"{s3}/journal/b{suffix}")).open().read()
+
+
+def test_results_that_could_not_be_put_there_are_put_there_by_the_next_run(s3, parts, tmp_path):
+    url = "s3://later/a.jsonl"
+    with pytest.raises(SinkError, match="are complete, and kept in"):
+        line(dict).run(ROWS, write(url), journal=tmp_path / "journal", how="loop")
+    fsspec.filesystem("s3").mkdir("later")
+    line(dict).run(ROWS, write(url), journal=tmp_path / "journal", how="loop")
+    assert as_read(url) == ROWS
+    assert os.listdir(parts) == []
+
+
 class Breaking(BaseHTTPRequestHandler):
     """Promises more bytes than it gives."""
 

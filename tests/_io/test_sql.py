@@ -299,6 +299,38 @@ def test_killed_inside_a_transaction_the_last_mark_holds(shop):
     assert shop.rows() == [(1, "safe")]
 
 
+JOURNALED = """
+import os, signal, sys
+from taktline import line, read_sql, write_sql
+from taktline._run import marks
+marks.EVERY = 0.0
+url, journal, kill_at = sys.argv[1], sys.argv[2], int(sys.argv[3])
+def named(row):
+    if row["id"] == kill_at:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return {"id": row["id"], "name": "n" + str(row["id"])}
+numbers = "WITH RECURSIVE n(id) AS (SELECT 0 UNION ALL SELECT id + 1 FROM n WHERE id < 1999) SELECT id FROM n"
+report = line(named).run(read_sql(url, numbers, key="id"), write_sql(url, "orders"), journal=journal, how="loop")
+print(report.records_out)
+"""
+
+
+def test_a_run_that_is_killed_and_killed_again_leaves_every_row_once(shop, tmp_path):
+    def run(kill_at):
+        command = [sys.executable, "-c", JOURNALED, shop.url, tmp_path / "journal", str(kill_at)]
+        return subprocess.run(command, env={"PYTHONPATH": ":".join(sys.path)}).returncode
+
+    there = []
+    for kill_at in (700, 1500):
+        assert run(kill_at) == -9
+        there.append(len(shop.rows()))
+    assert 0 < there[0] <= 700 <= there[1] <= 1500
+    assert run(-1) == 0
+    assert shop.rows() == [(n, f"n{n}") for n in range(2000)]
+    assert run(-1) == 0
+    assert len(shop.rows()) == 2000
+
+
 # one kind of database alone
 
 
