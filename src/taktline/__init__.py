@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from taktline._compare import Comparison
     from taktline._durable.dead_letters import DeadLetter, read_dead_letters
     from taktline._io.rows import read, write
+    from taktline._io.sql import read_sql, write_sql
     from taktline._observe.snapshot import Report, Snapshot, Verdict
     from taktline._planner.advise import Plan
     from taktline._planner.whatif import Prediction
@@ -54,7 +55,9 @@ _ON_FIRST_USE = {
     "Verdict": "taktline._observe.snapshot",
     "read": "taktline._io.rows",
     "read_dead_letters": "taktline._durable.dead_letters",
+    "read_sql": "taktline._io.sql",
     "write": "taktline._io.rows",
+    "write_sql": "taktline._io.sql",
 }
 
 __all__ = [
@@ -91,9 +94,11 @@ __all__ = [
     "per_worker",
     "read",
     "read_dead_letters",
+    "read_sql",
     "serial",
     "step",
     "write",
+    "write_sql",
 ]
 
 

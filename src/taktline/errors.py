@@ -224,6 +224,15 @@ class SinkError(TaktlineError):
     code = "TK520"
 
 
+def unwritable(number: int, result: Any, why: str, form: str) -> SinkError:
+    """What to raise where the result of this number does not fit the `form` that it is written in."""
+    return SinkError(
+        f"result {number:,} cannot be written as {form}: {why}\n  result  {excerpt(result)}\n"
+        "  next    end the line with a step that makes it writable",
+        result=number,
+    )
+
+
 @dataclass(frozen=True, slots=True)
 class Failed:
     """Stands in the place of a record's result under `on_error="keep"`."""

@@ -1,4 +1,5 @@
-"""Paths to byte streams and back: globs, gzip by suffix, standard input and output, and files that appear only whole."""
+"""Paths and URLs to byte streams and back: globs and folders, packing by suffix, standard input and output, and files
+that appear only whole."""
 
 from __future__ import annotations
 
@@ -7,6 +8,8 @@ import difflib
 import fcntl
 import glob
 import gzip
+import hashlib
+import io
 import os
 import sys
 import tempfile
@@ -16,6 +19,7 @@ from contextlib import contextmanager
 from time import monotonic, sleep
 from typing import IO, Any
 
+from taktline._io import remote, zstd
 from taktline.errors import LineError, ResumeError, SinkError, SourceError, SourceNotFound
 
 STANDARD = "-"
@@ -27,23 +31,30 @@ FORMATS = {
     ".txt": "text",
     ".log": "text",
     ".text": "text",
+    ".parquet": "parquet",
+    ".pq": "parquet",
 }
+GZIP, ZSTD = (".gz",), (".zst", ".zstd")
+EDGE = 1 << 16  # bytes at either end of a file that are compared to tell whether it has changed
 PATIENCE = 3.0  # seconds for another run to let go of a part file
 BUFFER = 1 << 20  # bytes read or written at once
 BLOCK = 1 << 16  # bytes of text compressed at once, as in BGZF, the blocked gzip of bgzip: any gunzip reads it
 
 
 def files(path: str) -> list[str]:
-    """The files behind a path or a glob, sorted. Raises SourceNotFound or SourceError where there is none to read."""
+    """The files behind a path, a glob, a folder or a URL, sorted. Raises SourceNotFound or SourceError where there is
+    none to read."""
     if path == STANDARD:
         return [path]
+    if remote.is_url(path):
+        return remote.find(path)
     if any(mark in path for mark in "*?[") and not os.path.exists(path):
         found = sorted(glob.glob(path, recursive=True))
         if not found:
             raise SourceNotFound(f"no file matches {path!r}", path=path)
         return found
     if os.path.isdir(path):
-        raise SourceError(f"{path!r} is a folder; name a file, or a pattern such as {os.path.join(path, '*.jsonl')!r}")
+        return _in_folder(path)
     if not os.path.exists(path):
         folder, name = os.path.split(path)
         try:
@@ -53,6 +64,32 @@ def files(path: str) -> list[str]:
         hint = f"; did you mean {os.path.join(folder, near[0])!r}?" if near else ""
         raise SourceNotFound(f"there is no file {path!r}{hint}", path=path)
     return [path]
+
+
+def _in_folder(path: str) -> list[str]:
+    # Those with a dot or an underscore in front are notes of the programs that wrote the others, such as _SUCCESS.
+    found = [entry for entry in sorted(os.scandir(path), key=lambda each: each.name) if entry.name[0] not in "._"]
+    if folders := [entry.name for entry in found if entry.is_dir()]:
+        raise SourceError(
+            f"{path!r} has folders inside, such as {folders[0]!r}; say what to read by a pattern such as "
+            f"{os.path.join(path, '**', '*.jsonl')!r}",
+            path=path,
+        )
+    if not found:
+        raise SourceNotFound(f"there is no file in the folder {path!r}", path=path)
+    return [entry.path for entry in found]
+
+
+def format_of_all(paths: list[str], given: str | None) -> str:
+    """The one format of these files. Raises LineError where it cannot be told, or they have several."""
+    first = format_of(paths[0], given)
+    for path in paths:
+        if (other := format_of(path, given)) != first:
+            raise LineError(
+                f"{remote.shown(paths[0])!r} is {first} and {remote.shown(path)!r} is {other}; "
+                "read them apart, or give format="
+            )
+    return first
 
 
 def format_of(path: str, given: str | None) -> str:
@@ -66,13 +103,24 @@ def format_of(path: str, given: str | None) -> str:
         return given
     if path == STANDARD:
         return "jsonl"
-    stem = path[:-3] if path.endswith(".gz") else path
-    suffix = os.path.splitext(stem)[1].lower()
+    path = remote.shown(path)
+    stem, suffix = os.path.splitext(path)
+    if suffix in (*GZIP, *ZSTD):
+        suffix = os.path.splitext(stem)[1]
+    suffix = suffix.lower()
     if suffix not in FORMATS:
         raise LineError(
             f"the format of {path!r} cannot be told from its suffix; give format= one of {', '.join(known)}"
         )
     return FORMATS[suffix]
+
+
+def packing_of(path: str) -> str:
+    """The suffix that says how a file is packed; empty where it is not. Raises LineError where nothing here can do it."""
+    suffix = os.path.splitext(remote.shown(path))[1]
+    if suffix in ZSTD:
+        zstd.check()
+    return suffix if suffix in (*GZIP, *ZSTD) else ""
 
 
 @contextmanager
@@ -81,20 +129,42 @@ def reading(path: str) -> Iterator[IO[bytes]]:
     if path == STANDARD:
         yield sys.stdin.buffer
         return
+    name, packing = remote.shown(path), packing_of(path)
     try:
-        with open(path, "rb", buffering=BUFFER) as raw:
-            if path.endswith(".gz"):
+        with remote.opened(path) if remote.is_url(path) else open(path, "rb", buffering=BUFFER) as raw:
+            if packing in GZIP:
                 with gzip.GzipFile(fileobj=raw) as unpacked:
                     yield unpacked  # type: ignore[misc]
+            elif packing in ZSTD:
+                with io.BufferedReader(zstd.Unpacked(raw), BUFFER) as frames:
+                    yield frames
             else:
                 yield raw
-    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
+    except (EOFError, gzip.BadGzipFile, zlib.error, zstd.ZstdDamaged) as error:
+        kind = "gzip" if packing in GZIP else "zstd"
         raise SourceError(
-            f"{path!r} is a damaged or truncated gzip file: {error}. What came before the damage has been read.",
-            path=path,
+            f"{name!r} is a damaged or truncated {kind} file: {error}. What came before the damage has been read.",
+            path=name,
         ) from error
     except OSError as error:
+        raise SourceError(f"{name!r} cannot be read: {error.strerror or error}", path=name) from error
+
+
+def mark(path: str) -> list[Any] | None:
+    """A JSON value that changes when the file does; None for what cannot be read twice."""
+    if path == STANDARD:
+        return None
+    if remote.is_url(path):
+        return [remote.shown(path), remote.mark(path)]
+    try:
+        with open(path, "rb") as file:
+            size = os.fstat(file.fileno()).st_size
+            edges = hashlib.sha256(file.read(EDGE))
+            file.seek(max(0, size - EDGE))
+            edges.update(file.read(EDGE))
+    except OSError as error:
         raise SourceError(f"{path!r} cannot be read: {error.strerror or error}", path=path) from error
+    return [os.path.abspath(path), size, edges.hexdigest()]
 
 
 class Output:
@@ -102,10 +172,11 @@ class Output:
 
     A run without a journal writes into a part file with a name of its own, after `open`. One with a journal calls
     `begin` or `resume` in place of it: its part file stands beside the target under a name that a later process finds.
+    What goes to a URL waits as such a file among the temporary ones until it is whole: a store never sees half of it.
     """
 
     def __init__(self, target: str | IO[bytes]) -> None:
-        self.name = target if isinstance(target, str) else getattr(target, "name", "a stream")
+        self.name = remote.shown(target) if isinstance(target, str) else getattr(target, "name", "a stream")
         self._target = target
         self._part: str | None = None
         self._opened_in = 0  # process
@@ -117,9 +188,13 @@ class Output:
         self.is_file = isinstance(target, str) and target != STANDARD
         if self.is_file:
             self._check(str(target))
-            self._pack = _PACK.get(os.path.splitext(str(target))[1])
+            self._pack = _PACK.get(packing_of(str(target)))
 
     def _check(self, path: str) -> None:
+        packing_of(path)
+        if remote.is_url(path):
+            remote.check_target(path)
+            return
         folder = os.path.dirname(path) or "."
         if os.path.isdir(path):
             raise LineError(f"{path!r} is a folder; name a file to write")
@@ -136,9 +211,9 @@ class Output:
         elif self._target == STANDARD:
             self._file = sys.stdout.buffer
         else:
-            folder, name = os.path.split(os.path.abspath(self._target))
+            folder, name = self._place(self._target)
             try:
-                descriptor, self._part = tempfile.mkstemp(prefix=f".{name}.", suffix=".part", dir=folder)
+                descriptor, self._part = tempfile.mkstemp(prefix=name.removesuffix("part"), suffix=".part", dir=folder)
                 os.chmod(descriptor, 0o666 & ~_umask())
                 self._file = os.fdopen(descriptor, "wb", buffering=BUFFER)
             except OSError as error:
@@ -183,11 +258,20 @@ class Output:
                 self._file.write(self._pack(bytes(self._rest)))
             self._file.flush()
             os.fsync(self._file.fileno())
-            os.replace(self._part, self._target)  # type: ignore[arg-type]
+            self._publish(self._part, str(self._target))
             self._file.close()  # only now, since it holds the lock that keeps other runs away from the part file
         except OSError as error:
             self.abort()
             raise self._failed(error) from error
+
+    def _publish(self, part: str, target: str) -> None:
+        if not remote.is_url(target):
+            os.replace(part, target)
+        else:
+            if not self._stays:
+                self._part = None  # it is whole now: where the store is away, it is kept for another try
+            remote.upload(part, target)
+            os.unlink(part)
         self._part = None
 
     def abort(self) -> None:
@@ -244,7 +328,8 @@ class Output:
 
     def finished(self, position: dict[str, Any]) -> bool:
         """Whether `commit` was done behind `position`: the file is the part file under its new name."""
-        if not self.is_file or os.path.exists(self._part_name()):
+        # An object tells nothing of the part file that it was; a run that was killed right here ends in an error.
+        if not self.is_file or remote.is_url(str(self._target)) or os.path.exists(self._part_name()):
             return False
         try:
             return bool(os.stat(str(self._target)).st_ino == position["inode"])
@@ -266,14 +351,21 @@ class Output:
             pass
 
     def _part_name(self) -> str:
-        folder, name = os.path.split(os.path.abspath(str(self._target)))
-        return os.path.join(folder, f".{name}.part")
+        return os.path.join(*self._place(str(self._target)))
+
+    def _place(self, target: str) -> tuple[str, str]:
+        """Folder and name of the part file that a later process finds."""
+        if remote.is_url(target):
+            known = hashlib.sha256(target.encode()).hexdigest()[:12]  # two shops may have an orders.jsonl each
+            return tempfile.gettempdir(), f".{os.path.basename(self.name)}.{known}.part"
+        folder, name = os.path.split(os.path.abspath(target))
+        return folder, f".{name}.part"
 
     def _take(self, *, fresh: bool) -> None:
         self._rest, self._packed, self._stays, self._opened_in = bytearray(), 0, True, os.getpid()
         part = self._part_name()
         try:
-            descriptor = os.open(part, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+            descriptor = os.open(part, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o666)
             self._file = os.fdopen(descriptor, "r+b", buffering=BUFFER)
             _lock(descriptor)
             if fresh:
@@ -297,7 +389,10 @@ def _gzipped(text: bytes) -> bytes:
     return gzip.compress(text, compresslevel=6, mtime=0)
 
 
-_PACK: dict[str, Callable[[bytes], bytes]] = {".gz": _gzipped}  # by suffix; blocks of a file must be fit to be joined
+_PACK: dict[str, Callable[[bytes], bytes]] = {
+    ".gz": _gzipped,
+    **dict.fromkeys(ZSTD, zstd.packed),
+}  # by suffix; blocks of a file must be fit to be joined
 
 
 def _lock(descriptor: int) -> None:

@@ -154,10 +154,12 @@ def _run_options(command: Callable[..., Any]) -> Callable[..., Any]:
 
 @commands.command()
 @click.argument("target")
-@click.option("--in", "source", required=True, metavar="PATH", help='file, glob, or "-" for standard input')
-@click.option("--out", "sink", required=True, metavar="PATH", help='file, or "-" for standard output')
-@click.option("--in-format", help="jsonl, csv, tsv or text; default: by suffix")
-@click.option("--out-format", help="jsonl, csv, tsv or text; default: by suffix")
+@click.option(
+    "--in", "source", required=True, metavar="PATH", help='file, folder, pattern, URL, or "-" for standard input'
+)
+@click.option("--out", "sink", required=True, metavar="PATH", help='file, URL, or "-" for standard output')
+@click.option("--in-format", help="jsonl, csv, tsv, parquet or text; default: by suffix")
+@click.option("--out-format", help="jsonl, csv, tsv, parquet or text; default: by suffix")
 @click.option("--limit", type=click.IntRange(1), help="only the first so many records")
 @click.option("--json", "as_json", is_flag=True, help="the report as JSON, on standard error")
 @click.option("--quiet", is_flag=True, help="no progress, no report")
@@ -344,8 +346,10 @@ def _data_apart(sink: str) -> Iterator[str | IO[bytes]]:
 
 @commands.command()
 @click.argument("target")
-@click.option("--in", "source", required=True, metavar="PATH", help='file, glob, or "-" for standard input')
-@click.option("--in-format", help="jsonl, csv, tsv or text; default: by suffix")
+@click.option(
+    "--in", "source", required=True, metavar="PATH", help='file, folder, pattern, URL, or "-" for standard input'
+)
+@click.option("--in-format", help="jsonl, csv, tsv, parquet or text; default: by suffix")
 @click.option("--length", type=click.IntRange(0), help="how many records there are, for the predicted times")
 @click.option("--workers", type=click.IntRange(1), help="worker processes at most; default: the usable cores")
 @click.option("--json", "as_json", is_flag=True, help="JSON in place of the text")
@@ -369,8 +373,10 @@ def plan(
 
 @commands.command()
 @click.argument("target")
-@click.option("--in", "source", required=True, metavar="PATH", help='file, glob, or "-" for standard input')
-@click.option("--in-format", help="jsonl, csv, tsv or text; default: by suffix")
+@click.option(
+    "--in", "source", required=True, metavar="PATH", help='file, folder, pattern, URL, or "-" for standard input'
+)
+@click.option("--in-format", help="jsonl, csv, tsv, parquet or text; default: by suffix")
 @click.option("--limit", default=20_000, show_default=True, type=click.IntRange(1), help="the first so many records")
 @click.option("--rounds", default=3, show_default=True, type=click.IntRange(1), help="how often, in turn")
 @click.option("--workers", type=click.IntRange(1), help="worker processes; default: the usable cores")
@@ -398,8 +404,10 @@ def compare(
 
 @commands.command()
 @click.argument("target")
-@click.option("--in", "source", required=True, metavar="PATH", help='file, glob, or "-" for standard input')
-@click.option("--in-format", help="jsonl, csv, tsv or text; default: by suffix")
+@click.option(
+    "--in", "source", required=True, metavar="PATH", help='file, folder, pattern, URL, or "-" for standard input'
+)
+@click.option("--in-format", help="jsonl, csv, tsv, parquet or text; default: by suffix")
 @click.option("--limit", default=1_000, show_default=True, type=click.IntRange(1), help="the first so many records")
 @click.option("--record", type=click.IntRange(0), help="only this record, by its index, with its value after each step")
 @click.option("--json", "as_json", is_flag=True, help="JSON in place of the text")

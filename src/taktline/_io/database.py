@@ -1,0 +1,105 @@
+"""What the readers and writers of SQL need of a database; each kind has a file of its own."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Generator, Sequence
+from typing import Any
+
+from taktline.errors import LineError
+
+Values = Sequence[Any]
+
+
+class Unreachable(Exception):
+    """There is no connection to be had."""
+
+
+class RowRefused(Exception):
+    """The database refused a row: `at` is its place among those given, None where only all of them can be named."""
+
+    def __init__(self, at: int | None, why: str) -> None:
+        super().__init__(why)
+        self.at = at
+
+
+class Database(ABC):
+    """One connection; making it raises Unreachable. What it raises of its own are `errors`. Writing is in a transaction
+    from the first statement on."""
+
+    errors: tuple[type[Exception], ...]
+    placeholder: str
+
+    @abstractmethod
+    def stream(self, query: str) -> Generator[dict[str, Any], None, None]:
+        """The rows of a query as dicts, fetched some at a time."""
+
+    @abstractmethod
+    def fetch(self, query: str, values: Values = ()) -> list[dict[str, Any]]:
+        """All rows of a small query, its placeholders filled with `values`."""
+
+    @abstractmethod
+    def columns(self, table: str) -> list[str]:
+        """The names of the columns of a table (a quoted name)."""
+
+    @abstractmethod
+    def execute(self, statement: str, values: Values = ()) -> None:
+        """A statement without rows."""
+
+    @abstractmethod
+    def insert(self, table: str, columns: Sequence[str], key: Sequence[str], rows: Sequence[Values]) -> None:
+        """Rows into a table (a quoted name), over those of the same `key` where there is one; of several rows with the
+        same key the last one stays. Raises RowRefused."""
+
+    @abstractmethod
+    def literal(self, query: str) -> str:
+        """A user's query as it stands between placeholders."""
+
+    def why(self, error: Exception) -> str:
+        """What the database says of one of its errors, in one sentence."""
+        return str(error).strip().partition("\n")[0]
+
+    @abstractmethod
+    def commit(self) -> None:
+        """End the transaction; the next statement begins another."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Roll back what is not committed, and end. Never raises; may be called again."""
+
+
+def quoted(*names: str) -> str:
+    """Names as SQL, with a comma between.
+
+    >>> quoted("id", 'the "best"')
+    '"id", "the ""best\"""'
+    """
+    return ", ".join('"' + name.replace('"', '""') + '"' for name in names)
+
+
+def quoted_table(table: str) -> str:
+    """A table's name as SQL; a dot stands between schema and table.
+
+    >>> quoted_table("shop.orders")
+    '"shop"."orders"'
+    """
+    parts = table.split(".")
+    if not all(parts):
+        raise LineError(f"{table!r} is no name of a table")
+    return ".".join(map(quoted, parts))
+
+
+def over_the_same(key: Sequence[str], columns: Sequence[str]) -> str:
+    """The end of an INSERT: what becomes of a row whose key is there already."""
+    if not key:
+        return ""
+    rest = [f"{quoted(name)} = excluded.{quoted(name)}" for name in columns if name not in key]
+    return f" ON CONFLICT ({quoted(*key)}) DO " + (f"UPDATE SET {', '.join(rest)}" if rest else "NOTHING")
+
+
+def without_twins(names: Sequence[str]) -> Sequence[str]:
+    """The names of a query's columns. Raises ValueError where two are the same: a dict would lose one."""
+    for at, name in enumerate(names):
+        if name in names[:at]:
+            raise ValueError(f"the query gives two columns called {name!r}; name one of them anew with AS")
+    return names

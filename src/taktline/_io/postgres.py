@@ -1,0 +1,105 @@
+"""PostgreSQL, by way of psycopg 3: a server-side cursor to read with, COPY to write with."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Generator, Sequence
+from typing import Any
+
+from taktline._io.database import Database, RowRefused, Unreachable, Values, over_the_same, quoted, without_twins
+
+FETCH = 1000  # rows at once
+PATIENCE = 30  # seconds that a server may take to answer at all, where the URL has no connect_timeout
+STAGE = "taktline_stage"  # a temporary table of the connection: rows on their way over others
+PLACE = "taktline_place"  # its column with the order of the rows
+COPY_LINE = re.compile(r"^COPY .*?, line (\d+)", re.MULTILINE)
+
+
+class Postgres(Database):
+    """A connection to a server."""
+
+    placeholder = "%s"
+
+    def __init__(self, url: str, writing: bool) -> None:
+        import psycopg
+        from psycopg.conninfo import conninfo_to_dict
+        from psycopg.types.json import JsonbDumper
+
+        self.errors = (psycopg.Error, ValueError)
+        self._staged = False
+        try:
+            patience = {"connect_timeout": PATIENCE} | conninfo_to_dict(url)
+            self._connection = psycopg.connect(autocommit=not writing, **patience)
+            if not writing:
+                self._connection.execute("SET default_transaction_read_only = on")
+        except psycopg.Error as error:
+            raise Unreachable(str(error)) from error
+        self._connection.adapters.register_dumper(dict, JsonbDumper)
+
+    def stream(self, query: str) -> Generator[dict[str, Any], None, None]:
+        with self._connection.transaction(), self._connection.cursor(name="taktline") as cursor:
+            cursor.itersize = FETCH
+            cursor.execute(query)
+            names = _names(cursor)
+            for row in cursor:
+                yield dict(zip(names, row, strict=True))
+
+    def fetch(self, query: str, values: Values = ()) -> list[dict[str, Any]]:
+        cursor = self._connection.execute(query, tuple(values) or None)
+        names = _names(cursor)
+        return [dict(zip(names, row, strict=True)) for row in cursor]
+
+    def columns(self, table: str) -> list[str]:
+        return list(_names(self._connection.execute(f"SELECT * FROM {table} LIMIT 0")))
+
+    def execute(self, statement: str, values: Values = ()) -> None:
+        self._connection.execute(statement, tuple(values) or None)
+
+    def insert(self, table: str, columns: Sequence[str], key: Sequence[str], rows: Sequence[Values]) -> None:
+        try:
+            if key:
+                self._upsert(table, columns, key, rows)
+            else:
+                self._copy(table, columns, rows)
+        except self.errors as error:
+            if self._connection.closed:
+                raise
+            line = COPY_LINE.search(getattr(getattr(error, "diag", None), "context", None) or "")
+            raise RowRefused(int(line[1]) - 1 if line else None, self.why(error)) from error
+
+    def _upsert(self, table: str, columns: Sequence[str], key: Sequence[str], rows: Sequence[Values]) -> None:
+        names = quoted(*columns)
+        if not self._staged:
+            self.execute(
+                f"CREATE TEMPORARY TABLE {STAGE} ON COMMIT DELETE ROWS AS SELECT {names} FROM {table} WITH NO DATA"
+            )
+            self.execute(f"ALTER TABLE {STAGE} ADD COLUMN {PLACE} bigint GENERATED ALWAYS AS IDENTITY")
+            self._staged = True
+        self._copy(STAGE, columns, rows)
+        last = f"SELECT DISTINCT ON ({quoted(*key)}) {names} FROM {STAGE} ORDER BY {quoted(*key)}, {PLACE} DESC"
+        self.execute(f"INSERT INTO {table} ({names}) {last}{over_the_same(key, columns)}")
+        self.execute(f"TRUNCATE {STAGE}")
+
+    def _copy(self, table: str, columns: Sequence[str], rows: Sequence[Values]) -> None:
+        refused: tuple[type[Exception], ...] = (*self.errors, TypeError)
+        with self._connection.cursor().copy(f"COPY {table} ({quoted(*columns)}) FROM STDIN") as copy:
+            for at, row in enumerate(rows):
+                try:
+                    copy.write_row(row)
+                except refused as error:
+                    if self._connection.closed:
+                        raise
+                    raise RowRefused(at, str(error)) from error
+
+    def literal(self, query: str) -> str:
+        return query.replace("%", "%%")
+
+    def commit(self) -> None:
+        self._connection.commit()
+
+    def close(self) -> None:
+        self._connection.close()  # the server rolls back
+
+
+def _names(cursor: Any) -> Sequence[str]:
+    return without_twins([each.name for each in cursor.description or ()])

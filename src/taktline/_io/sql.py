@@ -1,0 +1,377 @@
+"""Rows of databases, read by a query and written into a table."""
+
+from __future__ import annotations
+
+import difflib
+import os
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import closing, contextmanager
+from typing import Any
+from urllib.parse import parse_qsl, urlencode, urlsplit
+
+from taktline._io.database import Database, RowRefused, Unreachable, over_the_same, quoted, quoted_table
+from taktline._io.remote import shown
+from taktline._recipe.ports import Resumable, Source
+from taktline.errors import LineError, ResumeError, SinkError, SourceError, SourceNotFound, excerpt, unwritable
+
+PAGE = 10_000  # rows of a query that is read by key, at once
+LOT = 5_000  # results that go to the database at once
+MARKS = "taktline_marks"  # the table of how far each run with a journal has come
+SQLITE, POSTGRES = "sqlite:///", ("postgresql://", "postgres://")
+
+
+def read_sql(url: str, query: str, key: str | Sequence[str] | None = None, after: Any = None) -> Source:
+    """The rows of a query as dicts by column, from `sqlite:///path.db` or `postgresql://user@host/database`.
+
+    Without `key` it is one query and one snapshot, fetched some rows at a time. With `key`, one or several columns that
+    are unique and never null, the rows come in its order and by pages of 10,000, each a short query of its own: no lock
+    is held meanwhile, and a run can go on `after` a key that is done. An index on the key makes pages cheap.
+
+    Raises LineError for a URL that cannot be read, SourceNotFound for a missing file, and SourceError while iterating.
+
+    >>> import sqlite3, tempfile
+    >>> path = tempfile.mkdtemp() + "/shop.db"
+    >>> with sqlite3.connect(path) as shop:
+    ...     _ = shop.execute("CREATE TABLE orders (id INTEGER PRIMARY KEY, amount INT)")
+    ...     _ = shop.execute("INSERT INTO orders VALUES (1, 30), (2, 50)")
+    >>> list(read_sql(f"sqlite:///{path}", "SELECT * FROM orders WHERE amount > 40", key="id"))
+    [{'id': 2, 'amount': 50}]
+    """
+    _check(url, SourceNotFound)
+    if not isinstance(query, str) or not query.strip():
+        raise LineError("read_sql() takes a URL and a query, such as 'SELECT * FROM orders'")
+    keys = _names(key)
+    values = () if after is None else tuple(after) if isinstance(after, (tuple, list)) else (after,)
+    if values and len(values) != len(keys):
+        raise LineError(f"after= takes a value for each column of key=: {len(keys)}, not {len(values)}")
+    return _Query(url, query.strip().rstrip(";"), keys, values)
+
+
+def write_sql(url: str, table: str, key: str | Sequence[str] | None = None) -> Resumable:
+    """A sink that puts results, dicts by column, into a table that is there, of SQLite or PostgreSQL.
+
+    With `key`, the columns of a unique index, a result takes the place of the row with the same key; without, rows are
+    added. Everything becomes visible at once, when the run has ended well; with a journal in steps, as the run is
+    marked: each mark is kept in the table `taktline_marks`, in the same transaction as its rows.
+
+    Raises LineError for a URL that cannot be written, and SinkError while running.
+
+    >>> import sqlite3, tempfile
+    >>> from taktline import line
+    >>> path = tempfile.mkdtemp() + "/shop.db"
+    >>> with sqlite3.connect(path) as shop:
+    ...     _ = shop.execute("CREATE TABLE squares (n INTEGER PRIMARY KEY, square INT)")
+    >>> report = line(lambda n: {"n": n, "square": n * n}).run([1, 2, 2], write_sql(f"sqlite:///{path}", "squares", "n"))
+    >>> list(read_sql(f"sqlite:///{path}", "SELECT * FROM squares"))
+    [{'n': 1, 'square': 1}, {'n': 2, 'square': 4}]
+    """
+    _check(url, LineError)
+    if not isinstance(table, str):
+        raise LineError(f"write_sql() takes a URL and the name of a table, not {type(table).__name__}")
+    return _Table(url, table, _names(key))
+
+
+class _Query(Source):
+    def __init__(self, url: str, query: str, key: Sequence[str], after: Sequence[Any]) -> None:
+        self._url = url
+        self._query = query
+        self._key = key
+        self._after = after
+
+    def describe(self) -> str:
+        return f"{_shown(self._url)}: {excerpt(self._query)}"
+
+    def fingerprint(self) -> Any:
+        # Rows that are read by key may get more behind them. Without one, any change may move all of them.
+        count = None if self._key else self._count()
+        return [_shown(self._url), self._query, list(self._key), [str(value) for value in self._after], count]
+
+    def _count(self) -> int:
+        with closing(self._connect()) as database:
+            try:
+                count: int = database.fetch(f"SELECT count(*) AS n FROM ({self._query}) AS found")[0]["n"]
+            except database.errors as error:
+                raise self._failed(database.why(error), 0) from error
+            return count
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        count = 0
+        with closing(self._connect()) as database:
+            rows = self._paged(database) if self._key else database.stream(self._query)
+            with closing(rows):
+                try:
+                    for row in rows:
+                        yield row
+                        count += 1
+                except database.errors as error:
+                    raise self._failed(database.why(error), count) from error
+
+    def _connect(self) -> Database:
+        try:
+            return _connected(self._url, writing=False)
+        except Unreachable as error:
+            raise SourceError(f"{_shown(self._url)!r} cannot be reached: {error}") from error
+
+    def _failed(self, why: str, count: int) -> SourceError:
+        return SourceError(
+            f"{_shown(self._url)!r}: the query failed after {count:,} rows: {why}\n  query   {excerpt(self._query)}",
+            index=count,
+        )
+
+    def _paged(self, database: Database) -> Generator[dict[str, Any], None, None]:
+        self._refuse_nulls(database)
+        last = tuple(self._after)
+        while True:
+            rows = database.fetch(self._page(database, bool(last)), last)
+            yield from rows[:PAGE]
+            if len(rows) <= PAGE:
+                return
+            last, following = (tuple(row[name] for name in self._key) for row in rows[-2:])
+            if last == following:  # the rest of them would be lost between two pages
+                raise SourceError(
+                    f"{_shown(self._url)!r}: several rows have the key {excerpt(last)}; give columns that are unique"
+                )
+
+    def _page(self, database: Database, go_on: bool) -> str:
+        query, key, where = self._query, quoted(*self._key), ""
+        if go_on:
+            query, key = database.literal(query), database.literal(key)
+            where = f" WHERE ({key}) > ({', '.join([database.placeholder] * len(self._key))})"
+        return f"SELECT * FROM ({query}) AS found{where} ORDER BY {key} LIMIT {PAGE + 1}"
+
+    def _refuse_nulls(self, database: Database) -> None:
+        # Nothing is greater than a null, so the rows that have one would never come.
+        empty = " OR ".join(f"{quoted(name)} IS NULL" for name in self._key)
+        if rows := database.fetch(f"SELECT * FROM ({self._query}) AS found WHERE {empty} LIMIT 1"):
+            raise SourceError(
+                f"{_shown(self._url)!r}: the key is null in {excerpt(rows[0])}; "
+                "leave such rows out by a condition in the query"
+            )
+
+
+class _Table(Resumable):
+    visible = True
+
+    def __init__(self, url: str, table: str, key: Sequence[str]) -> None:
+        self._url = url
+        self._name = table
+        self._table = quoted_table(table)
+        self._key = key
+        self._database: Database | None = None
+        self._run: str | None = None
+        self._forget()
+
+    def _forget(self) -> None:
+        self._columns: tuple[str, ...] = ()
+        self._waiting: list[Any] = []
+        self._count = 0  # results that were given to the database
+
+    def describe(self) -> str:
+        return f"{_shown(self._url)}: {self._name}"
+
+    def open(self) -> None:
+        self._run = None
+        self._connect()
+
+    def write(self, results: Sequence[Any]) -> None:
+        self._waiting.extend(results)
+        if len(self._waiting) >= LOT:
+            self._flush()
+
+    def commit(self) -> None:
+        self._flush()
+        with self._told("They were not confirmed: look whether they are there") as database:
+            if self._run is not None:
+                self._mark(database, "results = {0}, finished = 1", self._count)
+            database.commit()
+        self._close()
+
+    def abort(self) -> None:
+        self._close()
+
+    def begin(self, run: str) -> None:
+        self._connect()
+        self._run = run
+        with self._told() as database:
+            _make_marks(database)
+            rows = self._marked(database)
+            if rows and rows[0]["results"]:
+                raise ResumeError(f"{self.describe()} already has results of the run {run!r}")
+            if not rows:
+                places = ", ".join([database.placeholder] * 4)
+                database.execute(f"INSERT INTO {MARKS} VALUES ({places})", (run, None, 0, 0))
+            database.commit()
+
+    def save(self, mark: str) -> Any:
+        self._flush()
+        with self._told() as database:
+            self._mark(database, "results = {0}, mark = {0}", self._count, mark)
+            database.commit()
+        return {"results": self._count}
+
+    def resume(self, run: str, position: Any) -> str | None:
+        self._connect()
+        self._run = run
+        with self._told() as database:
+            _make_marks(database)
+            rows = self._marked(database)
+        saved = (position or {}).get("results", 0)
+        if not rows or rows[0]["results"] < saved:
+            there = f"{rows[0]['results']:,}" if rows else "none"
+            self._close()
+            raise ResumeError(
+                f"{self.describe()} was given {saved:,} results of this run and has {there}: it is another database, or an "
+                "older copy of it. Begin anew with another journal, on a table without this run's rows"
+            )
+        self._count = rows[0]["results"]
+        mark: str | None = rows[0]["mark"]
+        return mark
+
+    def suspend(self) -> None:
+        self._close()
+
+    def finished(self, run: str, position: Any) -> bool:
+        self._connect()
+        self._run = run
+        with self._told() as database:
+            _make_marks(database)
+            rows = self._marked(database)
+        self._close()
+        return bool(rows and rows[0]["finished"])
+
+    def _marked(self, database: Database) -> list[dict[str, Any]]:
+        return database.fetch(f"SELECT * FROM {MARKS} WHERE run = {database.placeholder}", (self._run,))
+
+    def _mark(self, database: Database, what: str, *values: Any) -> None:
+        place = database.placeholder
+        database.execute(f"UPDATE {MARKS} SET {what.format(place)} WHERE run = {place}", (*values, self._run))
+
+    def _connect(self) -> None:
+        self._forget()
+        try:
+            self._database = _connected(self._url, writing=True)
+        except Unreachable as error:
+            raise SinkError(f"{_shown(self._url)!r} cannot be reached: {error}") from error
+        try:
+            self._known = self._database.columns(self._table)
+            if self._key:  # a key without a unique index is refused here, and not after hours of work
+                key, over = quoted(*self._key), over_the_same(self._key, self._key)
+                none = f"SELECT {key} FROM {self._table} WHERE 1 = 0"
+                self._database.execute(f"EXPLAIN INSERT INTO {self._table} ({key}) {none}{over}")
+        except self._database.errors as error:
+            why = self._database.why(error)
+            self._close()
+            raise SinkError(f"{self.describe()} cannot be written: {why}") from error
+
+    def _flush(self) -> None:
+        rows, self._waiting = self._waiting, []
+        if not rows:
+            return
+        values = [self._values(self._count + at, row) for at, row in enumerate(rows)]
+        with self._told() as database:
+            try:
+                database.insert(self._table, self._columns, self._key, values)
+            except RowRefused as refused:
+                raise self._refused(rows, refused) from refused
+        self._count += len(rows)
+
+    def _values(self, number: int, row: Any) -> tuple[Any, ...]:
+        if not isinstance(row, dict):
+            raise self._unwritable(number, row, f"it is {type(row).__name__}, not dict")
+        if not self._columns:
+            self._choose_columns(number, row)
+        if more := [name for name in row if name not in self._columns]:
+            raise self._unwritable(number, row, f"its key {more[0]!r} is not among those of the first result")
+        try:
+            values = tuple([row[name] for name in self._columns])
+        except KeyError as error:
+            raise self._unwritable(number, row, f"it lacks {error}, which the first result has") from error
+        if empty := [name for name in self._key if row[name] is None]:
+            raise self._unwritable(number, row, f"its key {empty[0]!r} is None, and equal to no other")
+        return values
+
+    def _choose_columns(self, number: int, row: dict[Any, Any]) -> None:
+        if unknown := [name for name in row if name not in self._known]:
+            near = difflib.get_close_matches(str(unknown[0]), self._known, n=1)
+            hint = f"; did you mean {near[0]!r}?" if near else ""
+            there = ", ".join(self._known)
+            raise self._unwritable(number, row, f"the table has no column {unknown[0]!r}, but {there}{hint}")
+        if missing := [name for name in self._key if name not in row]:
+            raise self._unwritable(number, row, f"it lacks {missing[0]!r}, which is of the key")
+        self._columns = tuple(row)
+
+    def _unwritable(self, number: int, row: Any, why: str) -> SinkError:
+        return unwritable(number, row, why, f"a row of {self._name!r}")
+
+    def _refused(self, rows: Sequence[Any], refused: RowRefused) -> SinkError:
+        if refused.at is not None:
+            return self._unwritable(self._count + refused.at, rows[refused.at], str(refused))
+        last = self._count + len(rows) - 1
+        return SinkError(f"one of the results {self._count:,} to {last:,} was refused by {self._name!r}: {refused}")
+
+    @contextmanager
+    def _told(self, outcome: str = "") -> Iterator[Database]:
+        database = self._database
+        assert database is not None
+        try:
+            yield database
+        except database.errors as error:
+            back = "None of them is" if self._run is None else "Those up to the last mark are"
+            outcome = outcome or f"{back} in the table"
+            why = database.why(error)
+            raise SinkError(f"{self.describe()} failed after {self._count:,} results: {why}. {outcome}.") from error
+
+    def _close(self) -> None:
+        database, self._database = self._database, None
+        if database is not None:
+            database.close()
+
+
+def _make_marks(database: Database) -> None:
+    database.execute(
+        f"CREATE TABLE IF NOT EXISTS {MARKS} "
+        "(run varchar(255) PRIMARY KEY, mark text, results bigint NOT NULL, finished smallint NOT NULL)"
+    )
+
+
+def _shown(url: str) -> str:
+    """The URL without passwords; its other options may say where the server is."""
+    options = [(key, value) for key, value in parse_qsl(urlsplit(url).query) if "password" not in key]
+    return shown(url) + ("?" + urlencode(options, safe="/") if options else "")
+
+
+def _connected(url: str, writing: bool) -> Database:
+    if url.startswith(SQLITE):
+        from taktline._io.sqlite import Sqlite
+
+        return Sqlite(url.removeprefix(SQLITE), writing)
+    from taktline._io.postgres import Postgres
+
+    return Postgres(url, writing)
+
+
+def _check(url: str, found: type[Exception]) -> None:
+    """Raises LineError for a URL of another kind or without its package, `found` where there is no such file."""
+    if not isinstance(url, str) or not url.startswith((SQLITE, *POSTGRES)):
+        given = _shown(url) if isinstance(url, str) else type(url).__name__
+        raise LineError(f"a database is named by sqlite:///path or postgresql://user@host/database, not {given!r}")
+    if url.startswith(SQLITE):
+        path = url.removeprefix(SQLITE)
+        if not os.path.isfile(path):
+            raise found(f"there is no database {path!r}")
+        return
+    try:
+        import psycopg  # noqa: F401
+    except ImportError as error:
+        raise LineError(f"PostgreSQL needs the package psycopg: pip install 'taktline[postgres]' ({error})") from error
+
+
+def _names(key: str | Sequence[str] | None) -> tuple[str, ...]:
+    names = () if key is None else (key,) if isinstance(key, str) else tuple(key)
+    if not all(isinstance(name, str) and name for name in names):
+        raise LineError(f"key= names one or several columns, not {key!r}")
+    return names
+
+
+for _public in (read_sql, write_sql):
+    _public.__module__ = "taktline"

@@ -1,0 +1,86 @@
+"""SQLite, by way of the standard library."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from collections.abc import Generator, Iterator, Sequence
+from typing import Any
+from urllib.parse import quote
+
+from taktline._io.database import Database, RowRefused, Unreachable, Values, over_the_same, quoted, without_twins
+
+FETCH = 1000  # rows at once
+PATIENCE = 30.0  # seconds that another program's lock is waited for
+
+
+class Sqlite(Database):
+    """A connection to a file."""
+
+    errors = (sqlite3.Error, ValueError, OverflowError)
+    placeholder = "?"
+
+    def __init__(self, path: str, writing: bool) -> None:
+        # The mode never makes a new file. The thread may change: an asynchronous caller reads from several.
+        self._writing = writing
+        file = f"file:{quote(os.path.abspath(path))}?mode={'rw' if writing else 'ro'}"
+        try:
+            self._connection = sqlite3.connect(
+                file, uri=True, isolation_level=None, check_same_thread=False, timeout=PATIENCE
+            )
+        except sqlite3.Error as error:
+            raise Unreachable(str(error)) from error
+
+    def stream(self, query: str) -> Generator[dict[str, Any], None, None]:
+        cursor = self._connection.execute(query)
+        names = _names(cursor)
+        while rows := cursor.fetchmany(FETCH):
+            for row in rows:
+                yield dict(zip(names, row, strict=True))
+
+    def fetch(self, query: str, values: Values = ()) -> list[dict[str, Any]]:
+        cursor = self._connection.execute(query, tuple(values))
+        names = _names(cursor)
+        return [dict(zip(names, row, strict=True)) for row in cursor]
+
+    def columns(self, table: str) -> list[str]:
+        return list(_names(self._connection.execute(f"SELECT * FROM {table} LIMIT 0")))
+
+    def execute(self, statement: str, values: Values = ()) -> None:
+        self._begin()
+        self._connection.execute(statement, tuple(values))
+
+    def insert(self, table: str, columns: Sequence[str], key: Sequence[str], rows: Sequence[Values]) -> None:
+        at = -1
+
+        def counted() -> Iterator[Values]:
+            nonlocal at
+            for row in rows:
+                at += 1
+                yield row
+
+        places = ", ".join("?" * len(columns))
+        statement = f"INSERT INTO {table} ({quoted(*columns)}) VALUES ({places}){over_the_same(key, columns)}"
+        self._begin()
+        try:
+            self._connection.executemany(statement, counted())
+        except self.errors as error:
+            raise RowRefused(at if at >= 0 else None, str(error)) from error
+
+    def literal(self, query: str) -> str:
+        return query
+
+    def commit(self) -> None:
+        if self._connection.in_transaction:
+            self._connection.execute("COMMIT")
+
+    def _begin(self) -> None:
+        if self._writing and not self._connection.in_transaction:
+            self._connection.execute("BEGIN IMMEDIATE")
+
+    def close(self) -> None:
+        self._connection.close()  # which rolls back
+
+
+def _names(cursor: sqlite3.Cursor) -> Sequence[str]:
+    return without_twins([each[0] for each in cursor.description or ()])

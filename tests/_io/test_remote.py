@@ -1,0 +1,258 @@
+"""URLs: the same records from a real web server and from moto's S3 server as from files, and whole objects only."""
+
+from __future__ import annotations
+
+import gzip
+import io
+import os
+import tempfile
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from threading import Thread
+
+import pytest
+import servers
+
+from taktline import LineError, SinkError, SourceError, line, read, write
+from taktline._io import remote
+
+fsspec = pytest.importorskip("fsspec")
+
+ROWS = [{"n": n, "s": f"ä{n}"} for n in range(1000)]
+FORMATS = [".jsonl", ".jsonl.gz", ".jsonl.zst", ".csv", ".parquet"]
+TYPES = {"types": {"n": int}}
+
+
+def written(path, results=ROWS):
+    line(lambda row: row).run(results, write(path), how="loop")
+    return path
+
+
+def as_read(url):
+    return list(read(url, **(TYPES if ".csv" in str(url) else {})))
+
+
+@pytest.fixture
+def memory():
+    fsspec.filesystem("memory").store.clear()
+    yield "memory://shop"
+    fsspec.filesystem("memory").store.clear()
+
+
+@pytest.fixture(autouse=True)
+def parts(tmp_path_factory, monkeypatch):
+    """Where results wait until they are whole; to be empty at the end."""
+    folder = tmp_path_factory.mktemp("parts")
+    monkeypatch.setattr(tempfile, "tempdir", str(folder))
+    return folder
+
+
+@pytest.mark.parametrize("suffix", FORMATS)
+def test_objects_come_back_as_they_were(s3, parts, suffix):
+    assert as_read(written(f"{s3}/back/a{suffix}")) == ROWS
+    assert os.listdir(parts) == []
+
+
+@pytest.mark.parametrize("suffix", FORMATS)
+def test_what_is_in_memory_comes_back_as_it_was(memory, suffix):
+    assert as_read(written(f"{memory}/a{suffix}")) == ROWS
+
+
+@pytest.mark.parametrize("suffix", FORMATS)
+def test_a_web_server_gives_the_same_as_the_file(tmp_path, suffix):
+    pytest.importorskip("aiohttp")
+    written(tmp_path / f"a{suffix}")
+    with servers.web(tmp_path) as url:
+        assert as_read(f"{url}/a{suffix}?signature=secret") == ROWS
+
+
+@pytest.mark.parametrize("place", ["s3", "memory"])
+def test_patterns_and_folders_are_read_in_order(request, place):
+    url = f"{request.getfixturevalue(place)}/many"
+    for name in ("2.jsonl", "1.jsonl", "3.csv"):
+        written(f"{url}/{name}", [{"name": name}])
+    assert list(read(f"{url}/*.jsonl")) == list(read(f"{url}/[12].jsonl")) == [{"name": "1.jsonl"}, {"name": "2.jsonl"}]
+    with pytest.raises(LineError, match="read them apart"):
+        read(url)
+    assert len(list(read(url, "text"))) == 4
+
+
+def test_a_run_that_fails_leaves_the_object_as_it_was(s3, parts):
+    url = written(f"{s3}/kept.jsonl", ROWS[:1])
+    with pytest.raises(ZeroDivisionError):
+        line(lambda n: 1 // (900 - n)).run(range(1000), write(url))
+    assert list(read(url)) == ROWS[:1]
+    assert os.listdir(parts) == []
+
+
+def test_workers_get_the_records_of_an_object(s3):
+    url = written(f"{s3}/in.parquet")
+    line(lambda row: row["n"] ** 2).run(read(url), write(f"{s3}/out.jsonl"), how="line", workers=2)
+    assert list(read(f"{s3}/out.jsonl")) == [n * n for n in range(1000)]
+
+
+def test_results_that_cannot_be_put_there_are_kept_here(s3, parts):
+    with pytest.raises(SinkError, match="are complete, and kept in") as caught:
+        written("s3://no-such-bucket/a.jsonl")
+    (kept,) = os.listdir(parts)
+    assert os.path.join(parts, kept) in str(caught.value)
+    assert list(read(Path(parts, kept), "jsonl")) == ROWS
+
+
+def test_what_is_not_there_is_refused_at_once(s3, memory, tmp_path):
+    for url in (f"{s3}/nothing.jsonl", f"{s3}/nothing/*.jsonl", f"{memory}/nothing.jsonl"):
+        with pytest.raises(FileNotFoundError, match="nothing at"):
+            read(url)
+    with servers.web(tmp_path) as url, pytest.raises(FileNotFoundError, match=r"nothing at .*/nothing\.jsonl'"):
+        read(f"{url}/nothing.jsonl?signature=secret")
+
+
+def test_places_that_cannot_be_written_are_refused_at_once():
+    with pytest.raises(LineError, match="a web server only gives files"):
+        write("http://127.0.0.1/a.jsonl")
+    with pytest.raises(LineError, match="cannot be reached"):
+        write("nowhere://a.jsonl")
+
+
+def test_a_store_without_its_package_is_refused_at_once(monkeypatch):
+    monkeypatch.setitem(__import__("sys").modules, "fsspec.core", None)
+    with pytest.raises(LineError, match=r"taktline\[s3\]"):
+        read("s3://shop/a.jsonl")
+
+
+def test_marks_change_with_the_object(s3, tmp_path):
+    url = written(f"{s3}/marked.jsonl", ROWS[:1])
+    before = read(url).fingerprint()
+    assert read(url).fingerprint() == before
+    written(url, ROWS[:2])
+    assert read(url).fingerprint() != before
+
+
+@pytest.mark.parametrize("suffix", [".jsonl", ".csv", ".jsonl.zst"])
+def test_a_run_with_a_journal_goes_on_where_it_stopped(s3, parts, tmp_path, suffix):
+    stops = {600, 900}
+
+    def through(row):
+        if row["n"] in stops:
+            raise ZeroDivisionError
+        return row
+
+    url = f"{s3}/journal/a{suffix}"
+    for stop in (600, 900):
+        with pytest.raises(ZeroDivisionError):
+            line(through).run(ROWS, write(url), journal=tmp_path / "journal", how="loop")
+        assert len(os.listdir(parts)) == 1
+        with pytest.raises(FileNotFoundError):
+            read(url)
+        stops.remove(stop)
+    report = line(through).run(ROWS, write(url), journal=tmp_path / "journal", how="loop")
+    assert report.records_out == 1000
+    assert as_read(url) == ROWS
+    assert os.listdir(parts) == []
+    assert fsspec.open(url).open().read() == fsspec.open(written(f"{s3}/journal/b{suffix}")).open().read()
+
+
+def test_results_that_could_not_be_put_there_are_put_there_by_the_next_run(s3, parts, tmp_path):
+    url = "s3://later/a.jsonl"
+    with pytest.raises(SinkError, match="are complete, and kept in"):
+        line(dict).run(ROWS, write(url), journal=tmp_path / "journal", how="loop")
+    fsspec.filesystem("s3").mkdir("later")
+    line(dict).run(ROWS, write(url), journal=tmp_path / "journal", how="loop")
+    assert as_read(url) == ROWS
+    assert os.listdir(parts) == []
+
+
+class Breaking(BaseHTTPRequestHandler):
+    """Promises more bytes than it gives."""
+
+    def do_HEAD(self) -> None:
+        self.answer()
+
+    def do_GET(self) -> None:
+        self.answer()
+        self.wfile.write(b'{"n": 1}\n{"n": 2}\n')
+
+    def answer(self) -> None:
+        self.send_response(200)
+        self.send_header("Content-Length", "1000")
+        self.end_headers()
+
+    def log_message(self, format: str, *args: object) -> None:
+        pass
+
+
+class Busy(Breaking):
+    """Answers as a store that has too much to do."""
+
+    protocol_version = "HTTP/1.1"  # which asks for the body of a PUT
+
+    def answer(self) -> None:
+        self.send_response(503)
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+
+    def do_GET(self) -> None:
+        self.answer()
+
+    def do_PUT(self) -> None:
+        self.rfile.read(int(self.headers["Content-Length"]))
+        self.answer()
+
+
+@pytest.fixture
+def serving():
+    """Starts a web server of this kind; its URL."""
+    running = []
+
+    def start(kind):
+        server = ThreadingHTTPServer(("127.0.0.1", 0), kind)
+        running.append(server)
+        Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
+        return f"http://127.0.0.1:{server.server_port}"
+
+    yield start
+    for server in running:
+        server.shutdown()
+        server.server_close()
+
+
+def test_an_answer_that_ends_early_is_an_error_with_its_place(serving):
+    pytest.importorskip("aiohttp")
+    with pytest.raises(SourceError, match=r"stopped at byte [\d,]+"):
+        list(read(f"{serving(Breaking)}/a.jsonl"))
+
+
+def test_an_object_that_is_shorter_than_the_store_says_is_an_error():
+    class Short(io.BytesIO):
+        size = 10
+
+    with pytest.raises(SourceError, match="'a' stopped at byte 3: it has 10 bytes"):
+        remote._Stream(Short(b"abc"), "a").readall()
+
+
+def test_a_store_that_answers_503_is_one_clear_error(s3, serving, monkeypatch, parts):
+    import s3fs
+
+    monkeypatch.setenv("AWS_ENDPOINT_URL", serving(Busy))
+    monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
+    monkeypatch.setattr(s3fs.S3FileSystem, "retries", 1)
+    s3fs.S3FileSystem.clear_instance_cache()
+    try:
+        with pytest.raises(SourceError, match="cannot be looked up"):
+            read("s3://shop/a.jsonl")
+        with pytest.raises(SinkError, match="are complete, and kept in"):
+            written("s3://shop/a.jsonl")
+    finally:
+        s3fs.S3FileSystem.clear_instance_cache()
+
+
+def test_a_truncated_packed_object_is_an_error(memory):
+    packed = gzip.compress(b'{"n": 1}\n' * 1000)
+    fsspec.filesystem("memory").pipe("/shop/a.jsonl.gz", packed[:-20])
+    with pytest.raises(SourceError, match=r"memory://shop/a\.jsonl\.gz' is a damaged or truncated gzip"):
+        list(read(f"{memory}/a.jsonl.gz"))
+
+
+def test_passwords_and_signatures_are_not_shown():
+    assert remote.shown("s3://a/b.csv?x=1") == "s3://a/b.csv"
+    assert "hunter2" not in remote.shown("ftp://me:hunter2@host/a")

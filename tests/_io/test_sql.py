@@ -1,0 +1,433 @@
+"""SQLite and a real PostgreSQL server: rows come back, appear at once or by marks, and no mark without its rows."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import sqlite3
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, date, datetime
+from decimal import Decimal
+from typing import Any
+from uuid import UUID
+
+import pytest
+
+from taktline import LineError, ResumeError, SinkError, SourceError, line, read_sql, write_sql
+from taktline._io import sql
+
+RUN = "run-1"
+
+
+@dataclass
+class Shop:
+    """A database with a table "orders", and another connection to look at it from outside."""
+
+    url: str
+    execute: Callable[..., list[tuple[Any, ...]]]
+
+    def rows(self) -> list[tuple[Any, ...]]:
+        return self.execute("SELECT id, name FROM orders ORDER BY id")
+
+
+@pytest.fixture(params=["sqlite", "postgres"])
+def shop(request, tmp_path):
+    make = "CREATE TABLE orders (id INTEGER PRIMARY KEY, name TEXT, amount INTEGER CHECK (amount >= 0))"
+    if request.param == "sqlite":
+        path = tmp_path / "shop.db"
+        with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as outside:
+            outside.execute(make)
+            yield Shop(f"sqlite:///{path}", lambda query, *values: outside.execute(query, *values).fetchall())
+        return
+    psycopg = pytest.importorskip("psycopg")
+    url = request.getfixturevalue("postgres_server").url
+    with psycopg.connect(url, autocommit=True) as outside:
+        for table in ("orders", "taktline_marks"):
+            outside.execute(f"DROP TABLE IF EXISTS {table}")
+        outside.execute(make)
+
+        def execute(query, *values):
+            cursor = outside.execute(query, *values)
+            return cursor.fetchall() if cursor.description else []
+
+        yield Shop(url, execute)
+
+
+def orders(ids):
+    return [{"id": n, "name": f"n{n}"} for n in ids]
+
+
+def put(shop, rows, key=None):
+    return line(lambda row: row).run(rows, write_sql(shop.url, "orders", key), how="loop")
+
+
+@pytest.fixture
+def small_pages(monkeypatch):
+    monkeypatch.setattr(sql, "PAGE", 7)
+    monkeypatch.setattr(sql, "LOT", 5)
+
+
+@pytest.mark.parametrize("count", [0, 1, 7, 8, 14, 40])
+def test_rows_come_back_as_they_were_by_key_or_as_a_whole(shop, small_pages, count):
+    put(shop, orders(range(count)))
+    assert list(read_sql(shop.url, "SELECT id, name FROM orders ORDER BY id;")) == orders(range(count))
+    assert list(read_sql(shop.url, "SELECT id, name FROM orders", key="id")) == orders(range(count))
+
+
+def test_a_line_runs_from_table_to_table_with_workers(shop):
+    put(shop, orders(range(300)))
+    flow = line(lambda row: {"id": row["id"], "name": row["name"] + "!"})
+    flow.run(
+        read_sql(shop.url, "SELECT * FROM orders", key="id"), write_sql(shop.url, "orders", "id"), how="line", workers=2
+    )
+    assert shop.rows() == [(n, f"n{n}!") for n in range(300)]
+
+
+def test_a_query_keeps_its_own_conditions_and_signs(shop, small_pages):
+    put(shop, [{"id": n, "name": "50 %" if n % 2 else "half"} for n in range(40)])
+    query = "SELECT id FROM orders WHERE name LIKE '% %%' ORDER BY name -- %s"
+    assert list(read_sql(shop.url, query.partition(" --")[0], key="id")) == [{"id": n} for n in range(1, 40, 2)]
+
+
+def test_reading_goes_on_after_a_key(shop, small_pages):
+    put(shop, orders(range(30)))
+    source = read_sql(shop.url, "SELECT id, name FROM orders", key=["name", "id"], after=("n27", 27))
+    assert [row["id"] for row in source] == [28, 29, 3, 4, 5, 6, 7, 8, 9]
+
+
+def test_keys_that_would_lose_rows_are_an_error(shop, small_pages):
+    put(shop, [{"id": n, "name": "same", "amount": None if n == 5 else 1} for n in range(20)])
+    with pytest.raises(SourceError, match="several rows have the key"):
+        list(read_sql(shop.url, "SELECT * FROM orders", key="name"))
+    with pytest.raises(SourceError, match="the key is null in"):
+        list(read_sql(shop.url, "SELECT * FROM orders", key="amount"))
+
+
+def test_rows_appear_all_at_once(shop, small_pages):
+    sink = write_sql(shop.url, "orders")
+    sink.open()
+    sink.write(orders(range(20)))
+    assert shop.rows() == []
+    sink.commit()
+    assert len(shop.rows()) == 20
+
+
+def test_a_run_that_fails_leaves_the_table_as_it_was(shop, small_pages):
+    put(shop, orders([1]))
+    with pytest.raises(ZeroDivisionError):
+        line(lambda n: {"id": 2 + n // (n != 90) + 0 * (1 // (n - 90))}).run(range(100), write_sql(shop.url, "orders"))
+    assert shop.rows() == [(1, "n1")]
+
+
+def test_a_key_puts_results_over_the_rows_that_are_there_and_the_last_wins(shop, small_pages):
+    put(shop, [{"id": n, "name": "old", "amount": 7} for n in range(4)])
+    put(shop, [{"id": n, "name": name} for name in ("new", "newest") for n in range(2, 6)], key="id")
+    expected = [
+        (0, "old", 7),
+        (1, "old", 7),
+        (2, "newest", 7),
+        (3, "newest", 7),
+        (4, "newest", None),
+        (5, "newest", None),
+    ]
+    assert shop.execute("SELECT id, name, amount FROM orders ORDER BY id") == expected
+    put(shop, [{"id": 5}, {"id": 6}], key="id")
+    assert shop.rows()[-2:] == [(5, "newest"), (6, None)]
+
+
+@pytest.mark.parametrize("key", [None, "id"])
+@pytest.mark.parametrize(
+    ("bad", "says"),
+    [
+        ({"id": 7, "name": {1}}, "result 7 cannot be written as a row of 'orders'"),
+        ({"id": 7, "name": "\ud800"}, "result 7 "),
+        ({"id": 7}, "lacks 'name', which the first result has"),
+        ({"id": 7, "name": "a", "more": 1}, "'more' is not among those of the first"),
+        ([7, "a"], "it is list, not dict"),
+    ],
+)
+def test_a_result_that_does_not_fit_is_named(shop, small_pages, key, bad, says):
+    with pytest.raises(SinkError, match=says) as caught:
+        put(shop, [*orders(range(7)), bad], key)
+    assert caught.value.result == 7
+    assert shop.rows() == []
+
+
+def test_a_result_that_the_database_refuses_is_named_and_not_shown_in_full(shop, small_pages):
+    rows = [{"id": n, "amount": -1 if n == 7 else n} for n in range(9)]
+    with pytest.raises(SinkError, match=r"result 7 .*onstraint") as caught:
+        put(shop, rows)
+    assert caught.value.result == 7
+    with pytest.raises(SinkError, match="onstraint"):
+        put(shop, rows, "id")
+    assert shop.rows() == []
+
+
+def test_a_key_that_is_none_is_refused(shop):
+    with pytest.raises(SinkError, match="its key 'id' is None"):
+        put(shop, [{"id": None, "name": "a"}], "id")
+
+
+@pytest.mark.parametrize(
+    ("table", "key", "says"),
+    [("order", None, "orders: |order"), ("orders", "name", "(?i)unique"), ("orders", "nam", "nam")],
+)
+def test_a_table_or_key_that_cannot_serve_is_refused_before_any_record_is_read(shop, table, key, says):
+    source = iter(range(10))
+    with pytest.raises(SinkError, match=says):
+        line(lambda n: {"id": n}).run(source, write_sql(shop.url, table, key))
+    assert next(source) == 0
+
+
+def test_a_column_that_is_not_there_is_named_with_the_near_one(shop):
+    with pytest.raises(SinkError, match="no column 'nam', but id, name, amount; did you mean 'name'"):
+        put(shop, [{"id": 1, "nam": "a"}])
+
+
+def test_a_query_that_cannot_run_is_told_about(shop):
+    for query, says in (
+        ("SELEC 1", "syntax error"),
+        ("SELECT 1 AS a, 2 AS a", "two columns called 'a'"),
+        ("DELETE FROM orders RETURNING id", "read-?only|syntax error"),
+    ):
+        with pytest.raises(SourceError, match=f"failed after 0 rows: .*({says})"):
+            list(read_sql(shop.url, query))
+
+
+def test_a_row_that_cannot_be_computed_is_an_error_with_its_place(shop):
+    put(shop, orders(range(5)))
+    divide = "abs(-9223372036854775808 + 0 * id)" if shop.url.startswith("sqlite") else "1 / (3 - id)"
+    with pytest.raises(SourceError, match=r"failed after [03] rows"):
+        list(read_sql(shop.url, f"SELECT CASE WHEN id = 3 THEN {divide} ELSE id END AS v FROM orders ORDER BY id"))
+
+
+def test_fingerprints_change_with_the_rows_but_more_may_come_behind_a_key(shop):
+    put(shop, orders(range(3)))
+    whole, keyed = read_sql(shop.url, "SELECT * FROM orders"), read_sql(shop.url, "SELECT * FROM orders", key="id")
+    before = json.dumps([whole.fingerprint(), keyed.fingerprint()])
+    assert json.dumps([whole.fingerprint(), keyed.fingerprint()]) == before
+    put(shop, orders([3]))
+    assert json.loads(before) == [[*whole.fingerprint()[:-1], 3], keyed.fingerprint()]
+    assert "hunter2" not in before
+
+
+# with a journal
+
+
+def marked(shop, rows, mark, key=None):
+    """A sink that has saved `rows` with `mark`; its position."""
+    sink = write_sql(shop.url, "orders", key)
+    sink.begin(RUN)
+    sink.write(rows)
+    return sink, sink.save(mark)
+
+
+def test_rows_appear_with_their_mark_and_the_rest_goes(shop):
+    sink, position = marked(shop, orders(range(3)), "three")
+    assert len(shop.rows()) == 3
+    sink.write(orders([3]))
+    sink.suspend()
+    assert len(shop.rows()) == 3
+
+    again = write_sql(shop.url, "orders")
+    assert not again.finished(RUN, position)
+    assert again.resume(RUN, position) == "three"
+    again.write(orders([3]))
+    again.commit()
+    assert shop.rows() == [(n, f"n{n}") for n in range(4)]
+    assert again.finished(RUN, position)
+
+
+def test_the_newest_mark_is_the_databases_own(shop):
+    """The process died after the database had taken a mark, and before the journal had."""
+    sink, older = marked(shop, orders(range(3)), "three")
+    sink.write(orders([3, 4]))
+    sink.save("five")
+    sink.suspend()
+    again = write_sql(shop.url, "orders")
+    assert again.resume(RUN, json.loads(json.dumps(older))) == "five"
+    assert again.save("five again") == {"results": 5}
+    again.suspend()
+
+
+def test_a_run_without_a_mark_yet_begins_at_its_beginning(shop):
+    sink = write_sql(shop.url, "orders")
+    sink.begin(RUN)
+    sink.suspend()
+    again = write_sql(shop.url, "orders")
+    assert again.resume(RUN, None) is None
+    again.suspend()
+    again.begin(RUN)
+    again.suspend()
+
+
+def test_another_database_or_an_older_copy_is_refused(shop):
+    sink, position = marked(shop, orders(range(3)), "three")
+    sink.suspend()
+    again = write_sql(shop.url, "orders")
+    with pytest.raises(ResumeError, match="has none"):
+        again.resume("run-2", position)
+    with pytest.raises(ResumeError, match="was given 4 results of this run and has 3"):
+        again.resume(RUN, {"results": 4})
+    with pytest.raises(ResumeError, match="already has results"):
+        again.begin(RUN)
+    again.abort()
+
+
+KILLED = """
+import os, signal, sys
+from taktline import write_sql
+sink = write_sql(sys.argv[1], "orders", "id")
+sink.begin("run-1")
+sink.write([{"id": 1, "name": "safe"}])
+sink.save("one")
+sink.write([{"id": 2, "name": "not yet"}])
+sink._flush()
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def test_killed_inside_a_transaction_the_last_mark_holds(shop):
+    killed = subprocess.run([sys.executable, "-c", KILLED, shop.url], env={"PYTHONPATH": ":".join(sys.path)})
+    assert killed.returncode == -9
+    again = write_sql(shop.url, "orders", "id")
+    assert again.resume(RUN, None) == "one"
+    again.commit()
+    assert shop.rows() == [(1, "safe")]
+
+
+JOURNALED = """
+import os, signal, sys
+from taktline import line, read_sql, write_sql
+from taktline._run import marks
+marks.EVERY = 0.0
+url, journal, kill_at = sys.argv[1], sys.argv[2], int(sys.argv[3])
+def named(row):
+    if row["id"] == kill_at:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return {"id": row["id"], "name": "n" + str(row["id"])}
+numbers = "WITH RECURSIVE n(id) AS (SELECT 0 UNION ALL SELECT id + 1 FROM n WHERE id < 1999) SELECT id FROM n"
+report = line(named).run(read_sql(url, numbers, key="id"), write_sql(url, "orders"), journal=journal, how="loop")
+print(report.records_out)
+"""
+
+
+def test_a_run_that_is_killed_and_killed_again_leaves_every_row_once(shop, tmp_path):
+    def run(kill_at):
+        command = [sys.executable, "-c", JOURNALED, shop.url, tmp_path / "journal", str(kill_at)]
+        return subprocess.run(command, env={"PYTHONPATH": ":".join(sys.path)}).returncode
+
+    there = []
+    for kill_at in (700, 1500):
+        assert run(kill_at) == -9
+        there.append(len(shop.rows()))
+    assert 0 < there[0] <= 700 <= there[1] <= 1500
+    assert run(-1) == 0
+    assert shop.rows() == [(n, f"n{n}") for n in range(2000)]
+    assert run(-1) == 0
+    assert len(shop.rows()) == 2000
+
+
+# one kind of database alone
+
+
+def test_a_server_that_goes_away_is_one_clear_error_and_the_marks_hold(postgres_server):
+    import psycopg
+
+    with psycopg.connect(postgres_server.url, autocommit=True) as outside:
+        outside.execute("DROP TABLE IF EXISTS away, taktline_marks")
+        outside.execute("CREATE TABLE away (id int PRIMARY KEY)")
+        outside.execute("INSERT INTO away SELECT generate_series(1, 5000)")
+    reading = iter(read_sql(postgres_server.url, "SELECT id FROM away ORDER BY id"))
+    assert next(reading) == {"id": 1}
+    sink = write_sql(postgres_server.url, "away")
+    sink.begin(RUN)
+    sink.write([{"id": 5001}])
+    position = sink.save("one")
+    sink.write([{"id": 5002}])
+    postgres_server.stop()
+    try:
+        with pytest.raises(SourceError, match=r"failed after 1,000 rows"):
+            list(reading)
+        with pytest.raises(SinkError, match=r"failed after 1 results: .*up to the last mark"):
+            sink.save("two")
+        sink.suspend()
+        with pytest.raises(SinkError, match="cannot be reached"):
+            write_sql(postgres_server.url, "away").open()
+        with pytest.raises(SourceError, match="cannot be reached"):
+            list(read_sql(postgres_server.url, "SELECT 1 AS one"))
+    finally:
+        postgres_server.start()
+    again = write_sql(postgres_server.url, "away")
+    assert again.resume(RUN, position) == "one"
+    again.write([{"id": 5002}])
+    again.commit()
+    assert len(list(read_sql(postgres_server.url, "SELECT * FROM away", key="id"))) == 5002
+
+
+def test_values_of_postgresql_come_back_as_they_were(postgres_server):
+    import psycopg
+
+    with psycopg.connect(postgres_server.url, autocommit=True) as outside:
+        outside.execute("DROP SCHEMA IF EXISTS odd CASCADE")
+        outside.execute("CREATE SCHEMA odd")
+        outside.execute(
+            'CREATE TABLE odd."the ""best"" %s" ("a b%" bigint PRIMARY KEY, n numeric, f float8, t text, b bytea, ok bool, '
+            "d date, at timestamptz, u uuid, j jsonb, l int[])"
+        )
+    rows = [
+        {
+            "a b%": 2**62 + n, "n": Decimal("1.50"), "f": float("inf"), "t": 'tab\t\\N "quoted"\n', "b": b"\0\xff",
+            "ok": n % 2 == 0, "d": date(2024, 2, 29), "at": datetime(2024, 1, 1, tzinfo=UTC), "u": UUID(int=n),
+            "j": {"a": [1, None]}, "l": [1, 2],
+        }
+        for n in range(5)
+    ]  # fmt: skip
+    table = 'odd.the "best" %s'
+    for key in (None, "a b%"):
+        line(lambda row: row).run(rows, write_sql(postgres_server.url, table, key), how="loop")
+        back = read_sql(postgres_server.url, 'SELECT * FROM odd."the ""best"" %s"', key=key)
+        assert list(back) == rows
+
+
+def test_sqlite_keeps_its_kinds_of_values(tmp_path):
+    path = tmp_path / "a.db"
+    with contextlib.closing(sqlite3.connect(path)) as outside:
+        outside.execute('CREATE TABLE "my rows" (v)')
+    values = [1, 2.5, "ä", b"\0", None, 2**63 - 1]
+    line(lambda v: {"v": v}).run(values, write_sql(f"sqlite:///{path}", "my rows"), how="loop")
+    assert [row["v"] for row in read_sql(f"sqlite:///{path}", 'SELECT * FROM "my rows"')] == values
+    with pytest.raises(SinkError, match=r"result 1 .*too large"):
+        line(lambda v: {"v": v}).run([1, 2**63], write_sql(f"sqlite:///{path}", "my rows"), how="loop")
+    with contextlib.closing(sqlite3.connect(path)) as outside:
+        outside.execute("INSERT INTO \"my rows\" VALUES (CAST(x'ff' AS TEXT))")
+        outside.commit()
+    with pytest.raises(SourceError, match=r"failed after 0 rows: .*UTF-8"):
+        list(read_sql(f"sqlite:///{path}", 'SELECT v FROM "my rows" ORDER BY rowid DESC'))
+
+
+@pytest.mark.parametrize(
+    ("make", "says"),
+    [
+        (lambda: read_sql("mysql://a/b", "SELECT 1"), "sqlite:///path or postgresql://"),
+        (lambda: read_sql("sqlite:////no/such.db", "SELECT 1"), "there is no database"),
+        (lambda: write_sql("sqlite:////no/such.db", "t"), "there is no database"),
+        (lambda: read_sql("postgresql://a/b", ""), "a URL and a query"),
+        (lambda: read_sql("postgresql://a/b", "SELECT 1", after=3), "a value for each column"),
+        (lambda: read_sql("postgresql://a/b", "SELECT 1", key=[1]), "names one or several columns"),
+        (lambda: write_sql("postgresql://a/b", "a..b"), "no name of a table"),
+    ],
+)
+def test_what_makes_no_sense_is_refused_at_once(make, says):
+    pytest.importorskip("psycopg")
+    with pytest.raises((LineError, FileNotFoundError), match=says):
+        make()
+
+
+def test_postgresql_without_its_package_is_refused_at_once(monkeypatch):
+    monkeypatch.setitem(sys.modules, "psycopg", None)
+    with pytest.raises(LineError, match=r"taktline\[postgres\]"):
+        read_sql("postgresql://a/b", "SELECT 1")
