@@ -44,6 +44,13 @@ def test_ties_are_called_ties():
     assert [_ties(row, [best, same, slower], "line") for row in (best, same, slower)] == [False, True, False]
 
 
+def test_steps_over_arrays_are_compared_too():
+    halves = batch(lambda ns: ns / 2, form="numpy")
+    rounded = batch(lambda table: table["half"].round(), form="pandas", like=lambda row: float(round(row["half"])))
+    flow = line(halves, batch(lambda ns: ns + 1, form="numpy"), lambda n: {"half": n}, rounded)
+    assert all(row.identical for row in flow.compare(range(100), rounds=1, workers=2).rows)
+
+
 def test_a_technique_that_gives_other_results_is_shown_as_differing():
     seen = []
 

@@ -13,7 +13,18 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from model import any_values, zones
 
-from taktline import BatchLengthError, FormError, FormsDiffer, LineError, batch, expand, line, per_worker, step
+from taktline import (
+    BatchLengthError,
+    FormError,
+    FormsDiffer,
+    LineError,
+    StepError,
+    batch,
+    expand,
+    line,
+    per_worker,
+    step,
+)
 from taktline._recipe.steps import as_step, flatten
 from taktline._segment.batch import Batch
 from taktline._segment.forms import Formed, Unfit, form_of
@@ -308,6 +319,19 @@ def test_results_travel_as_columns():
     assert isinstance(sent, Formed)
     assert [piece.columns[0].dtype for piece in sent.pieces] == ["float64", "float64"]
     assert (len(sent), sent.records()) == (3, [0.5, 1.0, 1.5])
+
+
+def test_a_result_in_a_column_that_cannot_be_sent_is_named():
+    def make(numbers):
+        made = numbers.astype(object)
+        made[numbers == 70] = lambda: 0
+        return made
+
+    flow = line(batch(make, form="numpy"), name="made")
+    run = flow(range(100), how="line", workers=1, on_error="keep")
+    results = list(run)
+    assert results[:70] + results[71:] == [n for n in range(100) if n != 70]
+    assert (results[70].index, type(results[70].error)) == (70, StepError)
 
 
 @pytest.mark.parametrize("how", ["loop", "line", "auto"])
