@@ -143,7 +143,7 @@ def test_compare_prints_and_exports_its_table(folder):
     assert done.returncode == 0, done.stderr
     for technique in ("loop", "pool (", "queues", "line, batched", "multiprocessing.Pool.imap"):
         assert technique in done.stdout
-    assert (folder / "t.md").read_text().count("identical |") == 6
+    assert (folder / "t.md").read_text().count("| identical") == 6
 
 
 def test_doctor_starts_workers(folder):
