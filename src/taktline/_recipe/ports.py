@@ -15,6 +15,8 @@ from typing import Any
 class Source(ABC):
     """Records that can be read from the start as often as asked."""
 
+    forks = True  # workers may be forked while it is open; not so where it has threads or connections of its own
+
     @abstractmethod
     def __iter__(self) -> Iterator[Any]:
         """A fresh pass over all records, in order. Raises SourceError with the position of what cannot be read."""
@@ -32,9 +34,17 @@ class Source(ABC):
 class Live(Source):
     """Records that come when they come, such as messages of a subscription. One run at a time."""
 
+    ends = True  # by itself, also where nothing of it becomes safe; not so where it would wait for that for ever
+
+    def open(self, window: int | None, memory: int) -> None:
+        """A run begins, its workers not started yet. `window`, `memory`: the most records (None: as the source likes) and
+        bytes that it takes ahead of what is safe. Raises SourceError where no records can come."""
+
     @abstractmethod
     def take(self, most: int, seconds: float) -> list[Any] | None:
-        """At most `most` records that are there within `seconds`; empty where none came, None where none will."""
+        """At most `most` records that are there within `seconds`; empty where none came, None where none will.
+
+        `seconds` is 0 while the run has records under way that it must see to."""
 
     def safe(self, records: int, skipped: Sequence[int]) -> None:
         """The results of all records before the index `records` are safe in the sink, told in rising order.
@@ -51,6 +61,8 @@ class Live(Source):
 
 class Sink(ABC):
     """Takes results in order. `open` before the first, then either `commit` or `abort`, exactly once."""
+
+    forks = True  # workers may be forked while it is open; not so where it has threads or connections of its own
 
     @abstractmethod
     def open(self) -> None:
