@@ -1,0 +1,4 @@
+"""Journal and dead letters."""
+
+GROUP = "Going on after the end"
+SCENARIOS: list = []
