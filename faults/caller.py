@@ -54,7 +54,7 @@ def perform(by: Adapter, what: Scenario) -> Told:
     try:
         if what.job.out is not None:
             assert by.drain is not None
-            by.drain(what.job, source)
+            by.drain(what.job)
         else:
             with by.run(what.job, source) as results:
                 if what.consume is not None:

@@ -223,7 +223,16 @@ def run(name: str, what: Scenario, limit: float | None = None) -> Result:
         guard.surroundings()
         for number in range(1, what.attempts + 1):
             seen = guard.attempt(number)
-            if number < what.attempts and what.between is not None:
+            if number == what.attempts:
+                break
+            if what.first_code not in (None, seen.exit_code):
+                why = f"the first attempt ended with {seen.exit_code}, not {what.first_code}"
+                return Result(name, what.name, Verdict.UNCLEAR, why, seen.seconds)
+            if not seen.ended:
+                return Result(name, what.name, Verdict.HANG, "no end of the first attempt", seen.seconds)
+            if seen.left:
+                return Result(name, what.name, Verdict.LEFT, ", ".join(seen.left), seen.seconds)
+            if what.between is not None:
                 what.between(guard.work)
         found, why = verdict(what, seen)
         return Result(name, what.name, found, why, seen.seconds)

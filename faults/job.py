@@ -104,4 +104,4 @@ class Adapter:
     package: str | None  # whose version is shown; None: the standard library
     offers: frozenset[str]
     run: Callable[[Job, Iterable[Any]], AbstractContextManager[Iterator[Any]]]
-    drain: Callable[[Job, Iterable[Any]], None] | None = None  # into the job's file, where it writes files
+    drain: Callable[[Job], None] | None = None  # the records into the job's file, where it has writers

@@ -90,6 +90,7 @@ class Scenario:
     without: tuple[int, ...] = ()  # records that are to be left out
     compared: bool = True  # whether the results are compared with the loop's
     attempts: int = 1  # how often the same command is started; the last is judged
+    first_code: int | None = None  # the exit code of the first attempt
     between: Callable[[Path], None] | None = None  # what happens to the run's folder between two attempts
     disk: int | None = None  # bytes of a small file system at "disk" in the run's folder
     shared_memory: int | None = None  # bytes of /dev/shm
@@ -97,22 +98,6 @@ class Scenario:
     limit: float = 30.0  # seconds; the work itself is a second or two
     fast: bool = True  # part of the slice that runs as a test
     group: str = ""
-
-
-def failed(told: Told, index: int, kinds: tuple[str, ...], named: bool) -> tuple[Verdict, str]:
-    """An error is due at `index`: of one of the kinds, after all results before it, with the record named."""
-    if told.error is None:
-        if told.results == told.due and told.same_until == told.due:
-            return Verdict.LOSS, "no error at all"
-        return Verdict.LOSS, f"{told.results} of {told.due} results and no error"
-    short = last_line(told.error)
-    if kinds and not any(kind in told.error_types or kind in told.error for kind in kinds):
-        return Verdict.UNCLEAR, f"says nothing of {kinds[0]}: {short}"
-    if told.same_until < index:
-        return Verdict.UNCLEAR, f"{told.same_until} of the {index} results before it came: {short}"
-    if named and not names(told.error, index):
-        return Verdict.UNCLEAR, f"does not say which record: {short}"
-    return Verdict.PASS, ""
 
 
 def names(text: str, index: int) -> bool:
@@ -165,14 +150,29 @@ class Complete:
 
 @dataclass(frozen=True)
 class FailsAt:
-    """All results before the record, then an error of one of the kinds, which names the record where `named`."""
+    """All results before the record, or at least `after` of them, then an error of one of the kinds, which names the
+    record where `named`."""
 
     index: int
     kinds: tuple[str, ...] = ()
     named: bool = True
+    after: int | None = None
 
     def judge(self, seen: Seen) -> tuple[Verdict, str]:
-        return judged(seen, lambda told: failed(told, self.index, self.kinds, self.named))
+        return judged(seen, lambda told: failed(told, self))
+
+
+def failed(told: Told, due: FailsAt) -> tuple[Verdict, str]:
+    if told.error is None:
+        return Verdict.LOSS, f"{told.results} of {told.due} results and no error"
+    short, index = last_line(told.error), due.index
+    if due.kinds and not any(kind in told.error_types or kind in told.error for kind in due.kinds):
+        return Verdict.UNCLEAR, f"says nothing of {due.kinds[0]}: {short}"
+    if told.same_until < (index if due.after is None else due.after):
+        return Verdict.UNCLEAR, f"{told.same_until} of the {index} results before it came: {short}"
+    if due.named and not names(told.error, index):
+        return Verdict.UNCLEAR, f"does not say which record: {short}"
+    return Verdict.PASS, ""
 
 
 @dataclass(frozen=True)
@@ -258,4 +258,7 @@ class Wrote:
     def judge(self, seen: Seen) -> tuple[Verdict, str]:
         if not seen.ended:
             return Verdict.HANG, "no end"
-        return self.check(seen) or judged(seen, lambda told: (Verdict.PASS, ""))
+        if (found := self.check(seen)) is not None:
+            return found
+        by_command = not seen.told and seen.exit_code == 0
+        return (Verdict.PASS, "") if by_command else judged(seen, lambda told: (Verdict.PASS, ""))

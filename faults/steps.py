@@ -150,6 +150,13 @@ class Raise(Harm):
             raise self.make()
 
 
+class Fails(Harm):
+    """Raises at every record."""
+
+    def strike(self, record: Any) -> None:
+        raise ValueError("bad")
+
+
 @dataclass(frozen=True)
 class RaiseTwice(Harm):
     """Raises at one record, the first two times that it sees it, in whatever process."""
@@ -356,6 +363,12 @@ class Inside(Harm):
         with adapter(os.environ[ADAPTER]).run(Job(lambda: range(50), (double,)), range(50)) as results:
             if list(results) != list(range(0, 100, 2)):
                 raise RuntimeError("the run inside lost results")
+
+
+def load_a_model() -> None:
+    """An initialiser that takes long."""
+    if os.getpid() != caller():
+        time.sleep(4)
 
 
 def quit_at_once() -> None:

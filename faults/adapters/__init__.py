@@ -7,6 +7,7 @@ from importlib.metadata import version
 from importlib.util import find_spec
 
 from faults.job import Adapter
+from taktline import __version__
 
 # Column names and the module that makes them; in the order of the table. A module is imported when it is used.
 MODULES = {
@@ -41,4 +42,5 @@ def available(name: str) -> bool:
 
 def versions() -> dict[str, str]:
     """The versions of the packages that are installed here."""
-    return {package: version(package) for package in PACKAGES if find_spec(package)}
+    found = {package: version(package) for package in PACKAGES if package != "taktline" and find_spec(package)}
+    return found | {"taktline": __version__}

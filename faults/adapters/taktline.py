@@ -42,20 +42,20 @@ def flow(job: Job) -> Line:
 @contextmanager
 def run(how: str, job: Job, records: Iterable[Any]) -> Iterator[Iterator[Any]]:
     with flow(job)(records, how=how, workers=WORKERS, **job.options) as results:
-        yield iter(results)
+        yield results
 
 
-def drain(how: str, job: Job, records: Iterable[Any]) -> None:
+def drain(how: str, job: Job) -> None:
     assert job.out is not None
-    flow(job).run(records, write(job.out), how=how, workers=WORKERS, **job.options)
+    flow(job).run(job.records(), write(job.out), how=how, workers=WORKERS, **job.options)
 
 
-OFFERS = frozenset(
-    {"skip", "serial", "initialise", "retries", "timeout", "stall", "dead letters", "journal", "writes", "anywhere"}
-)
+EVERYWHERE = frozenset({"skip", "serial", "initialise", "retries", "stall", "dead letters", "journal", "writes"})
+# In the caller's own process nobody is there to end a late step.
+WITH_WORKERS = EVERYWHERE | {"workers", "timeout"}
 ADAPTERS = [
     Adapter(
-        f"taktline {how}", "taktline", OFFERS if how == "loop" else OFFERS | {"workers"}, partial(run, how),
+        f"taktline {how}", "taktline", EVERYWHERE if how == "loop" else WITH_WORKERS, partial(run, how),
         partial(drain, how),
     )
     for how in ("loop", "pool", "queues", "line", "auto")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from faults import steps
 from faults.job import Job
-from faults.scenario import Complete, FailsAt, Scenario
+from faults.scenario import Complete, CompleteOr, FailsAt, Scenario
 from faults.scenarios.records import BAD, numbers
 from faults.steps import Pace, Stick
 
@@ -40,7 +40,16 @@ SCENARIOS = [
         name="nothing moves any more",
         fault="record 1,733 sleeps for ever and no limit is set: an error that names it once nothing moves",
         job=Job(numbers, (steps.same, Stick(BAD, steps.asleep)), {"stall": 3.0}),
-        expect=FailsAt(BAD, ("Stalled",), named=True),
+        needs=frozenset({"workers"}),
+        expect=FailsAt(BAD, ("Stalled",), named=True, after=0),  # those of its batch before it cannot be had
+        fast=False,
+    ),
+    Scenario(
+        name="workers that take long to start",
+        fault="each needs 4 s before its first record, and 2 s without one would be a stall: all results, or that error",
+        job=Job(lambda: range(16), (steps.double,), {"stall": 2.0}, initialise=steps.load_a_model),
+        needs=frozenset({"stall", "workers"}),
+        expect=CompleteOr(("stalled",)),
         fast=False,
     ),
     Scenario(
