@@ -1,6 +1,6 @@
 """Runs the scenarios with the adapters that are installed, prints a verdict each, and puts the table into a file.
 
-python3 dev.py faults [--only TEXT] [--adapters NAME ...] [--fast] [--jobs 2] [--write FAULTS.md] [--rivals]
+python3 dev.py faults [--only TEXT] [--adapters NAME ...] [--fast] [--jobs 2] [--write FAULTS.md]
 """
 
 from __future__ import annotations
@@ -12,11 +12,10 @@ import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from pathlib import Path
 
 from faults.adapters import MODULES, OURS, available
 from faults.guard import ROOT, Result
-from faults.page import MARK, page
+from faults.page import write_page
 from faults.results import Results
 from faults.scenario import Scenario, Verdict
 from faults.scenarios import scenarios
@@ -28,9 +27,7 @@ SPARE = 60.0  # seconds that a guard may take beyond the limits of its attempts
 def guarded(adapter: str, what: Scenario) -> Result:
     """One run under a guard of its own."""
     command = [sys.executable, "-m", "faults.guard", adapter, what.name]
-    done = subprocess.run(
-        command, cwd=ROOT, capture_output=True, text=True, timeout=what.limit * what.attempts + SPARE
-    )
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=what.limit * what.attempts + SPARE)
     if done.returncode:
         raise RuntimeError(f"the guard of {what.name!r} with {adapter} failed:\n{done.stderr}")
     found = json.loads(done.stdout)
@@ -63,7 +60,9 @@ def wanted(given: argparse.Namespace) -> list[tuple[str, Scenario]]:
             sys.exit(f"there is no adapter {name!r}; there are {', '.join(MODULES)}")
         if not available(name):
             sys.exit(f"{MODULES[name]} is not installed here; python3 dev.py faults --rivals installs it")
-    chosen = [each for each in scenarios() if given.only in f"{each.group}: {each.name}" and (each.fast or not given.fast)]
+    chosen = [
+        each for each in scenarios() if given.only in f"{each.group}: {each.name}" and (each.fast or not given.fast)
+    ]
     return [(name, each) for each in chosen for name in names]
 
 
@@ -86,9 +85,7 @@ def main() -> None:
         )  # fmt: skip
     if given.write:
         results.save()
-        path = Path(given.write)
-        head = path.read_text(encoding="utf-8").split(MARK)[0]
-        path.write_text(f"{head}{MARK}\n\n{page(results)}", encoding="utf-8")
+        write_page(results, given.write)
     sys.exit(1 if ours_failed else 0)
 
 

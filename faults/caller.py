@@ -11,7 +11,7 @@ import mmap
 import os
 import sys
 import traceback
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict
 from typing import Any
 
@@ -93,6 +93,12 @@ def tell_error(told: Told, error: BaseException) -> None:
         chained = chained.__cause__ or chained.__context__
 
 
+def here(run: Callable[[], None]) -> str | None:
+    """In this thread of this process."""
+    run()
+    return None
+
+
 def main() -> None:
     name, wanted, path = sys.argv[1:]
     os.environ |= {CALLER: str(os.getpid()), ADAPTER: name}
@@ -104,7 +110,7 @@ def main() -> None:
 
     if what.prepare is not None:
         what.prepare()
-    wrong = run() if what.drive is None else what.drive(run)
+    wrong = (what.drive or here)(run)
     if wrong:
         os.write(file, f"{json.dumps(asdict(Told(wrong=wrong)))}\n".encode())
 

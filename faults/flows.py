@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 import signal
 
-from faults.steps import CALLER, Pace, Raise, SignalCaller, double, same
 from faults.scenarios.records import BAD, Made
+from faults.steps import CALLER, Pace, Raise, SignalCaller, double, same
 from taktline import line
 
 os.environ.setdefault(CALLER, str(os.getpid()))

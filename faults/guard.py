@@ -58,8 +58,7 @@ def own_mounts() -> bool:
     """A mount namespace for this process and all below it, if this user may have one."""
     libc = ctypes.CDLL(None, use_errno=True)
     return (
-        libc.unshare(NEW_MOUNTS) == 0
-        and libc.mount(b"none", b"/", None, ctypes.c_ulong(PRIVATE_EVERYWHERE), None) == 0
+        libc.unshare(NEW_MOUNTS) == 0 and libc.mount(b"none", b"/", None, ctypes.c_ulong(PRIVATE_EVERYWHERE), None) == 0
     )
 
 
@@ -153,9 +152,9 @@ class Guard:
             kill_all()
             if not ended:
                 caller.wait()
-        texts = [(self.logs / name).read_text(errors="replace") for name in ("out", "err")]
+        output, errors = ((self.logs / name).read_text(errors="replace") for name in ("out", "err"))
         tellings = [Told(**json.loads(line)) for line in told.read_text().splitlines()] if told.exists() else []
-        return Seen(ended, caller.returncode, seconds, tellings, left, *texts, self.peak, self.work)
+        return Seen(ended, caller.returncode, seconds, tellings, left, output, errors, self.peak, self.work)
 
     def wait(self, caller: subprocess.Popen[bytes], end: float) -> bool:
         """Whether it ended in time."""

@@ -49,7 +49,7 @@ class Chain:
         self.fns = tuple(step.fn if isinstance(step, Serial) else step for step in steps)
 
     def __call__(self, record: Any) -> Any:
-        return reduce(lambda value, fn: fn(value), self.fns, record)  # type: ignore[operator, arg-type]
+        return reduce(lambda value, fn: fn(value), self.fns, record)  # type: ignore[operator]
 
 
 class FlatChain:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from itertools import groupby
+from pathlib import Path
 
 from faults.adapters import MODULES
 from faults.results import Results
@@ -12,6 +13,21 @@ from faults.scenarios import scenarios
 MARK = "<!-- table -->"
 ASKED = [each for each in Verdict if each not in (Verdict.NOTHING_TO_ASK, Verdict.NOT_HERE)]
 SHORT = {Verdict.PASS: "pass", Verdict.NOT_OFFERED: "–", Verdict.NOTHING_TO_ASK: "n/a", Verdict.NOT_HERE: "not run"}
+
+
+def write_page(results: Results, path: str) -> None:
+    """Put the page into a file, below its mark."""
+    file = Path(path)
+    head = file.read_text(encoding="utf-8").split(MARK)[0]
+    file.write_text(f"{head}{MARK}\n\n{page(results)}", encoding="utf-8")
+
+
+def write_figure(path: str, name: str, figure: str) -> None:
+    """Keep a figure of another program, and put it into the page too."""
+    results = Results.load()
+    results.figures[name] = figure
+    results.save()
+    write_page(results, path)
 
 
 def page(results: Results) -> str:
@@ -34,9 +50,7 @@ def counts(results: Results, columns: list[str]) -> str:
     """How often each verdict, and of how many scenarios that could be asked."""
     lines = ["| | " + " | ".join(columns) + " |", "|---" * (len(columns) + 1) + "|"]
     for verdict in [Verdict.PASS, *(each for each in ASKED if each is not Verdict.PASS)]:
-        found = [
-            sum(results.verdict(column, each.name) is verdict for each in scenarios()) for column in columns
-        ]
+        found = [sum(results.verdict(column, each.name) is verdict for each in scenarios()) for column in columns]
         lines.append(f"| {verdict.value} | " + " | ".join(map(str, found)) + " |")
     asked = [sum(results.verdict(column, each.name) in ASKED for each in scenarios()) for column in columns]
     lines.append("| of | " + " | ".join(map(str, asked)) + " |")

@@ -84,7 +84,9 @@ class Scenario:
     needs: frozenset[str] = frozenset()
     prepare: Callable[[], None] | None = None  # done in the caller before the run
     consume: Consume | None = None  # takes the results; None: all, one after the other
-    drive: Callable[[Callable[[], None]], str | None] | None = None  # where it is run: a thread, ...; what is wrong then
+    drive: Callable[[Callable[[], None]], str | None] | None = (
+        None  # where it is run: a thread, ...; what is wrong then
+    )
     look: Callable[[Any], Any] | None = None  # makes results comparable
     due: Callable[[], Iterable[Any]] | None = None  # the records of the loop's results, where the source is broken
     without: tuple[int, ...] = ()  # records that are to be left out

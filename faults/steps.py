@@ -380,5 +380,3 @@ def quit_at_once() -> None:
 def fail_at_once() -> None:
     """An initialiser that raises, as the import of a missing module does."""
     raise ImportError("no module named 'model'")
-
-

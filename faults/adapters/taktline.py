@@ -7,9 +7,8 @@ from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
-from taktline import Line, expand, keep, line, per_worker, serial, step, write
-
 from faults.job import WORKERS, Adapter, Expand, Job, Keep, Serial
+from taktline import Line, expand, keep, line, per_worker, serial, step, write
 
 
 class Initialised:

@@ -88,7 +88,9 @@ def kept_aside(path: str, failed: tuple[int, ...]) -> Callable[[Seen], tuple[Ver
     return check
 
 
-def written(name: str, fault: str, steps_: tuple[Any, ...], options: dict[str, Any], expect: Any, **more: Any) -> Scenario:
+def written(
+    name: str, fault: str, steps_: tuple[Any, ...], options: dict[str, Any], expect: Any, **more: Any
+) -> Scenario:
     """A job from file to file."""
     needs = frozenset({"writes", *(name.replace("_", " ") for name in options if name in ("journal", "dead_letters"))})
     return Scenario(
