@@ -57,9 +57,9 @@ class NotHere(Exception):
 def own_mounts() -> bool:
     """A mount namespace for this process and all below it, if this user may have one."""
     libc = ctypes.CDLL(None, use_errno=True)
-    return (
-        libc.unshare(NEW_MOUNTS) == 0 and libc.mount(b"none", b"/", None, ctypes.c_ulong(PRIVATE_EVERYWHERE), None) == 0
-    )
+    if libc.unshare(NEW_MOUNTS) != 0:
+        return False
+    return bool(libc.mount(b"none", b"/", None, ctypes.c_ulong(PRIVATE_EVERYWHERE), None) == 0)
 
 
 def mount_memory(at: Path, size: int) -> bool:
