@@ -22,7 +22,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from faults.job import QUESTIONS
+from faults.job import WORKS_ELSEWHERE
 from faults.scenario import Scenario, Seen, Told, Verdict
 from faults.scenarios import scenario
 from faults.steps import ATTEMPT, NOTES
@@ -30,6 +30,7 @@ from faults.steps import ATTEMPT, NOTES
 ROOT = Path(__file__).resolve().parents[1]
 PATIENCE = 5.0  # seconds in which everything has to be gone after the end; some libraries tidy up in the background
 LOOK = 0.02  # seconds between two looks at the run
+LOOK_AT_MEMORY = 0.2  # it takes longer
 SET_SUBREAPER = 36  # of prctl
 NEW_MOUNTS = 0x00020000  # of unshare
 PRIVATE_EVERYWHERE = 0x4000 | (1 << 18)  # of mount: recursive, private
@@ -154,15 +155,29 @@ class Guard:
                 caller.wait()
         output, errors = ((self.logs / name).read_text(errors="replace") for name in ("out", "err"))
         tellings = [Told(**json.loads(line)) for line in told.read_text().splitlines()] if told.exists() else []
-        return Seen(ended, caller.returncode, seconds, tellings, left, output, errors, self.peak, self.work)
+        return Seen(ended, caller.returncode, seconds, tellings, left, output, errors, self.beyond(), self.work)
+
+    def beyond(self) -> str:
+        """How the run went beyond all bounds."""
+        if self.what.most_memory is not None and self.peak > self.what.most_memory:
+            return f"over {self.what.most_memory / 1e6:,.0f} MB"
+        return "reads an endless source for ever" if "endless" in self.notes() else ""
+
+    def notes(self) -> list[str]:
+        path = self.logs / "notes"
+        return path.read_text().splitlines() if path.exists() else []
 
     def wait(self, caller: subprocess.Popen[bytes], end: float) -> bool:
-        """Whether it ended in time."""
+        """Whether it ended in time, and in the memory that it may take."""
+        look = 0.0
         while caller.poll() is None:
             if time.monotonic() > end:
                 return False
-            if self.what.measured:
+            if self.what.most_memory is not None and time.monotonic() > look:
+                look = time.monotonic() + LOOK_AT_MEMORY
                 self.peak = max(self.peak, held(list(descendants())))
+                if self.peak > self.what.most_memory:
+                    return False
             time.sleep(LOOK)
         return True
 
@@ -174,9 +189,7 @@ class Guard:
 
     def bystanders(self) -> set[int]:
         """Processes that the program started for its own purposes."""
-        path = self.logs / "notes"
-        lines = path.read_text().splitlines() if path.exists() else []
-        return {int(line.split()[1]) for line in lines if line.startswith("bystander ")}
+        return {int(line.split()[1]) for line in self.notes() if line.startswith("bystander ")}
 
     def left(self, before: set[str]) -> list[str]:
         """What is still there when patience is over."""
@@ -202,9 +215,12 @@ def kill_all() -> None:
 
 def verdict(what: Scenario, seen: Seen) -> tuple[Verdict, str]:
     """Of what was expected and of what is left, the worse."""
+    if seen.beyond:
+        return Verdict.UNBOUNDED, seen.beyond
     found = what.expect.judge(seen)
-    left = (Verdict.LEFT, ", ".join(seen.left)[:200]) if seen.left else (Verdict.PASS, "")
-    return min(found, left, key=lambda each: list(Verdict).index(each[0]))
+    if not seen.left:
+        return found
+    return min(found, (Verdict.LEFT, ", ".join(seen.left)[:200]), key=lambda each: list(Verdict).index(each[0]))
 
 
 def run(name: str, what: Scenario, limit: float | None = None) -> Result:
@@ -213,7 +229,7 @@ def run(name: str, what: Scenario, limit: float | None = None) -> Result:
 
     offers = adapter(name).offers
     if missing := what.needs - offers:
-        kind = Verdict.NOTHING_TO_ASK if missing & QUESTIONS else Verdict.NOT_OFFERED
+        kind = Verdict.NOTHING_TO_ASK if WORKS_ELSEWHERE in missing else Verdict.NOT_OFFERED
         return Result(name, what.name, kind, "", 0.0)
     folder = Path(tempfile.mkdtemp(prefix="faults-"))
     folder.chmod(0o755)

@@ -11,11 +11,9 @@ from typing import Any
 
 WORKERS = 2
 
-# What an adapter may offer. A scenario that needs one of them is "not offered" elsewhere, which is no pass;
-# without "workers" and "writes" the question itself does not arise: "n/a".
-WORKS_ELSEWHERE = "workers"  # steps run in other processes
-WRITES = "writes"  # has writers of files of its own
-QUESTIONS = frozenset({WORKS_ELSEWHERE, WRITES})
+# Where an adapter does not offer what a scenario needs, that is "not offered", which is no pass. Without workers in
+# other processes the question itself does not arise: "n/a".
+WORKS_ELSEWHERE = "workers"
 
 
 @dataclass(frozen=True)

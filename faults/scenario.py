@@ -53,7 +53,7 @@ class Seen:
     left: list[str]
     output: str
     errors: str
-    peak_bytes: int
+    beyond: str  # how it went beyond all bounds and was ended for it; empty where it did not
     folder: Path
 
 
@@ -96,7 +96,7 @@ class Scenario:
     between: Callable[[Path], None] | None = None  # what happens to the run's folder between two attempts
     disk: int | None = None  # bytes of a small file system at "disk" in the run's folder
     shared_memory: int | None = None  # bytes of /dev/shm
-    measured: bool = False  # whether the memory of all its processes is looked at
+    most_memory: int | None = None  # bytes that all its processes together may take
     limit: float = 30.0  # seconds; the work itself is a second or two
     fast: bool = True  # part of the slice that runs as a test
     group: str = ""
@@ -227,15 +227,16 @@ class Bounded:
 
 
 @dataclass(frozen=True)
-class InMemory:
-    """All results, and never more than so many bytes in all processes together."""
-
-    bytes: int
+class CompleteOrRefused:
+    """All results; or an error before the first one, where the library says that it cannot do that."""
 
     def judge(self, seen: Seen) -> tuple[Verdict, str]:
-        if seen.ended and seen.peak_bytes > self.bytes:
-            return Verdict.UNBOUNDED, f"{seen.peak_bytes / 1e6:,.0f} MB at the peak"
-        return judged(seen, lambda told: (Verdict.PASS, "") if told.error is None else complete(told))
+        return judged(seen, self._one)
+
+    def _one(self, told: Told) -> tuple[Verdict, str]:
+        if told.error is not None and not told.results:
+            return Verdict.NOT_OFFERED, last_line(told.error)
+        return complete(told)
 
 
 @dataclass(frozen=True)

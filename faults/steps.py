@@ -8,6 +8,7 @@ import os
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -110,6 +111,28 @@ class Sign(Harm):
         if Sign.noted != os.getpid():
             Sign.noted = os.getpid()
             note(f"worker {os.getpid()}")
+
+
+@dataclass(frozen=True)
+class Strike(Harm):
+    """At one record sends a signal to a worker that does not have it; with `every` to all workers. Once."""
+
+    at: int
+    number: int
+    every: bool
+
+    def strike(self, record: Any) -> None:
+        if record != BASE + self.at or "struck" in notes():
+            return
+        note("struck")
+        end = time.monotonic() + 5
+        while not (others := [pid for pid in workers() if pid != os.getpid()]) and time.monotonic() < end:
+            time.sleep(0.01)
+        for pid in others if self.every else others[:1]:
+            with suppress(ProcessLookupError):
+                os.kill(pid, self.number)
+        if self.every and os.getpid() != caller():
+            os.kill(os.getpid(), self.number)
 
 
 def workers() -> list[int]:

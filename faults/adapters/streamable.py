@@ -17,7 +17,7 @@ def run(job: Job, records: Iterable[Any]) -> Iterator[Iterator[Any]]:
     with ProcessPoolExecutor(WORKERS, initializer=job.initialise) as processes:
         results = stream(records).map(job.function(), concurrency=processes)
         if job.options.get("on_error") == "skip":
-            results = results.catch(Exception)
+            results = results.catch((ValueError, KeyError))  # what the steps may raise
         yield job.results(results)
 
 

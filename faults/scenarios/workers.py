@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Callable, Iterator
-from contextlib import suppress
+from collections.abc import Callable
 from typing import Any
 
 from faults import steps
 from faults.job import Job
-from faults.scenario import Complete, CompleteOr, Consume, FailsAt, Scenario, Source, Told
+from faults.scenario import Complete, CompleteOr, FailsAt, Scenario
 from faults.scenarios.records import BAD, COUNT, numbers
-from faults.steps import Die, Leave, Pace, Sign
+from faults.steps import Die, Leave, Pace, Sign, Strike
 
 GROUP = "A worker dies"
 WORKERS = frozenset({"workers"})
@@ -40,28 +39,13 @@ def skipping(name: str, at: tuple[int, ...]) -> Scenario:
     )
 
 
-def striking(number: int, *, every: bool = False) -> Consume:
-    """A consumer that sends a signal to a worker, or to all of them, after a fifth of the results."""
-
-    def consume(results: Iterator[Any], told: Told, got: list[Any], source: Source) -> None:
-        for result in results:
-            got.append(result)
-            if len(got) == COUNT // 5:
-                for pid in steps.workers()[: None if every else 1]:
-                    with suppress(ProcessLookupError):
-                        os.kill(pid, number)
-
-    return consume
-
-
 def struck(name: str, fault: str, number: int, *, every: bool = False, **more: Any) -> Scenario:
     """A worker that is ended or stopped from outside."""
     return Scenario(
         name=name,
         fault=fault,
-        job=Job(numbers, (Sign(), Pace(), steps.double), more.pop("options", {})),
+        job=Job(numbers, (Sign(), Pace(), Strike(COUNT // 3, number, every), steps.double), more.pop("options", {})),
         needs=WORKERS,
-        consume=striking(number, every=every),
         **({"expect": Complete()} | more),
     )
 
@@ -102,6 +86,6 @@ SCENARIOS = [
     ),
     initialised(
         "workers that die before their first record", "the initialiser exits with 3: an error, not new workers for ever",
-        steps.quit_at_once, ("3",),
+        steps.quit_at_once, (),
     ),
 ]  # fmt: skip
