@@ -51,7 +51,12 @@ def unreadable() -> list[object]:
 
 def cannot_travel(name: str, fault: str, job: Job) -> Scenario:
     return Scenario(
-        name=name, fault=fault, job=job, needs=frozenset({"workers"}), look=repr, expect=FailsAt(BAD, named=True)
+        name=name,
+        fault=fault,
+        job=job,
+        needs=frozenset({"workers"}),
+        look=repr,
+        expect=FailsAt(BAD, named=True, travels=True),
     )
 
 

@@ -39,7 +39,7 @@ SCENARIOS = [
     Scenario(
         name="nothing moves any more",
         fault="record 1,733 sleeps for ever and no limit is set: an error that names it once nothing moves",
-        job=Job(numbers, (steps.same, Stick(BAD, steps.asleep)), {"stall": 3.0}),
+        job=Job(numbers, (Pace(), Stick(BAD, steps.asleep)), {"stall": 3.0}),
         needs=frozenset({"workers"}),
         expect=FailsAt(BAD, ("Stalled",), named=True, after=0),  # those of its batch before it cannot be had
         fast=False,
