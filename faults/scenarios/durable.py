@@ -123,11 +123,24 @@ def other_input() -> None:
 
 
 def spoil(folder: Path) -> None:
-    """Turn each byte of the journal's later half round."""
+    """Turn each byte of the journal round."""
+    journal = folder / "run.journal"
+    journal.write_bytes(bytes(255 - byte for byte in journal.read_bytes()))
+
+
+def spoil_half(folder: Path) -> None:
+    """The same with its later half: what was being written when the power went."""
     journal = folder / "run.journal"
     data = journal.read_bytes()
     half = len(data) // 2
     journal.write_bytes(data[:half] + bytes(255 - byte for byte in data[half:]))
+
+
+def refused_or_whole(seen: Seen) -> tuple[Verdict, str] | None:
+    """A check for ResumeError, or else the loop's output."""
+    if any("ResumeError" in told.error_types for told in seen.told):
+        return None
+    return holds("out.jsonl", DOUBLED)(seen)
 
 
 def cut(folder: Path) -> None:
@@ -216,7 +229,16 @@ SCENARIOS = [
     replace(refused("the records have changed", "between two attempts: ResumeError", None), prepare=other_input),
     refused("the steps have changed", "between two attempts: ResumeError", None,
             steps.halve if SECOND else steps.double),
-    refused("a damaged journal", "bytes are turned round: ResumeError", spoil),
+    refused("a damaged journal", "its bytes are turned round: ResumeError", spoil),
+    written(
+        "a journal that is half damaged",
+        "as a power cut may do it: ResumeError, or byte for byte the loop's output",
+        (Pace(), SignalCaller(AT, signal.SIGKILL), steps.double),
+        JOURNAL,
+        Wrote(refused_or_whole),
+        attempts=2,
+        between=spoil_half,
+    ),
     refused("half a journal", "its file is cut: ResumeError", cut),
     refused("the unfinished output is gone", "deleted between two attempts: ResumeError", lose_output),
     written("the disk is full, and then is not", "the output has 8 kB, then more, and the same command again: all of it",
