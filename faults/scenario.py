@@ -71,6 +71,7 @@ class Source(Protocol):
 
 
 Consume = Callable[[Iterator[Any], Told, list[Any], Source], None]
+Drive = Callable[[Callable[[], None]], str | None]  # given the run; says what is wrong after it: a verdict, a colon, why
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,9 +85,7 @@ class Scenario:
     needs: frozenset[str] = frozenset()
     prepare: Callable[[], None] | None = None  # done in the caller before the run
     consume: Consume | None = None  # takes the results; None: all, one after the other
-    drive: Callable[[Callable[[], None]], str | None] | None = (
-        None  # where it is run: a thread, ...; what is wrong then
-    )
+    drive: Drive | None = None  # where it is run from: a thread, a fork, ...
     look: Callable[[Any], Any] | None = None  # makes results comparable
     due: Callable[[], Iterable[Any]] | None = None  # the records of the loop's results, where the source is broken
     without: tuple[int, ...] = ()  # records that are to be left out

@@ -195,10 +195,6 @@ class RaiseTwice(Harm):
 # --- the end of a worker ---
 
 
-def by_signal(number: int) -> Callable[[], None]:
-    return Send(number)
-
-
 @dataclass(frozen=True)
 class Send:
     """Send a signal to this process."""

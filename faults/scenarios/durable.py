@@ -257,7 +257,7 @@ SCENARIOS = [
     written("dead letters in a database", "the same into SQLite", FAILING, {"dead_letters": "failed.sqlite"},
             Wrote(kept_aside("failed.sqlite", (7, BAD)))),
     written("dead letters of records that kill", "two records kill their worker: kept aside, the others are written",
-            (steps.same, Die((7, BAD), steps.by_signal(signal.SIGKILL)), steps.double), LETTERS,
+            (steps.same, Die((7, BAD), steps.Send(signal.SIGKILL)), steps.double), LETTERS,
             Wrote(kept_aside("failed.jsonl", (7, BAD))), needs=frozenset({"workers"})),
     written("dead letters, SIGKILL, and again", "the caller is killed between two failures: each is kept aside once",
             (*FAILING[:3], Pace(), SignalCaller(AT, signal.SIGKILL), steps.double), JOURNAL | LETTERS,

@@ -32,7 +32,7 @@ def skipping(name: str, at: tuple[int, ...]) -> Scenario:
     return Scenario(
         name=f"records that kill are left out: {name}",
         fault="asked to leave them out, all the others come, in order",
-        job=Job(numbers, (steps.same, Die(at, steps.by_signal(signal.SIGKILL))), {"on_error": "skip"}),
+        job=Job(numbers, (steps.same, Die(at, steps.Send(signal.SIGKILL))), {"on_error": "skip"}),
         needs=WORKERS | {"skip"},
         expect=Complete(),
         without=at,
@@ -61,7 +61,7 @@ def initialised(name: str, fault: str, initialise: Callable[[], None], words: tu
 
 
 SCENARIOS = [
-    deadly("SIGKILL", steps.by_signal(signal.SIGKILL)),
+    deadly("SIGKILL", steps.Send(signal.SIGKILL)),
     deadly("SIGSEGV", steps.read_address_zero),
     deadly("abort", os.abort),
     deadly("exit code 0", Leave(0)),
