@@ -71,7 +71,9 @@ class Source(Protocol):
 
 
 Consume = Callable[[Iterator[Any], Told, list[Any], Source], None]
-Drive = Callable[[Callable[[], None]], str | None]  # given the run; says what is wrong after it: a verdict, a colon, why
+Drive = Callable[
+    [Callable[[], None]], str | None
+]  # given the run; says what is wrong after it: a verdict, a colon, why
 
 
 @dataclass(frozen=True, kw_only=True)
