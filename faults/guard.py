@@ -254,12 +254,14 @@ def run(name: str, what: Scenario, limit: float | None = None) -> Result:
     except NotHere as reason:
         return Result(name, what.name, Verdict.NOT_HERE, str(reason), 0.0)
     finally:
+        kill_all()
         if what.disk is not None:
             ctypes.CDLL(None).umount2(os.fsencode(folder / "work" / "disk"), 2)
         shutil.rmtree(folder, ignore_errors=True)
 
 
 def main() -> None:
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))  # through all that tidies up
     parser = argparse.ArgumentParser(prog="python -m faults.guard")
     parser.add_argument("adapter")
     parser.add_argument("scenario")
