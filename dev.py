@@ -5,6 +5,8 @@ python3 dev.py test [args]      set up, then all tests (arguments go to pytest)
 python3 dev.py check            set up, then lint, format, types and all tests
 python3 dev.py bench [args]     set up, then the benchmarks; also: bench article, bench verdict
 python3 dev.py simulate [args]  set up, then a million random lives of the schedule
+python3 dev.py faults [args]    set up, then the fault suite; --rivals: with other libraries too, in .venv-rivals
+python3 dev.py chaos [args]     set up, then a job whose workers and caller are killed at random
 """
 
 import hashlib
@@ -16,35 +18,51 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent
 VENV = ROOT / ".venv"
-PYTHON = VENV / "bin" / "python"
+RIVALS = ROOT / ".venv-rivals"  # what the fault suite compares with; nothing else needs it
 LOCK = ROOT / "requirements.lock"
 PROGRAMS = {
     "demo": ("taktline.cli.commands", "demo"),
     "bench": ("benchmarks",),
     "simulate": ("faults.simulation",),
+    "faults": ("faults",),
+    "chaos": ("faults.chaos",),
 }
 
 
-def set_up() -> None:
+def python(where: Path) -> str:
+    """The interpreter of a virtual environment."""
+    return str(where / "bin" / "python")
+
+
+def set_up(where: Path) -> None:
     """A virtual environment in the checkout with the locked packages and the project itself; again only when they change."""
     wanted = hashlib.sha256(
         LOCK.read_bytes() + (ROOT / "pyproject.toml").read_bytes() + sys.version.encode()
     ).hexdigest()
-    mark = VENV / "set-up"
+    mark = where / "set-up"
     if mark.exists() and mark.read_text() == wanted:
         return
-    print("setting up .venv …", file=sys.stderr, flush=True)
-    venv.create(VENV, with_pip=True, clear=True)
-    install = [str(PYTHON), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
+    print(f"setting up {where.name} …", file=sys.stderr, flush=True)
+    venv.create(where, with_pip=True, clear=True)
+    install = [python(where), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
     subprocess.run([*install, "--requirement", str(LOCK)], check=True, cwd=ROOT)
     subprocess.run([*install, "--no-deps", "--no-build-isolation", "--editable", "."], check=True, cwd=ROOT)
+    if where == RIVALS:
+        subprocess.run([*install, *group("rivals")], check=True, cwd=ROOT)
     mark.write_text(wanted)
 
 
-def run(*command: str) -> None:
+def group(name: str) -> list[str]:
+    """The packages of a dependency group."""
+    import tomllib  # here, as an old Python has none and is to be told so
+
+    return tomllib.loads((ROOT / "pyproject.toml").read_text())["dependency-groups"][name]
+
+
+def run(*command: str, where: Path = VENV) -> None:
     """Run a module of the environment; end with its exit code where it fails."""
     code = subprocess.run(
-        [str(PYTHON), "-m", *command], cwd=ROOT, env=os.environ | {"PYTHONUNBUFFERED": "1"}
+        [python(where), "-m", *command], cwd=ROOT, env=os.environ | {"PYTHONUNBUFFERED": "1"}
     ).returncode
     if code:
         sys.exit(code)
@@ -57,9 +75,10 @@ def main() -> None:
     what, rest = (sys.argv[1] if len(sys.argv) > 1 else ""), sys.argv[2:]
     if what not in ("test", "check", *PROGRAMS):
         sys.exit(__doc__)
-    set_up()
+    where = RIVALS if what == "faults" and "--rivals" in rest else VENV
+    set_up(where)
     if what in PROGRAMS:
-        run(*PROGRAMS[what], *rest)
+        run(*PROGRAMS[what], *(word for word in rest if word != "--rivals"), where=where)
     elif what == "check":
         run("ruff", "check", ".")
         run("ruff", "format", "--check", ".")

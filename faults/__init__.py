@@ -1,1 +1,1 @@
-"""What may go wrong, tried for real and in simulation."""
+"""The fault suite: what goes wrong in real runs, done on purpose and in simulation, with a verdict each."""

@@ -1,0 +1,61 @@
+"""taktline: its four techniques, and `auto`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from typing import Any
+
+from faults.job import WORKERS, Adapter, Expand, Job, Keep, Serial
+from taktline import Line, expand, keep, line, per_worker, serial, step, write
+
+
+class Initialised:
+    """A step that is built in each worker, and does `initialise` there first."""
+
+    def __init__(self, initialise: Callable[[], None], fn: Callable[[Any], Any]) -> None:
+        initialise()
+        self.fn = fn
+
+    def __call__(self, record: Any) -> Any:
+        return self.fn(record)
+
+
+def flow(job: Job) -> Line:
+    steps: list[Any] = []
+    for each in job.steps:
+        if isinstance(each, Keep):
+            steps.append(keep(each.fn))
+        elif isinstance(each, Expand):
+            steps.append(expand(each.fn))
+        elif isinstance(each, Serial):
+            steps.append(serial(each.fn))
+        elif job.initialise is not None:
+            steps.append(per_worker(Initialised, job.initialise, each))
+        else:
+            steps.append(step(each, **job.step_options))
+    return line(*steps)
+
+
+@contextmanager
+def run(how: str, job: Job, records: Iterable[Any]) -> Iterator[Iterator[Any]]:
+    with flow(job)(records, how=how, workers=WORKERS, **job.options) as results:
+        yield results
+
+
+def drain(how: str, job: Job) -> None:
+    assert job.out is not None
+    flow(job).run(job.records(), write(job.out), how=how, workers=WORKERS, **job.options)
+
+
+EVERYWHERE = frozenset({"skip", "serial", "initialise", "retries", "stall", "dead letters", "journal", "writes"})
+# In the caller's own process nobody is there to end a late step.
+WITH_WORKERS = EVERYWHERE | {"workers", "timeout"}
+ADAPTERS = [
+    Adapter(
+        f"taktline {how}", "taktline", EVERYWHERE if how == "loop" else WITH_WORKERS, partial(run, how),
+        partial(drain, how),
+    )
+    for how in ("loop", "pool", "queues", "line", "auto")
+]  # fmt: skip

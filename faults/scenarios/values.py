@@ -1,0 +1,99 @@
+"""Any value is a value, and the order is the loop's."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from faults import steps
+from faults.job import Expand, Job, Keep, Serial
+from faults.scenario import Complete, CompleteOrRefused, Scenario
+
+GROUP = "The loop's answer"
+
+
+def odd_values() -> list[Any]:
+    return [None, 0, False, "", (), [], {}, 0.0, b"", None, float("nan")] * 20
+
+
+def hostile() -> list[Any]:
+    return [steps.Hostile(n) for n in range(200)]
+
+
+def reused_row() -> Iterator[list[int]]:
+    row = [0]
+    for n in range(500):
+        row[0] = n
+        yield row
+
+
+def one_large() -> list[bytes]:
+    return [b"x", bytes(50_000_000), b"y"]
+
+
+SCENARIOS = [
+    Scenario(
+        name="nothing goes wrong",
+        fault="none: all results, in order, nothing left",
+        job=Job(lambda: range(2_000), (steps.double, steps.same)),
+        expect=Complete(),
+    ),
+    Scenario(
+        name="records finish out of order",
+        fault="records take from 0 to 8 ms: the results come in input order",
+        job=Job(lambda: range(300), (steps.Uneven(), steps.double)),
+        expect=Complete(),
+    ),
+    Scenario(
+        name="an empty source",
+        fault="there is no record: the run ends, without results",
+        job=Job(lambda: iter(()), (steps.double,)),
+        expect=Complete(),
+    ),
+    Scenario(
+        name="None and other false values",
+        fault="records and results are None, 0, '', [], NaN: each comes out",
+        job=Job(odd_values, (steps.same, steps.same)),
+        look=repr,
+        expect=Complete(),
+    ),
+    Scenario(
+        name="values that refuse to be compared",
+        fault="records raise on == and on bool(), as arrays do: each comes out",
+        job=Job(hostile, (steps.same, steps.same)),
+        look=lambda value: value.n,
+        expect=Complete(),
+    ),
+    Scenario(
+        name="one record of 50 MB",
+        fault="between two small ones: all come out",
+        job=Job(one_large, (steps.same,)),
+        look=lambda value: (len(value), value[:1]),
+        expect=Complete(),
+    ),
+    Scenario(
+        name="dropping and adding records",
+        fault="a step drops half of the records, another makes 0 to 3 of each: the loop's results in order",
+        job=Job(lambda: range(2_000), (Keep(steps.odd), Expand(steps.few), steps.double)),
+        expect=Complete(),
+    ),
+    Scenario(
+        name="a source that hands out one object again and again",
+        fault="as a database cursor's row: each record is what it was when it was read",
+        job=Job(reused_row, (steps.first_of,)),
+        expect=Complete(),
+    ),
+    Scenario(
+        name="a step with state",
+        fault="a running total, said to need every record in order: the loop's results",
+        job=Job(lambda: range(1_000), (steps.double, Serial(steps.RunningTotal()))),
+        needs=frozenset({"serial"}),
+        expect=Complete(),
+    ),
+    Scenario(
+        name="functions without a name",
+        fault="steps are lambdas: they work, or are refused",
+        job=Job(lambda: range(200), (lambda n: n + 1, lambda n: n * 3)),
+        expect=CompleteOrRefused(),
+    ),
+]
