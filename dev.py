@@ -5,6 +5,7 @@ python3 dev.py test [args]      set up, then all tests (arguments go to pytest)
 python3 dev.py check            set up, then lint, format, types and all tests
 python3 dev.py bench [args]     set up, then the benchmarks
 python3 dev.py simulate [args]  set up, then a million random lives of the schedule
+python3 dev.py airflow [args]   set up an environment with Apache Airflow, then the tests in a real Airflow
 """
 
 import hashlib
@@ -15,9 +16,8 @@ import venv
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent
-VENV = ROOT / ".venv"
-PYTHON = VENV / "bin" / "python"
-LOCK = ROOT / "requirements.lock"
+VENV, LOCK = ROOT / ".venv", ROOT / "requirements.lock"
+AIRFLOW_VENV, AIRFLOW_LOCK = ROOT / ".venv-airflow", ROOT / "tests" / "airflow" / "requirements.lock"
 PROGRAMS = {
     "demo": ("taktline.cli.commands", "demo"),
     "bench": ("benchmarks",),
@@ -25,26 +25,31 @@ PROGRAMS = {
 }
 
 
-def set_up() -> None:
+def set_up(folder: Path = VENV, lock: Path = LOCK) -> None:
     """A virtual environment in the checkout with the locked packages and the project itself; again only when they change."""
     wanted = hashlib.sha256(
-        LOCK.read_bytes() + (ROOT / "pyproject.toml").read_bytes() + sys.version.encode()
+        lock.read_bytes() + (ROOT / "pyproject.toml").read_bytes() + sys.version.encode()
     ).hexdigest()
-    mark = VENV / "set-up"
+    mark = folder / "set-up"
     if mark.exists() and mark.read_text() == wanted:
         return
-    print("setting up .venv …", file=sys.stderr, flush=True)
-    venv.create(VENV, with_pip=True, clear=True)
-    install = [str(PYTHON), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
-    subprocess.run([*install, "--requirement", str(LOCK)], check=True, cwd=ROOT)
-    subprocess.run([*install, "--no-deps", "--no-build-isolation", "--editable", "."], check=True, cwd=ROOT)
+    print(f"setting up {folder.name} …", file=sys.stderr, flush=True)
+    venv.create(folder, with_pip=True, clear=True)
+    install = [str(python(folder)), "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-deps"]
+    subprocess.run([*install, "--requirement", str(lock)], check=True, cwd=ROOT)
+    subprocess.run([*install, "--no-build-isolation", "--editable", "."], check=True, cwd=ROOT)
     mark.write_text(wanted)
 
 
-def run(*command: str) -> None:
+def python(folder: Path) -> Path:
+    """The interpreter of an environment."""
+    return folder / "bin" / "python"
+
+
+def run(*command: str, folder: Path = VENV) -> None:
     """Run a module of the environment; end with its exit code where it fails."""
     code = subprocess.run(
-        [str(PYTHON), "-m", *command], cwd=ROOT, env=os.environ | {"PYTHONUNBUFFERED": "1"}
+        [str(python(folder)), "-m", *command], cwd=ROOT, env=os.environ | {"PYTHONUNBUFFERED": "1"}
     ).returncode
     if code:
         sys.exit(code)
@@ -55,8 +60,13 @@ def main() -> None:
     if sys.version_info < (3, 11):
         sys.exit(f"taktline needs Python 3.11 or newer; this is {sys.version.split()[0]}")
     what, rest = (sys.argv[1] if len(sys.argv) > 1 else ""), sys.argv[2:]
-    if what not in ("test", "check", *PROGRAMS):
+    if what not in ("test", "check", "airflow", *PROGRAMS):
         sys.exit(__doc__)
+    if what == "airflow":
+        set_up(AIRFLOW_VENV, AIRFLOW_LOCK)
+        own = ("--override-ini=addopts=-ra", "--override-ini=testpaths=tests/airflow")
+        run("pytest", *own, *rest, folder=AIRFLOW_VENV)
+        return
     set_up()
     if what in PROGRAMS:
         run(*PROGRAMS[what], *rest)

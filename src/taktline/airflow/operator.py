@@ -132,7 +132,10 @@ class TaktlineOperator(BaseOperator):  # type: ignore[misc]
         place, colon, names = target.rpartition(":")
         if place.endswith(".py") and not os.path.isabs(place) and self.has_dag():
             place = os.path.join(os.path.dirname(self.dag.fileloc), place)
-        return line_of(f"{place}{colon}{names}")
+        try:
+            return line_of(f"{place}{colon}{names}")
+        except LineError as error:
+            raise LineError(f"target={target!r}: {error}") from error
 
     def execute(self, context: Any) -> dict[str, Any]:
         """Run the line; the report, as plain values."""
