@@ -72,7 +72,9 @@ def test_wrong_use_is_refused_when_the_dag_is_parsed(given, sentence):
 
 def test_a_wrong_dag_file_is_an_import_error_with_the_sentence(tmp_path):
     text = "from airflow.sdk import DAG\nfrom taktline.airflow import TaktlineOperator\n"
-    text += "with DAG('wrong', schedule=None):\n    TaktlineOperator(task_id='t', target='steps.py:flow', source='in')\n"
+    text += (
+        "with DAG('wrong', schedule=None):\n    TaktlineOperator(task_id='t', target='steps.py:flow', source='in')\n"
+    )
     (tmp_path / "wrong.py").write_text(text)
     (error,) = DagBag(dag_folder=tmp_path, bundle_path=tmp_path).import_errors.values()
     assert f"LineError: target='steps.py:flow': there is no file '{tmp_path / 'steps.py'}'" in error

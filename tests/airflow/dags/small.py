@@ -15,6 +15,11 @@ def triple(record):  # stands in a DAG file, whose module no worker could import
     return {"n": record["n"] * 3}
 
 
+def append(record):
+    with open(f"{DATA}/called.txt", "a") as file:
+        file.write(f"{record['n']}\n")
+
+
 @dag(schedule=None, tags=["test"], params={"source": "numbers"})
 def small():
     @task
@@ -51,7 +56,7 @@ def small():
         task_id="a_line_into_a_callable",
         target=line(triple),
         source=[{"n": 1}, {"n": "{{ not a template }}"}],
-        sink=lambda record: Path(DATA, "called.txt").open("a").write(f"{record['n']}\n"),
+        sink=append,
     )
     for outcome in ("succeed", "fail", "skip"):
         TaktlineOperator(
