@@ -19,7 +19,7 @@ from typing import Any
 from airflow.sdk import Asset, BaseOperator, BaseOperatorLink, literal
 from airflow.sdk.exceptions import AirflowException, AirflowFailException, AirflowSkipException, AirflowTaskTimeout
 
-from taktline import Line, LineError, Report, Snapshot, read, write
+from taktline import Line, LineError, Report, ResumeError, Snapshot, read, write
 from taktline._recipe.options import Options, checked
 from taktline.cli.target import line_of
 from taktline.views.terminal import plain
@@ -168,6 +168,8 @@ class TaktlineOperator(BaseOperator):  # type: ignore[misc]
             for note in getattr(error, "__notes__", ()):  # the log's own rendering leaves them out
                 self.log.error("%s", note)
             raise
+        if report.journal:  # a retry is over: whoever clears the task wants all of it again
+            os.unlink(report.journal)
         return self.conclude(report, context)
 
     def tell_progress(self) -> Callable[[Snapshot], None]:
@@ -191,11 +193,10 @@ class TaktlineOperator(BaseOperator):  # type: ignore[misc]
             self.report_link = self.report_url or Path(self.report_html).absolute().as_uri()
             self.log.info("report: %s", self.report_link)
         numbers: dict[str, Any] = json.loads(report.to_json())
-        left_out = report.skipped or report.failed
-        if left_out and self.if_incomplete != "succeed":
+        if report.failed and self.if_incomplete != "succeed":
             context["ti"].xcom_push(key="return_value", value=numbers)
             end = AirflowFailException if self.if_incomplete == "fail" else AirflowSkipException
-            raise end(f"{left_out:,} of {report.records_in:,} records failed; the results of the others are complete")
+            raise end(f"{report.failed:,} of {report.records_in:,} records failed; the results of the others are complete")
         return numbers
 
     @contextmanager
@@ -250,7 +251,7 @@ class TaktlineOperator(BaseOperator):  # type: ignore[misc]
 def _wrong_use_is_not_retried() -> Iterator[None]:
     try:
         yield
-    except LineError as error:
+    except (LineError, ResumeError) as error:
         raise AirflowFailException(str(error)) from error
 
 

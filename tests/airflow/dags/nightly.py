@@ -17,7 +17,7 @@ def nightly():
         target="flights.py:clean,hold,score",
         source=DATA + "/{{ run_id }}.csv",
         sink=DATA + "/{{ run_id }}.jsonl",
-        # journal=True,
+        journal=True,
         how="line",
         workers=2,
         batch_size=20,
@@ -32,7 +32,7 @@ def timed():
         target="flights.py:clean,hold,score",
         source=DATA + "/{{ run_id }}.csv",
         sink=DATA + "/{{ run_id }}.jsonl",
-        # journal=f"{DATA}/",
+        journal=f"{DATA}/",
         execution_timeout=timedelta(seconds=10),
         how="loop",
     )

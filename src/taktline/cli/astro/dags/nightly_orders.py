@@ -26,7 +26,7 @@ def nightly_orders():
         target="../include/lines.py:nightly",
         source=ORDERS,
         sink=OUT + "/{{ dag_run.run_after | ds }}.jsonl",
-        # journal=True,
+        journal=True,
         report_html=OUT + "/{{ dag_run.run_after | ds }}.html",
         execution_timeout=timedelta(hours=2),
     )
