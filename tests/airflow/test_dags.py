@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import sqlite3
+from contextlib import closing
 
 import pytest
 from conftest import airflow
@@ -14,7 +17,11 @@ NUMBERS = [{"n": n} for n in range(2000)]
 def small(home, metadata):
     """The DAG `small`, run once; its log."""
     write(home / "data" / "numbers.jsonl", NUMBERS)
-    return airflow("dags", "test", "small").stdout
+    with closing(sqlite3.connect(home / "data" / "numbers.db")) as database, database:
+        database.execute("CREATE TABLE numbers (n INTEGER)")
+        database.executemany("INSERT INTO numbers VALUES (?)", [(n,) for n in range(10)])
+    connection = json.dumps({"conn_type": "sqlite", "host": f"{home}/data/numbers.db"})
+    return airflow("dags", "test", "small", env=os.environ | {"AIRFLOW_CONN_NUMBERS_DB": connection}).stdout
 
 
 def write(path, records):
@@ -31,6 +38,7 @@ def test_each_task_ends_as_it_should(small, metadata):
         "from_file": "success", "a_line_into_a_callable": "success",
         "incomplete_succeed": "success", "incomplete_fail": "failed", "incomplete_skip": "skipped",
         "raises": "failed", "no_line": "failed", "mapped[0]": "success", "mapped[1]": "success",
+        "no_connection": "failed", "from_a_connection": "success",
     }, small  # fmt: skip
 
 
@@ -84,8 +92,13 @@ def test_what_was_left_out_does_not_hide_the_rest(small, data):
 
 def test_wrong_use_found_late_is_one_sentence_and_not_tried_again(small, metadata):
     assert "target='steps.py:NUMBER': a step must be a callable of one record, not int 3" in small
-    (tries,) = metadata.rows("select try_number from task_instance where task_id = 'no_line'")
-    assert tries == (1,)
+    assert "there is no Airflow connection 'no_such_warehouse': add it under Admin, Connections, or set" in small
+    tries = metadata.rows("select try_number from task_instance where task_id in ('no_line', 'no_connection')")
+    assert tries == [(1,), (1,)]
+
+
+def test_a_connection_is_a_database(small, data):
+    assert read(data / "from_db.jsonl") == [{"n": n * 3} for n in range(10)]
 
 
 def test_mapped_tasks(small, data):

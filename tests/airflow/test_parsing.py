@@ -14,7 +14,7 @@ from airflow.sdk import DAG, task
 
 from taktline import LineError, line
 from taktline._recipe.options import Options
-from taktline.airflow import TaktlineOperator
+from taktline.airflow import TaktlineOperator, connection_url
 
 STEPS = Path(__file__).parent / "dags" / "steps.py"
 FLOW = f"{STEPS}:flow"
@@ -112,3 +112,22 @@ def test_each_task_of_each_run_has_a_journal_of_its_own(tmp_path):
     assert operator(journal=True, sink=f"{tmp_path}/out.jsonl").journal_path(context) == f"{tmp_path}/{name}"
     assert operator(journal="one.journal").journal_path(context) == "one.journal"
     assert operator().journal_path(context) is None
+
+
+@pytest.mark.parametrize(
+    ("connection", "url"),
+    [
+        ("postgres://me:p%40ss@db.example:5433/shop", "postgresql://me:p%40ss@db.example:5433/shop"),
+        ("postgres://db.example/shop", "postgresql://db.example/shop"),
+        ('{"conn_type": "sqlite", "host": "/data/shop.db"}', "sqlite:////data/shop.db"),
+    ],
+)
+def test_connections_are_urls(connection, url, monkeypatch):
+    monkeypatch.setenv("AIRFLOW_CONN_SHOP", connection)
+    assert connection_url("shop") == url
+
+
+def test_connections_to_something_else_are_refused(monkeypatch):
+    monkeypatch.setenv("AIRFLOW_CONN_SHOP", "http://shop.example")
+    with pytest.raises(LineError, match="is of type 'http'; only postgres and sqlite are tables"):
+        connection_url("shop")

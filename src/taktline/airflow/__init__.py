@@ -9,15 +9,17 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from taktline.airflow.connection import connection_url
     from taktline.airflow.decorator import taktline_task
     from taktline.airflow.operator import ReportLink, TaktlineOperator
 
-__all__ = ["ReportLink", "TaktlineOperator", "get_provider_info", "taktline_task"]
+__all__ = ["ReportLink", "TaktlineOperator", "connection_url", "get_provider_info", "taktline_task"]
 
 # Airflow asks every installed package for its provider info: that must work, and be quick, where no line is ever used.
 _ON_FIRST_USE = {
     "ReportLink": "taktline.airflow.operator",
     "TaktlineOperator": "taktline.airflow.operator",
+    "connection_url": "taktline.airflow.connection",
     "taktline_task": "taktline.airflow.decorator",
 }
 

@@ -25,8 +25,8 @@ class TaktlineDecoratedOperator(DecoratedOperator, TaktlineOperator):  # type: i
     def execute(self, context: Any) -> dict[str, Any]:
         """Ask the function, then run its line; the report, as plain values."""
         kwargs = determine_kwargs(self.python_callable, self.op_args, {**context, **self.op_kwargs})
-        said = self.python_callable(*self.op_args, **kwargs)
         with _wrong_use_is_not_retried():
+            said = self.python_callable(*self.op_args, **kwargs)
             flow, source, sink, options = self.understood(said, kwargs)
             return self.drain(flow, source, sink, {**self.run_options(context), **options}, context)
 

@@ -5,8 +5,8 @@ from pathlib import Path
 
 from airflow.sdk import dag, task
 
-from taktline import line
-from taktline.airflow import TaktlineOperator
+from taktline import line, read_sql
+from taktline.airflow import TaktlineOperator, connection_url
 
 DATA = os.environ["TAKTLINE_TEST_DATA"]
 
@@ -39,8 +39,18 @@ def small():
     def note(report):
         Path(DATA, "noted.txt").write_text(f"{report['records_in']} {report['how']}")
 
+    @task.taktline(retries=3)
+    def no_connection():
+        return line(triple), read_sql(connection_url("no_such_warehouse"), "SELECT * FROM numbers")
+
+    @task.taktline
+    def from_a_connection():
+        return line(triple), read_sql(connection_url("numbers_db"), "SELECT n FROM numbers"), f"{DATA}/from_db.jsonl"
+
     note(from_upstream(numbers()))
     all_from_function()
+    no_connection()
+    from_a_connection()
 
     TaktlineOperator(
         task_id="from_file",
