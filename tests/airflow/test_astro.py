@@ -9,6 +9,8 @@ import sys
 
 import pytest
 from conftest import airflow
+from pubsub.bus import Bus
+from pubsub.server import Server
 
 from taktline.cli.commands import run_main
 
@@ -27,6 +29,7 @@ def environment(project, tmp_path):
         "AIRFLOW__CORE__DAGS_FOLDER": str(project / "dags"),
         "PYTHONPATH": str(project),
         "ORDERS_OUT": str(tmp_path),
+        "EVENTS_OUT": str(tmp_path),
     }
 
 
@@ -60,3 +63,19 @@ def test_its_nightly_dag_works(project, environment, tmp_path, metadata):
         order["id"] for order in orders if order["paid"]
     ]
     assert [path.suffix for path in sorted(tmp_path.iterdir())] == [".html", ".jsonl"]
+
+
+def test_its_drain_dag_works(project, environment, tmp_path, metadata, monkeypatch):
+    with Server() as server:
+        monkeypatch.setenv("PUBSUB_EMULATOR_HOST", server.address)
+        bus = Bus(server)
+        topic, subscription = bus.make()
+        bus.send(topic, range(3000))
+        settings = json.dumps({"subscription": subscription, "idle": 1})
+        environment |= {"PUBSUB_EMULATOR_HOST": server.address}
+        done = airflow("dags", "test", "drain_events", "--conf", settings, env=environment)
+        assert metadata.states("drain_events") == {"drain": "success"}, done.stdout
+        assert server.left(subscription) == 0
+        bus.close()
+    (drained,) = tmp_path.iterdir()
+    assert [json.loads(text)["text"] for text in drained.read_text().splitlines()] == [str(n) for n in range(3000)]

@@ -18,15 +18,19 @@ OUT = os.environ.get("EVENTS_OUT", "/tmp/events")
     max_active_runs=1,
     tags=["taktline"],
     default_args={"retries": 2, "retry_delay": timedelta(minutes=1)},
-    params={"subscription": Param("projects/my-project/subscriptions/events", type="string")},
+    params={
+        "subscription": Param("projects/my-project/subscriptions/events", type="string"),
+        "idle": Param(30, type="number", description="seconds without a message after which the drain ends"),
+    },
 )
 def drain_events():
-    # A message is acknowledged when its result is safe in the file: what a killed task took comes again.
-    @task.taktline(sink=OUT + "/{{ run_id }}.jsonl", execution_timeout=timedelta(minutes=14))
+    # Messages are acknowledged as the journal notes that their results are safe in the half-written file.
+    @task.taktline(sink=OUT + "/{{ run_id }}.jsonl", journal=True, execution_timeout=timedelta(minutes=14))
     def drain(params):
         from taktline.pubsub import subscribe
 
-        return line(decoded), subscribe(params["subscription"], idle=30, limit=100_000)
+        # Airflow gives a task that is to end five seconds: three for what is under way, the rest for cleaning up.
+        return line(decoded), subscribe(params["subscription"], idle=params["idle"], limit=100_000, drain=3)
 
     drain()
 
