@@ -50,9 +50,7 @@ os.environ.update(
 def airflow(*arguments: str, **options: Any) -> subprocess.CompletedProcess[str]:
     """One command of Airflow's, with its output."""
     command = [sys.executable, "-m", "airflow", *arguments]
-    return subprocess.run(
-        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, cwd=HOME, **options
-    )
+    return subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, cwd=HOME, **options)
 
 
 class Metadata:

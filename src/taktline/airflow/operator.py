@@ -196,7 +196,9 @@ class TaktlineOperator(BaseOperator):  # type: ignore[misc]
         if report.failed and self.if_incomplete != "succeed":
             context["ti"].xcom_push(key="return_value", value=numbers)
             end = AirflowFailException if self.if_incomplete == "fail" else AirflowSkipException
-            raise end(f"{report.failed:,} of {report.records_in:,} records failed; the results of the others are complete")
+            raise end(
+                f"{report.failed:,} of {report.records_in:,} records failed; the results of the others are complete"
+            )
         return numbers
 
     @contextmanager
