@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import doctest
 import inspect
 from dataclasses import fields
 from datetime import timedelta
@@ -14,7 +15,8 @@ from airflow.sdk import DAG, task
 
 from taktline import LineError, line
 from taktline._recipe.options import Options
-from taktline.airflow import TaktlineOperator, connection_url
+from taktline.airflow import TaktlineOperator, connection, connection_url, decorator
+from taktline.airflow import operator as operators
 
 STEPS = Path(__file__).parent / "dags" / "steps.py"
 FLOW = f"{STEPS}:flow"
@@ -131,3 +133,10 @@ def test_connections_to_something_else_are_refused(monkeypatch):
     monkeypatch.setenv("AIRFLOW_CONN_SHOP", "http://shop.example")
     with pytest.raises(LineError, match="is of type 'http'; only postgres and sqlite are tables"):
         connection_url("shop")
+
+
+@pytest.mark.parametrize("module", [operators, decorator, connection])
+def test_the_examples_in_docstrings(module):
+    failed, tried = doctest.testmod(module)
+    assert not failed
+    assert tried

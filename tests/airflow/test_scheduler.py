@@ -143,6 +143,11 @@ class Job:
         wait_for(f"{self.run} to be {state}", lambda: self.row()[0] in ("success", "failed", "skipped"))
         assert self.row()[0] == state, logs()
 
+    def said(self):
+        """What the log of the first try has."""
+        log = HOME / "logs" / f"dag_id={self.dag}" / f"run_id={self.run}" / "task_id=score" / "attempt=1.log"
+        return log.read_text()
+
     def resumed(self):
         """Whether it went on from a journal, which is gone now."""
         return 0 < self.report()["resumed_at"] <= MIDDLE and not list(self.data.glob("*.journal"))
@@ -200,6 +205,7 @@ def test_a_task_marked_failed_ends_cleanly_and_can_be_gone_on_with(job, undistur
     processes = [task, *task.children(recursive=True)]
     api("PATCH", "dags/nightly/dagRuns/failed/taskInstances/score", {"new_state": "failed"})
     wait_for("the end of the task and its workers", lambda: not any(each.is_running() for each in processes))
+    assert "stopped by SIGTERM; a retry goes on from the journal" in failed.said()
     assert not list(failed.data.glob("failed.jsonl")), "nothing that looks like a whole result"
     failed.let_go()
     api("POST", "dags/nightly/clearTaskInstances", {"dag_run_id": "failed", "dry_run": False})
@@ -214,6 +220,7 @@ def test_a_task_that_ran_out_of_time_goes_on_where_it_was(job, undisturbed):
     timed.start()
     timed.held()
     wait_for("the time to be over", lambda: timed.row()[2] > 1)
+    assert "timeout after 0:00:10; a retry goes on from the journal" in timed.said()
     timed.let_go()
     timed.ends("success")
     assert timed.resumed()

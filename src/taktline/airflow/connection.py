@@ -16,6 +16,11 @@ def connection_url(conn_id: str) -> str:
     """The URL of an Airflow connection to PostgreSQL or SQLite, for `read_sql` and `write_sql` inside a task.
 
     Raises LineError where there is no such connection, or one to something else.
+
+    >>> import os
+    >>> os.environ["AIRFLOW_CONN_SHOP"] = "postgres://me:secret@db.example/shop"
+    >>> connection_url("shop")
+    'postgresql://me:secret@db.example/shop'
     """
     try:
         found = BaseHook.get_connection(conn_id)

@@ -52,6 +52,16 @@ def taktline_task(python_callable: Callable[..., Any] | None = None, **kwargs: A
     The function returns `line, source` and, where wanted, `sink` and a dict of options of the run; or the line alone:
     then its source is the function's first argument, such as an upstream task's output. Keywords of the decorator are
     those of TaktlineOperator.
+
+    >>> from airflow.sdk import DAG, task
+    >>> from taktline import line
+    >>> with DAG("nightly", schedule=None):
+    ...     @task.taktline(sink="/out.jsonl", workers=2)
+    ...     def score():
+    ...         return line(abs), range(-5, 0)
+    ...     done = score()
+    >>> done.operator.options
+    {'workers': 2}
     """
     return task_decorator_factory(
         python_callable=python_callable, decorated_operator_class=TaktlineDecoratedOperator, **kwargs

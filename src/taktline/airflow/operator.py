@@ -9,6 +9,7 @@ import os
 import re
 import signal
 import sys
+import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import fields
@@ -75,6 +76,13 @@ class TaktlineOperator(BaseOperator):  # type: ignore[misc]
     page; `report_url`: where people open that file, for the link on the task's page.
 
     All other options of a run are taken too, and those of any Airflow task. Raises LineError for wrong ones.
+
+    >>> from airflow.sdk import DAG
+    >>> from taktline import line
+    >>> with DAG("nightly", schedule=None):
+    ...     score = TaktlineOperator(task_id="score", target=line(abs), source="/in.jsonl", sink="/out.jsonl", workers=2)
+    >>> score.outlets[0].uri, score.options
+    ('file:///out.jsonl', {'workers': 2})
     """
 
     template_fields: Sequence[str] = (
@@ -168,7 +176,9 @@ class TaktlineOperator(BaseOperator):  # type: ignore[misc]
             for note in getattr(error, "__notes__", ()):  # the log's own rendering leaves them out
                 self.log.error("%s", note)
             raise
-        if report.journal:  # a retry is over: whoever clears the task wants all of it again
+        if not report.complete:
+            raise AirflowException(f"the run was stopped after {report.records_in:,} records{self._goes_on()}")
+        if report.journal:  # whoever clears a task that ended well wants all of it again
             os.unlink(report.journal)
         return self.conclude(report, context)
 
@@ -212,21 +222,22 @@ class TaktlineOperator(BaseOperator):  # type: ignore[misc]
             raise Interrupted
 
         # Airflow's own exception would count as a failure of the step that it happens to interrupt.
-        before = signal.getsignal(signal.SIGALRM)
-        if self.execution_timeout:
-            signal.signal(signal.SIGALRM, time_is_up)
+        limited = self.execution_timeout and threading.current_thread() is threading.main_thread()
+        before = signal.signal(signal.SIGALRM, time_is_up) if limited else None
         self._running = True
         try:
             yield
         except Interrupted:
-            goes_on = "; a retry goes on from the journal" if self.journal else ""
             if timed_out:
-                raise AirflowTaskTimeout(f"the task's timeout of {self.execution_timeout} is over{goes_on}") from None
-            raise AirflowException(f"stopped by SIGTERM{goes_on}") from None
+                raise AirflowTaskTimeout(f"timeout after {self.execution_timeout}{self._goes_on()}") from None
+            raise AirflowException(f"stopped by SIGTERM{self._goes_on()}") from None
         finally:
             self._running = False
-            if self.execution_timeout:
+            if limited:
                 signal.signal(signal.SIGALRM, before)
+
+    def _goes_on(self) -> str:
+        return "; a retry goes on from the journal" if self.journal else ""
 
     def on_kill(self) -> None:
         """The task is to end: "mark failed", a shutdown. Airflow calls this inside its handler of SIGTERM."""
