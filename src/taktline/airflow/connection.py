@@ -5,7 +5,11 @@ from __future__ import annotations
 from urllib.parse import quote
 
 from airflow.sdk import BaseHook
-from airflow.sdk.exceptions import AirflowNotFoundException
+
+try:
+    from airflow.sdk.exceptions import AirflowNotFoundException
+except ImportError:  # before Airflow 3.3
+    from airflow.exceptions import AirflowNotFoundException
 
 from taktline import LineError
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from airflow.sdk import literal
-from airflow.sdk.bases.decorator import DecoratedOperator, TaskDecorator, determine_kwargs, task_decorator_factory
+from airflow.sdk.bases.decorator import DecoratedOperator, TaskDecorator, task_decorator_factory
+from airflow.sdk.definitions.template import literal
 
 from taktline import Line, LineError
 from taktline.airflow.operator import TaktlineOperator, _wrong_use_is_not_retried
@@ -24,13 +25,19 @@ class TaktlineDecoratedOperator(DecoratedOperator, TaktlineOperator):  # type: i
 
     def execute(self, context: Any) -> dict[str, Any]:
         """Ask the function, then run its line; the report, as plain values."""
-        kwargs = determine_kwargs(self.python_callable, self.op_args, {**context, **self.op_kwargs})
         with _wrong_use_is_not_retried():
-            said = self.python_callable(*self.op_args, **kwargs)
-            flow, source, sink, options = self.understood(said, kwargs)
+            said = self.python_callable(*self.op_args, **self.named_arguments({**context, **self.op_kwargs}))
+            flow, source, sink, options = self.understood(said)
             return self.drain(flow, source, sink, {**self.run_options(context), **options}, context)
 
-    def understood(self, said: Any, kwargs: Mapping[str, Any]) -> tuple[Line, Any, Any, Mapping[str, Any]]:
+    def named_arguments(self, known: Mapping[str, Any]) -> Mapping[str, Any]:
+        """What the function asks for by name, of Airflow's context and of the keywords it was called with."""
+        parameters = list(inspect.signature(self.python_callable).parameters.values())[len(self.op_args) :]
+        if any(each.kind is inspect.Parameter.VAR_KEYWORD for each in parameters):
+            return known
+        return {each.name: known[each.name] for each in parameters if each.name in known}
+
+    def understood(self, said: Any) -> tuple[Line, Any, Any, Mapping[str, Any]]:
         """Line, source, sink and options of this run. Raises LineError where the function returned something else."""
         said_all = said if isinstance(said, tuple) else (said,)
         if not 1 <= len(said_all) <= 4 or not isinstance(said_all[0], Line):

@@ -17,8 +17,13 @@ from pathlib import Path
 from time import monotonic
 from typing import Any
 
-from airflow.sdk import Asset, BaseOperator, BaseOperatorLink, literal
-from airflow.sdk.exceptions import AirflowException, AirflowFailException, AirflowSkipException, AirflowTaskTimeout
+from airflow.sdk import Asset, BaseOperator, BaseOperatorLink
+from airflow.sdk.definitions.template import literal
+
+try:
+    from airflow.sdk.exceptions import AirflowException, AirflowFailException, AirflowSkipException, AirflowTaskTimeout
+except ImportError:  # before Airflow 3.3
+    from airflow.exceptions import AirflowException, AirflowFailException, AirflowSkipException, AirflowTaskTimeout
 
 from taktline import Line, LineError, Report, ResumeError, Snapshot, read, write
 from taktline._recipe.options import Options, checked

@@ -31,8 +31,9 @@ def small():
         return line(triple)
 
     @task.taktline
-    def all_from_function(params=None):
-        records = [{"n": n} for n in range(10)]
+    def all_from_function(count, params=None):
+        assert params["source"] == "numbers"
+        records = [{"n": n} for n in range(count)]
         return line(triple), records, f"{DATA}/all_from_function.jsonl", {"how": "loop"}
 
     @task
@@ -48,7 +49,7 @@ def small():
         return line(triple), read_sql(connection_url("numbers_db"), "SELECT n FROM numbers"), f"{DATA}/from_db.jsonl"
 
     note(from_upstream(numbers()))
-    all_from_function()
+    all_from_function(count=10)
     no_connection()
     from_a_connection()
 
