@@ -9,8 +9,6 @@ import sys
 
 import pytest
 from conftest import airflow
-from pubsub.bus import Bus
-from pubsub.server import Server
 
 from taktline.cli.commands import run_main
 
@@ -66,6 +64,9 @@ def test_its_nightly_dag_works(project, environment, tmp_path, metadata):
 
 
 def test_its_drain_dag_works(project, environment, tmp_path, metadata, monkeypatch):
+    from pubsub.bus import Bus  # of tests/pubsub: needs the client library, which the other tests here do not
+    from pubsub.server import Server
+
     with Server() as server:
         monkeypatch.setenv("PUBSUB_EMULATOR_HOST", server.address)
         bus = Bus(server)

@@ -1,7 +1,7 @@
 """Lines as Apache Airflow tasks: `TaktlineOperator`, and `@task.taktline` for a function that returns a line.
 
 Airflow finds both through the provider's entry point; DAG files say `from taktline.airflow import TaktlineOperator` or
-`from airflow.sdk import task`. Needs Airflow 3: `pip install taktline[airflow]`.
+`from airflow.sdk import task`. Needs Airflow 3.1: `pip install taktline[airflow]`.
 """
 
 from __future__ import annotations
