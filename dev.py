@@ -64,7 +64,8 @@ def main() -> None:
         sys.exit(__doc__)
     if what == "airflow":
         set_up(AIRFLOW_VENV, AIRFLOW_LOCK)
-        own = ("--override-ini=addopts=-ra", "--override-ini=testpaths=tests/airflow")
+        # Each command of Airflow takes seconds to start, many times that on a busy machine.
+        own = [f"--override-ini={each}" for each in ("addopts=-ra", "testpaths=tests/airflow", "timeout=600")]
         run("pytest", *own, *rest, folder=AIRFLOW_VENV)
         return
     set_up()
