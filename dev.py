@@ -7,8 +7,10 @@ python3 dev.py bench [args]     set up, then the benchmarks; also: bench article
 python3 dev.py simulate [args]  set up, then a million random lives of the schedule
 python3 dev.py faults [args]    set up, then the fault suite; --rivals: with other libraries too, in .venv-rivals
 python3 dev.py chaos [args]     set up, then a job whose workers and caller are killed at random
+python3 dev.py airflow [args]   set up .venv-airflow with Apache Airflow, then the tests in a real Airflow
 """
 
+import compileall
 import hashlib
 import os
 import subprocess
@@ -17,39 +19,39 @@ import venv
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent
-VENV = ROOT / ".venv"
-RIVALS = ROOT / ".venv-rivals"  # what the fault suite compares with; nothing else needs it
 LOCK = ROOT / "requirements.lock"
+AIRFLOW_LOCK = ROOT / "tests" / "airflow" / "requirements.lock"
+VENV, RIVALS, AIRFLOW = ROOT / ".venv", ROOT / ".venv-rivals", ROOT / ".venv-airflow"
 PROGRAMS = {
     "demo": ("taktline.cli.commands", "demo"),
     "bench": ("benchmarks",),
     "simulate": ("faults.simulation",),
     "faults": ("faults",),
     "chaos": ("faults.chaos",),
+    "test": ("pytest",),
+    "airflow": ("pytest", "--override-ini=addopts=-ra", "--override-ini=testpaths=tests/airflow"),
 }
+CHECKS = (("ruff", "check", "."), ("ruff", "format", "--check", "."), ("mypy",))
 
 
-def python(where: Path) -> str:
-    """The interpreter of a virtual environment."""
-    return str(where / "bin" / "python")
-
-
-def set_up(where: Path) -> None:
+def set_up(folder: Path) -> None:
     """A virtual environment in the checkout with the locked packages and the project itself; again only when they change."""
+    lock = AIRFLOW_LOCK if folder == AIRFLOW else LOCK
     wanted = hashlib.sha256(
-        LOCK.read_bytes() + (ROOT / "pyproject.toml").read_bytes() + sys.version.encode()
+        lock.read_bytes() + (ROOT / "pyproject.toml").read_bytes() + sys.version.encode()
     ).hexdigest()
-    mark = where / "set-up"
-    if mark.exists() and mark.read_text() == wanted:
-        return
-    print(f"setting up {where.name} …", file=sys.stderr, flush=True)
-    venv.create(where, with_pip=True, clear=True)
-    install = [python(where), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
-    subprocess.run([*install, "--requirement", str(LOCK)], check=True, cwd=ROOT)
-    subprocess.run([*install, "--no-deps", "--no-build-isolation", "--editable", "."], check=True, cwd=ROOT)
-    if where == RIVALS:
-        subprocess.run([*install, *group("rivals")], check=True, cwd=ROOT)
-    mark.write_text(wanted)
+    mark = folder / "set-up"
+    if not mark.exists() or mark.read_text() != wanted:
+        print(f"setting up {folder.name} …", file=sys.stderr, flush=True)
+        venv.create(folder, with_pip=True, clear=True)
+        install = [python(folder), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
+        subprocess.run([*install, "--no-deps", "--requirement", str(lock)], check=True, cwd=ROOT)
+        subprocess.run([*install, "--no-deps", "--no-build-isolation", "--editable", "."], check=True, cwd=ROOT)
+        if folder == RIVALS:
+            subprocess.run([*install, *group("rivals")], check=True, cwd=ROOT)
+        mark.write_text(wanted)
+    # As an installed package is: each worker would compile it anew where Python is told not to write what it compiles.
+    compileall.compile_dir(ROOT / "src", quiet=2)
 
 
 def group(name: str) -> list[str]:
@@ -59,10 +61,15 @@ def group(name: str) -> list[str]:
     return tomllib.loads((ROOT / "pyproject.toml").read_text())["dependency-groups"][name]
 
 
-def run(*command: str, where: Path = VENV) -> None:
+def python(folder: Path) -> str:
+    """The interpreter of an environment."""
+    return str(folder / "bin" / "python")
+
+
+def run(folder: Path, *command: str) -> None:
     """Run a module of the environment; end with its exit code where it fails."""
     code = subprocess.run(
-        [python(where), "-m", *command], cwd=ROOT, env=os.environ | {"PYTHONUNBUFFERED": "1"}
+        [python(folder), "-m", *command], cwd=ROOT, env=os.environ | {"PYTHONUNBUFFERED": "1"}
     ).returncode
     if code:
         sys.exit(code)
@@ -73,19 +80,18 @@ def main() -> None:
     if sys.version_info < (3, 11):
         sys.exit(f"taktline needs Python 3.11 or newer; this is {sys.version.split()[0]}")
     what, rest = (sys.argv[1] if len(sys.argv) > 1 else ""), sys.argv[2:]
-    if what not in ("test", "check", *PROGRAMS):
+    if what not in ("check", *PROGRAMS):
         sys.exit(__doc__)
-    where = RIVALS if what == "faults" and "--rivals" in rest else VENV
-    set_up(where)
-    if what in PROGRAMS:
-        run(*PROGRAMS[what], *(word for word in rest if word != "--rivals"), where=where)
-    elif what == "check":
-        run("ruff", "check", ".")
-        run("ruff", "format", "--check", ".")
-        run("mypy")
-        run("pytest", *rest)
-    else:
-        run("pytest", *rest)
+    folder = AIRFLOW if what == "airflow" else VENV
+    if what == "faults" and "--rivals" in rest:
+        rest.remove("--rivals")
+        folder = RIVALS
+    set_up(folder)
+    if what == "check":
+        for check in CHECKS:
+            run(folder, *check)
+        what = "test"
+    run(folder, *PROGRAMS[what], *rest)
 
 
 if __name__ == "__main__":

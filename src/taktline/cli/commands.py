@@ -476,6 +476,25 @@ def demo(limit: int | None, part: int, rounds: int) -> None:
 
 
 @commands.command()
+@click.option("--astro", "folder", required=True, metavar="DIR", help="write an Astro project into this folder")
+def init(folder: str) -> None:
+    """Write a project to start from.
+
+    \b
+    taktline init --astro orders
+
+    The folder must be new or empty. With --astro: all that `astro dev start` and `astro deploy` need, with DAGs that
+    run lines, and tests.
+    """
+    from pathlib import Path
+
+    from taktline.cli.projects import write_astro
+
+    written = write_astro(Path(folder))
+    _tell(f"{len(written)} files in {folder}\n next  cd {folder} && astro dev start")
+
+
+@commands.command()
 def doctor() -> None:
     """Look at this machine: cores, memory, limits, and whether workers start here."""
     import platform

@@ -1,0 +1,334 @@
+"""TaktlineOperator: one task that runs a line from a source into a sink."""
+
+from __future__ import annotations
+
+import difflib
+import inspect
+import json
+import os
+import re
+import signal
+import sys
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import fields
+from pathlib import Path
+from time import monotonic
+from typing import Any
+
+from airflow.sdk import Asset, BaseOperator, BaseOperatorLink
+from airflow.sdk.definitions.template import literal
+
+try:
+    from airflow.sdk.exceptions import AirflowException, AirflowFailException, AirflowSkipException, AirflowTaskTimeout
+except ImportError:  # before Airflow 3.3
+    from airflow.exceptions import AirflowException, AirflowFailException, AirflowSkipException, AirflowTaskTimeout
+
+from taktline import Line, LineError, Report, ResumeError, Snapshot, read, write
+from taktline._recipe.options import Options, checked
+from taktline.cli.target import line_of
+from taktline.views.terminal import plain
+
+PROGRESS = 30.0  # seconds between two progress lines in the task's log
+TEMPLATE = ("{{", "{%")
+OUTCOMES = ("succeed", "fail", "skip")
+OPTIONS = tuple(each.name for each in fields(Options))
+DAG_MODULE = "unusual_prefix_"  # what Airflow puts before the name of the module that a DAG file becomes
+
+
+class Interrupted(KeyboardInterrupt):
+    """SIGTERM or the task's timeout: unwinds a run as Ctrl-C does, also out of a step that catches every Exception."""
+
+
+class ReportLink(BaseOperatorLink):  # type: ignore[misc]
+    """The button on a task's page that opens its report."""
+
+    name = "taktline report"
+
+    def get_link(self, operator: Any, *, ti_key: Any) -> str:
+        """Where the report is, or "" where none was written."""
+        return str(getattr(operator, "report_link", ""))
+
+
+def _with_options(init: Callable[..., None]) -> Callable[..., None]:
+    """Give `init` every option of a run as a keyword of its own: Airflow reads signatures for default_args and mapping."""
+    signature = inspect.signature(init)
+    named = [each for each in signature.parameters.values() if each.kind is not inspect.Parameter.VAR_KEYWORD]
+    known = {each.name for each in named}
+    options = [
+        inspect.Parameter(each.name, inspect.Parameter.KEYWORD_ONLY, default=each.default)
+        for each in fields(Options)
+        if each.name not in known
+    ]
+    rest = inspect.Parameter("kwargs", inspect.Parameter.VAR_KEYWORD)
+    init.__signature__ = signature.replace(parameters=[*named, *options, rest])  # type: ignore[attr-defined]
+    return init
+
+
+class TaktlineOperator(BaseOperator):  # type: ignore[misc]
+    """Run `target` over `source` into `sink`, on all cores the task may use; the report becomes the task's XCom.
+
+    `target`: "file.py:parse,score", "module:flow" or a Line; a relative file is looked for beside the DAG file. It is
+    loaded when the DAG is parsed, so wrong ones are import errors of the DAG; one with a template when the task runs.
+    `source`: a path, a glob, any iterable of records, or an upstream task's output that is one of these.
+    `sink`: a path, a callable of one result, or None (results are dropped). Fixed absolute paths and URLs become the
+    task's inlets and outlets.
+
+    `if_incomplete`: what becomes of the task where records were skipped or dead-lettered: "succeed", "fail" (without
+    a retry, which would give the same) or "skip". `journal`: a file, a folder (ending in "/"), or True for the folder of
+    the sink: what a retry goes on from, one for each task of each DAG run. `report_html`: a file for the report as a
+    page; `report_url`: where people open that file, for the link on the task's page.
+
+    All other options of a run are taken too, and those of any Airflow task. Raises LineError for wrong ones.
+
+    >>> from airflow.sdk import DAG
+    >>> from taktline import line
+    >>> with DAG("nightly", schedule=None):
+    ...     score = TaktlineOperator(task_id="score", target=line(abs), source="/in.jsonl", sink="/out.jsonl", workers=2)
+    >>> score.outlets[0].uri, score.options
+    ('file:///out.jsonl', {'workers': 2})
+    """
+
+    template_fields: Sequence[str] = (
+        "target", "source", "sink", "journal", "dead_letters", "report_html", "report_url",
+    )  # fmt: skip
+    operator_extra_links = (ReportLink(),)
+    ui_color = "#f2d7a7"
+
+    @_with_options
+    def __init__(
+        self,
+        *,
+        target: Any,
+        source: Any = None,
+        sink: Any = None,
+        journal: str | bool | None = None,
+        dead_letters: str | None = None,
+        if_incomplete: str = "succeed",
+        report_html: str | None = None,
+        report_url: str | None = None,
+        **kwargs: Any,
+    ) -> None:
+        options = {name: kwargs.pop(name) for name in OPTIONS if name in kwargs}
+        _refuse_unknown(kwargs, self)
+        super().__init__(**kwargs)
+        if if_incomplete not in OUTCOMES:
+            raise LineError(f"if_incomplete={if_incomplete!r}: choose one of {', '.join(map(repr, OUTCOMES))}")
+        if journal is True and not (_is_template(sink) or _is_file(sink)):
+            raise LineError(
+                'journal=True puts the journal beside the sink, which is no file; name a folder: journal="/…/"'
+            )
+        checked(options)
+        if not _is_template(target):
+            self.line(target)  # raises where it is no line
+        self.target = _not_called(target)
+        self.source = _not_called(source)
+        self.sink = _not_called(sink)
+        self.journal = journal
+        self.dead_letters = dead_letters
+        self.if_incomplete = if_incomplete
+        self.report_html = report_html
+        self.report_url = report_url
+        self.options = options
+        self.report_link = ""
+        self._running = False
+        self.inlets += _assets(source)
+        self.outlets += _assets(sink)
+
+    def line(self, target: Any) -> Line:
+        """The line that a target names. Raises LineError."""
+        if isinstance(target, Line):
+            return target
+        if not isinstance(target, str):
+            raise LineError(f"target= takes file.py:steps, module:flow or a Line, not {type(target).__name__}")
+        place, colon, names = target.rpartition(":")
+        if place.endswith(".py") and not os.path.isabs(place) and self.has_dag():
+            place = os.path.join(os.path.dirname(self.dag.fileloc), place)
+        try:
+            return line_of(f"{place}{colon}{names}")
+        except LineError as error:
+            raise LineError(f"target={target!r}: {error}") from error
+
+    def execute(self, context: Any) -> dict[str, Any]:
+        """Run the line; the report, as plain values."""
+        with _wrong_use_is_not_retried():
+            return self.drain(self.line(self.target), self.source, self.sink, self.run_options(context), context)
+
+    def run_options(self, context: Any) -> dict[str, Any]:
+        """The options of this run, paths filled in."""
+        paths = {"journal": self.journal_path(context), "dead_letters": self.dead_letters}
+        return self.options | {name: path for name, path in paths.items() if path is not None}
+
+    def drain(self, flow: Line, source: Any, sink: Any, options: Mapping[str, Any], context: Any) -> dict[str, Any]:
+        """Run `flow` from `source` into `sink`, and end the task as the report says."""
+        _send_dag_files_by_value()
+        given = options.get("progress")
+        progress = given if callable(given) or given is False else self.tell_progress()
+        records = read(source) if isinstance(source, (str, os.PathLike)) else source
+        if records is None:
+            raise LineError("there is no source: give source= a path, records, or an upstream task's output")
+        writer = write(sink) if isinstance(sink, (str, os.PathLike)) else sink
+        for name in ("journal", "dead_letters", "report_html"):
+            path = options.get(name) if name != "report_html" else self.report_html
+            if path:
+                os.makedirs(os.path.dirname(os.path.abspath(path)), exist_ok=True)
+        self.log.info("line %s: %s → %s", flow.name, _named(source), _named(sink))
+        try:
+            with self.interruptible():
+                report = flow.run(records, writer, **{**options, "progress": progress})
+        except Exception as error:
+            for note in getattr(error, "__notes__", ()):  # the log's own rendering leaves them out
+                self.log.error("%s", note)
+            raise
+        if not report.complete:
+            raise AirflowException(f"the run was stopped after {report.records_in:,} records{self._goes_on()}")
+        if report.journal:  # whoever clears a task that ended well wants all of it again
+            os.unlink(report.journal)
+        return self.conclude(report, context)
+
+    def tell_progress(self) -> Callable[[Snapshot], None]:
+        """A line in the task's log every half minute."""
+        due = monotonic() + PROGRESS
+
+        def tell(snapshot: Snapshot) -> None:
+            nonlocal due
+            if monotonic() >= due:
+                due = monotonic() + PROGRESS
+                self.log.info("%s", plain(snapshot))
+
+        return tell
+
+    def conclude(self, report: Report, context: Any) -> dict[str, Any]:
+        """Tell what was done, and end the task as `if_incomplete` says."""
+        for text in str(report).splitlines():
+            self.log.info("%s", text)
+        if self.report_html:
+            report.to_html(self.report_html)
+            self.report_link = self.report_url or Path(self.report_html).absolute().as_uri()
+            self.log.info("report: %s", self.report_link)
+        numbers: dict[str, Any] = json.loads(report.to_json())
+        if report.failed and self.if_incomplete != "succeed":
+            context["ti"].xcom_push(key="return_value", value=numbers)
+            end = AirflowFailException if self.if_incomplete == "fail" else AirflowSkipException
+            raise end(
+                f"{report.failed:,} of {report.records_in:,} records failed; the results of the others are complete"
+            )
+        return numbers
+
+    @contextmanager
+    def interruptible(self) -> Iterator[None]:
+        """SIGTERM and the task's timeout unwind what runs in here, and end the task for a retry to go on from."""
+        timed_out = False
+
+        def time_is_up(number: int, frame: Any) -> None:
+            nonlocal timed_out
+            timed_out = True
+            raise Interrupted
+
+        # Airflow's own exception would count as a failure of the step that it happens to interrupt.
+        limited = self.execution_timeout and threading.current_thread() is threading.main_thread()
+        before = signal.signal(signal.SIGALRM, time_is_up) if limited else None
+        self._running = True
+        try:
+            yield
+        except Interrupted:
+            if timed_out:
+                raise AirflowTaskTimeout(f"timeout after {self.execution_timeout}{self._goes_on()}") from None
+            raise AirflowException(f"stopped by SIGTERM{self._goes_on()}") from None
+        finally:
+            self._running = False
+            if limited:
+                signal.signal(signal.SIGALRM, before)
+
+    def _goes_on(self) -> str:
+        return "; a retry goes on from the journal" if self.journal else ""
+
+    def on_kill(self) -> None:
+        """The task is to end: "mark failed", a shutdown. Airflow calls this inside its handler of SIGTERM."""
+        if self._running:
+            self._running = False  # a second SIGTERM must not disturb the cleaning up
+            raise Interrupted
+
+    def journal_path(self, context: Any) -> str | None:
+        """The journal of this task in this DAG run: a retry finds it, no other task does."""
+        if not self.journal:
+            return None
+        if self.journal is True:
+            folder = os.path.dirname(os.path.abspath(self.sink))
+        elif self.journal.endswith("/") or os.path.isdir(self.journal):
+            folder = self.journal
+        else:
+            return str(self.journal)
+        ti = context["ti"]
+        parts = [ti.dag_id, ti.task_id, ti.run_id] + ([str(ti.map_index)] if ti.map_index >= 0 else [])
+        return os.path.join(folder, re.sub(r"[^\w.+=-]", "_", ".".join(parts)) + ".journal")
+
+
+@contextmanager
+def _wrong_use_is_not_retried() -> Iterator[None]:
+    try:
+        yield
+    except (LineError, ResumeError) as error:
+        raise AirflowFailException(str(error)) from error
+
+
+def _refuse_unknown(given: Mapping[str, Any], operator: BaseOperator) -> None:
+    taken: dict[str, None] = {}
+    for kind in type(operator).mro():
+        if issubclass(kind, BaseOperator):
+            taken |= dict.fromkeys(inspect.signature(kind).parameters)
+    for name in given:
+        if name not in taken and not name.startswith("_") and name != "default_args":
+            near = difflib.get_close_matches(name, list(taken), n=1)
+            hint = f"; did you mean {near[0]!r}?" if near else ""
+            raise LineError(f"there is no option {name!r} of a run or of a task{hint}")
+
+
+def _is_template(value: Any) -> bool:
+    """Whether the value is only known when the task runs: an upstream task's output, or a text with a template."""
+    return _is_resolved_later(value) or (isinstance(value, str) and any(mark in value for mark in TEMPLATE))
+
+
+def _is_resolved_later(value: Any) -> bool:
+    return hasattr(value, "iter_references")  # what all of Airflow's promises of a value have
+
+
+def _not_called(value: Any) -> Any:
+    """The value for a templated field: Airflow would call what is callable there, and look for templates in records."""
+    if value is None or isinstance(value, str) or _is_resolved_later(value):
+        return value
+    return os.fspath(value) if isinstance(value, os.PathLike) else literal(value)
+
+
+def _is_file(sink: Any) -> bool:
+    return isinstance(sink, (str, os.PathLike)) and "://" not in os.fspath(sink) and os.fspath(sink) != "-"
+
+
+def _assets(end: Any) -> list[Asset]:
+    """The asset that a source or sink is: a path or URL that is the same in every run, as far as that is known here."""
+    if isinstance(end, os.PathLike):
+        end = os.fspath(end)
+    if not isinstance(end, str) or any(mark in end for mark in (*TEMPLATE, "*", "?", "[")):
+        return []
+    if os.path.isabs(end):
+        return [Asset(Path(end).as_uri())]
+    return [Asset(end)] if "://" in end else []
+
+
+def _send_dag_files_by_value() -> None:
+    """Steps that stand in a DAG file go to the workers as they are: the module's name exists in this process alone."""
+    import cloudpickle
+
+    for name, module in list(sys.modules.items()):
+        if name.startswith(DAG_MODULE):
+            cloudpickle.register_pickle_by_value(module)
+
+
+def _named(end: Any) -> str:
+    if end is None:
+        return "nowhere"
+    if isinstance(end, str):
+        return end
+    describe = getattr(end, "describe", None)
+    return describe() if callable(describe) else type(end).__name__

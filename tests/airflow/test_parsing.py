@@ -1,0 +1,142 @@
+"""What Airflow finds out before any task runs: the provider, signatures, assets, and wrong use in one sentence."""
+
+from __future__ import annotations
+
+import doctest
+import inspect
+from dataclasses import fields
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+from airflow.dag_processing.dagbag import DagBag
+from airflow.providers_manager import ProvidersManager
+from airflow.sdk import DAG, task
+
+from taktline import LineError, line
+from taktline._recipe.options import Options
+from taktline.airflow import TaktlineOperator, connection, connection_url, decorator
+from taktline.airflow import operator as operators
+
+STEPS = Path(__file__).parent / "dags" / "steps.py"
+FLOW = f"{STEPS}:flow"
+
+
+def operator(**given):
+    with DAG("dag", schedule=None):
+        return TaktlineOperator(**{"task_id": "t", "target": FLOW, "source": "in.jsonl"} | given)
+
+
+def test_airflow_finds_the_provider():
+    manager = ProvidersManager()
+    assert manager.providers["taktline"].data["name"] == "taktline"
+    assert "taktline" in dict(manager.taskflow_decorators)
+    assert "taktline.airflow.ReportLink" in manager.extra_links_class_names
+
+
+def test_every_option_of_a_run_is_a_keyword_of_the_operator():
+    named = inspect.signature(TaktlineOperator).parameters
+    assert {each.name for each in fields(Options)} <= set(named)
+    assert operator(workers=3, on_error="skip", memory="1GB").options == {
+        "workers": 3, "on_error": "skip", "memory": "1GB",
+    }  # fmt: skip
+
+
+def test_default_args_reach_options_too():
+    with DAG("dag", schedule=None, default_args={"retries": 4, "workers": 1}):
+        made = TaktlineOperator(task_id="t", target=FLOW, source="in.jsonl")
+    assert (made.retries, made.options) == (4, {"workers": 1})
+
+
+@pytest.mark.parametrize(
+    ("given", "sentence"),
+    [
+        ({"target": f"{STEPS}:NUMBER"}, "NUMBER': a step must be a callable of one record, not int 3"),
+        ({"target": f"{STEPS}:doubel"}, "there is no 'doubel' in"),
+        ({"target": f"{STEPS}:doubel"}, "did you mean 'double'?"),
+        ({"target": "nowhere.py:flow"}, "there is no file"),
+        ({"target": "no_such_module:flow"}, "there is no module 'no_such_module'"),
+        ({"target": "flow"}, "names no steps; write file.py:parse,enrich,score or module:flow"),
+        ({"target": 3}, "target= takes file.py:steps, module:flow or a Line, not int"),
+        ({"batch_sizy": 3}, "there is no option 'batch_sizy' of a run or of a task; did you mean 'batch_size'?"),
+        ({"retris": 3}, "there is no option 'retris' of a run or of a task; did you mean 'retries'?"),
+        ({"workers": 0}, "workers=0: give a whole number of at least 1"),
+        ({"if_incomplete": "ignore"}, "if_incomplete='ignore': choose one of 'succeed', 'fail', 'skip'"),
+        ({"journal": True}, "journal=True puts the journal beside the sink, which is no file; name a folder"),
+    ],
+)
+def test_wrong_use_is_refused_when_the_dag_is_parsed(given, sentence):
+    with pytest.raises(LineError) as refused:
+        operator(**given)
+    assert sentence in str(refused.value)
+    assert "\n" not in str(refused.value)
+
+
+def test_a_wrong_dag_file_is_an_import_error_with_the_sentence(tmp_path):
+    text = "from airflow.sdk import DAG\nfrom taktline.airflow import TaktlineOperator\n"
+    text += (
+        "with DAG('wrong', schedule=None):\n    TaktlineOperator(task_id='t', target='steps.py:flow', source='in')\n"
+    )
+    (tmp_path / "wrong.py").write_text(text)
+    (error,) = DagBag(dag_folder=tmp_path, bundle_path=tmp_path).import_errors.values()
+    assert f"LineError: target='steps.py:flow': there is no file '{tmp_path / 'steps.py'}'" in error
+
+
+def test_fixed_paths_and_urls_are_assets():
+    made = operator(source="/data/in.jsonl", sink="s3://bucket/out.jsonl")
+    assert [asset.uri for asset in made.inlets] == ["file:///data/in.jsonl"]
+    assert [asset.uri for asset in made.outlets] == ["s3://bucket/out.jsonl"]
+    for unknown in ("/data/{{ ds }}.jsonl", "/data/*.jsonl", "data/in.jsonl", [{"n": 1}]):
+        assert operator(source=unknown).inlets == []
+
+
+def test_the_decorator_takes_what_the_operator_takes():
+    with DAG("dag", schedule=None):
+
+        @task.taktline(sink="/data/out.jsonl", workers=1, execution_timeout=timedelta(hours=1), pool_slots=2)
+        def numbers():
+            return line(abs), [1, 2]
+
+        made = numbers().operator
+    assert made.options == {"workers": 1}
+    assert [asset.uri for asset in made.outlets] == ["file:///data/out.jsonl"]
+    assert made.pool_slots == 2
+
+
+def test_each_task_of_each_run_has_a_journal_of_its_own(tmp_path):
+    class Instance:
+        dag_id, task_id, run_id, map_index = "dag", "t", "manual__2026-01-01T00:00:00+00:00", 3
+
+    context = {"ti": Instance()}
+    name = "dag.t.manual__2026-01-01T00_00_00+00_00.3.journal"
+    assert operator(journal=f"{tmp_path}/").journal_path(context) == f"{tmp_path}/{name}"
+    assert operator(journal=str(tmp_path)).journal_path(context) == f"{tmp_path}/{name}"
+    assert operator(journal=True, sink=f"{tmp_path}/out.jsonl").journal_path(context) == f"{tmp_path}/{name}"
+    assert operator(journal="one.journal").journal_path(context) == "one.journal"
+    assert operator().journal_path(context) is None
+
+
+@pytest.mark.parametrize(
+    ("connection", "url"),
+    [
+        ("postgres://me:p%40ss@db.example:5433/shop", "postgresql://me:p%40ss@db.example:5433/shop"),
+        ("postgres://db.example/shop", "postgresql://db.example/shop"),
+        ('{"conn_type": "sqlite", "host": "/data/shop.db"}', "sqlite:////data/shop.db"),
+    ],
+)
+def test_connections_are_urls(connection, url, monkeypatch):
+    monkeypatch.setenv("AIRFLOW_CONN_SHOP", connection)
+    assert connection_url("shop") == url
+
+
+def test_connections_to_something_else_are_refused(monkeypatch):
+    monkeypatch.setenv("AIRFLOW_CONN_SHOP", "http://shop.example")
+    with pytest.raises(LineError, match="is of type 'http'; only postgres and sqlite are tables"):
+        connection_url("shop")
+
+
+@pytest.mark.parametrize("module", [operators, decorator, connection])
+def test_the_examples_in_docstrings(module):
+    failed, tried = doctest.testmod(module)
+    assert not failed
+    assert tried

