@@ -15,6 +15,7 @@ from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Thread
+from typing import Any
 
 import pytest
 
@@ -34,6 +35,12 @@ class PostgresServer:
         self._programs = programs
         self._folder = Path(tempfile.mkdtemp(prefix="pg-"))  # short: a socket's path has 107 bytes at most
         self._user = _unprivileged() if os.geteuid() == 0 else None
+        self._lifeline: subprocess.Popen[bytes] | None = None
+        self._as_user: dict[str, Any] = {
+            "cwd": "/", "stdout": subprocess.DEVNULL, "env": os.environ | {"LC_ALL": "C"}, "start_new_session": True,
+        }  # fmt: skip
+        if self._user is not None:
+            self._as_user |= {"user": self._user.pw_uid, "group": self._user.pw_gid, "extra_groups": []}
         self.url = f"postgresql://taktline:hunter2@/postgres?host={self._folder}"
 
     def make(self) -> None:
@@ -47,28 +54,29 @@ class PostgresServer:
             "--encoding=UTF8", "--locale=C", "--no-sync",
         )  # fmt: skip
         self.start()
+        # Waits for the end of these tests, however they end: then the pipe is closed.
+        ending = 'read gone; "$0" stop --mode=immediate --pgdata="$1/data"; rm -r "$1"'
+        command = ["/bin/sh", "-c", ending, os.path.join(self._programs, "pg_ctl"), str(self._folder)]
+        self._lifeline = subprocess.Popen(command, stdin=subprocess.PIPE, **self._as_user)
 
     def start(self) -> None:
-        options = (
-            f"-k {self._folder} -c listen_addresses='' -c fsync=off"  # a socket in the folder: no port to be taken
-        )
+        # Only a socket in the folder: there is no port that somebody else could take.
+        options = f"-k {self._folder} -c listen_addresses='' -c fsync=off"
         self._run("pg_ctl", "start", "--wait", f"--log={self._folder / 'log'}", f"--options={options}")
 
     def stop(self, how: str = "immediate") -> None:
         self._run("pg_ctl", "stop", f"--mode={how}")
 
     def remove(self) -> None:
-        try:
-            self.stop()
-        finally:
+        if self._lifeline is None:
             shutil.rmtree(self._folder)
+        else:
+            self._lifeline.communicate()
 
     def _run(self, program: str, *arguments: str) -> None:
-        user = self._user
         subprocess.run(
             [os.path.join(self._programs, program), "--pgdata", str(self._folder / "data"), *arguments],
-            check=True, cwd=self._folder, stdout=subprocess.DEVNULL, env=os.environ | {"LC_ALL": "C"},
-            user=user.pw_uid if user else None, group=user.pw_gid if user else None, extra_groups=[] if user else None,
+            check=True, **self._as_user,
         )  # fmt: skip
 
 
