@@ -16,7 +16,7 @@ from time import perf_counter
 from typing import Any
 
 from benchmarks.work import LISTS, SCALAR, Row, article_fused_steps, article_records, article_steps
-from taktline import Line, LineError, Report, line
+from taktline import Line, Report, line
 from taktline._observe.pages import duration
 
 CORES = 8
@@ -25,17 +25,13 @@ CORES = 8
 def ways() -> list[tuple[str, Line, str]]:
     """The article's rows, then what a line makes of it: name, line, technique."""
     scalar, vectorised = line(*SCALAR), line(*article_steps())
-    found = [
+    return [
         ("loop", scalar, "loop"),
         ("Pool: a record a task", scalar, "pool"),
         ("queues: a process a step", scalar, "queues"),
         ("batches, one form a step", vectorised, "line"),
+        ("batches, one form for all steps", line(*article_fused_steps()), "line"),
     ]
-    try:
-        found.append(("batches, one form for all steps", line(*article_fused_steps()), "line"))
-    except LineError:  # form="numpy" is not there
-        pass
-    return found
 
 
 def measured(flow: Line, how: str, records: list[Row]) -> tuple[float, Report, list[Any]]:

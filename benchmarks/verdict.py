@@ -61,7 +61,7 @@ def small(n: int) -> int:
 
 
 def giant(n: int) -> int:
-    for _ in range(60 if n == 0 else 1):
+    for _ in range(2_000 if n == 0 else 1):
         spin(n)
     return n
 
@@ -108,15 +108,15 @@ def cases() -> list[Case]:
             timed((small,), lambda: range(3_000_000), how="loop"),
         ),
         Case(
-            "start-up", timed((small,), lambda: range(1_000), **line2), timed((small,), lambda: range(1_000), how="loop"),
+            "start-up", timed((stored,), lambda: range(300), **line2), timed((stored,), lambda: range(300), how="loop"),
         ),
         Case(
             "stored", timed((small, serial(stored)), lambda: range(20_000), **line2),
             timed((small, serial(half_stored)), lambda: range(20_000), **line2),
         ),
         Case(
-            "one giant record", timed((giant,), lambda: range(40), **line2),
-            timed((parts,), lambda: range(99), **line2),
+            "one giant record", timed((giant,), lambda: range(400), **line2),
+            timed((parts,), lambda: range(2_399), **line2),
         ),
     ]  # fmt: skip
 

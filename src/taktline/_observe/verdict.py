@@ -21,6 +21,7 @@ CROWDED = 1.4  # cores that a busy worker uses, above which its steps start thre
 GIANT = 0.3  # share of the run that a single batch may take
 START_UP = 0.4  # share of the run before the workers were ready
 BATCH = 80e-6  # seconds that a batch costs hub and worker together, on the machine that this was measured on
+WORKER_BATCH = 20e-6  # seconds of it in the worker
 TOO_SMALL = 0.002  # seconds of work a batch, below which what a batch costs shows
 LAUNCH = 0.12  # seconds to start workers, as measured
 TASKS = 64  # records that a step which waits could have under way
@@ -230,9 +231,11 @@ def _small_batches(spent: Spent) -> Verdict | None:
     lost = spent.batches * BATCH
     if work > TOO_SMALL or spent.handling < 0.3 * spent.seconds:
         return None
-    floors = _floors(spent)
+    # What the hub does beside handling, and how long it waits, comes with each batch too: so nothing of it stays.
     caller = max(0.1 * spent.handling, spent.handling - lost) + spent.reading + spent.consuming
-    left = _after(spent, floors, caller=caller)
+    busy = _busy(spent)
+    workers = max(0.1 * busy, busy - spent.batches * WORKER_BATCH) / max(1, spent.workers)
+    left = spent.start_up + max(caller, workers)
     change = 'Take how="line"' if single else "Leave batch_size out"
     return Verdict(
         "too small batches",
