@@ -73,6 +73,7 @@ class Toll:
     records: int
     workers: int = 0  # killed
     callers: int = 0
+    gave_up: int = 0  # callers that ended with an error, as their workers were killed again and again while starting
     jobs: int = 0  # carried to their end
     lost: int = 0  # lines
     twice: int = 0
@@ -85,7 +86,8 @@ class Toll:
 
     def __str__(self) -> str:
         return (
-            f"{self.workers + self.callers} kills ({self.workers} of workers, {self.callers} of the caller) in "
+            f"{self.workers + self.callers} kills ({self.workers} of workers, {self.callers} of the caller; in "
+            f"{self.gave_up} cases so many workers while they started that the caller gave up and was started again) in "
             f"{self.jobs} job{'s' * (self.jobs != 1)} of {self.records:,} records: {self.lost} lost, {self.twice} twice, "
             f"{self.other} wrong, {self.left} left behind"
         )
@@ -126,8 +128,11 @@ def one_caller(folder: Path, kills: int, chance: random.Random, toll: Toll) -> b
             over = toll.workers + toll.callers >= kills
             with suppress(subprocess.TimeoutExpired):
                 if code := caller.wait(LIMIT if over else chance.expovariate(1 / APART)):
-                    raise RuntimeError(f"the job ended with {code}:\n{(folder / 'err').read_text()[-2_000:]}")
-                return True
+                    errors = (folder / "err").read_text()
+                    if "WorkersCannotStart" not in errors.splitlines()[-1]:
+                        raise RuntimeError(f"the job ended with {code}:\n{errors[-2_000:]}")
+                    toll.gave_up += 1
+                return not code
             if over:
                 raise RuntimeError(f"the job hangs, with nobody killing any more: {toll}")
             workers = children(caller.pid)
