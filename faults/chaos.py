@@ -85,9 +85,9 @@ class Toll:
         return not (self.lost or self.twice or self.other or self.left)
 
     def __str__(self) -> str:
+        again = f"; {self.gave_up} callers gave up, as their workers died while starting" if self.gave_up else ""
         return (
-            f"{self.workers + self.callers} kills ({self.workers} of workers, {self.callers} of the caller; in "
-            f"{self.gave_up} cases so many workers while they started that the caller gave up and was started again) in "
+            f"{self.workers + self.callers} kills ({self.workers} of workers, {self.callers} of the caller{again}) in "
             f"{self.jobs} job{'s' * (self.jobs != 1)} of {self.records:,} records: {self.lost} lost, {self.twice} twice, "
             f"{self.other} wrong, {self.left} left behind"
         )
