@@ -26,7 +26,7 @@ from taktline import expand, keep, line, read, write
 
 WORK = 40_000  # rounds for each record: enough for the job to last as long as the kills do
 APART = 0.35  # seconds between two kills on average; starting alone takes about as long, so some hit that
-CALLER_SHARE = 0.4  # of the kills
+CALLER_SHARE = 0.25  # of the kills that are tried; those of workers find none while a caller starts
 PATIENCE = 30.0  # seconds for workers to end with their caller
 LIMIT = 900.0  # seconds of the whole; a job that hangs ends here
 
@@ -73,6 +73,7 @@ class Toll:
     records: int
     workers: int = 0  # killed
     callers: int = 0
+    gave_up: int = 0  # callers that ended with an error, as their workers were killed again and again while starting
     jobs: int = 0  # carried to their end
     lost: int = 0  # lines
     twice: int = 0
@@ -84,8 +85,9 @@ class Toll:
         return not (self.lost or self.twice or self.other or self.left)
 
     def __str__(self) -> str:
+        again = f"; {self.gave_up} callers gave up, as their workers died while starting" if self.gave_up else ""
         return (
-            f"{self.workers + self.callers} kills ({self.workers} of workers, {self.callers} of the caller) in "
+            f"{self.workers + self.callers} kills ({self.workers} of workers, {self.callers} of the caller{again}) in "
             f"{self.jobs} job{'s' * (self.jobs != 1)} of {self.records:,} records: {self.lost} lost, {self.twice} twice, "
             f"{self.other} wrong, {self.left} left behind"
         )
@@ -126,8 +128,11 @@ def one_caller(folder: Path, kills: int, chance: random.Random, toll: Toll) -> b
             over = toll.workers + toll.callers >= kills
             with suppress(subprocess.TimeoutExpired):
                 if code := caller.wait(LIMIT if over else chance.expovariate(1 / APART)):
-                    raise RuntimeError(f"the job ended with {code}:\n{(folder / 'err').read_text()[-2_000:]}")
-                return True
+                    errors = (folder / "err").read_text()
+                    if "WorkersCannotStart" not in errors.splitlines()[-1]:
+                        raise RuntimeError(f"the job ended with {code}:\n{errors[-2_000:]}")
+                    toll.gave_up += 1
+                return not code
             if over:
                 raise RuntimeError(f"the job hangs, with nobody killing any more: {toll}")
             workers = children(caller.pid)
