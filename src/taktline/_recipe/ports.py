@@ -15,6 +15,8 @@ from typing import Any
 class Source(ABC):
     """Records that can be read from the start as often as asked."""
 
+    forks = True  # workers may be forked while it is open; not so where it has threads or connections of its own
+
     @abstractmethod
     def __iter__(self) -> Iterator[Any]:
         """A fresh pass over all records, in order. Raises SourceError with the position of what cannot be read."""
@@ -31,6 +33,10 @@ class Source(ABC):
 
 class Live(Source):
     """Records that come when they come, such as messages of a subscription. One run at a time."""
+
+    def open(self, window: int | None, memory: int) -> None:
+        """A run begins, its workers not started yet. `window`, `memory`: the most records (None: as the source likes) and
+        bytes that it takes ahead of what is safe. Raises SourceError where no records can come."""
 
     @abstractmethod
     def take(self, most: int, seconds: float) -> list[Any] | None:
@@ -51,6 +57,8 @@ class Live(Source):
 
 class Sink(ABC):
     """Takes results in order. `open` before the first, then either `commit` or `abort`, exactly once."""
+
+    forks = True  # workers may be forked while it is open; not so where it has threads or connections of its own
 
     @abstractmethod
     def open(self) -> None:

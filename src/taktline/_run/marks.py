@@ -20,7 +20,7 @@ from uuid import uuid4
 from taktline._durable import fingerprint
 from taktline._durable.dead_letters import DeadLetters, open_dead_letters, row_of
 from taktline._durable.journal import DELIVERED, DONE, RUNNING, Entry, Journal, Mark
-from taktline._recipe.options import Options
+from taktline._recipe.options import Options, memory_bytes
 from taktline._recipe.ports import Live, Resumable, Sink, Source
 from taktline._recipe.steps import Step
 from taktline._run.lot import Lot
@@ -92,6 +92,8 @@ class Marks:
             self.by_mark = sink
         # Who takes results one by one has them at once; a sink that makes them safe needs some time for that.
         self._tells_at_once = self._live is not None and sink is None
+        if self._live is not None:
+            self._live.open(options.window, memory_bytes(options.memory))
         self._opened = True
         if options.journal is not None:
             self._journal = Journal(os.fspath(options.journal), self._prints())

@@ -13,7 +13,7 @@ from taktline._observe.snapshot import Report, Snapshot
 from taktline._recipe import plan as plans
 from taktline._recipe.options import Options
 from taktline._recipe.plan import Plan
-from taktline._recipe.ports import Live, Sink
+from taktline._recipe.ports import Live, Sink, Source
 from taktline._recipe.steps import Step
 from taktline._run.hub import Hub
 from taktline._run.inline import Inline
@@ -21,7 +21,7 @@ from taktline._run.lot import Lot
 from taktline._run.marks import Marks, wanted
 from taktline._run.meter import Meter
 from taktline._run.reader import Reader, check_source
-from taktline.errors import SinkError
+from taktline.errors import LineError, SinkError
 
 NOT_HERE = "move to workers: a record that kills its process must not end this run, so none is tried out here"
 WRITE = 512  # results that a writer of files gets at once
@@ -130,6 +130,7 @@ class Run:
 
     def __init__(self, steps: tuple[Step, ...], name: str, source: Iterable[Any], options: Options) -> None:
         check_source(source)
+        _check_forks(source, options)
         self._life = _Life(steps, name, source, options)
         self._results: Iterator[Any] | None = None
         self._generator: Any = None
@@ -207,6 +208,7 @@ class Run:
         """All results into `sink`, as `Line.run` does; the report. A run that is stopped finishes nothing: a file does
         not appear under its name, and with a journal its part stays for the run that goes on.
         """
+        _check_forks(sink, self._life.options)
         with self:
             if sink is None:
                 deque(self, maxlen=0)
@@ -242,6 +244,14 @@ class Run:
             raise
         if kept is not None:
             kept.committed()
+
+
+def _check_forks(end: object, options: Options) -> None:
+    if options.start == "fork" and isinstance(end, (Source, Sink)) and not end.forks:
+        raise LineError(
+            f"{end.describe()!r} has threads and connections that no worker may inherit, so workers cannot be forked "
+            'beside it; use start="launch"'
+        )
 
 
 def _sink_failed(error: Exception, at: int) -> SinkError:
