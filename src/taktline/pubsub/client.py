@@ -1,0 +1,79 @@
+"""The client library: loaded when it is used, its errors put into words."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable
+from typing import Any
+
+from taktline.errors import LineError, SinkError, SourceError
+
+CALL = 15.0  # seconds a request may take
+FIRST_PAUSE, LONGEST_PAUSE = 0.05, 5.0  # seconds before something that failed is tried again
+PASSING = ("ABORTED", "CANCELLED", "DEADLINE_EXCEEDED", "INTERNAL", "RESOURCE_EXHAUSTED", "UNAVAILABLE", "UNKNOWN")
+
+Trouble = type[SourceError] | type[SinkError]
+
+
+def check_name(name: str, kind: str) -> None:
+    """Raises LineError where this is no full name of a subscription or topic."""
+    if not isinstance(name, str) or not re.fullmatch(rf"projects/[^/\s]+/{kind}s/[^/\s]+", name):
+        raise LineError(f'{name!r} is no {kind}: give "projects/PROJECT/{kind}s/NAME"')
+
+
+def connect(client: str, endpoint: str | None, trouble: Trouble) -> Any:
+    """A client with a connection of its own."""
+    if os.environ.get("PUBSUB_EMULATOR_HOST") == "":  # the library would take it as unset, and use the real service
+        raise LineError("PUBSUB_EMULATOR_HOST is empty: give the emulator's address, or unset it for the real service")
+    try:
+        from google.auth.exceptions import GoogleAuthError
+        from google.cloud import pubsub_v1
+    except ImportError as error:
+        raise LineError(f"Pub/Sub needs google-cloud-pubsub: pip install 'taktline[pubsub]' ({error})") from error
+    try:
+        return getattr(pubsub_v1, client)(**({"client_options": {"api_endpoint": endpoint}} if endpoint else {}))
+    except GoogleAuthError as error:
+        raise trouble(_no_credentials(error)) from error
+
+
+def check_there(get: Callable[..., Any], kind: str, name: str, trouble: Trouble) -> Any:
+    """What `get` says of it; None where the account may not ask. Raises `trouble` for what would only fail later."""
+    from google.api_core.exceptions import GoogleAPICallError, PermissionDenied
+    from google.auth.exceptions import GoogleAuthError
+
+    try:
+        return get(request={kind: name}, retry=None, timeout=CALL)
+    except PermissionDenied:  # who may receive or publish need not be allowed to look: doing it will tell
+        return None
+    except GoogleAPICallError as error:
+        raise explained(error, kind, name, trouble) from error
+    except GoogleAuthError as error:
+        raise trouble(_no_credentials(error)) from error
+
+
+def passes(error: Any) -> bool:
+    """Whether a failed request may succeed later."""
+    return error.grpc_status_code is not None and error.grpc_status_code.name in PASSING
+
+
+def explained(error: Any, kind: str, name: str, trouble: Trouble) -> Exception:
+    """What it means that a request was refused."""
+    code = error.grpc_status_code.name if error.grpc_status_code is not None else type(error).__name__
+    if code == "NOT_FOUND":
+        return trouble(f"there is no {kind} {name!r}; create it, or mend the name")
+    if code in ("PERMISSION_DENIED", "UNAUTHENTICATED"):
+        role = "roles/pubsub." + ("subscriber" if kind == "subscription" else "publisher")
+        return trouble(f"no permission to use the {kind} {name!r}: {error.message}. Grant this account {role} on it")
+    if passes(error):
+        emulator = os.environ.get("PUBSUB_EMULATOR_HOST")
+        remedy = f"is the emulator running at {emulator}?" if emulator else "is the network up?"
+        return trouble(f"the {kind} {name!r} cannot be reached; {remedy} ({code}: {error.message})")
+    return trouble(f"Pub/Sub refused a request for the {kind} {name!r}: {code}: {error.message}")
+
+
+def _no_credentials(error: Exception) -> str:
+    return (
+        f"no credentials for Google Cloud: {error} Run `gcloud auth application-default login`, set "
+        "GOOGLE_APPLICATION_CREDENTIALS, or for an emulator PUBSUB_EMULATOR_HOST"
+    )

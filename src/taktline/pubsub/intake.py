@@ -1,0 +1,310 @@
+"""One run's connection to a subscription: receives messages, keeps their leases, acknowledges.
+
+The client library's own subscriber is not used: it holds messages back in a buffer of its own where keys are ordered, which
+its flow control leaves out, and hands each message to a callback in a thread.
+"""
+
+from __future__ import annotations
+
+import signal
+import threading
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from time import monotonic, sleep
+from typing import Any
+
+from taktline.errors import SourceError
+from taktline.pubsub.client import CALL, FIRST_PAUSE, LONGEST_PAUSE, PASSING, check_there, connect, explained, passes
+from taktline.pubsub.ledger import Ledger
+from taktline.pubsub.message import received
+
+EXTEND = 3.0  # seconds between two extensions of all leases: the shortest deadline that Pub/Sub knows is 10 s
+HEARTBEAT = 30.0  # seconds: what lies between drops a stream on which nothing moves
+IDS = 1000  # acknowledgements in a request, whose limit is 512 KiB
+FLUSH = 15.0  # seconds the last acknowledgements may take
+LOOK = 0.25  # seconds of waiting after which a signal is looked for
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What `subscribe` was given."""
+
+    name: str
+    wait: float
+    idle: float | None
+    limit: int | None
+    drain: float
+    nacks: bool
+    lease: int
+    endpoint: str | None
+
+
+class Intake:
+    """One thread receives into the ledger, one acknowledges and extends leases. Raises SourceError where neither can be.
+
+    `window`, `memory`: most messages and bytes from their arrival to their acknowledgement."""
+
+    def __init__(self, settings: Settings, window: int, memory: int) -> None:
+        self._settings = settings
+        self._window = min(window, settings.limit or window)
+        self._memory = memory
+        self._client = connect("SubscriberClient", settings.endpoint, SourceError)
+        try:
+            found = check_there(self._client.get_subscription, "subscription", settings.name, SourceError)
+        except BaseException:
+            self._client.close()
+            raise
+        self._exactly_once = found is not None and found.enable_exactly_once_delivery
+        self._changed = threading.Condition()  # guards all below
+        self._ledger = Ledger()
+        self._over = threading.Event()  # nothing more is received
+        self._error: Exception | None = None  # that ended the receiving
+        self._stream: Any = None
+        self._moved = monotonic()  # when a message last came, or was safe
+        self._oldest = 0.0  # when the first of those that wait came
+        self._stop_at: float | None = None  # when the time that SIGTERM gave is over
+        self._unconfirmed = 0  # acknowledgements
+        self._release = self._catch_sigterm()
+        self._threads = [
+            threading.Thread(target=self._guard, args=(work,), name=f"taktline-pubsub{work.__name__}", daemon=True)
+            for work in (self._receive, self._keep)
+        ]
+        for thread in self._threads:
+            thread.start()
+
+    # --- in the caller's thread ---
+
+    def take(self, most: int, seconds: float) -> list[Any] | None:
+        """At most `most` messages, once there are as many or the first has waited long enough; None: no more."""
+        settings, ledger = self._settings, self._ledger
+        until = monotonic() + seconds
+        with self._changed:
+            while True:
+                now = monotonic()
+                if settings.limit is not None:
+                    most = min(most, settings.limit - ledger.taken)
+                if most <= 0 or self._stop_at is not None:
+                    return None
+                if ledger.waiting:
+                    due = self._oldest + settings.wait
+                    if now >= due or len(ledger.waiting) >= most or ledger.held >= self._window:
+                        self._oldest = now
+                        return ledger.take(most)
+                elif self._error is not None:
+                    raise self._error
+                else:
+                    due = self._moved + settings.idle if settings.idle is not None else until
+                    if settings.idle is not None and now >= due:
+                        return None
+                if now >= until:
+                    return []
+                self._changed.wait(min(due, until, now + LOOK) - now)
+
+    def safe(self, records: int, skipped: Sequence[int]) -> None:
+        """The results of all before the index `records` are safe, but those at `skipped`, which were left out."""
+        with self._changed:
+            if self._ledger.safe(records, skipped, nack=self._settings.nacks):
+                self._moved = monotonic()
+            self._changed.notify_all()
+
+    def close(self) -> None:
+        """Give back what is not safe, send what is to be acknowledged, end the threads."""
+        self._release()
+        with self._changed:
+            self._ledger.give_back()
+            self._over.set()
+            if self._stream is not None:
+                self._stream.cancel()
+            self._changed.notify_all()
+        for thread in self._threads:
+            thread.join()
+        self._client.close()
+        if self._unconfirmed:
+            warnings.warn(
+                f"{self._unconfirmed:,} acknowledgements to {self._settings.name!r} were not confirmed: these messages "
+                "will come again, though their results are safe",
+                RuntimeWarning,
+                stacklevel=2,
+            )
+
+    def _catch_sigterm(self) -> Callable[[], object]:
+        """The first SIGTERM ends the taking, the second one the run. What puts the old handler back."""
+        if threading.current_thread() is not threading.main_thread():
+            return lambda: None  # only the main thread may catch signals, and it does something else
+
+        def caught(number: int, frame: Any) -> None:
+            if self._stop_at is not None:
+                raise SystemExit(128 + number)
+            self._stop_at = monotonic() + self._settings.drain
+
+        before = signal.signal(signal.SIGTERM, caught)
+        return lambda: signal.signal(signal.SIGTERM, before)
+
+    # --- in the thread that receives ---
+
+    def _guard(self, work: Callable[[], None]) -> None:
+        """All of a thread: what goes wrong in it is raised by `take`."""
+        try:
+            work()
+        except Exception as error:
+            with self._changed:
+                self._error = self._error or error
+                self._changed.notify_all()
+
+    def _receive(self) -> None:
+        import grpc
+
+        pause = FIRST_PAUSE
+        while (stream := self._open_stream()) is not None:
+            try:
+                for response in stream:
+                    pause = FIRST_PAUSE
+                    self._arrived(type(response).pb(response))  # the wrapper costs more than all else here
+            except grpc.RpcError as error:
+                if error.code().name not in PASSING:
+                    self._fail(error)
+                    return
+            self._over.wait(pause)
+            pause = min(pause * 2, LONGEST_PAUSE)
+
+    def _open_stream(self) -> Any:
+        """A new stream; None once the run is over."""
+        with self._changed:  # so that `close` either cancels this stream or prevents it
+            if self._over.is_set():
+                return None
+            route = (("x-goog-request-params", f"subscription={self._settings.name}"),)
+            self._stream = self._client.transport.streaming_pull(self._requests(), metadata=route)
+            return self._stream
+
+    def _requests(self) -> Iterator[Any]:
+        from google.pubsub_v1.types import StreamingPullRequest
+
+        yield StreamingPullRequest(
+            subscription=self._settings.name, stream_ack_deadline_seconds=self._settings.lease,
+            max_outstanding_messages=self._window, max_outstanding_bytes=self._memory,
+        )  # fmt: skip
+        while not self._over.wait(HEARTBEAT):
+            yield StreamingPullRequest()
+
+    def _arrived(self, response: Any) -> None:
+        if response.HasField("subscription_properties"):
+            self._exactly_once = response.subscription_properties.exactly_once_delivery_enabled
+        deliveries = response.received_messages
+        refused: set[str] = set()
+        if self._exactly_once:  # a message is ours only once the server has confirmed the lease
+            refused = self._extend([one.ack_id for one in deliveries])
+        with self._changed:
+            self._moved = monotonic()
+            if not self._ledger.waiting:
+                self._oldest = self._moved
+            for one in deliveries:
+                if one.ack_id not in refused:
+                    self._ledger.arrived(one.ack_id, received(one))
+            self._changed.notify_all()
+            # The server holds back what the window has no room for; one that does not is not listened to.
+            while self._ledger.held >= self._window and not self._over.is_set():
+                self._changed.wait()
+
+    def _fail(self, error: Any) -> None:
+        from google.api_core.exceptions import from_grpc_error
+
+        with self._changed:
+            self._error = explained(from_grpc_error(error), "subscription", self._settings.name, SourceError)
+            self._changed.notify_all()
+
+    # --- in the thread that keeps leases ---
+
+    def _keep(self) -> None:
+        extend_at, flush_until, pause = monotonic() + EXTEND, 0.0, 0.0
+        while True:
+            over = self._over.is_set()
+            passed = self._settle()
+            if over:
+                flush_until = flush_until or monotonic() + FLUSH
+                if passed or monotonic() > flush_until:
+                    self._unconfirmed += len(self._ledger.acks)
+                    return
+            elif monotonic() >= extend_at:
+                with self._changed:
+                    leases = self._ledger.leases()
+                lost = self._extend(leases)
+                with self._changed:
+                    self._ledger.lost(lost)
+                extend_at = monotonic() + EXTEND
+            self._hurry()
+            pause = 0.0 if passed else min(max(FIRST_PAUSE, pause * 2), EXTEND)
+            sleep(pause)
+            self._rest_until(extend_at)
+
+    def _settle(self) -> bool:
+        """Send what is to be acknowledged and given back; what did not go through is kept. Whether all of it did."""
+        ledger = self._ledger
+        with self._changed:
+            acks, ledger.acks = ledger.acks, []
+            nacks, ledger.nacks = ledger.nacks, []
+        acks_again, refused = self._in_lots(self._acknowledge, acks)
+        nacks_again, _ = self._in_lots(lambda ids: self._modify(ids, 0), nacks)
+        self._unconfirmed += len(refused)
+        with self._changed:
+            ledger.acks[:0], ledger.nacks[:0] = acks_again, nacks_again
+        return not acks_again and not nacks_again
+
+    def _rest_until(self, when: float) -> None:
+        with self._changed:
+            if not (self._ledger.acks or self._ledger.nacks or self._over.is_set()):
+                self._changed.wait(max(0.0, min(LOOK, when - monotonic())))
+
+    def _hurry(self) -> None:
+        """Where the time that SIGTERM gave is over: end what the main thread still does."""
+        if self._stop_at is not None and monotonic() > self._stop_at and not self._over.is_set():
+            signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGTERM)
+
+    # --- requests ---
+
+    def _extend(self, leases: list[str]) -> set[str]:
+        """Extend these. The ones that the server, where it delivers exactly once, says are not ours any more."""
+        _, refused = self._in_lots(lambda ids: self._modify(ids, self._settings.lease), leases)
+        return refused if self._exactly_once else set()
+
+    def _acknowledge(self, ids: list[str]) -> None:
+        self._client.acknowledge(
+            request={"subscription": self._settings.name, "ack_ids": ids}, retry=None, timeout=CALL
+        )  # fmt: skip
+
+    def _modify(self, ids: list[str], seconds: int) -> None:
+        self._client.modify_ack_deadline(
+            request={"subscription": self._settings.name, "ack_ids": ids, "ack_deadline_seconds": seconds},
+            retry=None, timeout=CALL,
+        )  # fmt: skip
+
+    def _in_lots(self, request: Callable[[list[str]], None], ids: list[str]) -> tuple[list[str], set[str]]:
+        """Make this request about all these; the ids to try again, and those that were refused for good."""
+        again: list[str] = []
+        refused: set[str] = set()
+        for at in range(0, len(ids), IDS):
+            lot = ids[at : at + IDS]
+            try:
+                request(lot)
+            except Exception as error:
+                lot_again, lot_refused = self._unconfirmed_of(error, lot)
+                again += lot_again
+                refused |= lot_refused
+        return again, refused
+
+    def _unconfirmed_of(self, error: Exception, ids: list[str]) -> tuple[list[str], set[str]]:
+        from google.api_core.exceptions import GoogleAPICallError
+
+        if not isinstance(error, GoogleAPICallError):
+            raise error
+        each = error.metadata or {}
+        if self._exactly_once and any(ack_id in each for ack_id in ids):  # those that are not named were confirmed
+            return (
+                [ack_id for ack_id in ids if each.get(ack_id, "").startswith("TRANSIENT_FAILURE")],
+                {ack_id for ack_id in ids if each.get(ack_id, "").startswith("PERMANENT_FAILURE")},
+            )
+        if passes(error):
+            return ids, set()
+        with self._changed:
+            self._error = self._error or explained(error, "subscription", self._settings.name, SourceError)
+        return [], set(ids)

@@ -1,0 +1,82 @@
+"""A subscription as a source."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from taktline._recipe.ports import Live
+from taktline.errors import LineError
+from taktline.pubsub.client import check_name
+from taktline.pubsub.intake import Intake, Settings
+
+WINDOW = 1000  # messages, where the run does not say: the client library's own limit
+
+
+def subscribe(
+    subscription: str, *, wait: float = 0.01, idle: float | None = None, limit: int | None = None, drain: float = 30.0,
+    failed: str = "nack", lease: int = 60, endpoint: str | None = None,
+) -> Live:  # fmt: skip
+    """The messages of a subscription ("projects/PROJECT/subscriptions/NAME"), for ever, as a source of a line.
+
+    A message is acknowledged after its result is safe: the sink has it, or, in a loop, the next result is asked for. All
+    that are not go back when the run ends. The run's `window` (1000 where None) is the flow control.
+
+    wait: seconds a batch may wait for more messages. idle: seconds without a message after which the run ends.
+    limit: messages after which it ends. drain: seconds that a SIGTERM gives to what is under way; what is not done then
+    goes back and SystemExit(143) is raised. failed: "nack" gives a message that `on_error="skip"` leaves out back, to
+    come again or to go to the subscription's dead letter topic; "ack" drops it. lease: seconds (10 to 600) after which
+    another subscriber gets the messages of one that was killed. endpoint: host of a regional service.
+
+    Raises LineError for wrong settings; the run raises SourceError where the subscription cannot be read.
+
+    >>> subscribe("orders")
+    Traceback (most recent call last):
+    ...
+    taktline.LineError: 'orders' is no subscription: give "projects/PROJECT/subscriptions/NAME"
+    """
+    check_name(subscription, "subscription")
+    for name, value, low, high in (
+        ("wait", wait, 0, 3600), ("idle", idle, 0, None), ("limit", limit, 1, None), ("drain", drain, 0, None),
+        ("lease", lease, 10, 600),
+    ):  # fmt: skip
+        if value is not None and (value < low or (high is not None and value > high)):
+            raise LineError(f"{name}={value!r}: give at least {low}" + (f" and at most {high}" if high else ""))
+    if failed not in ("nack", "ack"):
+        raise LineError(f"failed={failed!r}: choose one of 'nack', 'ack'")
+    return Subscription(Settings(subscription, wait, idle, limit, drain, failed == "nack", lease, endpoint))
+
+
+class Subscription(Live):
+    """The settings, and while a run reads it, its intake."""
+
+    forks = False
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._intake: Intake | None = None
+
+    def describe(self) -> str:
+        return self._settings.name
+
+    def open(self, window: int | None, memory: int) -> None:
+        if self._intake is not None:
+            raise LineError(f"{self._settings.name!r} is read by another run; call subscribe() once for each run")
+        self._intake = Intake(self._settings, window or WINDOW, memory)
+
+    def take(self, most: int, seconds: float) -> list[Any] | None:
+        if self._intake is None:
+            raise LineError(f"{self._settings.name!r} is not open: give it to a line, which reads and acknowledges")
+        return self._intake.take(most, seconds)
+
+    def safe(self, records: int, skipped: Sequence[int]) -> None:
+        if self._intake is not None:
+            self._intake.safe(records, skipped)
+
+    def close(self) -> None:
+        intake, self._intake = self._intake, None
+        if intake is not None:
+            intake.close()
+
+
+subscribe.__module__ = "taktline.pubsub"

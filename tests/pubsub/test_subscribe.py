@@ -1,0 +1,353 @@
+"""A subscription as a source: acknowledged when safe, in order, given back when not, on both servers where both can."""
+
+from __future__ import annotations
+
+import itertools
+import threading
+import warnings
+
+import pytest
+
+from taktline import Failed, LineError, SourceError, line
+from taktline.pubsub import Message, intake, subscribe
+from taktline.pubsub.ledger import Ledger
+
+HOWS = [{"how": "loop"}, {"how": "line", "workers": 2}, {"how": "auto", "workers": 2}]
+
+
+def number(message: Message) -> int:
+    return int(message.data)
+
+
+def drained(name: str, *steps, **options) -> list:
+    """What is left in the subscription."""
+    results: list = []
+    line(*steps or (number,)).run(subscribe(name, idle=0.3), results.append, how="loop", **options)
+    return results
+
+
+@pytest.mark.parametrize("options", HOWS, ids=lambda options: options["how"])
+def test_every_message_gives_its_result_and_does_not_come_again(any_bus, options):
+    topic, name = any_bus.make()
+    any_bus.send(topic, range(300))
+    results: list[int] = []
+    report = line(number).run(subscribe(name, limit=300), results.append, **options)
+    assert sorted(results) == list(range(300))
+    assert report.records_in == report.records_out == 300
+    assert drained(name) == []
+
+
+def test_a_message_has_what_was_published(any_bus):
+    topic, name = any_bus.make()
+    any_bus.send(topic, ["hello"], key="k")
+    (message,) = line(lambda message: message)(subscribe(name, limit=1), how="line", workers=1)
+    assert (message.data, message.attributes, message.ordering_key) == (b"hello", {"kind": "test"}, "k")
+    assert message.id
+    assert message.publish_time > 1.6e9
+
+
+@pytest.mark.parametrize("options", HOWS, ids=lambda options: options["how"])
+def test_nothing_is_acknowledged_before_its_result_is_in_the_sink(bus, options):
+    topic, name = bus.make()
+    bus.send(topic, range(500))
+    safe: set[str] = set()
+    early: list[str] = []
+    bus.server.on_acknowledge = lambda ids: early.extend(id for id in ids if id not in safe)
+    line(lambda message: message.id).run(subscribe(name, limit=500), safe.add, **options)
+    assert len(safe) == 500
+    assert not early
+    assert bus.server.left(name) == 0
+
+
+@pytest.mark.parametrize("options", HOWS, ids=lambda options: options["how"])
+def test_in_a_loop_a_message_is_acknowledged_when_the_next_is_asked_for(bus, options):
+    topic, name = bus.make()
+    bus.send(topic, range(3))
+    with line(number)(subscribe(name), batch_size=1, **options) as run:
+        assert next(run) == 0
+        assert next(run) == 1
+        assert bus.server.until(lambda: bus.server.acknowledged == ["1"])
+    assert bus.server.acknowledged == ["1"]
+    assert drained(name) == [1, 2]
+
+
+@pytest.mark.parametrize("options", HOWS, ids=lambda options: options["how"])
+def test_a_failure_ends_the_run_and_gives_back_the_message_and_those_after_it(bus, options):
+    topic, name = bus.make()
+    bus.send(topic, [0, 1, 2, "x", 4, 5])
+    results: list[int] = []
+    with pytest.raises(ValueError, match="'x'") as caught:
+        line(lambda message: int(message.data.decode())).run(subscribe(name), results.append, **options)
+    assert "at record 3" in caught.value.__notes__[0]
+    assert results == [0, 1, 2]
+    assert bus.server.acknowledged == ["1", "2", "3"]
+    assert drained(name, lambda message: message.data) == [b"x", b"4", b"5"]
+
+
+def test_skip_gives_a_failed_message_back_or_drops_it(bus):
+    topic, name = bus.make()
+    bus.send(topic, [0, "x", 2])
+    with line(number)(subscribe(name), how="loop", on_error="skip") as run:
+        assert list(itertools.islice(run, 2)) == [0, 2]
+        run.close()
+    assert "2" in bus.server.given_back
+    assert drained(name, lambda message: message.data)[:1] == [b"x"]
+
+    bus.send(topic, [0, "x", 2])
+    report = line(number).run(subscribe(name, limit=3, failed="ack"), how="loop", on_error="skip")
+    assert report.skipped == 1
+    assert bus.server.left(name) == 0
+
+
+def test_a_failed_message_that_is_kept_is_acknowledged(bus):
+    topic, name = bus.make()
+    bus.send(topic, [0, "x", 2])
+    results: list = []
+    line(number).run(subscribe(name, limit=3), results.append, how="line", workers=1, on_error="keep")
+    assert results[::2] == [0, 2]
+    assert isinstance(results[1], Failed)
+    assert bus.server.left(name) == 0
+
+
+def test_keys_keep_their_order_through_all_workers(bus):
+    topic, name = bus.make(enable_message_ordering=True)
+    for n in range(60):
+        for key in "abcde":
+            bus.send(topic, [n], key=key)
+
+    def uneven(message):
+        return message.ordering_key, int(message.data), sum(range(hash(message.id) % 20_000))
+
+    results: list = []
+    line(uneven).run(subscribe(name, limit=300), results.append, how="line", workers=2, batch_size=7)
+    for key in "abcde":
+        assert [n for k, n, _ in results if k == key] == list(range(60))
+
+
+def test_a_message_whose_lease_ran_out_under_way_is_not_worked_on_twice(bus):
+    topic, name = bus.make(enable_message_ordering=True)
+    bus.send(topic, range(20), key="k")
+    worked: list[int] = []
+
+    def step(message):
+        if not worked:
+            bus.server.until(lambda: bus.server.out(name) == 20)
+            bus.server.expire(name)
+            bus.server.until(lambda: bus.server.out(name) == 20)
+        worked.append(int(message.data))
+        return worked[-1]
+
+    line(step).run(subscribe(name, idle=0.5), how="loop")
+    assert worked == list(range(20))
+    assert bus.server.left(name) == 0
+
+
+def test_a_message_that_comes_again_after_its_acknowledgement_is_acknowledged_again(bus):
+    topic, name = bus.make()
+    bus.send(topic, range(5))
+    worked: list[int] = []
+
+    def sink(n: int) -> None:
+        worked.append(n)
+        if n == 4:  # asked for once the four before it are safe
+            assert bus.server.until(lambda: len(bus.server.acknowledged) == 4)
+            bus.server.send_again(name, ["1", "2"])
+            assert bus.server.until(lambda: len(bus.server.acknowledged) == 6)
+
+    line(number).run(subscribe(name, limit=5), sink, how="loop", batch_size=1)
+    assert worked == list(range(5))
+    assert bus.server.left(name) == 0
+
+
+def test_leases_are_extended_while_messages_are_under_way(bus, monkeypatch):
+    monkeypatch.setattr(intake, "EXTEND", 0.02)
+    topic, name = bus.make()
+    bus.send(topic, range(3))
+
+    def step(message):
+        before = bus.server.calls["ModifyAckDeadline"]
+        assert bus.server.until(lambda: bus.server.calls["ModifyAckDeadline"] >= before + 3)
+        return int(message.data)
+
+    assert list(line(step)(subscribe(name, limit=3), how="loop")) == [0, 1, 2]
+
+
+@pytest.mark.parametrize("options", HOWS, ids=lambda options: options["how"])
+def test_the_window_is_all_that_is_out(bus, options):
+    topic, name = bus.make()
+    bus.send(topic, range(400))
+    line(number).run(subscribe(name, limit=400), window=30, **options)
+    assert 0 < bus.server.most_out <= 30
+
+
+def test_a_server_without_flow_control_is_not_listened_to_beyond_the_window(any_bus):
+    topic, name = any_bus.make()
+    any_bus.send(topic, range(200))
+    most = 0
+    source = subscribe(name, limit=200)
+
+    def sink(_):
+        nonlocal most
+        most = max(most, source._intake._ledger.held)
+
+    line(number).run(source, sink, how="loop", window=10)
+    assert most <= 10
+
+
+def test_a_broken_stream_is_opened_again_and_nothing_is_lost(bus):
+    topic, name = bus.make(enable_message_ordering=True)
+    bus.send(topic, range(300), key="k")
+    bus.server.fail("during StreamingPull", "UNAVAILABLE", times=3)
+    bus.server.fail("Acknowledge", "UNAVAILABLE", times=2)
+    results: list[int] = []
+    line(number).run(subscribe(name, limit=300), results.append, how="line", workers=1)
+    assert results == list(range(300))
+    assert bus.server.calls["StreamingPull"] >= 4
+    assert bus.server.left(name) == 0
+
+
+def test_exactly_once_acknowledgements_are_checked(bus):
+    topic, name = bus.make(enable_exactly_once_delivery=True)
+    bus.send(topic, range(10))
+    worked: list[int] = []
+
+    def step(message):
+        if not worked:
+            bus.server.expire(name)  # what we hold is not ours any more, and comes again under a new lease
+        worked.append(int(message.data))
+        return worked[-1]
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # an acknowledgement may cross with the message's coming again
+        line(step).run(subscribe(name, idle=0.5), how="loop")
+    assert worked == list(range(10))
+    assert bus.server.left(name) == 0
+
+
+def test_exactly_once_acknowledgements_that_are_refused_are_told(bus):
+    topic, name = bus.make(enable_exactly_once_delivery=True)
+    bus.send(topic, [0])
+    source = subscribe(name, limit=1)
+
+    def sink(_):
+        with source._intake._changed:  # so that it does not hear of the message's coming again
+            source._intake._ledger._leases["1"] = "0/99"
+
+    with pytest.warns(RuntimeWarning, match="1 acknowledgements .* were not confirmed"):
+        line(number).run(source, sink, how="loop")
+
+
+def test_idle_ends_the_run_and_limit_does(any_bus):
+    topic, name = any_bus.make()
+    any_bus.send(topic, range(10))
+    assert len(list(line(number)(subscribe(name, limit=4), how="loop"))) == 4
+    assert len(drained(name)) == 6
+    assert drained(name) == []
+
+
+def test_a_trickle_is_not_held_up(bus):
+    topic, name = bus.make()
+    bus.send(topic, [0])
+    with line(number)(subscribe(name), how="line", workers=1, batch_size=100) as run:
+        for n in range(3):
+            assert next(run) == n
+            bus.send(topic, [n + 1])
+
+
+def test_a_batch_waits_for_more_until_it_is_full_or_its_time_is_over(bus):
+    topic, name = bus.make()
+    source = subscribe(name, wait=3600)
+    source.open(None, 1 << 20)
+    try:
+        bus.send(topic, range(5))
+        assert bus.server.until(lambda: bus.server.out(name) == 5)
+        assert source.take(6, 0.05) == []
+        assert [number(m) for m in source.take(5, 10)] == [0, 1, 2, 3, 4]
+    finally:
+        source.close()
+
+
+def test_two_runs_cannot_read_one_source(bus):
+    _, name = bus.make()
+    source = subscribe(name)
+    source.open(None, 1 << 20)
+    with pytest.raises(LineError, match="read by another run"):
+        source.open(None, 1 << 20)
+    source.close()
+
+
+def test_runs_in_a_thread_do_not_catch_signals(bus):
+    topic, name = bus.make()
+    bus.send(topic, range(3))
+    results: list[int] = []
+    thread = threading.Thread(
+        target=lambda: line(number).run(subscribe(name, limit=3), results.append, how="line", workers=1)
+    )
+    thread.start()
+    thread.join()
+    assert results == [0, 1, 2]
+
+
+def test_the_ledger_forgets_the_oldest():
+    ledger = Ledger(remembered=2)
+    for n in range(3):
+        ledger.arrived(f"a{n}", Message(b"", id=str(n)))
+    ledger.take(3)
+    ledger.safe(3, [], nack=True)
+    assert [ledger.arrived("again", Message(b"", id=str(n))) for n in range(3)] == [True, False, False]
+
+
+# --- what cannot work is said at once ---
+
+
+def test_an_unknown_subscription(any_bus):
+    with pytest.raises(SourceError, match=r"there is no subscription 'projects/test/subscriptions/none'; create it"):
+        line(number).run(subscribe("projects/test/subscriptions/none"))
+
+
+def test_no_permission(bus):
+    _, name = bus.make()
+    bus.server.fail("GetSubscription", "PERMISSION_DENIED")
+    bus.server.fail("StreamingPull", "PERMISSION_DENIED")
+    with pytest.raises(SourceError, match="no permission to use the subscription .* roles/pubsub.subscriber"):
+        line(number).run(subscribe(name), how="loop")
+
+
+def test_a_subscription_that_is_deleted_while_it_is_read(bus):
+    topic, name = bus.make()
+    bus.send(topic, [0])
+
+    def sink(_):
+        bus._subscriber.delete_subscription(request={"subscription": name})
+
+    with pytest.warns(RuntimeWarning), pytest.raises(SourceError, match="there is no subscription"):
+        line(number).run(subscribe(name), sink, how="loop")
+
+
+def test_no_emulator(monkeypatch):
+    monkeypatch.setenv("PUBSUB_EMULATOR_HOST", "127.0.0.1:1")
+    with pytest.raises(SourceError, match=r"cannot be reached; is the emulator running at 127.0.0.1:1\?"):
+        line(number).run(subscribe("projects/p/subscriptions/s"))
+
+
+def test_an_empty_emulator_address_does_not_mean_the_real_service(monkeypatch):
+    monkeypatch.setenv("PUBSUB_EMULATOR_HOST", "")
+    with pytest.raises(LineError, match="PUBSUB_EMULATOR_HOST is empty"):
+        line(number).run(subscribe("projects/p/subscriptions/s"))
+
+
+def test_an_undecodable_message_is_named(bus):
+    topic, name = bus.make()
+    bus.send(topic, ['{"n": 1}', "{"])
+    results: list = []
+    with pytest.raises(ValueError, match="message '2' is not JSON"):
+        line(Message.json).run(subscribe(name), results.append, how="line", workers=1)
+    assert results == [{"n": 1}]
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"wait": -1}, {"limit": 0}, {"lease": 5}, {"lease": 601}, {"failed": "drop"}, {"idle": -1}]
+)
+def test_wrong_settings_are_refused(wrong):
+    with pytest.raises(LineError, match=next(iter(wrong))):
+        subscribe("projects/p/subscriptions/s", **wrong)
