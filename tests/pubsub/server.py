@@ -50,7 +50,7 @@ class Feed:
     acknowledged: set[int] = field(default_factory=set)
     attempts: Counter[int] = field(default_factory=Counter)
     keys: Counter[str] = field(default_factory=Counter)  # messages out of each key
-    owner: dict[str, int] = field(default_factory=dict)  # the stream that a key's messages are out on
+    owner: dict[str, int] = field(default_factory=dict)  # the stream that a key's messages are, or were last, out on
 
     def give_back(self, number: int) -> None:
         """Send it again, and with it, where keys are ordered, those of its key that are out after it."""
@@ -88,7 +88,9 @@ class Server:
         self._ids = 0
         self._streams = 0
         self._over = threading.Event()
-        self._server = grpc.server(ThreadPoolExecutor(32), options=[("grpc.so_reuseport", 0)])
+        self._server = grpc.server(
+            ThreadPoolExecutor(32), options=[("grpc.so_reuseport", 0), ("grpc.max_receive_message_length", -1)]
+        )
         self._server.add_generic_rpc_handlers(self._handlers())
         self.address = f"127.0.0.1:{self._server.add_insecure_port('127.0.0.1:0')}"
 
@@ -317,9 +319,6 @@ class Server:
                     self._changed.wait(0.05)
                     continue
             yield answer
-        with self._changed:
-            for key in [key for key, owner in feed.owner.items() if owner == stream]:
-                del feed.owner[key]
         self._feed(first.subscription, context)
 
     def _hear(self, requests: Iterator[Any]) -> None:

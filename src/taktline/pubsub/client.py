@@ -12,6 +12,10 @@ from taktline.errors import LineError, SinkError, SourceError
 CALL = 15.0  # seconds a request may take
 FIRST_PAUSE, LONGEST_PAUSE = 0.05, 5.0  # seconds before something that failed is tried again
 PASSING = ("ABORTED", "CANCELLED", "DEADLINE_EXCEEDED", "INTERNAL", "RESOURCE_EXHAUSTED", "UNAVAILABLE", "UNKNOWN")
+# As the library sets them for the real service; the errors of 1000 acknowledgements travel as metadata.
+UNLIMITED = (
+    ("grpc.max_send_message_length", -1), ("grpc.max_receive_message_length", -1), ("grpc.max_metadata_size", 4 << 20),
+)  # fmt: skip
 
 Trouble = type[SourceError] | type[SinkError]
 
@@ -22,17 +26,23 @@ def check_name(name: str, kind: str) -> None:
         raise LineError(f'{name!r} is no {kind}: give "projects/PROJECT/{kind}s/NAME"')
 
 
-def connect(client: str, endpoint: str | None, trouble: Trouble) -> Any:
-    """A client with a connection of its own."""
-    if os.environ.get("PUBSUB_EMULATOR_HOST") == "":  # the library would take it as unset, and use the real service
+def connect(kind: str, endpoint: str | None, trouble: Trouble) -> Any:
+    """A client ("SubscriberClient", "PublisherClient") with a connection of its own; close its `transport`."""
+    emulator = os.environ.get("PUBSUB_EMULATOR_HOST")
+    if emulator == "":  # the library would take it as unset, and use the real service
         raise LineError("PUBSUB_EMULATOR_HOST is empty: give the emulator's address, or unset it for the real service")
     try:
+        import google.pubsub_v1
+        import grpc
         from google.auth.exceptions import GoogleAuthError
-        from google.cloud import pubsub_v1
     except ImportError as error:
         raise LineError(f"Pub/Sub needs google-cloud-pubsub: pip install 'taktline[pubsub]' ({error})") from error
+    client = getattr(google.pubsub_v1, kind)
+    if emulator:  # the library's own connection to one takes no message above 4 MB
+        channel = grpc.insecure_channel(emulator, options=UNLIMITED)
+        return client(transport=client.get_transport_class("grpc")(channel=channel))
     try:
-        return getattr(pubsub_v1, client)(**({"client_options": {"api_endpoint": endpoint}} if endpoint else {}))
+        return client(client_options={"api_endpoint": endpoint} if endpoint else None)
     except GoogleAuthError as error:
         raise trouble(_no_credentials(error)) from error
 

@@ -53,7 +53,7 @@ class Intake:
         try:
             found = check_there(self._client.get_subscription, "subscription", settings.name, SourceError)
         except BaseException:
-            self._client.close()
+            self._client.transport.close()
             raise
         self._exactly_once = found is not None and found.enable_exactly_once_delivery
         self._changed = threading.Condition()  # guards all below
@@ -119,7 +119,7 @@ class Intake:
             self._changed.notify_all()
         for thread in self._threads:
             thread.join()
-        self._client.close()
+        self._client.transport.close()
         if self._unconfirmed:
             warnings.warn(
                 f"{self._unconfirmed:,} acknowledgements to {self._settings.name!r} were not confirmed: these messages "
