@@ -10,7 +10,7 @@ from taktline.errors import LineError
 from taktline.pubsub.client import check_name
 from taktline.pubsub.intake import Intake, Settings
 
-WINDOW = 1000  # messages, where the run does not say: the client library's own limit
+WINDOW, MEMORY = 1000, 100 << 20  # messages and bytes, where the run does not say: the client library's own limits
 
 
 def subscribe(
@@ -66,7 +66,8 @@ class Subscription(Live):
 
     def take(self, most: int, seconds: float) -> list[Any] | None:
         if self._intake is None:
-            raise LineError(f"{self._settings.name!r} is not open: give it to a line, which reads and acknowledges")
+            self.open(None, MEMORY)
+        assert self._intake is not None
         return self._intake.take(most, seconds)
 
     def safe(self, records: int, skipped: Sequence[int]) -> None:

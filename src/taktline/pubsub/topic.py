@@ -8,7 +8,7 @@ from itertools import islice
 from time import monotonic, sleep
 from typing import Any
 
-from taktline._recipe.ports import Sink
+from taktline._recipe.ports import Resumable
 from taktline.errors import SinkError, excerpt
 from taktline.pubsub.client import CALL, FIRST_PAUSE, LONGEST_PAUSE, check_name, check_there, connect, explained, passes
 from taktline.pubsub.message import Message
@@ -18,12 +18,13 @@ REQUEST_MESSAGES, REQUEST_BYTES = 1000, 9_000_000
 PARALLEL = 32  # publish requests under way
 
 
-def publish(topic: str, *, patience: float = 60.0, endpoint: str | None = None) -> Sink:
+def publish(topic: str, *, patience: float = 60.0, endpoint: str | None = None) -> Resumable:
     """A topic ("projects/PROJECT/topics/NAME") as a sink; each result a Message, bytes, or str.
 
     Returns from a write when the server has confirmed all of it, so a source's messages are acknowledged after that.
     Messages of one ordering key are published in order: after a failure that passes, the key goes on where it stopped;
-    `patience`: seconds until a failure counts as one that does not. What was published stays, also when the run fails.
+    `patience`: seconds until a failure counts as one that does not. What was published stays, also when the run fails; a
+    run that goes on from a journal publishes again what was published after the journal's last mark.
 
     Raises LineError for a wrong name; the run raises SinkError where the topic cannot be written to.
 
@@ -34,11 +35,11 @@ def publish(topic: str, *, patience: float = 60.0, endpoint: str | None = None) 
     return Topic(topic, patience, endpoint)
 
 
-class Topic(Sink):
-    """Publishes, and returns when that is confirmed."""
+class Topic(Resumable):
+    """Publishes, and returns when that is confirmed: so what was written is safe, and nothing is left to commit."""
 
     forks = False
-    lasting = True
+    visible = True
 
     def __init__(self, name: str, patience: float, endpoint: str | None) -> None:
         self._name = name
@@ -54,7 +55,7 @@ class Topic(Sink):
         try:
             check_there(self._client.get_topic, "topic", self._name, SinkError)
         except BaseException:
-            self.abort()
+            self.suspend()
             raise
 
     def write(self, results: Sequence[Any]) -> None:
@@ -98,10 +99,26 @@ class Topic(Sink):
         request = PublishRequest(topic=self._name, messages=messages)
         return self._client.transport.publish.future(request, timeout=CALL, metadata=route)
 
+    def begin(self, run: str) -> None:
+        self.open()
+
+    def save(self, mark: str) -> Any:
+        return True
+
+    def resume(self, run: str, position: Any) -> str | None:
+        self.open()
+        return None
+
+    def finished(self, run: str, position: Any) -> bool:
+        return True
+
     def commit(self) -> None:
-        self.abort()
+        self.suspend()
 
     def abort(self) -> None:
+        self.suspend()
+
+    def suspend(self) -> None:
         client, self._client = self._client, None
         if client is not None:
             client.transport.close()
