@@ -61,9 +61,9 @@ def build_pstest(folder: Path) -> Path:
 
 
 @contextmanager
-def running(program: Path) -> Iterator[str]:
-    """The address of a running pstest."""
-    with subprocess.Popen([program], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+def running(*command: str | Path) -> Iterator[str]:
+    """The address of a server that says it first and ends with its standard input."""
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         try:
             yield process.stdout.readline().strip()

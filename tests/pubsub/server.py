@@ -3,11 +3,14 @@
 It knows what the pstest server of Debian's Go packages does not: ordering keys, flow control, exactly-once delivery, and
 faults. As the real service does, it sends a message of an ordered subscription that was given back or whose lease ran out
 again together with those of the same key after it, and sends a key's messages to one stream only while some are out.
+
+`python -m pubsub.server` says its address and serves until its standard input ends.
 """
 
 from __future__ import annotations
 
 import heapq
+import sys
 import threading
 import time
 from collections import Counter
@@ -366,3 +369,9 @@ class Server:
 
 def _number(ack_id: str) -> int:
     return int(ack_id.split("/")[0])
+
+
+if __name__ == "__main__":
+    with Server() as server:
+        print(server.address, flush=True)
+        sys.stdin.read()

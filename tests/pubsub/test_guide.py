@@ -1,0 +1,75 @@
+"""The programs in docs/pubsub.md, run as they stand there."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import sqlite3
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from pubsub.bus import Bus
+from pubsub.server import Server
+
+from taktline import line
+from taktline.pubsub import subscribe
+
+ROOT = Path(__file__).parents[2]
+PROGRAMS = dict(re.findall(r"```python title=(\S+)\n(.*?)```", (ROOT / "docs/pubsub.md").read_text(), re.DOTALL))
+ORDERS = [(f"customer {n % 3}", [{"amount": n, "each": 2}]) for n in range(30)]
+
+
+@pytest.fixture
+def shop(bus: Bus) -> Server:
+    """Orders are in; every program has its subscription."""
+    for name in ("orders", "totals", "nightly"):
+        bus.make_as(f"projects/shop/topics/{name}", f"projects/shop/subscriptions/{name}", enable_message_ordering=True)
+        for customer, rows in ORDERS:
+            bus.send(f"projects/shop/topics/{name}", [json.dumps(rows)], key=customer)
+    bus.make_as("projects/shop/topics/priced", "projects/shop/subscriptions/priced", enable_message_ordering=True)
+    return bus.server
+
+
+def start(program: str, folder: Path) -> subprocess.Popen[str]:
+    (folder / program).write_text("from pubsub.emulator import check_loopback\ncheck_loopback()\n" + PROGRAMS[program])
+    environment = os.environ | {"PYTHONPATH": f"{ROOT / 'src'}{os.pathsep}{ROOT / 'tests'}"}
+    return subprocess.Popen(
+        [sys.executable, program], cwd=folder, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )  # fmt: skip
+
+
+def test_the_worker_prices_orders_until_it_is_told_to_stop(shop, tmp_path):
+    with start("worker.py", tmp_path) as process:
+        assert shop.until(lambda: shop.left("projects/shop/subscriptions/orders") == 0)
+        process.send_signal(signal.SIGTERM)
+        said, errors = process.communicate(timeout=60)
+    assert process.returncode == 0, errors
+    assert "30 in · 30 out" in said
+    priced = list(
+        line(lambda m: (m.ordering_key, m.json()["total"]))(subscribe("projects/shop/subscriptions/priced", limit=30))
+    )
+    for customer in range(3):
+        assert [total for key, total in priced if key == f"customer {customer}"] == list(range(2 * customer, 60, 6))
+
+
+def test_results_that_come_twice_are_stored_once(shop, tmp_path):
+    name = "projects/shop/subscriptions/totals"
+    for _ in range(2):
+        with start("once.py", tmp_path) as process:
+            _, errors = process.communicate(timeout=60)
+        assert process.returncode == 0, errors
+        assert shop.left(name) == 0
+        shop.send_again(name, shop.acknowledged[:5])
+    rows = sqlite3.connect(tmp_path / "totals.sqlite").execute("SELECT total FROM orders").fetchall()
+    assert sorted(total for (total,) in rows) == list(range(0, 60, 2))
+
+
+def test_the_nightly_job_ends_by_itself(shop, tmp_path):
+    with start("nightly.py", tmp_path) as process:
+        said, errors = process.communicate(timeout=60)
+    assert process.returncode == 0, errors
+    assert said.splitlines() == ["1"] * 30 + ["30 orders"]
