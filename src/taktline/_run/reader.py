@@ -28,7 +28,8 @@ class Reader:
         self.live = isinstance(source, Live)  # records come when they come
         self._records: Iterator[Any] | None = None
         self._last: Any = None
-        self._probes = 2  # records still to be read one at a time, to see whether the source reuses its record
+        # records still to be read one at a time, to see whether the source reuses its record
+        self._probes = 0 if self.live else 2
         self._reuses = False
         self.index = 0  # of the next record
         self.ended = False
