@@ -84,7 +84,7 @@ def run(messages: int, keys: int, kills: int, seed: int) -> Outcome:
 
         server.on_acknowledge = acknowledged
         send(messages, keys)
-        moments = sorted(dice.randrange(messages) for _ in range(kills))
+        moments = sorted(dice.randrange(messages * 4 // 5) for _ in range(kills))
         while server.left(SUBSCRIPTION) and not outcome.wrong:
             with start(path) as subscriber:
                 try:
@@ -207,6 +207,7 @@ def subscribe_until_told(path: str) -> None:
     pid = os.getpid()
 
     def step(message):  # type: ignore[no-untyped-def]
+        time.sleep(0.0005)  # so that a kill meets some messages under way
         return f"{message.ordering_key},{int(message.data)},{message.id}"
 
     line(step).run(

@@ -310,9 +310,10 @@ class Server:
         with self._changed:
             self._streams += 1
             stream = self._streams
-        threading.Thread(target=self._hear, args=(requests,), daemon=True).start()
+        ended = threading.Event()  # by the client, which still wants what was sent
+        threading.Thread(target=self._hear, args=(requests, ended), daemon=True).start()
         most = first.max_outstanding_messages or 1 << 30
-        while not self._over.is_set() and context.is_active():
+        while not self._over.is_set() and not ended.is_set() and context.is_active():
             self._maybe_fail("during StreamingPull", first, context)
             with self._changed:
                 if first.subscription not in self._feeds:
@@ -324,12 +325,15 @@ class Server:
             yield answer
         self._feed(first.subscription, context)
 
-    def _hear(self, requests: Iterator[Any]) -> None:
+    def _hear(self, requests: Iterator[Any], ended: threading.Event) -> None:
         try:
             for _ in requests:  # the client's heartbeats
                 pass
-        except grpc.RpcError:
-            pass  # the stream has ended
+        except Exception:
+            pass  # the stream was cancelled; the library raises a bare Exception
+        ended.set()
+        with self._changed:
+            self._changed.notify_all()
 
     def _next(self, feed: Feed, stream: int, most: int, lease: float) -> Any:
         answer = plain(types.StreamingPullResponse)()

@@ -22,6 +22,7 @@ from taktline.pubsub.message import received
 EXTEND = 3.0  # seconds between two extensions of all leases: the shortest deadline that Pub/Sub knows is 10 s
 HEARTBEAT = 30.0  # seconds: what lies between drops a stream on which nothing moves
 IDS = 1000  # acknowledgements in a request, whose limit is 512 KiB
+GRACE = 2.0  # seconds a stream may take to end, so that what was already sent arrives and can be given back
 FLUSH = 15.0  # seconds the last acknowledgements may take
 LOOK = 0.25  # seconds of waiting after which a signal is looked for
 
@@ -58,7 +59,8 @@ class Intake:
         self._exactly_once = found is not None and found.enable_exactly_once_delivery
         self._changed = threading.Condition()  # guards all below
         self._ledger = Ledger()
-        self._over = threading.Event()  # nothing more is received
+        self._over = threading.Event()  # nothing more is wanted
+        self._last = threading.Event()  # all that is owed is in the ledger: send it, and end
         self._error: Exception | None = None  # that ended the receiving
         self._stream: Any = None
         self._moved = monotonic()  # when a message last came, or was safe
@@ -112,13 +114,19 @@ class Intake:
         """Give back what is not safe, send what is to be acknowledged, end the threads."""
         self._release()
         with self._changed:
-            self._ledger.give_back()
             self._over.set()
-            if self._stream is not None:
-                self._stream.cancel()
+            stream = self._stream
             self._changed.notify_all()
-        for thread in self._threads:
-            thread.join()
+        receiver, keeper = self._threads
+        receiver.join(GRACE)
+        if stream is not None:
+            stream.cancel()
+        receiver.join()
+        with self._changed:
+            self._ledger.give_back()
+            self._last.set()
+            self._changed.notify_all()
+        keeper.join()
         self._client.transport.close()
         if self._unconfirmed:
             warnings.warn(
@@ -170,7 +178,7 @@ class Intake:
 
     def _open_stream(self) -> Any:
         """A new stream; None once the run is over."""
-        with self._changed:  # so that `close` either cancels this stream or prevents it
+        with self._changed:  # so that `close` either knows this stream or prevents it
             if self._over.is_set():
                 return None
             route = (("x-goog-request-params", f"subscription={self._settings.name}"),)
@@ -192,7 +200,9 @@ class Intake:
             self._exactly_once = response.subscription_properties.exactly_once_delivery_enabled
         deliveries = response.received_messages
         refused: set[str] = set()
-        if self._exactly_once:  # a message is ours only once the server has confirmed the lease
+        if (
+            self._exactly_once and not self._over.is_set()
+        ):  # a message is ours only once the server has confirmed the lease
             refused = self._extend([one.ack_id for one in deliveries])
         with self._changed:
             self._moved = monotonic()
@@ -218,9 +228,9 @@ class Intake:
     def _keep(self) -> None:
         extend_at, flush_until, pause = monotonic() + EXTEND, 0.0, 0.0
         while True:
-            over = self._over.is_set()
+            last = self._last.is_set()
             passed = self._settle()
-            if over:
+            if last:
                 flush_until = flush_until or monotonic() + FLUSH
                 if passed or monotonic() > flush_until:
                     self._unconfirmed += len(self._ledger.acks)
@@ -252,7 +262,7 @@ class Intake:
 
     def _rest_until(self, when: float) -> None:
         with self._changed:
-            if not (self._ledger.acks or self._ledger.nacks or self._over.is_set()):
+            if not (self._ledger.acks or self._ledger.nacks or self._last.is_set()):
                 self._changed.wait(max(0.0, min(LOOK, when - monotonic())))
 
     def _hurry(self) -> None:
