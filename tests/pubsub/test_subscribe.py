@@ -8,7 +8,7 @@ import warnings
 
 import pytest
 
-from taktline import Failed, LineError, SourceError, line
+from taktline import Failed, LineError, SourceError, line, write
 from taktline.pubsub import Message, intake, subscribe
 from taktline.pubsub.ledger import Ledger
 
@@ -266,6 +266,31 @@ def test_a_batch_waits_for_more_until_it_is_full_or_its_time_is_over(bus):
         assert [number(m) for m in source.take(5, 10)] == [0, 1, 2, 3, 4]
     finally:
         source.close()
+
+
+def test_a_file_is_whole_when_the_run_ends_and_the_messages_are_acknowledged_then(bus, tmp_path):
+    topic, name = bus.make()
+    bus.send(topic, range(30))
+    out = tmp_path / "out.jsonl"
+    with pytest.raises(LineError, match=r"shows its results when the run ends.* idle="):
+        line(number).run(subscribe(name, limit=30), write(out))
+    early: list[str] = []
+    bus.server.on_acknowledge = lambda ids: early.extend(ids) if not out.exists() else None
+    line(number).run(subscribe(name, idle=IDLE), write(out), how="line", workers=1)
+    assert out.read_text().split() == [str(n) for n in range(30)]
+    assert not early
+    assert bus.server.left(name) == 0
+
+
+def test_a_failed_message_in_the_dead_letters_is_acknowledged(bus, tmp_path):
+    topic, name = bus.make()
+    bus.send(topic, [0, "x", 2])
+    letters = tmp_path / "failed.jsonl"
+    results: list[int] = []
+    line(number).run(subscribe(name, limit=3), results.append, how="line", workers=1, dead_letters=str(letters))
+    assert results == [0, 2]
+    assert len(letters.read_text().splitlines()) == 1
+    assert bus.server.left(name) == 0
 
 
 def test_two_runs_cannot_read_one_source(bus):

@@ -281,7 +281,9 @@ class Marks:
             letters = self._letters.position() if lot.failures and self._letters is not None else mark.letters
             failed = mark.failed + len(lot.failures)
             self._mark = replace(mark, records=records, results=results, failed=failed, letters=letters)
-        if self._mark is not self._marked and (self._tells_at_once or monotonic() >= self._next):
+        # While nothing comes there is time to make things safe, and a live source may wait for just that.
+        at_once = self._tells_at_once or (self._live is not None and not lot.records)
+        if self._mark is not self._marked and (at_once or monotonic() >= self._next):
             self.mark()
 
     def mark(self, state: str = RUNNING) -> None:

@@ -13,7 +13,7 @@ from taktline._observe.snapshot import Report, Snapshot
 from taktline._recipe import plan as plans
 from taktline._recipe.options import Options
 from taktline._recipe.plan import Plan
-from taktline._recipe.ports import Live, Sink, Source
+from taktline._recipe.ports import Live, Resumable, Sink, Source
 from taktline._recipe.steps import Step
 from taktline._run.hub import Hub
 from taktline._run.inline import Inline
@@ -209,6 +209,7 @@ class Run:
         not appear under its name, and with a journal its part stays for the run that goes on.
         """
         _check_forks(sink, self._life.options)
+        _check_shows(sink, self._life.source)
         with self:
             if sink is None:
                 deque(self, maxlen=0)
@@ -251,6 +252,15 @@ def _check_forks(end: object, options: Options) -> None:
         raise LineError(
             f"{end.describe()!r} has threads and connections that no worker may inherit, so workers cannot be forked "
             'beside it; use start="launch"'
+        )
+
+
+def _check_shows(sink: object, source: object) -> None:
+    at_once = isinstance(sink, Resumable) and sink.visible
+    if isinstance(source, Live) and isinstance(sink, Sink) and not at_once and not source.ends:
+        raise LineError(
+            f"{sink.describe()!r} shows its results when the run ends, so nothing of {source.describe()!r} would be safe "
+            "before; let the source end by itself, such as with idle=, or use a sink that shows them at once"
         )
 
 

@@ -24,6 +24,7 @@ HEARTBEAT = 30.0  # seconds: what lies between drops a stream on which nothing m
 IDS = 1000  # acknowledgements in a request, whose limit is 512 KiB
 GRACE = 2.0  # seconds a stream may take to end, so that what was already sent arrives and can be given back
 FLUSH = 15.0  # seconds the last acknowledgements may take
+FULL = 0.002  # seconds that a full window is waited for
 LOOK = 0.25  # seconds of waiting after which a signal is looked for
 
 
@@ -101,6 +102,8 @@ class Intake:
                         return None
                 if now >= until:
                     return []
+                if ledger.held >= self._window:  # nothing comes before something is safe: let the caller see to that
+                    until = min(until, now + FULL)
                 self._changed.wait(min(due, until, now + LOOK) - now)
 
     def safe(self, records: int, skipped: Sequence[int]) -> None:

@@ -54,6 +54,7 @@ class Subscription(Live):
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
+        self.ends = settings.idle is not None
         self._intake: Intake | None = None
 
     def describe(self) -> str:
