@@ -24,7 +24,6 @@ from google.pubsub_v1 import types
 from google.rpc import error_details_pb2, status_pb2
 from grpc_status import rpc_status
 
-RESPONSE = 100  # messages in a response at most
 TICK = 0.01  # seconds between two looks for leases that have run out
 
 
@@ -79,6 +78,8 @@ class Server:
 
     def __init__(self, second: float = 1.0) -> None:
         self.second = second
+        self.flow_control = True  # whether the window that a client asks for is kept
+        self.response = 100  # messages in a response at most
         self.calls: Counter[str] = Counter()
         self.on_acknowledge: Callable[[list[str]], None] = lambda ids: None  # told before they count
         self.acknowledged: list[str] = []  # ids of messages, in the order of their acknowledgement
@@ -312,7 +313,7 @@ class Server:
             stream = self._streams
         ended = threading.Event()  # by the client, which still wants what was sent
         threading.Thread(target=self._hear, args=(requests, ended), daemon=True).start()
-        most = first.max_outstanding_messages or 1 << 30
+        most = first.max_outstanding_messages if self.flow_control else 1 << 30
         while not self._over.is_set() and not ended.is_set() and context.is_active():
             self._maybe_fail("during StreamingPull", first, context)
             with self._changed:
@@ -339,7 +340,7 @@ class Server:
         answer = plain(types.StreamingPullResponse)()
         free = most - sum(one.stream == stream for one in feed.out.values()) if feed.waiting else 0
         kept, until = [], time.monotonic() + lease
-        while feed.waiting and len(answer.received_messages) < min(free, RESPONSE):
+        while feed.waiting and len(answer.received_messages) < min(free, self.response):
             number = heapq.heappop(feed.waiting)
             if number in feed.acknowledged:  # it was given back and then acknowledged after all
                 continue

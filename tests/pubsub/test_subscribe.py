@@ -8,7 +8,7 @@ import warnings
 
 import pytest
 
-from taktline import Failed, LineError, SourceError, line, write
+from taktline import Failed, LineError, SourceError, batch, line, write
 from taktline.pubsub import Message, intake, subscribe
 from taktline.pubsub.ledger import Ledger
 
@@ -181,18 +181,19 @@ def test_the_window_is_all_that_is_out(bus, options):
     assert 0 < bus.server.most_out <= 30
 
 
-def test_a_server_without_flow_control_is_not_listened_to_beyond_the_window(any_bus):
-    topic, name = any_bus.make()
-    any_bus.send(topic, range(200))
-    most = 0
-    source = subscribe(name, limit=200)
+def test_a_server_without_flow_control_is_not_listened_to_beyond_the_window(bus):
+    bus.server.flow_control, bus.server.response = False, 1
+    topic, name = bus.make()
+    bus.send(topic, range(200))
+    source, held = subscribe(name, limit=200), []
 
     def sink(_):
-        nonlocal most
-        most = max(most, source._intake._ledger.held)
+        assert bus.server.until(lambda: bus.server.most_out == 200)
+        held.append(source._intake._ledger.held)
 
     line(number).run(source, sink, how="loop", window=10)
-    assert most <= 10
+    assert len(held) == 200
+    assert max(held) <= 10
 
 
 def test_a_broken_stream_is_opened_again_and_nothing_is_lost(bus):
@@ -291,6 +292,14 @@ def test_a_failed_message_in_the_dead_letters_is_acknowledged(bus, tmp_path):
     assert results == [0, 2]
     assert len(letters.read_text().splitlines()) == 1
     assert bus.server.left(name) == 0
+
+
+def test_messages_travel_in_full_batches_where_they_may_wait(bus):
+    topic, name = bus.make()
+    bus.send(topic, range(200))
+    together = batch(lambda messages: [len(messages)] * len(messages), size=50)
+    source = subscribe(name, limit=200, wait=3600)
+    assert list(line(together)(source, how="line", workers=1, batch_size=50)) == [50] * 200
 
 
 def test_two_runs_cannot_read_one_source(bus):
