@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import threading
+import time
 import warnings
 
 import pytest
@@ -239,12 +240,27 @@ def test_exactly_once_acknowledgements_that_are_refused_are_told(bus):
         line(number).run(source, sink, how="loop")
 
 
-def test_idle_ends_the_run_and_limit_does(any_bus):
-    topic, name = any_bus.make()
-    any_bus.send(topic, range(10))
+def test_idle_ends_the_run_and_limit_does(bus):
+    topic, name = bus.make()
+    bus.send(topic, range(10))
     assert len(list(line(number)(subscribe(name, limit=4), how="loop"))) == 4
     assert len(list(line(number)(subscribe(name, idle=IDLE), how="loop"))) == 6
     assert left(name, 0) == []
+
+
+def test_idle_does_not_end_a_run_that_works_on_a_full_window(bus):
+    topic, name = bus.make()
+    bus.send(topic, range(20))
+    source = subscribe(name, idle=0.01)
+    source.open(2, 1 << 20)
+    try:
+        assert bus.server.until(lambda: source._intake._ledger.held == 2)
+        assert len(source.take(2, 10)) == 2
+        time.sleep(0.02)  # longer than idle
+        assert source.take(1, 0) == []
+        assert source.take(1, 1) is None
+    finally:
+        source.close()
 
 
 def test_a_trickle_is_not_held_up(bus):

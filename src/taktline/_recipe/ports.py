@@ -42,7 +42,9 @@ class Live(Source):
 
     @abstractmethod
     def take(self, most: int, seconds: float) -> list[Any] | None:
-        """At most `most` records that are there within `seconds`; empty where none came, None where none will."""
+        """At most `most` records that are there within `seconds`; empty where none came, None where none will.
+
+        `seconds` is 0 while the run has records under way that it must see to."""
 
     def safe(self, records: int, skipped: Sequence[int]) -> None:
         """The results of all records before the index `records` are safe in the sink, told in rising order.

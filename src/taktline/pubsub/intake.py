@@ -11,6 +11,7 @@ import threading
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from math import inf
 from time import monotonic, sleep
 from typing import Any
 
@@ -98,8 +99,10 @@ class Intake:
                     raise self._error
                 else:
                     due = self._moved + settings.idle if settings.idle is not None else until
-                    if settings.idle is not None and now >= due:
+                    # A full window tells nothing of what there is to come, while the run still works on it.
+                    if settings.idle is not None and now >= due and (seconds or ledger.held < self._window):
                         return None
+                    due = max(due, now)
                 if now >= until:
                     return []
                 if ledger.held >= self._window:  # nothing comes before something is safe: let the caller see to that
@@ -271,6 +274,7 @@ class Intake:
     def _hurry(self) -> None:
         """Where the time that SIGTERM gave is over: end what the main thread still does."""
         if self._stop_at is not None and monotonic() > self._stop_at and not self._over.is_set():
+            self._stop_at = inf  # once: what unwinds then must not be interrupted again
             signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGTERM)
 
     # --- requests ---
