@@ -34,7 +34,7 @@ class Source(ABC):
 class Live(Source):
     """Records that come when they come, such as messages of a subscription. One run at a time."""
 
-    ends = False  # whether it ends by itself also where nothing of it becomes safe
+    ends = True  # by itself, also where nothing of it becomes safe; not so where it would wait for that for ever
 
     def open(self, window: int | None, memory: int) -> None:
         """A run begins, its workers not started yet. `window`, `memory`: the most records (None: as the source likes) and
