@@ -432,3 +432,24 @@ def test_serial_steps_keep_state_over_a_worker_death():
 
 def test_logging_is_left_alone():
     assert not logging.getLogger("taktline").handlers
+
+
+@pytest.mark.parametrize("how", ["loop", "auto"])
+@pytest.mark.parametrize("at", [3, 1_733])
+def test_an_interrupt_in_the_callers_process_comes_after_all_results_before_it(how, at):
+    def interrupted(n):
+        if n == at:
+            raise KeyboardInterrupt
+        return n
+
+    got = []
+    with pytest.raises(KeyboardInterrupt):
+        for result in line(interrupted)(range(100_000), how=how, workers=2):
+            got.append(result)
+    assert got == list(range(at))
+
+
+def test_a_run_left_open_when_python_ends_says_nothing():
+    code = "from taktline import line\nrun = line(abs)(range(10**6), workers=2)\nprint(next(run))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert (done.stdout, done.stderr) == ("0\n", "")

@@ -83,7 +83,7 @@ def test_a_list_that_fails_is_tried_again_whole(tmp_path):
 
 @pytest.mark.parametrize(
     ("how", "hang"),
-    [("line", sleep), ("line", hold_the_interpreter), ("line", stop), ("pool", run_away), ("queues", sleep)],
+    [("line", hold_the_interpreter), ("line", stop), ("pool", run_away), ("queues", sleep), ("auto", sleep)],
 )
 def test_a_record_over_its_time_is_ended_and_named(how, hang):
     flow = line(abs, step(hangs_at(33, hang=hang), name="check", timeout=0.5))

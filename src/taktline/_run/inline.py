@@ -60,6 +60,7 @@ class Inline:
         self._hub: Hub | None = None
         (seed,) = plans.here(self._steps).seeds(options.seed)
         self._segment = Segment(self._steps, goes_on=options.goes_on, seed=seed)
+        self._segment.keeps_interrupt = True
         self._busy_ns = 0
         self._complete = False
         self._end: Callable[[bool], None]
@@ -175,7 +176,11 @@ class Inline:
         self._note()
         ratio = self._sampling.work_ns / self._decided_on if self._decided_on else 1.0
         self._changed = self._changed + 1 if self._make_hub and not 1 / OTHER < ratio < OTHER else 0
-        results, error = settled(batch.values, batch.failures, first, records, self._options, meter)
+        failures, interrupt = batch.failures, None
+        if failures and isinstance(failures[-1].error, KeyboardInterrupt):
+            interrupt = failures.pop().error  # after the results that were there before it, as in the loop
+        results, error = settled(batch.values, failures, first, records, self._options, meter)
+        error = error or interrupt
         if error is not None:
             self._reader.ended = True
             self._reader.error = error

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Callable, Iterable
 from time import perf_counter, process_time
 
@@ -115,7 +116,7 @@ class Meter:
 
     def end(self, *, complete: bool) -> None:
         """The run has ended; call before the workers go."""
-        if self._ended is None:
+        if self._ended is None and not sys.is_finalizing():  # a run left open when Python ends has nobody to tell
             self.look()
             self._queued = cores.queued(self.pids())
             self._ended = self.elapsed

@@ -23,7 +23,6 @@ from taktline._run.meter import Meter
 from taktline._run.reader import Reader, check_source
 from taktline.errors import LineError, SinkError
 
-NOT_HERE = "move to workers: a record that kills its process must not end this run, so none is tried out here"
 WRITE = 512  # results that a writer of files gets at once
 
 
@@ -89,11 +88,8 @@ class _Life:
     def _engine(self) -> Inline | Hub:
         meter, automatic = self.meter, self.options.how == "auto" and self.plan.workers > 0
         meter.begin()
-        if automatic and (self.options.goes_on or self.options.journal is not None):
-            meter.reasons[:] = [NOT_HERE]
-            self.engine = self._hub()
-        elif automatic and (counted := [s.name for s in self.steps if s.maker and s.workers and not s.in_caller]):
-            meter.reasons[:] = [f"move to workers: no copy of step {counted[0]!r} beside theirs is built here"]
+        if automatic and (reason := self._not_here()):
+            meter.reasons[:] = [f"move to workers: {reason}"]
             self.engine = self._hub()
         if self.engine is None:
             meter.use(plans.here(self.steps))
@@ -101,6 +97,21 @@ class _Life:
             by_lots = self.by_lots or self.marks is not None
             self.engine = Inline(self.steps, self.options, self.reader, meter, hub, by_lots=by_lots)
         return self.engine
+
+    def _not_here(self) -> str:
+        """Why no record may be tried out in this process; empty where it may."""
+        if self.options.goes_on or self.options.journal is not None:
+            return "a record that kills its process must not end this run, so none is tried out here"
+        for step in self.steps:
+            if step.in_caller:
+                continue
+            if step.timeout is not None:
+                return f"only there can a record of step {step.name!r} be ended that takes too long"
+            if step.waits:
+                return f"step {step.name!r} waits, and has up to {step.tasks} records at once there"
+            if step.maker is not None and step.workers is not None:
+                return f"no copy of step {step.name!r} beside theirs is built here"
+        return ""
 
     def _from(self, hub: Hub) -> Iterator[Lot]:
         complete = False

@@ -51,6 +51,7 @@ class Segment:
 
             self.seeds = Seeds(*seed)
         self.goes_on = goes_on
+        self.keeps_interrupt = False  # Ctrl-C in a step ends the batch as a failure does; who runs it raises it
         self.records = [0] * len(self.steps)  # given to each step
         self.timed_records = [0] * len(self.steps)
         self.timed_ns = [0] * len(self.steps)
@@ -258,7 +259,8 @@ class _Part:
 
     def fail(self, out: Batch, origin: int, step: int, error: BaseException, tb: TracebackType | None) -> bool:
         """Note a failure; whether the batch goes on."""
-        if isinstance(error, KeyboardInterrupt) and guard.in_callers_process:
+        interrupted = isinstance(error, KeyboardInterrupt) and guard.in_callers_process
+        if interrupted and not self.segment.keeps_interrupt:
             raise error  # Ctrl-C is the user's, not the record's
         if out.lost(origin):
             return True
@@ -266,7 +268,7 @@ class _Part:
             out.take_back(origin)
         text = "".join(traceback.format_exception(type(error), error, tb)) if tb is not None else ""
         out.failures.append(Failure(len(out.values), origin, self.segment.steps[step].name, error, text))
-        return self.goes_on
+        return self.goes_on and not interrupted
 
 
 class _Stretch(_Part):
