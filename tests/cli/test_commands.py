@@ -50,6 +50,18 @@ def test_functions_in_order_run_from_file_to_file(folder):
     assert "100 in · 100 out" in done.stderr
 
 
+def test_a_saved_report_is_shown_again(folder):
+    run = ["run", "steps.py:parse,double", "--in", "in.jsonl", "--out", "out.jsonl", "--report", "run.json"]
+    done = taktline(folder, *run)
+    shown = taktline(folder, "report", "run.json", "--html", "run.html")
+    assert shown.stdout == done.stderr[done.stderr.index(" done ") :]
+    assert "100 in" in (folder / "run.html").read_text()
+    (folder / "run.json").write_text("[1]")
+    wrong = taktline(folder, "report", "run.json")
+    assert (wrong.returncode, wrong.stdout) == (2, "")
+    assert "is no report" in wrong.stderr
+
+
 @pytest.mark.parametrize("target", ["steps.py:flow", "steps:flow"])
 def test_a_line_runs_from_a_file_and_a_module(folder, target):
     done = taktline(folder, "run", target, "--in", "in.jsonl", "--out", "out.jsonl", "--workers", "2")

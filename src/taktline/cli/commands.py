@@ -18,7 +18,7 @@ from taktline._recipe.options import Options
 from taktline._recipe.ports import Source
 
 if TYPE_CHECKING:
-    from taktline import Run
+    from taktline import Report, Run
 
 DONE, FAILED, WRONG_USAGE, INCOMPLETE, INTERRUPTED, TERMINATED = 0, 1, 2, 3, 130, 143
 
@@ -161,12 +161,15 @@ def _run_options(command: Callable[..., Any]) -> Callable[..., Any]:
 @click.option("--in-format", help="jsonl, csv, tsv, parquet or text; default: by suffix")
 @click.option("--out-format", help="jsonl, csv, tsv, parquet or text; default: by suffix")
 @click.option("--limit", type=click.IntRange(1), help="only the first so many records")
+@click.option(
+    "--report", "saved", metavar="PATH", help="save the report to PATH.json, for taktline report, or PATH.html"
+)
 @click.option("--json", "as_json", is_flag=True, help="the report as JSON, on standard error")
 @click.option("--quiet", is_flag=True, help="no progress, no report")
 @_run_options
 def run(
     target: str, source: str, sink: str, in_format: str | None, out_format: str | None, limit: int | None,
-    as_json: bool, quiet: bool, **options: Any,
+    saved: str | None, as_json: bool, quiet: bool, **options: Any,
 ) -> int:  # fmt: skip
     """Run TARGET over the records of a file into another.
 
@@ -183,12 +186,14 @@ def run(
 
     with _data_apart(sink) as out:
         with _before_anything_runs():
+            if saved is not None and not saved.endswith((".json", ".html")):
+                raise LineError(f"--report {saved!r}: name a .json or .html file")
             flow: Line = line_of(target)
             records: Any = read(source, in_format)
             writer = write(out, out_format)
         if limit is not None:
             records = _First(records, limit)
-        return _carried_out(flow, records, writer, options, as_json=as_json, quiet=quiet).code
+        return _carried_out(flow, records, writer, options, as_json=as_json, quiet=quiet, saved=saved).code
 
 
 @commands.command()
@@ -260,9 +265,10 @@ class _Ended(NamedTuple):
 
 def _carried_out(
     flow: Line, records: Any, writer: Any, options: dict[str, Any], *, as_json: bool, quiet: bool,
-    letters: str | None = None,
+    letters: str | None = None, saved: str | None = None,
 ) -> _Ended:  # fmt: skip
-    """Run it, with progress and signals. `letters`: where the report is to say that dead letters are."""
+    """Run it, with progress and signals. `letters`: where the report is to say that dead letters are; `saved`: the file
+    that the report goes to."""
     from taktline.views.terminal import Progress
 
     given = {name: value for name, value in options.items() if value is not None}
@@ -282,12 +288,49 @@ def _carried_out(
             progress.close()
     if letters is not None:
         report = replace(report, dead_letters=letters)
+    if saved is not None:
+        _save(report, saved)
     if not quiet:
         _tell(report.to_json() if as_json else str(report))
     if signals.first is not None and not report.complete:
         _tell(f"stopped by {signals.first}; {_what_is_left(report.journal, writer.describe())}")
         return _Ended(TERMINATED if signals.first == "SIGTERM" else INTERRUPTED, False)
     return _Ended(INCOMPLETE if report.failed else DONE, True)
+
+
+def _save(report: Report, path: str) -> None:
+    if path.endswith(".html"):
+        report.to_html(path)
+        return
+    with open(path, "w", encoding="utf-8") as file:
+        file.write(report.to_json() + "\n")
+
+
+@commands.command()
+@click.argument("saved", metavar="FILE")
+@click.option("--html", "page", metavar="PATH", help="write it as one HTML file")
+def report(saved: str, page: str | None) -> None:
+    """Show the report of an earlier run, saved by `taktline run --report FILE.json`.
+
+    \b
+    taktline report nightly.json --html nightly.html
+    """
+    import json
+
+    from taktline._observe import pages
+
+    try:
+        with open(saved, encoding="utf-8") as file:
+            facts = json.load(file)
+        text, fragment = pages.report_text(facts), pages.report_html(facts)
+    except OSError as error:
+        raise LineError(f"{saved!r} cannot be read: {error.strerror}") from error
+    except (ValueError, KeyError, TypeError) as error:
+        raise LineError(f"{saved!r} is no report: save one with taktline run --report FILE.json") from error
+    if page is not None:
+        with open(page, "w", encoding="utf-8") as out:
+            out.write(pages.html_page(facts["name"], fragment))
+    print(text)
 
 
 def _what_is_left(journal: str | None, out: str) -> str:
