@@ -24,9 +24,10 @@ AGAIN = 2  # times that a hang is tried again: a loaded machine is no hang
 SPARE = 60.0  # seconds that a guard may take beyond the limits of its attempts
 
 
-def guarded(adapter: str, what: Scenario) -> Result:
-    """One run under a guard of its own."""
+def guarded(adapter: str, what: Scenario, limit: float | None = None) -> Result:
+    """One run under a guard, a process of its own: it adopts orphans and ends all that is left. `limit`: seconds."""
     command = [sys.executable, "-m", "faults.guard", adapter, what.name]
+    command += ["--limit", str(limit)] if limit is not None else []
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=what.limit * what.attempts + SPARE)
     if done.returncode:
         raise RuntimeError(f"the guard of {what.name!r} with {adapter} failed:\n{done.stderr}")

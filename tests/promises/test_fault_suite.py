@@ -8,9 +8,9 @@ from concurrent.futures import Future, ThreadPoolExecutor
 
 import pytest
 
-from faults.__main__ import settled
+from faults.__main__ import guarded, settled
 from faults.chaos import chaos
-from faults.guard import Result, run
+from faults.guard import Result
 from faults.scenario import Complete, FailsAt, Seen, Told, Verdict, names
 from faults.scenarios import scenario, scenarios
 
@@ -57,7 +57,7 @@ def test_taktline_passes(verdicts, pair):
     ids=str,
 )
 def test_the_suite_sees_what_it_is_made_to_see(adapter, name, verdict):
-    assert run(adapter, scenario(name), limit=10.0).verdict is verdict
+    assert guarded(adapter, scenario(name), limit=10.0).verdict is verdict
 
 
 def test_no_two_scenarios_have_one_name():

@@ -106,6 +106,15 @@ def test_a_file_of_a_stopped_run_is_not_made_or_waits_for_the_next(tmp_path, how
     assert sorted(os.listdir(tmp_path)) == ["j", "out.jsonl"]
 
 
+@pytest.fixture
+def ctrl_c():
+    """Where these tests are started in the background, the shell has Ctrl-C ignored."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("ctrl_c")
 @pytest.mark.parametrize("how", ["loop", "line"])
 def test_ctrl_c_in_the_library_keeps_what_the_journal_needs(tmp_path, how):
     def interrupted(n):

@@ -7,7 +7,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from model import Boom, any_line, any_plan, any_values, as_line, fails_at, how_many, loop, outcome
 
-from taktline import Failed, batch, expand, keep, line
+from taktline import Failed, batch, expand, keep, line, serial
 from taktline._segment.same import kept
 
 
@@ -97,8 +97,6 @@ def test_the_exception_says_record_and_step(how):
 
 
 def test_a_shared_state_step_sees_input_order_in_one_place():
-    from taktline import serial
-
     seen = []
     flow = line(abs, serial(lambda x: seen.append(x) or x), abs)
     assert list(flow(range(500), how="line", workers=3, batch_size=7)) == list(range(500))
@@ -108,3 +106,9 @@ def test_a_shared_state_step_sees_input_order_in_one_place():
 def test_without_order_nothing_is_lost():
     results = list(line(abs)(range(2_000), how="line", workers=3, batch_size=9, ordered=False))
     assert sorted(results) == list(range(2_000))
+
+
+@pytest.mark.parametrize("how", ["loop", "pool", "queues", "line", "auto"])
+def test_steps_in_the_callers_process_beside_each_other(how):
+    flow = line(serial(lambda x: x - 1), serial(lambda x: x * 2), abs, serial(lambda x: x + 5), serial(str))
+    assert list(flow(range(20), how=how, workers=2)) == [str(abs((x - 1) * 2) + 5) for x in range(20)]

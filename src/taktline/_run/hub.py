@@ -355,8 +355,9 @@ class Hub:
             segment.timed_ns,
         )  # fmt: skip
         self._learn(action.lane, len(held.records), spent, 0)
-        if action.lane + 1 < len(self._here):
-            held.pack(self._plan.segments[action.lane + 1].steps[0].name)
+        onward = action.lane + 1
+        if onward < len(self._here) and self._here[onward] is None:
+            held.pack(self._plan.segments[onward].steps[0].name)
         self._tell(events.Done(action.seq, None, held.size, held.failed))
 
     def _start(self, action: events.Start) -> None:

@@ -28,7 +28,8 @@ class Window:
     def __init__(self, limits: Limits, ordered: bool) -> None:
         self.limits = limits
         self.ordered = ordered
-        self.held = 0  # records read and not yet taken
+        self.held = 0  # records read whose credits are not free again
+        self._taken = 0  # of those, records that are taken
         self.last: int | None = None  # the batch that ends the run: nothing after it is delivered
         self.ended = False  # nothing more is delivered
         self._held_bytes = 0
@@ -49,10 +50,7 @@ class Window:
             return 0
         if limits.records is None:
             return 1 << 62
-        free = limits.records - self.held
-        # Credits are used in lots of a quarter window: fewer, larger reads, and a consumer that stops after a few
-        # results has not set off further reading.
-        return free if free >= max(1, limits.records // 4) else 0
+        return max(0, limits.records - self.held)
 
     def read(self, count: int, size: int) -> int:
         """Note a batch that was read; its sequence number."""
@@ -90,6 +88,11 @@ class Window:
     def take(self, seq: int) -> None:
         """The consumer has this batch: its credits are free. A batch not in the window is no matter."""
         count, size = self._open.pop(seq, (0, 0))
-        self.held -= count
+        self._taken += count
+        # Credits become free in lots of a quarter window: fewer, larger reads, and a consumer that stops after a few
+        # results has not set off further reading.
+        if self.limits.records is None or self._taken >= self.limits.records // 4:
+            self.held -= self._taken
+            self._taken = 0
         self._held_bytes -= size
         self._early.discard(seq)
