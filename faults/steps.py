@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import signal
 import threading
 import time
 from collections.abc import Callable
@@ -92,6 +93,14 @@ class Pace(Harm):
 
     def strike(self, record: Any) -> None:
         time.sleep(self.seconds)
+
+
+@dataclass(frozen=True)
+class Waits(Harm):
+    """A step that waits, for many records at once: a coroutine function, or a plain one that is run in threads."""
+
+    fn: Callable[[Any], Any]
+    tasks: int = 16
 
 
 @dataclass(frozen=True)
@@ -278,6 +287,20 @@ class SignalCaller(Harm):
                 os.kill(caller(), self.number)
             if self.then is not None:
                 self.then()
+
+
+@dataclass(frozen=True)
+class InterruptTwice(Harm):
+    """Sends the caller SIGINT at one record, then again, and never comes back."""
+
+    at: int
+
+    def strike(self, record: Any) -> None:
+        if record == BASE + self.at:
+            for _ in range(2):
+                os.kill(caller(), signal.SIGINT)
+                time.sleep(1)
+            time.sleep(600)
 
 
 # --- values ---

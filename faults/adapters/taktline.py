@@ -8,7 +8,8 @@ from functools import partial
 from typing import Any
 
 from faults.job import WORKERS, Adapter, Expand, Job, Keep, Serial
-from taktline import Line, expand, keep, line, per_worker, serial, step, write
+from faults.steps import Waits
+from taktline import Line, expand, keep, line, per_worker, serial, step, write, write_sql
 
 
 class Initialised:
@@ -33,6 +34,8 @@ def flow(job: Job) -> Line:
             steps.append(serial(each.fn))
         elif job.initialise is not None:
             steps.append(per_worker(Initialised, job.initialise, each))
+        elif isinstance(each, Waits):
+            steps.append(step(each.fn, tasks=each.tasks, **job.step_options))
         else:
             steps.append(step(each, **job.step_options))
     return line(*steps)
@@ -46,10 +49,14 @@ def run(how: str, job: Job, records: Iterable[Any]) -> Iterator[Iterator[Any]]:
 
 def drain(how: str, job: Job) -> None:
     assert job.out is not None
-    flow(job).run(job.records(), write(job.out), how=how, workers=WORKERS, **job.options)
+    sink = write_sql(job.out, "results") if job.out.startswith("sqlite:") else write(job.out)
+    flow(job).run(job.records(), sink, how=how, workers=WORKERS, **job.options)
 
 
-EVERYWHERE = frozenset({"skip", "serial", "initialise", "retries", "stall", "dead letters", "journal", "writes"})
+EVERYWHERE = frozenset({
+    "skip", "serial", "initialise", "retries", "stall", "seed", "dead letters", "journal", "writes", "tables", "urls",
+    "waits",
+})  # fmt: skip
 # In the caller's own process nobody is there to end a late step.
 WITH_WORKERS = EVERYWHERE | {"workers", "timeout"}
 ADAPTERS = [

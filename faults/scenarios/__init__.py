@@ -6,9 +6,21 @@ from dataclasses import replace
 from functools import cache
 
 from faults.scenario import Scenario
-from faults.scenarios import bounds, caller, durable, ends, leaving, records, surroundings, time, values, workers
+from faults.scenarios import (
+    bounds,
+    caller,
+    durable,
+    ends,
+    leaving,
+    records,
+    services,
+    surroundings,
+    time,
+    values,
+    workers,
+)
 
-GROUPS = (values, records, workers, time, caller, leaving, bounds, ends, surroundings, durable)
+GROUPS = (values, records, workers, time, caller, leaving, bounds, ends, surroundings, durable, services)
 
 
 @cache

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import io
 import os
+import socket
 import tempfile
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -244,6 +245,16 @@ def test_a_store_that_answers_503_is_one_clear_error(s3, serving, monkeypatch, p
             written("s3://shop/a.jsonl")
     finally:
         s3fs.S3FileSystem.clear_instance_cache()
+
+
+def test_a_web_server_that_is_busy_or_away_is_no_missing_file(serving):
+    pytest.importorskip("aiohttp")
+    with pytest.raises(SourceError, match=r"a\.jsonl' cannot be looked up: OSError: the server answers 503$"):
+        read(f"{serving(Busy)}/a.jsonl?signature=secret")
+    with socket.socket() as nobody:
+        nobody.bind(("127.0.0.1", 0))
+        with pytest.raises(SourceError, match=r"a\.jsonl' cannot be looked up: OSError: ClientConnector"):
+            read(f"http://127.0.0.1:{nobody.getsockname()[1]}/a.jsonl")
 
 
 def test_a_truncated_packed_object_is_an_error(memory):

@@ -166,7 +166,7 @@ class Local:
         return [member.process.pid for member in self._members.values()]
 
     def close(self, *, gently: bool) -> None:
-        """End all workers. `gently`: let them close what was built for them, for up to GRACE seconds."""
+        """End all workers. `gently`: let them close what was built for them and clean up, for up to GRACE seconds."""
         members, self._members = list(self._members.values()), {}
         self._by_descriptor.clear()
         if gently:

@@ -45,7 +45,7 @@ def find(url: str) -> list[str]:
         elif not _is_web(url) and store.isdir(path):
             found = [about["name"] for about in store.ls(path, detail=True) if about["type"] == "file"]
         else:
-            found = [path] if store.exists(path) else []
+            found = [path] if (_web_has(store, path) if _is_web(url) else store.exists(path)) else []
     except Exception as error:  # each store has errors of its own
         raise SourceError(f"{shown(url)!r} cannot be looked up: {_text(error)}", path=shown(url)) from error
     if not found:
@@ -149,6 +149,18 @@ def _store(url: str) -> tuple[Any, str]:
     except Exception as error:  # each store has errors of its own
         raise LineError(f"{shown(url)!r} cannot be reached: {_text(error)}") from error
     return store, path
+
+
+def _web_has(store: Any, path: str) -> bool:
+    """Whether a web server has this. fsspec itself takes the answer of one that is busy, or of none at all, for a no."""
+    try:
+        store.info(path)
+    except FileNotFoundError as error:
+        status = getattr(error.__cause__, "status", None)
+        if status in (404, 410):
+            return False
+        raise OSError(f"the server answers {status}" if status else _text(error.__cause__ or error)) from error
+    return True
 
 
 def _is_web(url: str) -> bool:

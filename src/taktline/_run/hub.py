@@ -81,7 +81,7 @@ class Hub:
             None if s.workers else Segment(s.steps, goes_on=options.goes_on, seed=seed)
             for s, seed in zip(plan.segments, seeds, strict=True)
         ]
-        self._gently = any(step.maker for segment in plan.segments for step in segment.steps)
+        self._gently = any(step.maker or step.kind == "async" for segment in plan.segments for step in segment.steps)
         self._held: dict[int, Held] = {}
         self._next_seq = 0
         self._overran: dict[int, Place] = {}  # worker that was ended: the value that took too long
