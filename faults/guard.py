@@ -86,7 +86,8 @@ def descendants() -> dict[int, str]:
             above = parents[above]
         if above == os.getpid() and pid != above and states[pid] not in "ZX":
             with suppress(OSError):
-                found[pid] = Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode()[:60].strip()
+                program, *rest = Path(f"/proc/{pid}/cmdline").read_bytes().decode().split("\0")
+                found[pid] = " ".join([os.path.basename(program), *rest])[:60].strip()
     return found
 
 

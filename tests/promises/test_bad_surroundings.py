@@ -399,22 +399,23 @@ run = line(lambda n: (n, os.getpid()), lambda pair: pair)(range(10**9), how="lin
 pids = set()
 while len(pids) < 2:
     pids.add(next(run)[1])
-ours, theirs = os.pipe()
 child = os.fork()
 if child == 0:
-    os.read(ours, 1)  # until whoever started the program has looked
+    os.read(0, 1)  # until whoever started the program has looked
     os._exit(0)
 print(*pids, flush=True)
 os.kill(os.getpid(), signal.SIGKILL)
 """
     from promises.test_nothing_left_behind import gone
 
-    caller = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stdin=subprocess.PIPE, text=True)
-    assert caller.stdout is not None
-    workers = set(map(int, caller.stdout.readline().split()))
-    caller.wait()
-    assert len(workers) == 2
-    assert gone(workers)
+    with subprocess.Popen(
+        [sys.executable, "-c", code], stdout=subprocess.PIPE, stdin=subprocess.PIPE, text=True
+    ) as caller:  # fmt: skip
+        assert caller.stdout is not None
+        workers = set(map(int, caller.stdout.readline().split()))
+        caller.wait()
+        assert len(workers) == 2
+        assert gone(workers)
 
 
 def test_a_run_may_outlive_the_thread_that_began_it():
