@@ -31,7 +31,8 @@ class _Attendant:
         self._limit = min(limits) if limits else 0.0
         self._position = 0  # of the record at work, in a batch that goes carefully
         self._began = perf_counter_ns()
-        self._open: dict[int, bool] = {}  # batches under way, oldest first: whether they go carefully
+        self._open: dict[int, bool] = {}  # batches under way: whether they go carefully
+        self._newest = 0  # the batch of the record that began a step last
 
     async def attend(self) -> None:
         worker, channel, loop = self._worker, self._worker.channel, asyncio.get_running_loop()
@@ -39,6 +40,8 @@ class _Attendant:
             return
         worker.seq = NO_BATCH
         self._segment.mark = self._at
+        if self._limit:
+            self._segment.enters = self._entered
         worker.sent = partial(loop.call_soon_threadsafe, self._flush)  # what steps print may come from any thread
         channel.block(False)
         arrived = asyncio.Event()
@@ -70,7 +73,7 @@ class _Attendant:
         if orders.careful:  # nothing else is under way then
             self._worker.seq = seq
         self._open[seq] = orders.careful
-        self._segment.start(batch, partial(self._done, seq), careful=orders.careful)
+        self._segment.start(seq, batch, partial(self._done, seq), careful=orders.careful)
         self._show()
 
     def _done(self, seq: int, batch: Batch) -> None:
@@ -95,15 +98,20 @@ class _Attendant:
         self._position = position
         self._show()
 
+    def _entered(self, seq: int) -> None:
+        self._newest = seq
+        self._show()
+
     async def _beat(self) -> None:
-        """Move the deadline of the oldest batch on, as long as the loop is not blocked: a step that blocks it keeps its
-        own time limit from being noticed here, so the hub must be able to end it."""
+        """Move the deadline on, as long as the loop is not blocked: a step that blocks it keeps its own time limit from
+        being noticed here, so the hub must be able to end it. Most likely it is the one that began last."""
         while True:
             self._show()
             await asyncio.sleep(self._limit / BEAT)
 
     def _show(self) -> None:
         if self._open:
-            seq, careful = next(iter(self._open.items()))
+            seq = self._newest if self._newest in self._open else next(iter(self._open))
+            careful = self._open[seq]
             grace = self._limit * 2 + 1 if self._limit else 0.0
             self._worker.show(seq, self._position if careful else 0, 0, grace)

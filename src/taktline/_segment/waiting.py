@@ -34,11 +34,12 @@ class Waiting:
         self.steps = tuple(steps)
         self.goes_on = goes_on
         self.mark: Mark = no_mark
+        self.enters: Callable[[int], None] | None = None  # told the batch of each record that begins a step
         self.retried = 0
         self.busy_ns = 0  # time in steps, each record's shared among as many as may be in the step at once
         self.records = [0] * len(self.steps)
         self.timed_ns = [0] * len(self.steps)
-        self._worn_out = worn_out
+        self.worn_out = worn_out
         self._stations: list[_Station] = []
         self._tasks: set[asyncio.Task[None]] = set()
         self._ways: dict[asyncio.Task[_Came], None] = {}  # of the records under way, in the order in which they began
@@ -51,20 +52,20 @@ class Waiting:
             except BaseException as error:
                 error.add_note(f"raised while step {step.name!r} was built for this worker")
                 raise
-            self._stations.append(_Station(step, made, self._again, self._worn_out))
+            self._stations.append(_Station(step, made, self))
 
-    def start(self, batch: Batch, done: Done, *, careful: bool) -> None:
+    def start(self, seq: int, batch: Batch, done: Done, *, careful: bool) -> None:
         """Begin with all records of the batch; `done` is called with what came of it. `careful`: one after the other,
         with a mark before each."""
-        task = asyncio.get_running_loop().create_task(self._whole(batch, done, careful))
+        task = asyncio.get_running_loop().create_task(self._whole(seq, batch, done, careful))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    async def _whole(self, batch: Batch, done: Done, careful: bool) -> None:
+    async def _whole(self, seq: int, batch: Batch, done: Done, careful: bool) -> None:
         ways: list[asyncio.Task[_Came]] = []
         try:
             for position, value in enumerate(batch.values):
-                ways.append(asyncio.ensure_future(self._one(value)))
+                ways.append(asyncio.ensure_future(self._one(seq, value)))
                 self._ways[ways[-1]] = None
                 ways[-1].add_done_callback(self._came)
                 if careful:
@@ -102,23 +103,23 @@ class Waiting:
         out.failures += [_moved(failure, len(out.values)) for failure in old]
         return out
 
-    async def _one(self, value: Any) -> _Came:
+    async def _one(self, seq: int, value: Any) -> _Came:
         came = _Came([])
         try:
-            await self._through(value, 0, came)
+            await self._through(seq, value, 0, came)
         except BaseException as error:
             if isinstance(error, asyncio.CancelledError) and _is_cancelled():
                 raise
             came.error = error  # whatever a step raises is the record's failure, as in any other step
         return came
 
-    async def _through(self, value: Any, first: int, came: _Came) -> None:
+    async def _through(self, seq: int, value: Any, first: int, came: _Came) -> None:
         for n in range(first, len(self.steps)):
             came.step = n
             station = self._stations[n]
             began = perf_counter_ns()
             try:
-                result = await station.call(value)
+                result = await station.call(seq, value)
             except BaseException as error:
                 tb = _steps_own(error.__traceback__)
                 came.traceback = "".join(traceback.format_exception(type(error), error, tb)) if tb is not None else ""
@@ -133,7 +134,7 @@ class Waiting:
                     return
             elif station.role is Role.EXPAND:
                 for inner in result:
-                    await self._through(inner, n + 1, came)
+                    await self._through(seq, inner, n + 1, came)
                 return
             else:
                 value = result
@@ -141,9 +142,6 @@ class Waiting:
 
     def _came(self, way: asyncio.Task[_Came]) -> None:
         self._ways.pop(way, None)
-
-    def _again(self) -> None:
-        self.retried += 1
 
     def position(self) -> int:
         """How many records have come out of a step: it is not one record that is at work here, but this moves."""
@@ -189,15 +187,12 @@ class _Came:
 class _Station:
     """One step: its callable, how many may be in it, and its pace."""
 
-    def __init__(
-        self, step: Step, made: Callable[[Any], Any], again: Callable[[], None], worn_out: Callable[[], None]
-    ) -> None:  # fmt: skip
+    def __init__(self, step: Step, made: Callable[[Any], Any], whole: Waiting) -> None:
         self.role = step.role
         self.tasks = step.tasks or 1
         self._step = step
         self._made = made
-        self._again = again
-        self._worn_out = worn_out
+        self._whole = whole
         self._inside = asyncio.Semaphore(self.tasks)
         self._pace = guard.Pace(step)
         self._hanging = 0
@@ -205,21 +200,23 @@ class _Station:
         if step.kind == "thread":
             self._threads = ThreadPoolExecutor(self.tasks + LEFT_ALONE, thread_name_prefix=step.name)
 
-    async def call(self, value: Any) -> Any:
+    async def call(self, seq: int, value: Any) -> Any:
         step = self._step
         async with self._inside:
             for tried in range(step.retries):
                 try:
-                    return await self._in_time(value)
+                    return await self._in_time(seq, value)
                 except Exception:
-                    self._again()
+                    self._whole.retried += 1
                     await asyncio.sleep(guard.JITTER.uniform(0, min(guard.LONGEST, step.backoff * 2**tried)))
-            return await self._in_time(value)
+            return await self._in_time(seq, value)
 
-    async def _in_time(self, value: Any) -> Any:
+    async def _in_time(self, seq: int, value: Any) -> Any:
         if (pause := self._pace.pause()) > 0:
             await asyncio.sleep(pause)
         seconds = self._step.timeout
+        if self._whole.enters is not None:
+            self._whole.enters(seq)
         call = self._in_thread(value) if self._threads is not None else self._made(value)
         if seconds is None:
             return await call
@@ -243,7 +240,7 @@ class _Station:
                 self._hanging += 1
                 call.add_done_callback(self._came_back)
                 if self._hanging > LEFT_ALONE:
-                    self._worn_out()
+                    self._whole.worn_out()
             raise
 
     def _came_back(self, call: asyncio.Future[Any]) -> None:
