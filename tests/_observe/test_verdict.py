@@ -213,3 +213,16 @@ def test_a_real_step_that_waits(alone):
 
 def test_a_real_giant_record(alone):
     assert bottleneck(line(spin), [100] * 50 + [40_000_000] + [100] * 50) == "one giant record"
+
+
+def test_a_step_that_waits_is_not_told_to_wait_for_many_at_once_again():
+    step = StepCount("fetch", 1_000, busy=9.8, waiting=0.1, blocked=0.0, ns_per_record=9.8e6)
+    verdict = judge(Spent("line", 2, 10.0, 1_000, [step], [Group(1, 1, tasks=64)], workers_cpu=0.5))
+    assert (verdict.bottleneck, "tasks=128" in verdict.action) == ("fetch", True)
+
+
+def test_a_rate_that_holds_a_step_back_is_the_bottleneck():
+    step = StepCount("fetch", 1_000, busy=9.8, waiting=0.1, blocked=0.0, ns_per_record=9.8e6)
+    verdict = judge(Spent("line", 2, 10.0, 1_000, [step], [Group(1, 1, tasks=64, rate=100.0)], workers_cpu=0.5))
+    assert "100 records a second" in verdict.evidence
+    assert verdict.action == "A higher rate= is what would help."

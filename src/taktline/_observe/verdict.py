@@ -25,6 +25,7 @@ WORKER_BATCH = 20e-6  # seconds of it in the worker
 TOO_SMALL = 0.002  # seconds of work a batch, below which what a batch costs shows
 LAUNCH = 0.12  # seconds to start workers, as measured
 TASKS = 64  # records that a step which waits could have under way
+NEAR = 0.7  # share of its rate from which a step is held back by it, and not by what it waits for
 WORTH = 1.1  # gain below which nothing is advised
 
 
@@ -33,6 +34,8 @@ class Group(NamedTuple):
 
     steps: int
     workers: int
+    tasks: int = 0  # records that its steps, which wait, have at once
+    rate: float | None = None  # records a second that they may let in
 
 
 class Spent(NamedTuple):
@@ -324,6 +327,18 @@ def _workers(spent: Spent, floors: list[_Floor], top: _Floor) -> Verdict:
         f"{sum(s.blocked for s in steps) / whole:.0%} of the run."
     )
     behind, key = _next(floors, place), place.replace(" ", "_")
+    if group.rate is not None and spent.records > NEAR * group.rate * spent.seconds:
+        return Verdict(
+            step.name, f"{evidence} Its rate lets {group.rate:g} records a second in.",
+            "A higher rate= is what would help.", None, behind,
+        )  # fmt: skip
+    if group.tasks:
+        left = _after(spent, floors, **{key: busy / group.workers / 2})
+        return Verdict(
+            step.name, evidence,
+            f"More records at once: tasks={2 * group.tasks} takes about {duration(left)}, if what it waits for bears it.",
+            _gain(spent, left), behind,
+        )  # fmt: skip
     cpu = spent.workers_cpu
     if cpu and cpu + spent.queued < WAITS * _busy(spent):
         left = _after(spent, floors, **{key: (cpu + (busy - cpu) / TASKS) / group.workers})

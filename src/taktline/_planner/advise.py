@@ -207,7 +207,7 @@ def _limit(bottleneck: str) -> str:
 def _advice(tried: Tried, chosen: Prediction, records: int, cores: int) -> tuple[str, ...]:
     costs, found = tried.costs, []
     for n, step in enumerate(costs.steps):
-        if step.waits and costs.mean_ns(n) * records > 1e9 * costs.ways.start_up:
+        if step.waits and not tried.steps[n].waits and costs.mean_ns(n) * records > 1e9 * costs.ways.start_up:
             seconds = _overlapped(tried, n, records, cores)
             found.append(
                 f"{step.name!r} waits {1 - step.computing:.0%} of its time: with step({step.name}, tasks={TASKS}) "

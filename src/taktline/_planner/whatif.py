@@ -88,9 +88,10 @@ class _Replay:
     """Seconds that a segment takes for records `first` to `last` of the source.
 
     `alone`: they come one by one. Then one record stands for each measured lot, so that a few hundred show them all.
+    `at_once`: records that are in a step that waits at the same time; each was measured by itself.
     """
 
-    def __init__(self, costs: Costs, steps: tuple[StepCost, ...], *, alone: bool) -> None:
+    def __init__(self, costs: Costs, steps: tuple[StepCost, ...], *, alone: bool, at_once: int = 1) -> None:
         counts = costs.lots
         sums = [0.0] * len(counts)
         self._calls: list[tuple[float, int]] = []
@@ -100,7 +101,7 @@ class _Replay:
                 ns = [step.alone_ns * count for count in counts]
             elif step.call_ns:
                 self._calls.append((step.call_ns / 1e9, step.size or 1 << 62))
-            sums = [a + b / 1e9 for a, b in zip(sums, ns, strict=True)]
+            sums = [a + b / at_once / 1e9 for a, b in zip(sums, ns, strict=True)]
         if alone:
             each = [seconds / count for seconds, count in zip(sums, counts, strict=True)]
             right = sum(sums) / sum(counts) / (sum(each) / len(each)) if sum(each) else 1.0  # lots weigh the same now
@@ -203,8 +204,8 @@ class _Simulation:
         self._ends = list(accumulate(len(segment.steps) for segment in plan.segments))  # a lane's last step + 1
         firsts = [0, *self._ends]
         self._replays = [
-            _Replay(costs, costs.steps[first:last], alone=alone)
-            for first, last in zip(firsts, self._ends, strict=False)
+            _Replay(costs, costs.steps[first:last], alone=alone, at_once=max(1, segment.ahead))
+            for first, last, segment in zip(firsts, self._ends, plan.segments, strict=False)
         ]
         self._computing = [_computing(costs, first, last) for first, last in zip(firsts, self._ends, strict=False)]
         self._ins = [costs.moves[first] for first in firsts[:-1]]

@@ -164,7 +164,13 @@ class Meter:
         everything = [lane for lanes in (*self._earlier, self.lanes) for lane in lanes]
         return Spent(
             how=self.plan.how, cores=usable_cores(), seconds=seconds, records=self.records_in, steps=steps,
-            groups=[Group(len(segment.steps), segment.workers) for segment in self.plan.segments],
+            groups=[
+                Group(
+                    len(segment.steps), segment.workers, segment.ahead,
+                    min((step.rate for step in segment.steps if step.rate), default=None),
+                )
+                for segment in self.plan.segments
+            ],
             reading=self.reading, handling=self.handling, consuming=self.consuming, start_up=self.start_up,
             workers_cpu=sum(lane.totals()[3] for lane in everything) / 1e9, longest=self.longest, batches=self.batches,
             queued=self._queued,
