@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, TypeAlias
 
 from taktline._crew import words
 from taktline._crew.surroundings import Relay, Surroundings
+from taktline._recipe.ports import Part
 from taktline._recipe.steps import Step
 from taktline._segment import fuse, guard
 from taktline._segment.batch import Batch, Failure
@@ -336,12 +337,14 @@ class Worker:
         if not orders.each:
             try:
                 buffers = self.channel.buffers(message) if len(message.parts) > 1 else None
-                return Batch(records_of(carry.unpack(message.parts, buffers)), orders.origins, failures, orders.first)
+                values = carry.unpack(message.parts, buffers)
+                values = _decoded(values) if isinstance(values, Part) else records_of(values)
+                return Batch(values, orders.origins, failures, orders.first)
             except (BrokenPipeError, ConnectionResetError):
                 raise
             except Exception:
                 return None
-        values: list[Any] = []
+        values = []
         bad: list[carry.NotCarried] = []
         for position, part in enumerate(message.parts):
             if orders.careful:
@@ -370,6 +373,14 @@ class Worker:
                     continue
                 what = carry.failed_to_go(last, error.error, "its result cannot be sent from a worker to the caller")
                 batch.fail(error.position, last, what, goes_on=segment.goes_on)
+
+
+def _decoded(part: Part) -> list[Any]:
+    """The records of a part of the source. Raises where there are not as many as the hub has counted, too."""
+    records = list(part.decoded())
+    if len(records) != len(part):
+        raise ValueError(f"{len(records)} records in the place of {len(part)}")
+    return records
 
 
 def _told(failure: Failure) -> tuple[int, int, int] | words.NewFailure:

@@ -5,11 +5,12 @@ from __future__ import annotations
 import csv
 import json
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
+from functools import partial
 from typing import IO, Any
 
-from taktline._io import decode, opening, remote
-from taktline._recipe.ports import Resumable, Sink, Source
+from taktline._io import decode, opening, ranges, remote
+from taktline._recipe.ports import Part, Resumable, Sink, Source, Splittable
 from taktline.errors import LineError, unwritable
 
 Columns = tuple[str, ...] | None
@@ -97,7 +98,7 @@ def write(path: str | os.PathLike[str] | IO[bytes], format: str | None = None, s
     return _Rows(target, encoders[how])
 
 
-class _Files(Source):
+class _Files(Splittable):
     """Some files, one after the other, as one stream of records. Each is decoded by `records(stream, name)`."""
 
     def __init__(self, name: str, paths: list[str], format: str, columns: Columns, types: decode.Types | None) -> None:
@@ -126,19 +127,54 @@ class _Files(Source):
         """The records of one open file."""
         raise NotImplementedError
 
+    def parts(self) -> Generator[Part | Iterator[Any] | None, int, None] | None:
+        if not all(map(ranges.can_be_cut, self._paths)) or not ranges.travels(self._types):
+            return None
+        return self._parts()
+
+    def _parts(self) -> Generator[Part | Iterator[Any] | None, int, None]:
+        size = yield None
+        begin = self.beginner()
+        for path in self._paths:
+            size = yield from ranges.ranges(path, size, begin, self.count, quoted=self.quoted)
+
+    quoted = False  # a line end between double quotes ends no record
+
+    def beginner(self) -> Callable[[IO[bytes], str], ranges.Decode | None]:
+        """For one pass: what reads the start of each file, and says how to decode what follows."""
+        raise NotImplementedError
+
+    def count(self, data: bytes) -> int | None:
+        """How many records some whole lines have; None where only decoding can tell."""
+        raise NotImplementedError
+
 
 class _Jsonl(_Files):
     def records(self, stream: IO[bytes], name: str) -> Iterator[Any]:
         return decode.json_records(stream, name, columns=self._columns)
+
+    def beginner(self) -> Callable[[IO[bytes], str], ranges.Decode | None]:
+        how = partial(decode.json_records, columns=self._columns)
+        return lambda stream, name: how
+
+    def count(self, data: bytes) -> int | None:
+        return ranges.json_lines(data)
 
 
 class _Text(_Files):
     def records(self, stream: IO[bytes], name: str) -> Iterator[str]:
         return decode.text_records(stream, name)
 
+    def beginner(self) -> Callable[[IO[bytes], str], ranges.Decode | None]:
+        return lambda stream, name: decode.text_records
+
+    def count(self, data: bytes) -> int | None:
+        return ranges.text_lines(data)
+
 
 class _Delimited(_Files):
     delimiter = ","
+    quoted = True
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
         first: tuple[str, list[str]] | None = None
@@ -153,6 +189,26 @@ class _Delimited(_Files):
                 if self._columns is None:
                     decode.check_drift(*first, name, header)
                 yield from decode.table_records(rows, name, header, self._columns, self._types)
+
+    def beginner(self) -> Callable[[IO[bytes], str], ranges.Decode | None]:
+        first: list[tuple[str, list[str]]] = []
+
+        def begin(stream: IO[bytes], name: str) -> ranges.Decode | None:
+            rows = decode.table_rows(stream, name, self.delimiter)
+            header = decode.table_header(rows, name, self._columns, self._types)
+            if header is None:
+                return None
+            first.append((name, header))
+            if self._columns is None:
+                decode.check_drift(*first[0], name, header)
+            return partial(
+                decode.table_part, delimiter=self.delimiter, header=header, columns=self._columns, types=self._types
+            )
+
+        return begin
+
+    def count(self, data: bytes) -> int | None:
+        return ranges.table_lines(data, self.delimiter.encode())
 
 
 class _Tabbed(_Delimited):

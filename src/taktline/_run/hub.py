@@ -5,7 +5,7 @@ from __future__ import annotations
 import pickle
 import sys
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from time import monotonic_ns, perf_counter
 from typing import Any, NamedTuple
 
@@ -182,7 +182,8 @@ class Hub:
         wanted = self._sizing.next(reader.remaining, workers)
         size = batch_records(room, wanted, window=self._options.window, workers=workers)
         first, began = reader.index, perf_counter()
-        records = reader.read(size, 0.0 if self._held else PATIENCE)
+        read = reader.read_part if self._here[0] is None else reader.read
+        records = read(size, 0.0 if self._held else PATIENCE)
         seconds = perf_counter() - began
         self._meter.reading += seconds
         if records:
@@ -381,6 +382,7 @@ class Hub:
 
     def _condemn(self, action: events.Condemn) -> None:
         held = self._held[action.seq]
+        held.decode()
         if action.position >= held.count:
             return  # none of its records is left: somebody else kills these workers
         lane, end, late = self._dying
@@ -411,11 +413,19 @@ class Hub:
         results, error = settled(
             held.batch.values, held.batch.failures, held.first, held.records, self._options, self._meter
         )
+        if error is None and held.error is not None:
+            self._source_failed(held)
+            error = held.error
         self._out.append(Delivery(seq, len(held.records), results, error))
+
+    def _source_failed(self, held: Held) -> None:
+        """In a part of it that was to be read by a worker: what was read behind it was none of the source's records."""
+        self._reader.ended = True
+        self._meter.records_in = self._reader.index = held.first + len(held.records)
 
 
 def settled(
-    values: list[Any], failures: list[Failure], first: int, records: list[Any], options: Options, meter: Meter
+    values: list[Any], failures: list[Failure], first: int, records: Sequence[Any], options: Options, meter: Meter
 ) -> tuple[Lot, BaseException | None]:
     """What to deliver of a batch that came through with failures, as `on_error` says, and what to raise after it."""
     if not failures:
@@ -437,7 +447,7 @@ def settled(
     return Lot(results + values[at:], first, len(records), lost), None
 
 
-def _explained(failure: Failure, first: int, records: list[Any]) -> BaseException:
+def _explained(failure: Failure, first: int, records: Sequence[Any]) -> BaseException:
     error = carry.as_step_error(failure.error, failure.step)
     return placed(
         error, index=first + failure.origin, step=failure.step, record=records[failure.origin],

@@ -35,8 +35,8 @@ class _Life:
         self.source = source
         self.sink: Sink | None = None  # where the results go, as far as Marks must know
         self.options = options
-        self.reader = Reader(source)
         self.plan = _plan(steps, options)
+        self.reader = Reader(source, split=_may_split(self.plan, options))
         self.meter = Meter(name, self.plan, options, self.reader.total)
         self.marks = Marks(steps, source, options, self.reader, self.meter) if wanted(source, options) else None
         self.by_lots = False
@@ -256,6 +256,12 @@ class Run:
             raise
         if kept is not None:
             kept.committed()
+
+
+def _may_split(plan: Plan, options: Options) -> bool:
+    """Whether workers may read the source: batches then have about, not exactly, as many records as are wanted."""
+    fixed = options.window is not None or plan.batch_size is not None or not options.ordered
+    return options.how in ("auto", "line") and bool(plan.segments[0].workers) and not fixed
 
 
 def _check_forks(end: object, options: Options) -> None:
