@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from taktline import Failed, SourceError, WorkerDied, expand, keep, line, read, read_dead_letters, write
+from taktline import Failed, SinkError, SourceError, WorkerDied, expand, keep, line, read, read_dead_letters, write
 from taktline._io.ranges import Range
 
 WORKERS = {"how": "line", "workers": 2, "start": "fork"}
@@ -209,3 +209,27 @@ def test_what_is_written_is_the_same(tmp_path, name, on_error):
         report = rows.run(source, write(tmp_path / name), on_error=on_error, **WORKERS)
         written.append(((tmp_path / name).read_bytes(), report.records_in, report.records_out, report.skipped))
     assert written[0] == written[1]
+
+
+def test_the_caller_does_not_encode_what_workers_encode(tmp_path, monkeypatch):
+    (tmp_path / "in.jsonl").write_text(text_of("jsonl", 5000, 3))
+    sink = write(tmp_path / "out.jsonl")
+    monkeypatch.setattr(sink, "write", None)
+    report = line(number)(read(tmp_path / "in.jsonl"), **WORKERS).drain(sink)
+    assert (tmp_path / "out.jsonl").read_text() == "".join(f"{n}\n" for n in range(5000))
+    assert (report.records_in, report.records_out, report.complete) == (5000, 5000, True)
+
+
+@pytest.mark.parametrize("source", ["split", "iterator"])
+def test_a_result_that_cannot_be_written_is_named_as_ever(tmp_path, source):
+    path = tmp_path / "in.jsonl"
+    path.write_text(text_of("jsonl", 3000, 3))
+    flow = line(number, lambda n: {n} if n == 1234 else n)
+    records = read(path) if source == "split" else range(3000)
+    flow = flow if source == "split" else line(lambda n: {n} if n == 1234 else n)
+    with pytest.raises(SinkError, match="result 1,234") as error:
+        flow.run(records, write(tmp_path / "out.jsonl"), **WORKERS)
+    with pytest.raises(SinkError) as plain:
+        flow.run(records, write(tmp_path / "out.jsonl"), how="loop")
+    assert str(error.value) == str(plain.value)
+    assert os.listdir(tmp_path) == ["in.jsonl"]

@@ -302,7 +302,7 @@ class Worker:
         self.busy += perf_counter_ns() - began
         self.answer(
             message.seq, batch, segment, careful=orders.careful, busy=self.busy, waiting=self.waiting,
-            timed_records=segment.timed_records, timed_ns=segment.timed_ns,
+            timed_records=segment.timed_records, timed_ns=segment.timed_ns, encode=orders.encode,
         )  # fmt: skip
 
     def opened(self, message: Message, segment: AnySegment) -> tuple[words.Orders, Batch | None]:
@@ -314,12 +314,16 @@ class Worker:
 
     def answer(
         self, seq: int, batch: Batch, segment: AnySegment, *, careful: bool, busy: int, waiting: int,
-        timed_records: list[int], timed_ns: list[int],
+        timed_records: list[int], timed_ns: list[int], encode: Callable[[list[Any]], bytes] | None = None,
     ) -> None:  # fmt: skip
         """Send what came of a batch, with the worker's counters since it started; times in nanoseconds."""
         began = perf_counter_ns()
-        packed = self.packed(batch, segment, each=careful)
-        outcome = words.Outcome(careful, batch.origins, [_told(failure) for failure in batch.failures])
+        packed: list[carry.Bytes]
+        if encode is not None and (data := _encoded(batch, encode)) is not None and not careful:
+            packed, outcome = [data], words.Outcome(False, None, [], len(batch.values))
+        else:
+            packed = self.packed(batch, segment, each=careful)
+            outcome = words.Outcome(careful, batch.origins, [_told(failure) for failure in batch.failures])
         _flush_prints()
         self.packing += perf_counter_ns() - began
         figures = words.Figures(
@@ -381,6 +385,16 @@ def _decoded(part: Part) -> list[Any]:
     if len(records) != len(part):
         raise ValueError(f"{len(records)} records in the place of {len(part)}")
     return records
+
+
+def _encoded(batch: Batch, encode: Callable[[list[Any]], bytes]) -> bytes | None:
+    """The results as bytes for the sink; None where the hub must see the results, or the error they cause there."""
+    if batch.failures:
+        return None
+    try:
+        return encode(records_of(batch.values))
+    except Exception:
+        return None
 
 
 def _told(failure: Failure) -> tuple[int, int, int] | words.NewFailure:

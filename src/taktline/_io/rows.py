@@ -225,6 +225,8 @@ class _Rows(Resumable):
         self._output = opening.Output(target)
         self._encode = encode
         self._count = 0
+        if encode in (_json_lines, _text_lines):  # which need not know what came before
+            self.encoder = partial(encode, first=0)
 
     def describe(self) -> str:
         return str(self._output.name)
@@ -236,6 +238,10 @@ class _Rows(Resumable):
     def write(self, results: Sequence[Any]) -> None:
         self._output.write(self._encode(results, self._count))
         self._count += len(results)
+
+    def write_encoded(self, data: bytes, count: int) -> None:
+        self._output.write(data)
+        self._count += count
 
     def commit(self) -> None:
         self._output.commit()

@@ -9,7 +9,7 @@ stop at a mark and go on from there in a later process.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from typing import Any
 
 
@@ -104,6 +104,14 @@ class Sink(ABC):
     @abstractmethod
     def write(self, results: Sequence[Any]) -> None:
         """Write these results, in order. Raises SinkError naming what could not be written."""
+
+    encoder: Callable[[list[Any]], bytes] | None = None
+    """Where a worker may make the bytes of results: a function that can be pickled. What it raises it raises for results
+    that `write` refuses."""
+
+    def write_encoded(self, data: bytes, count: int) -> None:
+        """Write what `encoder` made of so many results. Raises SinkError as `write` does."""
+        raise NotImplementedError
 
     @abstractmethod
     def commit(self) -> None:

@@ -14,7 +14,7 @@ from taktline._crew.local import End, Local
 from taktline._recipe.options import Options, memory_bytes
 from taktline._recipe.plan import Plan
 from taktline._recipe.steps import Role
-from taktline._run.held import Held
+from taktline._run.held import Encode, Held
 from taktline._run.lot import Lost, Lot
 from taktline._run.meter import Meter
 from taktline._run.reader import Reader
@@ -94,6 +94,7 @@ class Hub:
         self._out: deque[Delivery] = deque()
         self._fatal: BaseException | None = None
         self._leaving = False
+        self.encode: Encode | None = None  # makes bytes of the results, for a sink that takes them
         meter.use(plan)
         meter.pids = self._crew.pids
 
@@ -337,8 +338,12 @@ class Hub:
 
     def _send(self, action: events.Send) -> None:
         held = self._held[action.seq]
-        step, seeded = self._plan.segments[action.lane].steps[0].name, self._options.seed is not None
-        note = held.orders(step, careful=action.careful, seeded=seeded)
+        segment = self._plan.segments[action.lane]
+        last = action.lane + 1 == len(self._here) and not segment.waits
+        note = held.orders(
+            segment.steps[0].name, careful=action.careful, seeded=self._options.seed is not None,
+            encode=self.encode if last else None,
+        )  # fmt: skip
         assert held.parts is not None
         self._crew.send(action.worker, action.seq, note, held.parts)
 
@@ -410,6 +415,9 @@ class Hub:
 
     def _emit(self, seq: int) -> None:
         held = self._held.pop(seq)
+        if held.encoded is not None:
+            self._out.append(Delivery(seq, len(held.records), held.encoded, None))
+            return
         results, error = settled(
             held.batch.values, held.batch.failures, held.first, held.records, self._options, self._meter
         )
