@@ -15,7 +15,7 @@ from taktline._recipe.ports import Part
 from taktline.errors import SourceError
 
 QUOTE = b'"'
-LONGEST = 1 << 20  # bytes in which a quoted field must end; else its file is not split there
+LONGEST = 1 << 26  # bytes in which there must be a border; else the file is not split there
 PIECE = 1 << 20  # bytes in which line ends are counted at once
 
 Decode = Callable[[Iterable[bytes], str, int], Iterator[Any]]  # lines, name of the file, number of the first line
@@ -24,39 +24,50 @@ Count = Callable[[bytes], int | None]  # records in some lines, None where that 
 _blank_line, _blank_row = re.compile(rb"\n\s").search, re.compile(rb"\n[\r\n]").search
 
 
-class Range(Part):
-    """Whole lines of one file. Where they were cut their bytes are kept, so that nothing that happens to the file
-    later matters there."""
+class _Opened:
+    """A file as long as somebody may read it again, whatever becomes of its name."""
 
-    __slots__ = ("_count", "_data", "_decode", "_file", "_line", "_path", "_start", "size")
+    def __init__(self, stream: IO[bytes]) -> None:
+        self.descriptor = os.dup(stream.fileno())
+        self.identity = _identity(self.descriptor)
+
+    def __del__(self) -> None:
+        os.close(self.descriptor)
+
+
+class Range(Part):
+    """Whole lines of one file."""
+
+    __slots__ = ("_count", "_decode", "_identity", "_line", "_opened", "_path", "_start", "size")
 
     def __init__(
-        self, path: str, file: tuple[int, int], start: int, size: int, count: int, line: int, decode: Decode,
-        data: bytes | None = None,
+        self, path: str, identity: tuple[int, int], start: int, size: int, count: int, line: int, decode: Decode,
+        opened: _Opened | None = None,
     ) -> None:  # fmt: skip
         self._path = path
-        self._file = file  # device and inode
+        self._identity = identity  # device and inode
         self._start = start
         self.size = size
         self._count = count
         self._line = line  # number of the first one
         self._decode = decode
-        self._data = data
+        self._opened = opened  # where it was cut
 
     def __reduce__(self) -> Any:
-        where = (self._path, self._file, self._start, self.size, self._count, self._line, self._decode)
+        where = (self._path, self._identity, self._start, self.size, self._count, self._line, self._decode)
         return Range, where
 
     def __len__(self) -> int:
         return self._count
 
     def decoded(self) -> Iterator[Any]:
-        data = self._data if self._data is not None else self._read()
-        return self._decode(BytesIO(data), self._path, self._line)
+        return self._decode(BytesIO(self._read()), self._path, self._line)
 
     def _read(self) -> bytes:
+        if self._opened is not None:
+            return os.pread(self._opened.descriptor, self.size, self._start)
         with open(self._path, "rb", buffering=0) as file:
-            if _identity(file) != self._file:
+            if _identity(file.fileno()) != self._identity:
                 raise SourceError(f"{self._path!r} was replaced while it was read", path=self._path)
             return os.pread(file.fileno(), self.size, self._start)
 
@@ -73,20 +84,20 @@ def ranges(
         decode = begin(stream, name)
         if decode is None:
             return size
-        file, start = _identity(stream), stream.tell()
+        opened, start = _Opened(stream), stream.tell()
         line = 1 + _line_ends(stream, 0, start)
-        while _more(stream):
-            lines = _lines(stream, size, quoted=quoted)
+        while os.pread(opened.descriptor, 1, start):
+            lines = _lines(opened.descriptor, start, size, quoted=quoted)
             records = count(lines) if lines else None
             if records is not None:
-                size = yield Range(path, file, start, len(lines), records, line, decode, lines)
-                start, line = start + len(lines), line + lines.count(b"\n")
+                ends = records if not quoted else lines.count(b"\n")
+                size = yield Range(path, opened.identity, start, len(lines), records, line, decode, opened)
+                start, line = start + len(lines), line + ends
                 continue
             stream.seek(start)
             size = yield decode(stream, name, line)
-            if _more(stream):
-                at, start = start, stream.tell()
-                line += _line_ends(stream, at, start)
+            at, start = start, stream.tell()
+            line += _line_ends(stream, at, start) if size else 0
     return size
 
 
@@ -135,24 +146,29 @@ def table_lines(data: bytes, delimiter: bytes) -> int | None:
     return None if _blank_row(data) or data[:1] in (b"\r", b"\n") else text_lines(data)
 
 
-def _lines(stream: Any, size: int, *, quoted: bool) -> bytes:
-    """Whole lines of about this size; none where size is 0, or a quoted field does not end."""
-    data: bytes = stream.read(size)
-    if data and not data.endswith(b"\n"):
-        data += stream.readline()
-    if quoted and data.count(QUOTE) % 2:
-        more, length = [data], 0
-        while length < LONGEST and (line := stream.readline()):
-            more.append(line)
-            length += len(line)
-            if line.count(QUOTE) % 2:
-                return b"".join(more)
-        return b""
-    return data
+def _lines(descriptor: int, start: int, size: int, *, quoted: bool) -> bytes:
+    """Whole lines of about this size; none where size is 0, or no border is found."""
+    while 0 < size <= LONGEST:
+        data = os.pread(descriptor, size, start)
+        end = len(data)
+        if end == size or os.pread(descriptor, 1, start + end):
+            end = data.rfind(b"\n") + 1
+        if quoted and QUOTE in data:
+            end = _outside_quotes(data, end)
+        if end:
+            return data[:end]
+        size *= 2
+    return b""
 
 
-def _more(stream: Any) -> bool:
-    return bool(stream.peek(1))
+def _outside_quotes(data: bytes, end: int) -> int:
+    """The last line end, `end` or before it, that does not stand between two quotes; 0 where there is none."""
+    quotes = data.count(QUOTE, 0, end)
+    while quotes % 2:
+        before = data.rfind(b"\n", 0, end - 1) + 1
+        quotes -= data.count(QUOTE, before, end)
+        end = before
+    return end
 
 
 def _line_ends(stream: IO[bytes], start: int, end: int) -> int:
@@ -166,6 +182,6 @@ def _line_ends(stream: IO[bytes], start: int, end: int) -> int:
     return count
 
 
-def _identity(file: Any) -> tuple[int, int]:
-    known = os.fstat(file.fileno())
+def _identity(descriptor: int) -> tuple[int, int]:
+    known = os.fstat(descriptor)
     return known.st_dev, known.st_ino

@@ -44,6 +44,11 @@ class Reader:
         self.total = _length(source)
 
     @property
+    def splits(self) -> bool:
+        """Whether workers may be given parts of the source."""
+        return self._parts is not None
+
+    @property
     def remaining(self) -> int | None:
         """How many records are left, where the source tells."""
         return None if self.total is None else max(0, self.total - self.index)

@@ -97,7 +97,10 @@ class _Life:
             meter.use(plans.here(self.steps))
             hub = self._hub if automatic else None
             by_lots = self.by_lots or self.marks is not None
-            self.engine = Inline(self.steps, self.options, self.reader, meter, hub, by_lots=by_lots)
+            self.engine = Inline(
+                self.steps, self.options, self.reader, meter, hub, by_lots=by_lots,
+                encoded=self.encode is not None,
+            )  # fmt: skip
         return self.engine
 
     def _not_here(self) -> str:
