@@ -12,7 +12,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from taktline import read
-from taktline._io import ranges
+from taktline._io import opening
 from taktline._recipe.ports import Part
 
 ends = st.sampled_from(["\n", "\n", "\r\n"])
@@ -124,4 +124,4 @@ def test_what_cannot_be_read_twice_or_sent_is_not_split(tmp_path):
     assert read("-").parts() is None
     assert read(tmp_path / "a.csv", types={"n": lambda text: text}).parts() is None
     assert read(tmp_path / "a.csv", types={"n": int}).parts() is not None
-    assert not ranges.can_be_cut("a.jsonl.gz")
+    assert not opening.is_plain("a.jsonl.gz")

@@ -9,7 +9,6 @@ from collections.abc import Callable, Generator, Iterable, Iterator
 from io import BytesIO
 from typing import IO, Any
 
-from taktline._io import opening, remote
 from taktline._io.decode import BOM
 from taktline._recipe.ports import Part
 from taktline.errors import SourceError
@@ -73,31 +72,31 @@ class Range(Part):
 
 
 def ranges(
-    path: str, size: int, begin: Callable[[IO[bytes], str], Decode | None], count: Count, *, quoted: bool = False
-) -> Generator[Part | Iterator[Any] | None, int, int]:
-    """The parts of one file, as Splittable has them; returns the size that was sent last.
+    stream: Any, path: str, size: int, begin: Callable[[IO[bytes], str], Decode | None], count: Count, *,
+    quoted: bool = False,
+) -> Generator[Part | Iterator[Any] | None, int, int]:  # fmt: skip
+    """The parts of one open file, as Splittable has them; returns the size that was sent last.
 
-    `begin(stream, name)` reads what is before the first record, and says how to decode; None: there is no record.
+    `begin(stream, path)` reads what is before the first record, and says how to decode; None: there is no record.
     `quoted`: a line end between double quotes ends no record."""
-    name = remote.shown(path)
-    with opening.reading(path) as stream:
-        decode = begin(stream, name)
-        if decode is None:
-            return size
-        opened, start = _Opened(stream), stream.tell()
-        line = 1 + _line_ends(stream, 0, start)
-        while os.pread(opened.descriptor, 1, start):
-            lines = _lines(opened.descriptor, start, size, quoted=quoted)
-            records = count(lines) if lines else None
-            if records is not None:
-                ends = records if not quoted else lines.count(b"\n")
-                size = yield Range(path, opened.identity, start, len(lines), records, line, decode, opened)
-                start, line = start + len(lines), line + ends
-                continue
-            stream.seek(start)
-            size = yield decode(stream, name, line)
-            at, start = start, stream.tell()
-            line += _line_ends(stream, at, start) if size else 0
+    decode = begin(stream, path)
+    if decode is None:
+        return size
+    opened, start = _Opened(stream), stream.tell()
+    line = 1 + _line_ends(stream, 0, start)
+    while os.pread(opened.descriptor, 1, start):
+        lines = _lines(opened.descriptor, start, size, quoted=quoted)
+        records = count(lines) if lines else None
+        if records is not None:
+            ends = records if not quoted else lines.count(b"\n")
+            size = yield Range(path, opened.identity, start, len(lines), records, line, decode, opened)
+            start, line = start + len(lines), line + ends
+            continue
+        stream.seek(start)
+        size = yield decode(stream, path, line)
+        at, start = start, stream.tell()
+        if stream.peek(1):  # left before its end
+            line += _line_ends(stream, at, start)
     return size
 
 
@@ -108,13 +107,6 @@ def travels(decode: Any) -> bool:
     except Exception:  # what users give as types= may refuse in any way
         return False
     return True
-
-
-def can_be_cut(path: str) -> bool:
-    """Whether the bytes of a file are its lines, and others can open it too."""
-    return (
-        path != opening.STANDARD and not remote.is_url(path) and not opening.packing_of(path) and os.path.isfile(path)
-    )
 
 
 def json_lines(data: bytes) -> int | None:

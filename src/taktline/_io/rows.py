@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import csv
-import json
 import os
 from collections.abc import Callable, Generator, Iterator, Sequence
 from functools import partial
 from typing import IO, Any
 
-from taktline._io import decode, opening, ranges, remote
+from taktline._io import decode, encode, opening, ranges, remote
 from taktline._recipe.ports import Part, Resumable, Sink, Source, Splittable
 from taktline.errors import LineError, unwritable
 
@@ -94,7 +93,12 @@ def write(path: str | os.PathLike[str] | IO[bytes], format: str | None = None, s
         from taktline._io.parquet import ParquetFile
 
         return ParquetFile(target, schema)
-    encoders: dict[str, Any] = {"jsonl": _json_lines, "csv": _Csv(","), "tsv": _Csv("\t"), "text": _text_lines}
+    encoders: dict[str, Any] = {
+        "jsonl": encode.json_lines,
+        "csv": _Csv(","),
+        "tsv": _Csv("\t"),
+        "text": encode.text_lines,
+    }
     return _Rows(target, encoders[how])
 
 
@@ -128,7 +132,7 @@ class _Files(Splittable):
         raise NotImplementedError
 
     def parts(self) -> Generator[Part | Iterator[Any] | None, int, None] | None:
-        if not all(map(ranges.can_be_cut, self._paths)) or not ranges.travels(self._types):
+        if not all(map(opening.is_plain, self._paths)) or not ranges.travels(self._types):
             return None
         return self._parts()
 
@@ -136,7 +140,8 @@ class _Files(Splittable):
         size = yield None
         begin = self.beginner()
         for path in self._paths:
-            size = yield from ranges.ranges(path, size, begin, self.count, quoted=self.quoted)
+            with opening.reading(path) as stream:
+                size = yield from ranges.ranges(stream, path, size, begin, self.count, quoted=self.quoted)
 
     quoted = False  # a line end between double quotes ends no record
 
@@ -219,14 +224,14 @@ _FORMATS: dict[str, type[_Files]] = {"jsonl": _Jsonl, "csv": _Delimited, "tsv": 
 
 
 class _Rows(Resumable):
-    """Results as lines of a file. `encode(results, first)` makes their bytes; `first` is the number of the first one."""
+    """Results as lines of a file. `lines(results, first)` makes their bytes; `first` is the number of the first one."""
 
-    def __init__(self, target: str | IO[bytes], encode: Any) -> None:
+    def __init__(self, target: str | IO[bytes], lines: Any) -> None:
         self._output = opening.Output(target)
-        self._encode = encode
+        self._encode = lines
         self._count = 0
-        if encode in (_json_lines, _text_lines):  # which need not know what came before
-            self.encoder = partial(encode, first=0)
+        if not isinstance(lines, _Csv):  # which must know what came before
+            self.encoder = partial(lines, first=0)
 
     def describe(self) -> str:
         return str(self._output.name)
@@ -267,33 +272,6 @@ class _Rows(Resumable):
 
     def finished(self, run: str, position: Any) -> bool:
         return self._output.finished(position)
-
-
-_to_json = json.JSONEncoder(ensure_ascii=False).encode
-
-
-def _json_lines(results: Sequence[Any], first: int) -> bytes:
-    encode = _to_json
-    lines: list[str] = []
-    try:
-        for result in results:
-            lines.append(encode(result))
-    except (TypeError, ValueError, RecursionError) as error:
-        raise unwritable(first + len(lines), results[len(lines)], str(error), "JSON") from error
-    lines.append("")
-    try:
-        return "\n".join(lines).encode()
-    except UnicodeEncodeError:  # half of a surrogate pair: JSON can say it in ASCII only
-        return "".join(f"{json.dumps(result)}\n" for result in results).encode()
-
-
-def _text_lines(results: Sequence[Any], first: int) -> bytes:
-    for at, result in enumerate(results):
-        if not isinstance(result, str):
-            raise unwritable(first + at, result, f"it is {type(result).__name__}, not str", "a line of text")
-        if "\n" in result:
-            raise unwritable(first + at, result, "it has a line end inside", "a line of text")
-    return "".join(f"{result}\n" for result in results).encode("utf-8", "surrogatepass")
 
 
 class _Csv:
