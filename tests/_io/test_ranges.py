@@ -8,12 +8,14 @@ import pickle
 from itertools import islice
 
 import pytest
-from hypothesis import example, given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from taktline import read
+from taktline._crew import worker
 from taktline._io import opening
 from taktline._recipe.ports import Part
+from taktline._run.reader import Reader
 
 ends = st.sampled_from(["\n", "\n", "\r\n"])
 values = st.one_of(st.integers(-9, 10**20), st.text(max_size=8), st.floats(allow_nan=False), st.just("long" * 300))
@@ -88,7 +90,12 @@ def in_parts(source, sizes, told):
 
 
 @given(files, st.lists(st.integers(0, 300), max_size=5))
+@settings(max_examples=200)
 @example(("csv", [b'a,b\n5" w,6\n7" w,"8\n9"\n']), [7])
+@example(("csv", [b"a,b\n1,2\n\n3,4\n5,6\n"]), [100])
+@example(("jsonl", [b"1\n2\n \n3\n"]), [100])
+@example(("jsonl", [b"1\n2\n3\n4\nno\n"]), [0])
+@example(("jsonl", [b"1\n2\n3\n4\n5\n6\nno\n"]), [2, 0])
 def test_parts_give_what_reading_in_one_go_gives(tmp_path_factory, file, sizes):
     how, datas = file
     folder = tmp_path_factory.mktemp("parts")
@@ -117,6 +124,37 @@ def test_a_worker_does_not_read_a_file_that_was_replaced(tmp_path):
     assert list(part) == [1, 2]
     with pytest.raises(Exception, match="was replaced"):
         list(pickle.loads(pickle.dumps(part)))
+
+
+def test_a_worker_does_not_take_fewer_records_than_were_counted(tmp_path):
+    path = tmp_path / "a.jsonl"
+    path.write_text("1\n2\n")
+    parts = read(path).parts()
+    next(parts)
+    part = pickle.loads(pickle.dumps(parts.send(100)))
+    path.write_text("1234")
+    with pytest.raises(ValueError, match="1 records in the place of 2"):
+        worker._decoded(part)
+
+
+@given(st.lists(st.integers(-9, 9), min_size=1, max_size=30), st.integers(0, 60))
+@example([2, -2, 2, 30], 7)
+def test_records_and_parts_may_be_read_in_turn(tmp_path_factory, turns, bad):
+    """Positive: so many records; negative: a part of about so many."""
+    path = tmp_path_factory.mktemp("turns") / "a.jsonl"
+    path.write_text("".join(f"{n}\n" if n != bad else "no\n" for n in range(50)))
+    reader, records = Reader(read(path), split=True), []
+    while not reader.ended:
+        for turn in turns:
+            got = reader.read(turn + 1) if turn >= 0 else reader.read_part(-turn)
+            decoded, error = taken(got)
+            records += decoded
+            if error:  # of a line in a part
+                assert (records, error) == taken(read(path))
+                return
+    wanted, error = taken(read(path))
+    assert records == wanted
+    assert (f"{type(reader.error).__name__}: {reader.error}" if reader.error else "") == error
 
 
 def test_what_cannot_be_read_twice_or_sent_is_not_split(tmp_path):

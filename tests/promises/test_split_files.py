@@ -8,12 +8,26 @@ import random
 import signal
 import subprocess
 import sys
+from time import sleep
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from taktline import Failed, SinkError, SourceError, WorkerDied, expand, keep, line, read, read_dead_letters, write
+from taktline import (
+    Failed,
+    SinkError,
+    SourceError,
+    StepTimeout,
+    WorkerDied,
+    expand,
+    keep,
+    line,
+    read,
+    read_dead_letters,
+    step,
+    write,
+)  # fmt: skip
 from taktline._io.ranges import Range
 
 WORKERS = {"how": "line", "workers": 2, "start": "fork"}
@@ -122,6 +136,23 @@ def test_a_record_that_kills_its_worker_is_named(tmp_path):
     assert [each for each in results if not isinstance(each, Failed)] == [
         n for n in range(3000) if n not in (0, 1700, 2999)
     ]
+
+
+def test_a_record_that_takes_too_long_is_named_before_a_line_that_is_no_record(tmp_path):
+    path = tmp_path / "in.txt"
+    lines = [f"{n}\n".encode() for n in range(400)]
+    lines[200], lines[201] = b"hang\n", b"\xff\n"
+    path.write_bytes(b"".join(lines))
+
+    def slow(text):
+        return sleep(60) if text == "hang" else text
+
+    run = line(step(slow, timeout=0.3))(read(path), on_error="keep", **WORKERS)
+    results = []
+    with pytest.raises(SourceError, match="line 202, is not UTF-8"):
+        results.extend(run)
+    assert results[:200] == [str(n) for n in range(200)]
+    assert [(each.index, each.record, type(each.error)) for each in results[200:]] == [(200, "hang", StepTimeout)]
 
 
 def test_workers_killed_at_random_cost_nothing(tmp_path):

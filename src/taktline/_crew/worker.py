@@ -319,7 +319,7 @@ class Worker:
         """Send what came of a batch, with the worker's counters since it started; times in nanoseconds."""
         began = perf_counter_ns()
         packed: list[carry.Bytes]
-        if encode is not None and (data := _encoded(batch, encode)) is not None and not careful:
+        if encode is not None and (data := _encoded(batch, encode)) is not None:
             packed, outcome = [data], words.Outcome(False, None, [], len(batch.values))
         else:
             packed = self.packed(batch, segment, each=careful)
