@@ -140,6 +140,7 @@ def table_lines(data: bytes, delimiter: bytes) -> int | None:
 
 def _lines(descriptor: int, start: int, size: int, *, quoted: bool) -> bytes:
     """Whole lines of about this size; none where size is 0, or no border is found."""
+    size = min(size, LONGEST)
     while 0 < size <= LONGEST:
         data = os.pread(descriptor, size, start)
         end = len(data)
