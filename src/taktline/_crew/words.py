@@ -5,6 +5,7 @@ from __future__ import annotations
 import pickle
 import signal
 import struct
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 # hub to worker
@@ -40,13 +41,15 @@ class Setup(NamedTuple):
 
 class Orders(NamedTuple):
     """How to run a batch. `failures` are (place, origin, key) of records that failed before; the hub knows the rest.
-    `each`: every value is in a part of its own. `first`: index of its first record, where a seed is set."""
+    `each`: every value is in a part of its own. `first`: index of its first record, where a seed is set. `encode`: makes
+    the bytes that a sink wants of the results."""
 
     careful: bool
     each: bool
     origins: list[int] | None
     failures: list[tuple[int, int, int]]
     first: int = 0
+    encode: Callable[[list[Any]], bytes] | None = None
 
 
 class NewFailure(NamedTuple):
@@ -60,11 +63,13 @@ class NewFailure(NamedTuple):
 
 
 class Outcome(NamedTuple):
-    """What is not the results themselves. `each`: every result is in a part of its own."""
+    """What is not the results themselves. `each`: every result is in a part of its own. `encoded`: so many results are
+    one part, as the bytes for the sink."""
 
     each: bool
     origins: list[int] | None
     failures: list[tuple[int, int, int] | NewFailure]
+    encoded: int | None = None
 
 
 PLAIN_ORDERS = Orders(False, False, None, [])

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, TypeAlias
 
 from taktline._crew import words
 from taktline._crew.surroundings import Relay, Surroundings
+from taktline._recipe.ports import Part
 from taktline._recipe.steps import Step
 from taktline._segment import fuse, guard
 from taktline._segment.batch import Batch, Failure
@@ -301,7 +302,7 @@ class Worker:
         self.busy += perf_counter_ns() - began
         self.answer(
             message.seq, batch, segment, careful=orders.careful, busy=self.busy, waiting=self.waiting,
-            timed_records=segment.timed_records, timed_ns=segment.timed_ns,
+            timed_records=segment.timed_records, timed_ns=segment.timed_ns, encode=orders.encode,
         )  # fmt: skip
 
     def opened(self, message: Message, segment: AnySegment) -> tuple[words.Orders, Batch | None]:
@@ -313,12 +314,16 @@ class Worker:
 
     def answer(
         self, seq: int, batch: Batch, segment: AnySegment, *, careful: bool, busy: int, waiting: int,
-        timed_records: list[int], timed_ns: list[int],
+        timed_records: list[int], timed_ns: list[int], encode: Callable[[list[Any]], bytes] | None = None,
     ) -> None:  # fmt: skip
         """Send what came of a batch, with the worker's counters since it started; times in nanoseconds."""
         began = perf_counter_ns()
-        packed = self.packed(batch, segment, each=careful)
-        outcome = words.Outcome(careful, batch.origins, [_told(failure) for failure in batch.failures])
+        packed: list[carry.Bytes]
+        if encode is not None and (data := _encoded(batch, encode)) is not None:
+            packed, outcome = [data], words.Outcome(False, None, [], len(batch.values))
+        else:
+            packed = self.packed(batch, segment, each=careful)
+            outcome = words.Outcome(careful, batch.origins, [_told(failure) for failure in batch.failures])
         _flush_prints()
         self.packing += perf_counter_ns() - began
         figures = words.Figures(
@@ -336,12 +341,14 @@ class Worker:
         if not orders.each:
             try:
                 buffers = self.channel.buffers(message) if len(message.parts) > 1 else None
-                return Batch(records_of(carry.unpack(message.parts, buffers)), orders.origins, failures, orders.first)
+                values = carry.unpack(message.parts, buffers)
+                values = _decoded(values) if isinstance(values, Part) else records_of(values)
+                return Batch(values, orders.origins, failures, orders.first)
             except (BrokenPipeError, ConnectionResetError):
                 raise
             except Exception:
                 return None
-        values: list[Any] = []
+        values = []
         bad: list[carry.NotCarried] = []
         for position, part in enumerate(message.parts):
             if orders.careful:
@@ -370,6 +377,24 @@ class Worker:
                     continue
                 what = carry.failed_to_go(last, error.error, "its result cannot be sent from a worker to the caller")
                 batch.fail(error.position, last, what, goes_on=segment.goes_on)
+
+
+def _decoded(part: Part) -> list[Any]:
+    """The records of a part of the source. Raises where there are not as many as the hub has counted, too."""
+    records = list(part.decoded())
+    if len(records) != len(part):
+        raise ValueError(f"{len(records)} records in the place of {len(part)}")
+    return records
+
+
+def _encoded(batch: Batch, encode: Callable[[list[Any]], bytes]) -> bytes | None:
+    """The results as bytes for the sink; None where the hub must see the results, or the error they cause there."""
+    if batch.failures:
+        return None
+    try:
+        return encode(records_of(batch.values))
+    except Exception:
+        return None
 
 
 def _told(failure: Failure) -> tuple[int, int, int] | words.NewFailure:

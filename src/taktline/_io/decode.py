@@ -146,6 +146,14 @@ def table_records(
         yield record
 
 
+def table_part(
+    lines: Iterable[bytes], name: str, first: int, delimiter: str, header: Sequence[str], columns: Sequence[str] | None,
+    types: Types | None,
+) -> Iterator[dict[str, Any]]:  # fmt: skip
+    """The records of a stretch of CSV text that has no header of its own. Raises SourceError with the line."""
+    return table_records(table_rows(lines, name, delimiter, first), name, header, columns, types)
+
+
 def check_drift(first: str, header: Sequence[str], name: str, other: Sequence[str]) -> None:
     """Raises SourceError where two tables that are read as one do not have the same columns, in whatever order."""
     for more, less, where, there in ((other, header, name, first), (header, other, first, name)):

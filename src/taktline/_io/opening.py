@@ -150,6 +150,11 @@ def reading(path: str) -> Iterator[IO[bytes]]:
         raise SourceError(f"{name!r} cannot be read: {error.strerror or error}", path=name) from error
 
 
+def is_plain(path: str) -> bool:
+    """Whether a file's bytes are what is read of it, and other processes can open it too."""
+    return path != STANDARD and not remote.is_url(path) and not packing_of(path) and os.path.isfile(path)
+
+
 def mark(path: str) -> list[Any] | None:
     """A JSON value that changes when the file does; None for what cannot be read twice."""
     if path == STANDARD:

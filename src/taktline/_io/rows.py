@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import csv
-import json
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
+from functools import partial
 from typing import IO, Any
 
-from taktline._io import decode, opening, remote
-from taktline._recipe.ports import Resumable, Sink, Source
+from taktline._io import decode, encode, opening, ranges, remote
+from taktline._recipe.ports import Part, Resumable, Sink, Source, Splittable
 from taktline.errors import LineError, unwritable
 
 Columns = tuple[str, ...] | None
@@ -93,11 +93,16 @@ def write(path: str | os.PathLike[str] | IO[bytes], format: str | None = None, s
         from taktline._io.parquet import ParquetFile
 
         return ParquetFile(target, schema)
-    encoders: dict[str, Any] = {"jsonl": _json_lines, "csv": _Csv(","), "tsv": _Csv("\t"), "text": _text_lines}
+    encoders: dict[str, Any] = {
+        "jsonl": encode.json_lines,
+        "csv": _Csv(","),
+        "tsv": _Csv("\t"),
+        "text": encode.text_lines,
+    }
     return _Rows(target, encoders[how])
 
 
-class _Files(Source):
+class _Files(Splittable):
     """Some files, one after the other, as one stream of records. Each is decoded by `records(stream, name)`."""
 
     def __init__(self, name: str, paths: list[str], format: str, columns: Columns, types: decode.Types | None) -> None:
@@ -126,19 +131,55 @@ class _Files(Source):
         """The records of one open file."""
         raise NotImplementedError
 
+    def parts(self) -> Generator[Part | Iterator[Any] | None, int, None] | None:
+        if not all(map(opening.is_plain, self._paths)) or not ranges.travels(self._types):
+            return None
+        return self._parts()
+
+    def _parts(self) -> Generator[Part | Iterator[Any] | None, int, None]:
+        size = yield None
+        begin = self.beginner()
+        for path in self._paths:
+            with opening.reading(path) as stream:
+                size = yield from ranges.ranges(stream, path, size, begin, self.count, quoted=self.quoted)
+
+    quoted = False  # a line end between double quotes ends no record
+
+    def beginner(self) -> Callable[[IO[bytes], str], ranges.Decode | None]:
+        """For one pass: what reads the start of each file, and says how to decode what follows."""
+        raise NotImplementedError
+
+    def count(self, data: bytes) -> int | None:
+        """How many records some whole lines have; None where only decoding can tell."""
+        raise NotImplementedError
+
 
 class _Jsonl(_Files):
     def records(self, stream: IO[bytes], name: str) -> Iterator[Any]:
         return decode.json_records(stream, name, columns=self._columns)
+
+    def beginner(self) -> Callable[[IO[bytes], str], ranges.Decode | None]:
+        how = partial(decode.json_records, columns=self._columns)
+        return lambda stream, name: how
+
+    def count(self, data: bytes) -> int | None:
+        return ranges.json_lines(data)
 
 
 class _Text(_Files):
     def records(self, stream: IO[bytes], name: str) -> Iterator[str]:
         return decode.text_records(stream, name)
 
+    def beginner(self) -> Callable[[IO[bytes], str], ranges.Decode | None]:
+        return lambda stream, name: decode.text_records
+
+    def count(self, data: bytes) -> int | None:
+        return ranges.text_lines(data)
+
 
 class _Delimited(_Files):
     delimiter = ","
+    quoted = True
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
         first: tuple[str, list[str]] | None = None
@@ -154,6 +195,26 @@ class _Delimited(_Files):
                     decode.check_drift(*first, name, header)
                 yield from decode.table_records(rows, name, header, self._columns, self._types)
 
+    def beginner(self) -> Callable[[IO[bytes], str], ranges.Decode | None]:
+        first: list[tuple[str, list[str]]] = []
+
+        def begin(stream: IO[bytes], name: str) -> ranges.Decode | None:
+            rows = decode.table_rows(stream, name, self.delimiter)
+            header = decode.table_header(rows, name, self._columns, self._types)
+            if header is None:
+                return None
+            first.append((name, header))
+            if self._columns is None:
+                decode.check_drift(*first[0], name, header)
+            return partial(
+                decode.table_part, delimiter=self.delimiter, header=header, columns=self._columns, types=self._types
+            )
+
+        return begin
+
+    def count(self, data: bytes) -> int | None:
+        return ranges.table_lines(data, self.delimiter.encode())
+
 
 class _Tabbed(_Delimited):
     delimiter = "\t"
@@ -163,12 +224,14 @@ _FORMATS: dict[str, type[_Files]] = {"jsonl": _Jsonl, "csv": _Delimited, "tsv": 
 
 
 class _Rows(Resumable):
-    """Results as lines of a file. `encode(results, first)` makes their bytes; `first` is the number of the first one."""
+    """Results as lines of a file. `lines(results, first)` makes their bytes; `first` is the number of the first one."""
 
-    def __init__(self, target: str | IO[bytes], encode: Any) -> None:
+    def __init__(self, target: str | IO[bytes], lines: Any) -> None:
         self._output = opening.Output(target)
-        self._encode = encode
+        self._encode = lines
         self._count = 0
+        if not isinstance(lines, _Csv):  # which must know what came before
+            self.encoder = partial(lines, first=0)
 
     def describe(self) -> str:
         return str(self._output.name)
@@ -180,6 +243,10 @@ class _Rows(Resumable):
     def write(self, results: Sequence[Any]) -> None:
         self._output.write(self._encode(results, self._count))
         self._count += len(results)
+
+    def write_encoded(self, data: bytes, count: int) -> None:
+        self._output.write(data)
+        self._count += count
 
     def commit(self) -> None:
         self._output.commit()
@@ -205,33 +272,6 @@ class _Rows(Resumable):
 
     def finished(self, run: str, position: Any) -> bool:
         return self._output.finished(position)
-
-
-_to_json = json.JSONEncoder(ensure_ascii=False).encode
-
-
-def _json_lines(results: Sequence[Any], first: int) -> bytes:
-    encode = _to_json
-    lines: list[str] = []
-    try:
-        for result in results:
-            lines.append(encode(result))
-    except (TypeError, ValueError, RecursionError) as error:
-        raise unwritable(first + len(lines), results[len(lines)], str(error), "JSON") from error
-    lines.append("")
-    try:
-        return "\n".join(lines).encode()
-    except UnicodeEncodeError:  # half of a surrogate pair: JSON can say it in ASCII only
-        return "".join(f"{json.dumps(result)}\n" for result in results).encode()
-
-
-def _text_lines(results: Sequence[Any], first: int) -> bytes:
-    for at, result in enumerate(results):
-        if not isinstance(result, str):
-            raise unwritable(first + at, result, f"it is {type(result).__name__}, not str", "a line of text")
-        if "\n" in result:
-            raise unwritable(first + at, result, "it has a line end inside", "a line of text")
-    return "".join(f"{result}\n" for result in results).encode("utf-8", "surrogatepass")
 
 
 class _Csv:

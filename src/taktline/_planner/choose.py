@@ -33,6 +33,13 @@ class Choice(NamedTuple):
     reason: str
 
 
+def without_the_hub(sample: Sample, *, records: bool, results: bool) -> Sample:
+    """What it costs where workers read the `records` themselves, or make the bytes of the `results` that are written."""
+    if records:
+        sample = sample._replace(read=0.0, work=sample.work + sample.read, pack_in=0.0, unpack_in=0.0)
+    return sample._replace(pack_out=0.0, unpack_out=0.0) if results else sample
+
+
 def choose(
     sample: Sample, *, workers: int, cores: int, remaining: int | None, elapsed: float, returns: int = 0
 ) -> Choice:

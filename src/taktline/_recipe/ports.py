@@ -1,14 +1,15 @@
 """The contracts of what stands at the two ends of a line: where records come from, where results go.
 
-Any iterable is a source. A `Source` is one that can be read more than once and knows a little about itself; a `Live`
-one gives records when they come. Any callable of one result is a sink. A `Sink` takes results in bulk and knows how to
-finish and how to give up; a `Resumable` one can also stop at a mark and go on from there in a later process.
+Any iterable is a source. A `Source` is one that can be read more than once and knows a little about itself; a
+`Splittable` one can be cut into parts that workers read; a `Live` one gives records when they come. Any callable of one
+result is a sink. A `Sink` takes results in bulk and knows how to finish and how to give up; a `Resumable` one can also
+stop at a mark and go on from there in a later process.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from typing import Any
 
 
@@ -29,6 +30,38 @@ class Source(ABC):
         """A JSON value that changes when the records do, so that no run goes on over other records than it began with;
         None where it cannot tell."""
         return None
+
+
+class Part(Sequence[Any]):
+    """Consecutive records that are still bytes in their source. As a sequence it decodes them when they are looked at.
+    A pickle of it tells only where they are: whoever reads that back gets the bytes from the source."""
+
+    __slots__ = ("_records",)
+    size: int  # bytes
+
+    def decoded(self) -> Iterator[Any]:
+        """A fresh pass over the records. Raises SourceError at what cannot be read, behind the records before it."""
+        raise NotImplementedError
+
+    def __getitem__(self, at: Any) -> Any:
+        if not hasattr(self, "_records"):
+            self._records = list(self.decoded())
+        return self._records[at]
+
+    def __iter__(self) -> Iterator[Any]:
+        return self.decoded()
+
+
+class Splittable(Source):
+    """A source of which several processes can read a part each."""
+
+    @abstractmethod
+    def parts(self) -> Generator[Part | Iterator[Any] | None, int, None] | None:
+        """One pass, in order, for one who sends how much is wanted next; None where this source cannot be split.
+
+        The first answer is None. Sent a number of bytes, it answers with a Part of about that size, or with an iterator
+        over records where no border is found; sent 0, with such an iterator. That may be left at any record: what is
+        sent next goes on behind it. Raises SourceError as iterating does."""
 
 
 class Live(Source):
@@ -71,6 +104,14 @@ class Sink(ABC):
     @abstractmethod
     def write(self, results: Sequence[Any]) -> None:
         """Write these results, in order. Raises SinkError naming what could not be written."""
+
+    encoder: Callable[[list[Any]], bytes] | None = None
+    """Where a worker may make the bytes of results: a function that can be pickled. What it raises it raises for results
+    that `write` refuses."""
+
+    def write_encoded(self, data: bytes, count: int) -> None:
+        """Write what `encoder` made of so many results. Raises SinkError as `write` does."""
+        raise NotImplementedError
 
     @abstractmethod
     def commit(self) -> None:

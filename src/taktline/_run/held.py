@@ -2,23 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from taktline._crew import words
+from taktline._recipe.ports import Part
+from taktline._run.lot import EncodedLot
+from taktline._run.reader import as_source_error
 from taktline._segment.batch import Batch, Failure
 from taktline._segment.forms import records_of
 from taktline._wire import carry
+
+Encode = Callable[[list[Any]], bytes]
 
 
 class Held:
     """One batch on its way. Its values are here as objects (`batch.values`) or as bytes (`parts`)."""
 
-    __slots__ = ("batch", "each", "first", "goes_on", "here", "parts", "records")
+    __slots__ = ("batch", "each", "encoded", "error", "first", "goes_on", "here", "parts", "records")
 
-    def __init__(self, first: int, records: list[Any], *, goes_on: bool) -> None:
+    def __init__(self, first: int, records: list[Any] | Part, *, goes_on: bool) -> None:
         self.first = first  # index of its first record
         self.records = records
+        self.error: BaseException | None = None  # of the source, behind the records
+        self.encoded: EncodedLot | None = None  # its results, where the sink gets them as bytes
         self.goes_on = goes_on
         self.batch = Batch(records, first=first)
         self.parts: list[carry.Bytes] | None = None
@@ -28,7 +35,14 @@ class Held:
     @property
     def size(self) -> int:
         """Bytes it holds as far as they are known."""
+        if self.unread:
+            return self.records.size  # type: ignore[union-attr]
         return sum(map(len, self.parts)) if self.parts is not None else 0
+
+    @property
+    def unread(self) -> bool:
+        """Whether its values are a part of the source that was not decoded here."""
+        return isinstance(self.records, Part) and self.batch.values is self.records
 
     @property
     def count(self) -> int:
@@ -38,7 +52,19 @@ class Held:
     @property
     def failed(self) -> bool:
         """Whether it ends in a failure that ends the run."""
-        return bool(self.batch.failures) and not self.goes_on
+        return (bool(self.batch.failures) and not self.goes_on) or self.error is not None
+
+    def decode(self) -> None:
+        """Have the records here where they are still a part of the source: whatever goes wrong is found out on them."""
+        if not self.unread:
+            return
+        records: list[Any] = []
+        try:
+            records.extend(self.records)
+        except Exception as error:
+            self.error = as_source_error(error, self.first + len(records))
+        self.records, self.batch = records, Batch(records, first=self.first)
+        self.parts, self.each, self.here = None, False, True
 
     def pack(self, step: str) -> None:
         """Turn the values into bytes; what cannot be pickled fails, in the name of `step`."""
@@ -50,9 +76,10 @@ class Held:
                 what = carry.failed_to_go(step, error.error, "its record cannot be sent to a worker")
                 self.batch.fail(error.position, step, what, goes_on=self.goes_on)
 
-    def orders(self, step: str, *, careful: bool, seeded: bool = False) -> bytes:
+    def orders(self, step: str, *, careful: bool, seeded: bool = False, encode: Encode | None = None) -> bytes:
         """Make ready to be sent: the note that goes with `parts`."""
         if careful and not self.each:
+            self.decode()
             self.pack(step)
             self._split(step)
         else:
@@ -60,11 +87,13 @@ class Held:
         batch = self.batch
         failures = [(failure.place, failure.origin, key) for key, failure in enumerate(batch.failures)]
         return words.pack_note(
-            words.Orders(careful, self.each, batch.origins, failures, self.first if seeded else 0), words.PLAIN_ORDERS
+            words.Orders(careful, self.each, batch.origins, failures, self.first if seeded else 0, encode),
+            words.PLAIN_ORDERS,
         )
 
     def condemn(self, position: int, step: str, error: BaseException, stack: str) -> None:
         """The value at `position` has cost its worker's life: it fails. `stack`: where that was, if it is known."""
+        self.pack(step)
         self._split(step)
         if position >= len(self.parts or ()):
             return  # none of its records is left: somebody else kills these workers
@@ -97,6 +126,9 @@ class Held:
     ) -> None:  # fmt: skip
         """Take over what a worker answered. With `decode` the results become objects, over these large buffers; raises
         what unpickling raises where they came as a whole, and is as before then."""
+        if outcome.encoded is not None:
+            self.encoded = EncodedLot(bytes(parts[0]), outcome.encoded, self.first, len(self.records))
+            return
         values: list[Any] = []
         bad: list[carry.NotCarried] = []
         if decode and outcome.each:

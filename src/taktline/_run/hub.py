@@ -5,7 +5,7 @@ from __future__ import annotations
 import pickle
 import sys
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from time import monotonic_ns, perf_counter
 from typing import Any, NamedTuple
 
@@ -14,7 +14,7 @@ from taktline._crew.local import End, Local
 from taktline._recipe.options import Options, memory_bytes
 from taktline._recipe.plan import Plan
 from taktline._recipe.steps import Role
-from taktline._run.held import Held
+from taktline._run.held import Encode, Held
 from taktline._run.lot import Lost, Lot
 from taktline._run.meter import Meter
 from taktline._run.reader import Reader
@@ -94,6 +94,7 @@ class Hub:
         self._out: deque[Delivery] = deque()
         self._fatal: BaseException | None = None
         self._leaving = False
+        self.encode: Encode | None = None  # makes bytes of the results, for a sink that takes them
         meter.use(plan)
         meter.pids = self._crew.pids
 
@@ -182,7 +183,8 @@ class Hub:
         wanted = self._sizing.next(reader.remaining, workers)
         size = batch_records(room, wanted, window=self._options.window, workers=workers)
         first, began = reader.index, perf_counter()
-        records = reader.read(size, 0.0 if self._held else PATIENCE)
+        read = reader.read_part if self._here[0] is None else reader.read
+        records = read(size, 0.0 if self._held else PATIENCE)
         seconds = perf_counter() - began
         self._meter.reading += seconds
         if records:
@@ -336,8 +338,12 @@ class Hub:
 
     def _send(self, action: events.Send) -> None:
         held = self._held[action.seq]
-        step, seeded = self._plan.segments[action.lane].steps[0].name, self._options.seed is not None
-        note = held.orders(step, careful=action.careful, seeded=seeded)
+        segment = self._plan.segments[action.lane]
+        last = action.lane + 1 == len(self._here) and not segment.waits
+        note = held.orders(
+            segment.steps[0].name, careful=action.careful, seeded=self._options.seed is not None,
+            encode=self.encode if last else None,
+        )  # fmt: skip
         assert held.parts is not None
         self._crew.send(action.worker, action.seq, note, held.parts)
 
@@ -381,6 +387,7 @@ class Hub:
 
     def _condemn(self, action: events.Condemn) -> None:
         held = self._held[action.seq]
+        held.decode()
         if action.position >= held.count:
             return  # none of its records is left: somebody else kills these workers
         lane, end, late = self._dying
@@ -408,14 +415,25 @@ class Hub:
 
     def _emit(self, seq: int) -> None:
         held = self._held.pop(seq)
+        if held.encoded is not None:
+            self._out.append(Delivery(seq, len(held.records), held.encoded, None))
+            return
         results, error = settled(
             held.batch.values, held.batch.failures, held.first, held.records, self._options, self._meter
         )
+        if error is None and held.error is not None:
+            self._source_failed(held)
+            error = held.error
         self._out.append(Delivery(seq, len(held.records), results, error))
+
+    def _source_failed(self, held: Held) -> None:
+        """In a part of it that was to be read by a worker: what was read behind it was none of the source's records."""
+        self._reader.ended = True
+        self._meter.records_in = self._reader.index = held.first + len(held.records)
 
 
 def settled(
-    values: list[Any], failures: list[Failure], first: int, records: list[Any], options: Options, meter: Meter
+    values: list[Any], failures: list[Failure], first: int, records: Sequence[Any], options: Options, meter: Meter
 ) -> tuple[Lot, BaseException | None]:
     """What to deliver of a batch that came through with failures, as `on_error` says, and what to raise after it."""
     if not failures:
@@ -437,7 +455,7 @@ def settled(
     return Lot(results + values[at:], first, len(records), lost), None
 
 
-def _explained(failure: Failure, first: int, records: list[Any]) -> BaseException:
+def _explained(failure: Failure, first: int, records: Sequence[Any]) -> BaseException:
     error = carry.as_step_error(failure.error, failure.step)
     return placed(
         error, index=first + failure.origin, step=failure.step, record=records[failure.origin],

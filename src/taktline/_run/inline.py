@@ -42,11 +42,11 @@ Phase = tuple[Lot | None, Iterator[Any] | None]
 
 class Inline:
     """One run in this process. `hub`, where given, makes the Hub to go on with once the planner says that workers pay.
-    `by_lots`: it is for `lots`, not for `results`."""
+    `by_lots`: it is for `lots`, not for `results`. `encoded`: workers would make the bytes of results."""
 
     def __init__(
         self, steps: tuple[Step, ...], options: Options, reader: Reader, meter: Meter, hub: Callable[[], Hub] | None,
-        *, by_lots: bool = False,
+        *, by_lots: bool = False, encoded: bool = False,
     ) -> None:  # fmt: skip
         self._one_by_one = options.how == "loop"
         self._steps = tuple(_of_one_record(step) for step in steps) if self._one_by_one else steps
@@ -54,6 +54,7 @@ class Inline:
         self._reader = reader
         self._meter = meter
         self._make_hub = hub
+        self._encoded = encoded
         self._may_be_lazy = not (by_lots or options.goes_on or options.seed is not None) and all(
             step.role is not Role.BATCH for step in self._steps
         )
@@ -140,8 +141,11 @@ class Inline:
         options = self._options
         shares = [count.busy for count in self._lane.steps()]
         here = sum(b for b, s in zip(shares, self._steps, strict=True) if s.in_caller) / max(1e-9, sum(shares))
+        sample = choose.without_the_hub(
+            self._sampling.costs(here), records=self._reader.splits, results=self._encoded
+        )  # fmt: skip
         choice = choose.choose(
-            self._sampling.costs(here), workers=options.cores, cores=usable_cores(), remaining=self._reader.remaining,
+            sample, workers=options.cores, cores=usable_cores(), remaining=self._reader.remaining,
             elapsed=self._meter.elapsed, returns=self._returns,
         )  # fmt: skip
         if choice.move:
@@ -256,7 +260,7 @@ class Inline:
             return
         if self._reader.ended:
             return
-        returning = Returning()
+        returning = Returning(decoding=self._reader.splits or self._encoded)
         for results in hub.deliveries():
             yield results, None
             if returning.pays(self._meter):

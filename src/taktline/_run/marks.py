@@ -187,6 +187,11 @@ class Marks:
             self._seen.append((index, fingerprint.of_record(last)))
             self._next_look = monotonic() + LOOK
 
+    @property
+    def resumes_midway(self) -> bool:
+        """Whether results are to be left out that come with others."""
+        return self._drop > 0
+
     # --- on the way ---
 
     def lots(self, lots: Iterator[Lot]) -> Generator[Lot, None, None]:
@@ -243,7 +248,7 @@ class Marks:
             with closing(self.lots(lots)) as kept:
                 for lot in kept:
                     if lot:
-                        sink.write(lot)
+                        lot.into(sink)
                         self.delivered += len(lot)
             if self._is_done():
                 return

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pickle
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from itertools import islice
 from typing import Any
 
-from taktline._recipe.ports import Live
+from taktline._recipe.ports import Live, Part, Splittable
 from taktline.errors import LineError, ResumeError, SourceError, TaktlineError
 
 PLAIN = (str, bytes, int, float, complex, bool, type(None), frozenset, range)  # cannot change under our hands
@@ -16,20 +16,25 @@ SKIP = 4096  # records passed over at once, before it is seen whether the run is
 
 
 class Reader:
-    """The source of one run.
+    """The source of one run. `split`: workers may be given parts of it to read.
 
     >>> reader = Reader("abc")
     >>> reader.read(5), reader.read(5), reader.read(5), reader.ended, reader.index
     (['a'], ['b'], ['c'], True, 3)
     """
 
-    def __init__(self, source: Iterable[Any]) -> None:
+    def __init__(self, source: Iterable[Any], *, split: bool = False) -> None:
         self._source = source
+        self._parts: Generator[Part | Iterator[Any] | None, int, None] | None = None
+        if split and isinstance(source, Splittable) and (parts := source.parts()) is not None:
+            next(parts)
+            self._parts = parts
+        self._weight = 1.0  # bytes a record, in the newest part
         self.live = isinstance(source, Live)  # records come when they come
         self._records: Iterator[Any] | None = None
         self._last: Any = None
         # records still to be read one at a time, to see whether the source reuses its record
-        self._probes = 0 if self.live else 2
+        self._probes = 0 if self.live or self._parts is not None else 2
         self._reuses = False
         self.index = 0  # of the next record
         self.ended = False
@@ -37,6 +42,11 @@ class Reader:
         self.note: Callable[[int, Any], None] | None = None  # told the index after each read, and the last record
         self.error: BaseException | None = None  # why it ended early
         self.total = _length(source)
+
+    @property
+    def splits(self) -> bool:
+        """Whether workers may be given parts of the source."""
+        return self._parts is not None
 
     @property
     def remaining(self) -> int | None:
@@ -47,7 +57,7 @@ class Reader:
         """The iterator itself, for who reads on alone. Raises SourceError where the source gives none."""
         if self._records is None:
             try:
-                self._records = iter(self._source)
+                self._records = iter(self._source) if self._parts is None else self._whole(self._parts)
             except Exception as error:
                 raise failure_of_source(error, 0) from error
         return self._records
@@ -67,10 +77,7 @@ class Reader:
             # extend keeps what came before an exception; list() would lose it
             records.extend(islice(self.iterator(), most))
         except Exception as error:
-            self.error = (
-                error if isinstance(error, TaktlineError) else failure_of_source(error, self.index + len(records))
-            )
-            self.error.__cause__ = error if self.error is not error else error.__cause__
+            self.error = as_source_error(error, self.index + len(records))
         self.ended = self.ended or len(records) < most
         self.index += len(records)
         if self.note is not None and records:
@@ -78,6 +85,37 @@ class Reader:
         if (self._probes or self._reuses) and records:
             records = self._guarded(records)
         return records
+
+    def read_part(self, most: int, seconds: float = 0.0) -> list[Any] | Part:
+        """As `read`; but where the source can be split there, a Part of about so many records, which nobody has read."""
+        if self._parts is None or self.ended:
+            return self.read(most, seconds)
+        try:
+            part = self._parts.send(max(1, int(most * self._weight)))
+        except StopIteration:
+            self.ended = True
+            return []
+        except Exception as error:
+            self.ended, self.error = True, as_source_error(error, self.index)
+            return []
+        if isinstance(part, Part):
+            self._records = None  # an iterator from before it
+            self._weight = part.size / len(part)
+            self.index += len(part)
+            return part
+        self._records = self._whole(self._parts, part)
+        return self.read(most, seconds)
+
+    def _whole(
+        self, parts: Generator[Part | Iterator[Any] | None, int, None], records: Iterable[Any] | None = None
+    ) -> Iterator[Any]:
+        """All records that are left, beginning with these."""
+        try:
+            while True:
+                yield from records if records is not None else ()
+                records = parts.send(0)
+        except StopIteration:
+            return
 
     def _taken(self, records: list[Any] | None) -> list[Any]:
         self.ended = self.ended or records is None
@@ -125,6 +163,11 @@ def _too_few(there: int, records: int) -> ResumeError:
         f"the source has {there:,} records, but the results of {records:,} were delivered already: it is another source. "
         "Run with the one it was to go on, or delete the journal to run from the start"
     )
+
+
+def as_source_error(error: Exception, index: int) -> BaseException:
+    """`error` where it tells of the source by itself, or else what stands for it."""
+    return error if isinstance(error, TaktlineError) else failure_of_source(error, index)
 
 
 def failure_of_source(error: BaseException, index: int) -> SourceError:

@@ -29,9 +29,11 @@ class _Figures(NamedTuple):
 
 
 class Returning:
-    """Looks at the counters now and then."""
+    """Looks at the counters now and then. `decoding`: workers also do what the caller's process would do itself in the
+    loop, with records or results that are bytes."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, decoding: bool = False) -> None:
+        self._decoding = decoding
         self.reason = ""
         self._last: _Figures | None = None
         self._agree = 0
@@ -47,6 +49,8 @@ class Returning:
         if now.cpu - last.cpu < COMPUTING * (now.busy - last.busy):
             return False  # the workers wait in their steps, or have no core: neither is better in the loop
         here, there = _costs(last, now)
+        if self._decoding:
+            here = max(here, (now.busy - last.busy) / (now.records - last.records))
         self.reason = reason_to_return(here, there)
         self._agree = self._agree + 1 if here < BACK * there else 0
         return self._agree >= CERTAIN

@@ -15,6 +15,7 @@ from taktline._recipe.options import Options
 from taktline._recipe.plan import Plan
 from taktline._recipe.ports import Live, Resumable, Sink, Source
 from taktline._recipe.steps import Step
+from taktline._run.held import Encode
 from taktline._run.hub import Hub
 from taktline._run.inline import Inline
 from taktline._run.lot import Lot
@@ -35,11 +36,12 @@ class _Life:
         self.source = source
         self.sink: Sink | None = None  # where the results go, as far as Marks must know
         self.options = options
-        self.reader = Reader(source)
         self.plan = _plan(steps, options)
+        self.reader = Reader(source, split=_may_split(self.plan, options))
         self.meter = Meter(name, self.plan, options, self.reader.total)
         self.marks = Marks(steps, source, options, self.reader, self.meter) if wanted(source, options) else None
         self.by_lots = False
+        self.encode: Encode | None = None
         self.engine: Inline | Hub | None = None
         self._process = os.getpid()
         if self.plan.workers and options.how != "auto":
@@ -95,7 +97,10 @@ class _Life:
             meter.use(plans.here(self.steps))
             hub = self._hub if automatic else None
             by_lots = self.by_lots or self.marks is not None
-            self.engine = Inline(self.steps, self.options, self.reader, meter, hub, by_lots=by_lots)
+            self.engine = Inline(
+                self.steps, self.options, self.reader, meter, hub, by_lots=by_lots,
+                encoded=self.encode is not None,
+            )  # fmt: skip
         return self.engine
 
     def _not_here(self) -> str:
@@ -130,7 +135,19 @@ class _Life:
             self.end(complete)
 
     def _hub(self) -> Hub:
-        return Hub(self.plan, self.options, self.reader, self.meter)
+        hub = Hub(self.plan, self.options, self.reader, self.meter)
+        hub.encode = self.encode
+        return hub
+
+    def encode_for(self, sink: Sink) -> bool:
+        """Have workers make the sink's bytes, where there are workers and it has a use for them: the results are to be
+        taken lot by lot then."""
+        if not self.plan.workers or (self.marks is not None and self.marks.resumes_midway):
+            return False
+        self.encode = sink.encoder
+        if isinstance(self.engine, Hub):
+            self.engine.encode = self.encode
+        return self.encode is not None
 
 
 class Run:
@@ -160,11 +177,11 @@ class Run:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
         self.close()
 
-    def lots(self) -> Iterator[list[Any]]:
+    def lots(self) -> Iterator[Lot]:
         """The results as they are made, some at a time; in the place of iterating over the run."""
         life = self._life
         if life.options.journal is not None:  # each result counts by itself
-            return ([result] for result in self)
+            return (Lot([result], 0, 0) for result in self)
         life.by_lots = True
         self._results = iter(())
         self._generator = life.lots() if life.marks is None else life.marks.lots(life.lots())
@@ -240,13 +257,18 @@ class Run:
         kept = life.open(sink)
         if kept is not None and kept.by_mark:
             self._results = iter(())
+            life.encode_for(sink)
             kept.write(life.lots())
             return
         sink.open()
         try:
-            results = iter(self)
-            while lot := list(islice(results, WRITE)):
-                sink.write(lot)
+            if life.encode_for(sink):
+                for lot in self.lots():
+                    lot.into(sink)
+            else:
+                results = iter(self)
+                while some := list(islice(results, WRITE)):
+                    sink.write(some)
             if life.reader.stopped and not isinstance(life.source, Live):
                 sink.abort()
                 return
@@ -256,6 +278,12 @@ class Run:
             raise
         if kept is not None:
             kept.committed()
+
+
+def _may_split(plan: Plan, options: Options) -> bool:
+    """Whether workers may read the source: batches then have about, not exactly, as many records as are wanted."""
+    fixed = options.window is not None or plan.batch_size is not None or not options.ordered
+    return options.how in ("auto", "line") and bool(plan.segments[0].workers) and not fixed
 
 
 def _check_forks(end: object, options: Options) -> None:

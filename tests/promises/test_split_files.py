@@ -1,0 +1,266 @@
+"""Promise: whether workers read a file themselves or the caller reads it for them makes no difference to what comes out."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+from time import sleep
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from taktline import (
+    Failed,
+    SinkError,
+    SourceError,
+    StepTimeout,
+    WorkerDied,
+    expand,
+    keep,
+    line,
+    read,
+    read_dead_letters,
+    step,
+    write,
+)  # fmt: skip
+from taktline._io.ranges import Range
+
+WORKERS = {"how": "line", "workers": 2, "start": "fork"}
+
+
+def number(record):
+    return int(record["n"])
+
+
+def check(n):
+    if n % 97 == 5:
+        raise ValueError("odd", n)
+    return n
+
+
+def flow(fails=True):
+    return line(number, *[check] * fails, keep(lambda n: n % 3), expand(lambda n: [n] * (n % 4)))
+
+
+def text_of(how, count, odd):
+    """A file of so many numbers: with line ends inside of quotes, and lines of quite different lengths."""
+    if how == "csv":
+        lines = [f'{n},"' + "a\n" * (n % odd) + '"\n' for n in range(count)]
+        return "n,text\r\n" + "".join(lines)
+    return "".join(json.dumps({"n": n, "text": "é" * (n % odd) * 50}, ensure_ascii=False) + "\n" for n in range(count))
+
+
+def unsplit(path, **options):
+    """The same records out of an iterator, which no worker can read."""
+    return lambda flow, **more: flow((record for record in read(path)), **options, **more)
+
+
+def outcome(run):
+    """Results, the exception that ended them with its notes, and what the report counted up to it."""
+    results = []
+    try:
+        for result in run:
+            results.append((result.index, result.record) if isinstance(result, Failed) else result)
+    except Exception as error:
+        return results, f"{type(error).__name__}: {error}", getattr(error, "__notes__", [])
+    report = run.report
+    return results, "", [report.records_in, report.records_out, report.failed, report.skipped, report.complete]
+
+
+@given(
+    st.sampled_from(["jsonl", "csv"]), st.integers(0, 3000), st.integers(1, 9), st.booleans(), st.booleans(),
+    st.sampled_from(["raise", "skip", "keep"]), st.sampled_from(["line", "auto"]),
+)  # fmt: skip
+@settings(max_examples=30)
+def test_the_results_of_a_file_that_workers_read(tmp_path_factory, how, count, odd, cut, fails, on_error, technique):
+    folder = tmp_path_factory.mktemp("split")
+    path = folder / f"in.{how}"
+    data = text_of(how, count, odd).encode()
+    path.write_bytes(data[:-3] if cut else data)
+    (folder / f"more.{how}").write_text(text_of(how, 100, 3))
+    options = {**WORKERS, "how": technique, "on_error": on_error}
+    split, model = flow(fails)(read(folder), **options), flow(fails)((r for r in read(folder)), **options)
+    assert outcome(split) == outcome(model)
+
+
+def test_the_caller_does_not_read_what_workers_read(tmp_path, monkeypatch):
+    (tmp_path / "in.jsonl").write_text(text_of("jsonl", 5000, 3))
+    caller, real = os.getpid(), Range.decoded
+
+    def decoded(part):
+        assert os.getpid() != caller
+        return real(part)
+
+    monkeypatch.setattr(Range, "decoded", decoded)
+    assert list(line(number)(read(tmp_path / "in.jsonl"), **WORKERS)) == list(range(5000))
+
+
+@pytest.mark.parametrize("on_error", ["raise", "skip"])
+@pytest.mark.parametrize("bad", [0, 1, 1234])
+def test_a_line_that_is_no_record_ends_the_run_after_those_before_it(tmp_path, bad, on_error):
+    lines = text_of("jsonl", 3000, 3).splitlines(keepends=True)
+    lines[bad] = "no record\n"
+    lines[2000] = "nor this\n"
+    path = tmp_path / "in.jsonl"
+    path.write_text("".join(lines))
+    run = line(number)(read(path), on_error=on_error, **WORKERS)
+    results = []
+    with pytest.raises(SourceError) as error:
+        results.extend(run)
+    assert results == list(range(bad))
+    assert (run.report.records_in, run.report.records_out) == (bad, bad)
+    with pytest.raises(SourceError) as plain:
+        list(read(path))
+    assert (str(error.value), error.value.line) == (str(plain.value), bad + 1)
+
+
+def test_a_record_that_kills_its_worker_is_named(tmp_path):
+    path = tmp_path / "in.jsonl"
+    path.write_text(text_of("jsonl", 3000, 3))
+
+    def deadly(record):
+        if record["n"] in (0, 1700, 2999):
+            os.kill(os.getpid(), signal.SIGKILL)
+        return record["n"]
+
+    results = list(line(deadly)(read(path), on_error="keep", **WORKERS))
+    lost = [each for each in results if isinstance(each, Failed)]
+    assert [(each.index, each.record["n"], type(each.error)) for each in lost] == [
+        (n, n, WorkerDied) for n in (0, 1700, 2999)
+    ]
+    assert [each for each in results if not isinstance(each, Failed)] == [
+        n for n in range(3000) if n not in (0, 1700, 2999)
+    ]
+
+
+def test_a_record_that_takes_too_long_is_named_before_a_line_that_is_no_record(tmp_path):
+    path = tmp_path / "in.txt"
+    lines = [f"{n}\n".encode() for n in range(400)]
+    lines[200], lines[201] = b"hang\n", b"\xff\n"
+    path.write_bytes(b"".join(lines))
+
+    def slow(text):
+        return sleep(60) if text == "hang" else text
+
+    run = line(step(slow, timeout=0.3))(read(path), on_error="keep", **WORKERS)
+    results = []
+    with pytest.raises(SourceError, match="line 202, is not UTF-8"):
+        results.extend(run)
+    assert results[:200] == [str(n) for n in range(200)]
+    assert [(each.index, each.record, type(each.error)) for each in results[200:]] == [(200, "hang", StepTimeout)]
+
+
+def test_workers_killed_at_random_cost_nothing(tmp_path):
+    path, once = tmp_path / "in.csv", tmp_path / "once"
+    path.write_text(text_of("csv", 4000, 4))
+    once.mkdir()
+
+    def fragile(record):
+        n = int(record["n"])
+        if n % 900 == 450:
+            try:
+                (once / str(n)).mkdir()
+            except FileExistsError:
+                return n
+            os.kill(os.getpid(), signal.SIGKILL)
+        return n
+
+    assert list(line(fragile)(read(path), **WORKERS)) == list(range(4000))
+    assert len(os.listdir(once)) == 4
+
+
+def test_a_file_that_is_replaced_meanwhile_is_read_to_its_own_end(tmp_path):
+    path, other = tmp_path / "in.jsonl", tmp_path / "other"
+    path.write_text(text_of("jsonl", 3000, 2))
+    other.write_text("nothing of that\n" * 3000)
+    results = []
+    for n in line(number)(read(path), **WORKERS):
+        if n == 100:
+            os.replace(other, path)
+        results.append(n)
+    assert results == list(range(3000))
+
+
+CHILD = """
+import sys
+from taktline import line, keep, expand, read, write
+def parse(record):
+    n = int(record["n"])
+    if n % 101 == 7:
+        raise ValueError(n)
+    return n
+def work(n):
+    return {"n": n, "sum": sum(range(n % 5000))}
+flow = line(parse, keep(lambda n: n % 3), expand(lambda n: [n] * (n % 4)), work)
+source = read("in.csv") if sys.argv[1] == "split" else (record for record in read("in.csv"))
+options = dict(how="line", workers=2, on_error="skip", dead_letters="failed.jsonl")
+flow.run(source, write("out.jsonl"), journal="run.journal" if sys.argv[1] == "split" else None, **options)
+"""
+
+
+def test_killed_at_random_moments_a_run_goes_on_in_the_middle_of_a_part(tmp_path):
+    seed = random.randrange(1 << 32)
+    print("seed", seed)
+    chance = random.Random(seed)
+    (tmp_path / "job.py").write_text(CHILD)
+    (tmp_path / "in.csv").write_text(text_of("csv", 20_000, 3))
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    whole = tmp_path / "whole"
+    whole.mkdir()
+    os.link(tmp_path / "in.csv", whole / "in.csv")
+    subprocess.run([sys.executable, tmp_path / "job.py", "plain"], cwd=whole, env=environment, check=True)
+    kills = 0
+    while True:
+        child = subprocess.Popen([sys.executable, "job.py", "split"], cwd=tmp_path, env=environment)
+        try:
+            assert child.wait(chance.uniform(0.1, 0.8) if kills < 5 else None) == 0
+            break
+        except subprocess.TimeoutExpired:
+            child.kill()
+            child.wait()
+            kills += 1
+    print("killed", kills, "times")
+    assert (tmp_path / "out.jsonl").read_bytes() == (whole / "out.jsonl").read_bytes()
+    letters = [[(each.index, each.record) for each in read_dead_letters(p / "failed.jsonl")] for p in (tmp_path, whole)]
+    assert letters[0] == letters[1]
+
+
+@pytest.mark.parametrize("on_error", ["raise", "skip", "keep"])
+@pytest.mark.parametrize("name", ["out.jsonl", "out.txt", "out.csv", "out.jsonl.gz"])
+def test_what_is_written_is_the_same(tmp_path, name, on_error):
+    (tmp_path / "in.jsonl").write_text(text_of("jsonl", 3000, 3))
+    written = []
+    for source in (read(tmp_path / "in.jsonl"), (r for r in read(tmp_path / "in.jsonl"))):
+        rows = line(number, *[check] * (on_error == "skip"), str if "txt" in name else lambda n: {"n": n, "é": "ü\n"})
+        report = rows.run(source, write(tmp_path / name), on_error=on_error, **WORKERS)
+        written.append(((tmp_path / name).read_bytes(), report.records_in, report.records_out, report.skipped))
+    assert written[0] == written[1]
+
+
+def test_the_caller_does_not_encode_what_workers_encode(tmp_path, monkeypatch):
+    (tmp_path / "in.jsonl").write_text(text_of("jsonl", 5000, 3))
+    sink = write(tmp_path / "out.jsonl")
+    monkeypatch.setattr(sink, "write", None)
+    report = line(number)(read(tmp_path / "in.jsonl"), **WORKERS).drain(sink)
+    assert (tmp_path / "out.jsonl").read_text() == "".join(f"{n}\n" for n in range(5000))
+    assert (report.records_in, report.records_out, report.complete) == (5000, 5000, True)
+
+
+@pytest.mark.parametrize("source", ["split", "iterator"])
+def test_a_result_that_cannot_be_written_is_named_as_ever(tmp_path, source):
+    path = tmp_path / "in.jsonl"
+    path.write_text(text_of("jsonl", 3000, 3))
+    flow = line(number, lambda n: {n} if n == 1234 else n)
+    records = read(path) if source == "split" else range(3000)
+    flow = flow if source == "split" else line(lambda n: {n} if n == 1234 else n)
+    with pytest.raises(SinkError, match="result 1,234") as error:
+        flow.run(records, write(tmp_path / "out.jsonl"), **WORKERS)
+    with pytest.raises(SinkError) as plain:
+        flow.run(records, write(tmp_path / "out.jsonl"), how="loop")
+    assert str(error.value) == str(plain.value)
+    assert os.listdir(tmp_path) == ["in.jsonl"]
