@@ -32,6 +32,7 @@ from taktline.errors import BatchLengthError, TaktlineError, placed
 
 LOT = 0.005  # seconds of reading and work between two looks around: a slow source is not read ahead
 MOST = 4096  # records in a lot
+SINGLY = 32  # records whose results are given one by one: nothing is known yet of how long the next one takes
 LOOK = 0.05  # seconds of the lazy loop between two lots that are timed
 LOOK_NS = 200_000  # nanoseconds of work in such a lot: enough to be timed
 OTHER = 3.0  # times that work must cost more or less than what was decided on
@@ -195,7 +196,7 @@ class Inline:
         if self._one_by_one:
             return 1
         lot, most = self._lot_size, min(MOST, self._options.window or MOST)
-        if self._lot_seconds is None:
+        if self._lot_seconds is None or (self._may_be_lazy and self._sampling.records < SINGLY):
             return lot
         if self._lot_seconds < LOT / 2:
             lot = min(lot * 2, most)
