@@ -32,11 +32,6 @@ LOOK = 0.1  # seconds between two looks at a record, to know the source again: s
 EVERY = 0.5  # seconds between two marks: making one safe takes some milliseconds
 
 
-def wanted(source: Iterable[Any], options: Options) -> bool:
-    """Whether a run needs Marks."""
-    return options.journal is not None or options.dead_letters is not None or isinstance(source, Live)
-
-
 class Marks:
     """The watermark of one run. Raises LineError at once where a journal cannot work with these steps."""
 

@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from itertools import chain, islice
 from types import TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from taktline._observe.snapshot import Report, Snapshot
 from taktline._recipe import plan as plans
@@ -19,10 +19,12 @@ from taktline._run.held import Encode
 from taktline._run.hub import Hub
 from taktline._run.inline import Inline
 from taktline._run.lot import Lot
-from taktline._run.marks import Marks, wanted
 from taktline._run.meter import Meter
 from taktline._run.reader import Reader, check_source
 from taktline.errors import LineError, SinkError
+
+if TYPE_CHECKING:
+    from taktline._run.marks import Marks
 
 WRITE = 512  # results that a writer of files gets at once
 
@@ -39,7 +41,11 @@ class _Life:
         self.plan = _plan(steps, options)
         self.reader = Reader(source, split=_may_split(self.plan, options))
         self.meter = Meter(name, self.plan, options, self.reader.total)
-        self.marks = Marks(steps, source, options, self.reader, self.meter) if wanted(source, options) else None
+        self.marks: Marks | None = None
+        if options.journal is not None or options.dead_letters is not None or isinstance(source, Live):
+            from taktline._run.marks import Marks  # with what writes files: some 8 ms
+
+            self.marks = Marks(steps, source, options, self.reader, self.meter)
         self.by_lots = False
         self.encode: Encode | None = None
         self.engine: Inline | Hub | None = None

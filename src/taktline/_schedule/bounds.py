@@ -10,6 +10,7 @@ from taktline._schedule.window import Limits
 
 BATCHES = 16  # batches in flight a worker at most: enough that one batch 10 times dearer than the rest stalls nobody
 SMALL = 8  # records: batches below that may be quicker than the round trip to the hub
+BATCH = 4 << 20  # bytes of a batch: larger ones save nothing more, and make the memory that they go through grow
 SINGLES = 8  # times as many such batches are under way, so that many cross in one system call
 
 
@@ -33,7 +34,7 @@ def bounds(
     times = SINGLES if batch_size is not None and batch_size < SMALL else 1
     lanes = tuple(Lane(workers, max(AHEAD * times, AHEAD * records)) for workers, records in segments)
     batches = sum(workers * (BATCHES * times + AHEAD * records) for workers, records in segments)
-    return Bounds(Limits(window, batches, memory), lanes, max(1, memory // (batches * 2)))
+    return Bounds(Limits(window, batches, memory), lanes, max(1, min(BATCH, memory // (batches * 2))))
 
 
 def batch_records(room: int, wanted: int, *, window: int | None, workers: int) -> int:
