@@ -229,4 +229,4 @@ def test_a_task_that_ran_out_of_time_goes_on_where_it_was(job, undisturbed):
 
 def test_nothing_is_left_in_the_folder(job, undisturbed, data_folder):
     kinds = {path.suffix for path in data_folder.iterdir()}
-    assert kinds <= {".csv", ".jsonl", ".go", ".reached", ".txt", ""}, sorted(data_folder.iterdir())
+    assert kinds <= {".csv", ".db", ".jsonl", ".go", ".reached", ".txt", ""}, sorted(data_folder.iterdir())

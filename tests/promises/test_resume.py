@@ -378,3 +378,23 @@ def test_a_mended_file_that_a_step_reads_lets_the_run_go_on(tmp_path):
     report = line(careful).run(range(100), write(tmp_path / "o.jsonl"), journal=tmp_path / "j", how="line", workers=2)
     assert (tmp_path / "o.jsonl").read_text() == textwrap.dedent("".join(f"{n}\n" for n in range(100)))
     assert (report.records_in, report.records_out) == (100, 100)
+
+
+def test_what_is_delivered_is_marked_also_while_a_record_takes_long(tmp_path):
+    code = """
+import sys, time
+from taktline import line, write
+def slow(n):
+    if n == 500:
+        time.sleep(600)
+    return n
+line(slow).run(range(1000), write(sys.argv[1]), how="line", workers=2, batch_size=50, journal=sys.argv[2])
+"""
+    out, journal = tmp_path / "out.jsonl", tmp_path / "j"
+    caller = subprocess.Popen([sys.executable, "-c", code, str(out), str(journal)])
+    try:
+        while not (journal.exists() and b'"records": 4' in journal.read_bytes()):
+            assert caller.poll() is None
+    finally:
+        caller.kill()
+        caller.wait()

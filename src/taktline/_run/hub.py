@@ -86,6 +86,7 @@ class Hub:
         self._next_seq = 0
         self._overran: dict[int, Place] = {}  # worker that was ended: the value that took too long
         self._limited = any(step.timeout for s in plan.segments if s.workers for step in s.steps)
+        self._tells = reader.live or options.journal is not None
         self._stall = Stall(options.stall)
         self._lane_of: dict[int, int] = {}
         self._costs = [0.0] * len(limits.lanes)  # seconds a record of the last batch, a lane each
@@ -144,7 +145,7 @@ class Hub:
             if not out:
                 self._listen(0 if busy else self._patience)
                 meter.tick()
-                if self._reader.live and not out:
+                if self._tells and not out:
                     yield Lot((), 0, 0)  # who writes down what is done gets a chance to, also while nothing comes
         if self._reader.error is not None:
             raise self._reader.error
