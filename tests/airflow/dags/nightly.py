@@ -34,7 +34,10 @@ def timed():
         sink=DATA + "/{{ run_id }}.jsonl",
         journal=f"{DATA}/",
         execution_timeout=timedelta(seconds=10),
-        how="loop",
+        how="line",
+        workers=2,
+        batch_size=20,
+        window=200,
     )
 
 
