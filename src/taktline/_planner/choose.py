@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-START_UP = 0.12  # seconds until workers take records; most of it beside the work, on another core
+START_UP = 0.08  # seconds until workers take records
+BESIDE = 0.6  # share of the loop's speed at which work goes on here meanwhile
 WORTH = 1.15  # predicted gain below which the hand-over is not worth its risk
 HUB_NS = 80  # nanoseconds a record that the hub spends beside pickling: list, queue, delivery
 BACK = 0.8  # share of what a record costs with workers, below which the loop is gone back to
@@ -66,7 +67,8 @@ def choose(
     moving = sample.pack_in + sample.unpack_in + sample.pack_out + sample.unpack_out + HUB_NS
     if gain < WORTH * (1 + returns / 2):
         return Choice(False, True, reason_to_stay(moving, sample.work))
-    if remaining is not None and remaining * (loop - line) / 1e9 < START_UP:
+    # What is left is done at the loop's pace, or, while workers start, at a part of it, and then at theirs.
+    if remaining is not None and remaining * (loop - line) / 1e9 < START_UP * (1 - BESIDE * line / loop):
         return Choice(False, True, f"stay with the loop: {remaining:,} records are done before workers have started")
     if remaining is None and elapsed < START_UP:
         return Choice(False, False, "stay with the loop: it is not known yet whether the source is long enough")

@@ -28,8 +28,8 @@ class Sampling:
         self._moving = moving
         self._look_at = 1  # records after which moving is looked at next
         self._costs = {"in": (0.0, 0.0), "out": (0.0, 0.0)}  # packing, unpacking, in ns a record
-        self._work = self._read = 0.0  # ns a record, of the newest lots
-        self._computing = 1.0
+        self._lots: list[tuple[int, float, float, float]] = []  # records, and seconds of reading, work and processor
+        self._work = 0.0  # ns a record, of the newest lot
         self._heavy = 0  # looks that found moving far dearer than the work
         self._spent = self._last = 0.0  # seconds of work, in all and in the last lot
 
@@ -57,9 +57,10 @@ class Sampling:
         self.records += count
         self._spent += work
         self._last = work
-        self._work, self._read = work * 1e9 / count, read * 1e9 / count
-        self._computing = min(1.0, cpu / work) if work else 1.0
-        if looking and self._moving and self.records >= self._look_at and not self.obstacle:
+        self._work = work * 1e9 / count
+        if looking:
+            self._lots.append((count, read, work, cpu))
+        if looking and self._moving and (self.records >= self._look_at or self.done) and not self.obstacle:
             self._look_at = self.records * 8
             self._look("in", records, "a record", 1.0)
             self._look("out", results, "a result", len(results) / count)
@@ -73,10 +74,15 @@ class Sampling:
     def costs(self, here: float) -> Sample:
         """All that was learnt; `here` is the share of the work that stays in the caller's process."""
         (pack_in, unpack_in), (pack_out, unpack_out) = self._costs["in"], self._costs["out"]
+        # Over the largest lots, where a call weighs least and one odd lot not all. The first record may have imported.
+        lots = self._lots[1:] or self._lots
+        most = max((lot[0] for lot in lots), default=0)
+        count, read, work, cpu = (sum(each) for each in zip(*(lot for lot in lots if 2 * lot[0] >= most), strict=True))
+        work_ns = work * 1e9 / count
         return Sample(
-            records=self.records, read=self._read, work=self._work * (1 - here), computing=self._computing,
-            here=self._work * here, pack_in=pack_in, unpack_in=unpack_in, pack_out=pack_out, unpack_out=unpack_out,
-            obstacle=self.obstacle,
+            records=self.records, read=read * 1e9 / count, work=work_ns * (1 - here),
+            computing=min(1.0, cpu / work) if work else 1.0, here=work_ns * here, pack_in=pack_in, unpack_in=unpack_in,
+            pack_out=pack_out, unpack_out=unpack_out, obstacle=self.obstacle,
         )  # fmt: skip
 
     def _look(self, way: str, values: list[Any], what: str, ratio: float) -> None:
@@ -88,7 +94,10 @@ class Sampling:
             self._costs[way] = (packing * ratio, unpacking * ratio)
         fits = int(min(MOVED, len(values), MOVED_NS / max(1.0, known)))
         if fits > 1 and not obstacle:  # a call costs as much as many small values
-            packing, unpacking, _, obstacle = moving(values[:fits], exact=False)
+            # The lesser of two: one alone may have been held up by anything.
+            packing, unpacking, _, obstacle = min(
+                (moving(values[:fits], exact=False) for _ in range(2)), key=lambda each: each[0] + each[1]
+            )
             self._costs[way] = (packing * ratio, unpacking * ratio)
         if obstacle:
             self.obstacle = f"{what} cannot be sent between processes: {obstacle}"

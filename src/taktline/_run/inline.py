@@ -154,7 +154,7 @@ class Inline:
                 self._hub = self._make_hub()
             except TaktlineError as error:  # a step that cannot be carried over stays here, where it works
                 choice = choose.Choice(False, True, f"stay with the loop: {error}")
-        self._decided_on = self._sampling.work_ns
+        self._decided_on = sample.work + sample.here
         if self._meter.reasons[-1:] != [choice.reason]:
             self._meter.reasons[self._settled :] = [choice.reason]
         if choice.move:

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from functools import cache
 from itertools import chain, islice, repeat
+from operator import length_hint
 from time import perf_counter, perf_counter_ns, process_time_ns
 from typing import Any, NamedTuple
 
@@ -29,6 +30,7 @@ RECORDS = 10_000  # at most
 BYTES = 1 << 26  # of records and of what stands between steps: fresh memory slows down what comes after it
 LOT_NS = 2_000_000  # nanoseconds of work a lot
 MOVING_NS = 20_000_000  # nanoseconds spent on packing and unpacking what stands between two steps
+WARM = 4  # one record in so many, from the first on, is not timed in the loop
 ROUNDS = 10  # of the loop over the tried records, where one is over too soon to be timed
 ALONE_NS = 20_000_000  # nanoseconds spent on giving a batch step records one at a time
 BESIDE = 0.3  # seconds that workers are tried
@@ -189,19 +191,22 @@ class _Trial:
         """Nanoseconds a record of the loop. Stops at a record that fails, as the loop does."""
         seconds, count = 0.0, 0
         for _ in range(ROUNDS):
-            run = Run(self.steps, name, self.copies(), Options(how="loop", progress=False))
-            began = perf_counter()
+            copies = self.copies()
+            source = iter(copies)  # which tells how many are left in it
+            run = Run(self.steps, name, source, Options(how="loop", progress=False))
+            left, began = len(copies), perf_counter()
             try:
-                if not count:
-                    next(run)  # what only the first record pays is not a record's cost
-                    began = perf_counter()
+                # What a run's first records pay, to begin with or to be timed, is not what a record costs.
+                if warm := len(copies) // WARM:
+                    next(islice(run, warm - 1, None), None)
+                    left, began = length_hint(source), perf_counter()
                 while perf_counter() - began < SECONDS and next(islice(run, 256, None), run) is not run:
                     pass
             except Exception:  # the record that fails is named by `failure`
                 pass
             seconds += perf_counter() - began
+            count += left - length_hint(source)
             run.close()
-            count += run.report.records_in
             if seconds > SECONDS / 3 or self.failure:
                 break
         return seconds * 1e9 / max(1, count) + self._read_ns / self.records
@@ -250,6 +255,7 @@ class _Trial:
                     step.name, lots, min(1.0, computing), call_ns, alone if step.role is Role.BATCH else None, step.size
                 )
             )
+        steps = self._as_fused(steps, counts, loop_ns)
         moves = [
             Move(*(figure / max(1, count) for figure in figures))
             for figures, count in zip(self._moves, self._moved, strict=True)
@@ -258,6 +264,15 @@ class _Trial:
             counts, self._read_ns / max(1, self.records), tuple(steps), tuple(moves), loop_ns, ways,
             memory=float(memory.held_here()),
         )  # fmt: skip
+
+    def _as_fused(self, steps: list[StepCost], counts: tuple[int, ...], loop_ns: float) -> list[StepCost]:
+        """The steps' costs as they are in the loop, where each value is gone before the next one is made; in a lot they
+        all stand there at once, and large ones need fresh memory."""
+        apart = sum(sum(step.lots) for step in steps) / max(1, sum(counts))
+        fused = loop_ns - self._read_ns / max(1, self.records)
+        if not 0 < fused < apart or any(step.role is Role.BATCH for step in self.steps):
+            return steps
+        return [step._replace(lots=tuple(ns * fused / apart for ns in step.lots)) for step in steps]
 
 
 def _without_calls(
