@@ -13,23 +13,24 @@ import platform
 import statistics
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from time import perf_counter, process_time
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import taktline
 from benchmarks import article, verdict
 from benchmarks.peers import PEERS, WORKERS
-from benchmarks.work import Work, add, clean, double, enrich, generated, json_lines, less, same, works
+from benchmarks.turn import Turn, turn
+from benchmarks.work import WORKS, add, clean, double, enrich, generated_length, json_lines, less, same
 from taktline import line
 from taktline._observe import memory
 
 GENERATED = 30  # lines
 TECHNIQUES = ("loop", "pool", "queues", "line")
+OURS = ("loop", "auto", "line", "line, fork")
 SLOW = 3.0  # times the best, from which a contestant is not run again in the later rounds
-
-Contestant = Callable[[Work], Iterator[Any]]
+ONE_BY_ONE = 50_000  # records up to which techniques are run that move one record at a time
 
 
 class Goal(NamedTuple):
@@ -57,93 +58,59 @@ FILES, FILES_CPU, HUB, FLAT = 0.52, 0.03, 20_000, 0.10
 REGRET, REGRET_WORST, ERROR, ERROR_WORST = 1.02, 1.10, 0.05, 0.15
 
 
-def ours(how: str) -> Contestant:
-    return lambda work: iter(line(*work.steps)(work.records(), how=how, workers=WORKERS, progress=False))
-
-
-def peer(name: str, chunk: int) -> Contestant:
-    return lambda work: PEERS[name](work, chunk)
-
-
-def measured(run: Contestant, work: Work) -> tuple[float, float]:
-    """Seconds in all, and to the first result."""
-    began = perf_counter()
-    results = run(work)
-    next(results)
-    first = perf_counter() - began
-    if work.kept:
-        list(results)
-    else:
-        for _ in results:
-            pass
-    return perf_counter() - began, first
-
-
-def in_turn(work: Work, names: dict[str, Contestant], rounds: int) -> dict[str, list[tuple[float, float]]]:
+def in_turn(work: str, length: int, contestants: list[str], rounds: int, *, plan: bool = False) -> list[Turn]:
     """Each contestant once a round. After the first round only the best chunk size of a family goes on."""
-    times: dict[str, list[tuple[float, float]]] = {name: [] for name in names}
-    running = list(names)
-    for turn in range(rounds):
-        for name in running:
-            say(f"{work.name}: round {turn + 1} of {rounds}, {name}")
-            times[name].append(measured(names[name], work))
-        if turn == 0:
-            running = _worth_running(times)
-    return {name: times[name] for name in running}
+    turns = []
+    for number in range(rounds):
+        say(f"{work}: round {number + 1} of {rounds}: {', '.join(contestants)}")
+        turns.append(turn(work, length, contestants, plan=plan))
+        if number == 0:
+            contestants = _worth_running(turns[0].times)
+    return turns
 
 
-def _worth_running(times: dict[str, list[tuple[float, float]]]) -> list[str]:
+def _worth_running(times: dict[str, tuple[float, float]]) -> list[str]:
     families: dict[str, str] = {}
     for name in times:
         family = name.split(" by ")[0]
         if family not in families or times[name][0] < times[families[family]][0]:
             families[family] = name
-    best = min(times[name][0][0] for name in families.values())
-    return [
-        name for name in families.values() if " by " not in name or times[name][0][0] < SLOW * max(best, 0.5)
-    ]  # fmt: skip
+    best = min(times[name][0] for name in families.values())
+    return [name for name in families.values() if " by " not in name or times[name][0] < SLOW * max(best, 0.5)]
 
 
-def median(times: dict[str, list[tuple[float, float]]], name: str, which: int = 0) -> float:
-    return statistics.median(each[which] for each in times[name])
+def median(turns: list[Turn], name: str, which: int = 0) -> float:
+    return statistics.median(each.times[name][which] for each in turns)
 
 
 # --- tables ---
 
 
 def peers_table(rounds: int, only: str) -> Iterator[str]:
-    yield "| work | loop | auto | line | best of the others | first result, auto − loop's record | goals |"
-    yield "|---|---|---|---|---|---|---|"
-    for work in works():
-        if only not in work.name:
+    yield "| work | loop | auto | line | line, fork | best of the others | first result, auto − loop's record | goals |"
+    yield "|---|---|---|---|---|---|---|---|"
+    for name in WORKS:
+        if only not in name:
             continue
-        names: dict[str, Contestant] = {
-            "loop": lambda w: w.loop(w.records()),
-            "auto": ours("auto"),
-            "line": ours("line"),
-        }
-        for name in PEERS:
-            names |= {
-                f"{name} by {chunk}": peer(name, chunk) for chunk in work.chunks if chunk * WORKERS <= work.length
-            }
-        times = in_turn(work, names, rounds)
-        base = median(times, "loop")
-        others = {name: median(times, name) for name in times if " by " in name}
-        best = min(others, key=lambda name: others[name]) if others else ""
-        ratios = {name: median(times, name) / base for name in ("loop", "auto", "line")}
-        ratios["peer"] = others[best] / base if best else float("nan")
-        began = perf_counter()
-        work.bulk([next(iter(work.records()))])
-        late = median(times, "auto", 1) - (perf_counter() - began)
+        work = WORKS[name]()
+        length = work.length
+        others = [f"{each} by {size}" for each in PEERS for size in work.chunks if size * WORKERS <= length]
+        del work
+        turns = in_turn(name, length, [*OURS, *others], rounds)
+        base = median(turns, "loop")
+        took = {each: median(turns, each) / base for each in turns[-1].times}
+        best = min((each for each in took if " by " in each), key=lambda each: took[each])
+        took["peer"] = took[best]
+        late = median(turns, "auto", 1) - statistics.median(each.one_record for each in turns)
         goals = [
             f"{goal.what} ≤ {goal.most}{'' if goal.of == 'loop' else ' of the best of the others'}: "
-            f"{verdict_of(ratios[goal.what] / ratios[goal.of], goal.most)}"
+            f"{verdict_of(took[goal.what] / took[goal.of], goal.most)}"
             for goal in GOALS
-            if work.name.startswith(goal.work)
+            if name.startswith(goal.work)
         ]
         yield (
-            f"| {work.name} | {base:.2f} s | {ratios['auto']:.3f} | {ratios['line']:.3f} | "
-            f"{ratios['peer']:.3f} ({best}) | {late * 1e3:.1f} ms | {'; '.join(goals)} |"
+            f"| {name} | {base:.2f} s | {took['auto']:.3f} | {took['line']:.3f} | {took['line, fork']:.3f} | "
+            f"{took['peer']:.3f} ({best}) | {late * 1e3:.1f} ms | {'; '.join(goals)} |"
         )
 
 
@@ -156,23 +123,23 @@ def regret_table(rounds: int, only: str) -> Iterator[str]:
     yield "| work | loop | pool | queues | line | auto / best | prediction of loop, of line |"
     yield "|---|---|---|---|---|---|---|"
     regrets, errors = [], []
-    for work in [*works(), *map(generated, range(GENERATED))]:
-        if only not in work.name:
+    for name in [*WORKS, *(f"generated line {seed}" for seed in range(GENERATED))]:
+        if only not in name:
             continue
-        plan = line(*work.steps).plan(work.records(), length=work.length, workers=WORKERS)
-        found = {each.how: each.seconds for each in plan.predictions if each.cores == plan.cores}
-        names = {how: ours(how) for how in ("auto", *TECHNIQUES)}
-        for how in ("pool", "queues"):  # those that are far from the best are not run for minutes
-            if found.get(how, 0.0) > SLOW * min(found.values()) + 5.0:
-                del names[how]
-        times = in_turn(work, names, rounds)
-        took = {name: median(times, name) for name in times}
+        seed = int(name.split()[-1]) if name not in WORKS else None
+        length = generated_length(seed) if seed is not None else WORKS[name]().length
+        # One record a batch takes minutes where a record is cheap; and it is never the best there.
+        contestants = ["auto", *(TECHNIQUES if length <= ONE_BY_ONE else ("loop", "line"))]
+        turns = in_turn(name, length, contestants, rounds, plan=True)
+        took = {each: median(turns, each) for each in contestants}
         regrets.append(took["auto"] / min(took.values()))
-        off = {how: found[how] / took[how] - 1 for how in ("loop", "line") if how in found}
-        errors += map(abs, off.values())
+        off = [
+            statistics.median(each.predicted[how] / each.times[how][0] - 1 for each in turns)
+            for how in ("loop", "line")
+        ]
+        errors += map(abs, off)
         cells = [f"{took[how]:.2f} s" if how in took else "-" for how in TECHNIQUES]
-        guesses = ", ".join(f"{error:+.0%}" for error in off.values())
-        yield f"| {work.name} | {' | '.join(cells)} | {regrets[-1]:.3f} | {guesses} |"
+        yield f"| {name} | {' | '.join(cells)} | {regrets[-1]:.3f} | {', '.join(f'{each:+.0%}' for each in off)} |"
     if regrets:
         yield ""
         yield (

@@ -24,7 +24,6 @@ WORDS = ("amber", "basil", "cedar", "delta", "ember", "fjord", "grove", "heron")
 class Work:
     """Some steps over some records. `records` makes them anew, `length` is their number."""
 
-    name: str
     steps: tuple[Any, ...]  # as the line gets them
     records: Callable[[], Iterable[Any]]
     length: int
@@ -311,51 +310,48 @@ def tuples_loop(points: Iterable[tuple[float, float, float]]) -> list[tuple[floa
     return results
 
 
-def works() -> list[Work]:
-    """All of them, in the order of the table."""
+def orders() -> Work:
     lines = json_lines(200_000)
-    arrays = Arrays()
-    numbers = article_records(100_000)
+    return Work((parse, clean, enrich, dump), lambda: lines, len(lines), kept(orders_bulk), orders_bulk)
+
+
+def arrays() -> Work:
+    some = Arrays()
+    steps = (scaled, shifted, clipped)
+    return Work(steps, lambda: some, 1_500, arrays_loop, arrays_bulk, kept=False, chunks=(10, 1))
+
+
+def numbers(count: int, bulk: Callable[[list[int]], list[int]], *steps: Callable[[int], int]) -> Work:
+    return Work(steps, lambda: range(count), count, kept(bulk), bulk)
+
+
+def article(bulk: Callable[[list[Row]], list[Row]], steps: tuple[Any, ...]) -> Work:
+    records = article_records(100_000)
+    return Work(steps, lambda: records, len(records), kept(article_loop), bulk, chunks=(SIZE,))
+
+
+def tuples() -> Work:
     points = [(n * 0.5, n * 0.25, n * 0.125) for n in range(300_000)]
-    found = [
-        Work(
-            "200,000 JSON lines, 4 steps", (parse, clean, enrich, dump), lambda: lines, len(lines),
-            kept(orders_bulk), orders_bulk,
-        ),
-        Work("4,000 records of 0.8 ms computing", (spin,), lambda: range(4_000), 4_000, kept(spin_bulk), spin_bulk),
-        Work(
-            "5,000 records, every 50th 100 times dearer", (uneven,), lambda: range(5_000), 5_000, kept(uneven_bulk),
-            uneven_bulk,
-        ),
-        Work(
-            "1,000,000 ints, 4 trivial steps", (add, double, less, same), lambda: range(1_000_000), 1_000_000,
-            kept(trivial_bulk), trivial_bulk,
-        ),
-        Work(
-            "1,500 arrays of 1 MB, 3 cheap steps", (scaled, shifted, clipped), lambda: arrays, 1_500, arrays_loop,
-            arrays_bulk, kept=False, chunks=(10, 1),
-        ),
-        Work(
-            "article's setting, lists between the steps", article_steps(), lambda: numbers, len(numbers),
-            kept(article_loop), article_bulk, chunks=(SIZE,),
-        ),
-        Work(
-            "300,000 tuples, converting costs more than computing", (batch(moved, SIZE),), lambda: points, len(points),
-            kept(tuples_loop), moved, chunks=(SIZE,),
-        ),
-    ]  # fmt: skip
-    one_form = Work(
-        "article's setting, one form", article_fused_steps(), lambda: numbers, len(numbers), kept(article_loop),
-        article_fused_bulk, chunks=(SIZE,),
-    )  # fmt: skip
-    return [*found[:6], one_form, found[6]]
+    return Work((batch(moved, SIZE),), lambda: points, len(points), kept(tuples_loop), moved, chunks=(SIZE,))
+
+
+WORKS: dict[str, Callable[[], Work]] = {
+    "200,000 JSON lines, 4 steps": orders,
+    "4,000 records of 0.8 ms computing": lambda: numbers(4_000, spin_bulk, spin),
+    "5,000 records, every 50th 100 times dearer": lambda: numbers(5_000, uneven_bulk, uneven),
+    "1,000,000 ints, 4 trivial steps": lambda: numbers(1_000_000, trivial_bulk, add, double, less, same),
+    "1,500 arrays of 1 MB, 3 cheap steps": arrays,
+    "article's setting, lists between the steps": lambda: article(article_bulk, article_steps()),
+    "article's setting, one form": lambda: article(article_fused_bulk, article_fused_steps()),
+    "300,000 tuples, converting costs more than computing": tuples,
+}
 
 
 # --- generated lines ---
 
 
-def generated(seed: int) -> Work:
-    """A line of one to five steps over numbers, whose costs differ a thousandfold; the same for the same seed."""
+def generated(seed: int, count: int) -> Work:
+    """A line of one to five steps over so many numbers, whose costs differ a thousandfold; the same for the same seed."""
     chance = random.Random(seed)
     scale = 10 ** chance.uniform(0, 3)  # loops a record of the dearest step: 50 ns to 50 µs and more
     steps: list[Any] = []
@@ -366,15 +362,19 @@ def generated(seed: int) -> Work:
         steps.append(len)
     functions = [step.fn if hasattr(step, "fn") else step for step in steps]
 
-    def bulk(numbers: list[int]) -> list[Any]:
-        return list(chained(numbers, steps, functions))
+    def bulk(values: list[int]) -> list[Any]:
+        return list(chained(values, steps, functions))
 
-    began, tried = perf_counter(), 64
-    bulk(list(range(tried)))
-    count = int(min(300_000, max(200, 0.7 * tried / (perf_counter() - began))))  # some 0.7 s of the loop
-    return Work(
-        f"generated line {seed}", tuple(steps), lambda: range(count), count, kept(lambda r: bulk(list(r))), bulk
-    )
+    return Work(tuple(steps), lambda: range(count), count, kept(lambda r: bulk(list(r))), bulk)
+
+
+def generated_length(seed: int) -> int:
+    """Records for some 0.7 s of the loop on this machine."""
+    tried = 64
+    some = generated(seed, tried)
+    began = perf_counter()
+    some.bulk(list(range(tried)))
+    return int(min(300_000, max(200, 0.7 * tried / (perf_counter() - began))))
 
 
 def chained(numbers: list[int], steps: list[Any], functions: list[Callable[[Any], Any]]) -> Iterator[Any]:
