@@ -8,29 +8,26 @@ python3 dev.py bench verdict     is the gain that a verdict predicts there when 
 from __future__ import annotations
 
 import argparse
-import json
 import platform
 import statistics
 import sys
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from time import perf_counter, process_time
 from typing import NamedTuple
 
 import taktline
 from benchmarks import article, verdict
+from benchmarks.anew import anew
 from benchmarks.peers import PEERS, WORKERS
-from benchmarks.turn import Turn, turn
-from benchmarks.work import WORKS, add, clean, double, enrich, generated_length, json_lines, less, same
-from taktline import line
-from taktline._observe import memory
+from benchmarks.single import empty_batches, file_to_file, one_record
+from benchmarks.ways import Turn, turn
+from benchmarks.work import WORKS, generated_length
 
 GENERATED = 30  # lines
 TECHNIQUES = ("loop", "pool", "queues", "line")
-OURS = ("loop", "auto", "line", "line, fork")
+OURS = ("plain", "auto", "line", "line, fork")
 SLOW = 3.0  # times the best, from which a contestant is not run again in the later rounds
-ONE_BY_ONE = 50_000  # records up to which techniques are run that move one record at a time
+ONE_BY_ONE = 10_000  # records up to which techniques are run that move one record at a time
 
 
 class Goal(NamedTuple):
@@ -58,14 +55,14 @@ FILES, FILES_CPU, HUB, FLAT = 0.52, 0.03, 20_000, 0.10
 REGRET, REGRET_WORST, ERROR, ERROR_WORST = 1.02, 1.10, 0.05, 0.15
 
 
-def in_turn(work: str, length: int, contestants: list[str], rounds: int, *, plan: bool = False) -> list[Turn]:
+def in_turn(work: str, length: int, ways: list[str], rounds: int, *, plan: bool = False) -> list[Turn]:
     """Each contestant once a round. After the first round only the best chunk size of a family goes on."""
     turns = []
     for number in range(rounds):
-        say(f"{work}: round {number + 1} of {rounds}: {', '.join(contestants)}")
-        turns.append(turn(work, length, contestants, plan=plan))
+        say(f"{work}: round {number + 1} of {rounds}: {', '.join(ways)}")
+        turns.append(Turn(*anew(turn, work, length, ways, plan)))
         if number == 0:
-            contestants = _worth_running(turns[0].times)
+            ways = _worth_running(turns[0].times)
     return turns
 
 
@@ -97,10 +94,10 @@ def peers_table(rounds: int, only: str) -> Iterator[str]:
         others = [f"{each} by {size}" for each in PEERS for size in work.chunks if size * WORKERS <= length]
         del work
         turns = in_turn(name, length, [*OURS, *others], rounds)
-        base = median(turns, "loop")
+        base = median(turns, "plain")
         took = {each: median(turns, each) / base for each in turns[-1].times}
         best = min((each for each in took if " by " in each), key=lambda each: took[each])
-        took["peer"] = took[best]
+        took |= {"peer": took[best], "loop": 1.0}
         late = median(turns, "auto", 1) - statistics.median(each.one_record for each in turns)
         goals = [
             f"{goal.what} ≤ {goal.most}{'' if goal.of == 'loop' else ' of the best of the others'}: "
@@ -129,9 +126,9 @@ def regret_table(rounds: int, only: str) -> Iterator[str]:
         seed = int(name.split()[-1]) if name not in WORKS else None
         length = generated_length(seed) if seed is not None else WORKS[name]().length
         # One record a batch takes minutes where a record is cheap; and it is never the best there.
-        contestants = ["auto", *(TECHNIQUES if length <= ONE_BY_ONE else ("loop", "line"))]
-        turns = in_turn(name, length, contestants, rounds, plan=True)
-        took = {each: median(turns, each) for each in contestants}
+        ways = ["auto", *(TECHNIQUES if length <= ONE_BY_ONE else ("loop", "line"))]
+        turns = in_turn(name, length, ways, rounds, plan=True)
+        took = {each: median(turns, each) for each in ways}
         regrets.append(took["auto"] / min(took.values()))
         off = [
             statistics.median(each.predicted[how] / each.times[how][0] - 1 for each in turns)
@@ -154,41 +151,18 @@ def files_table(rounds: int, only: str) -> Iterator[str]:
     """200,000 JSON lines from a file into a file, against the loop that does the same."""
     yield "| file to file | loop | line | goal | share of the CPU that is the caller's own |"
     yield "|---|---|---|---|---|"
-    with tempfile.TemporaryDirectory() as folder:
-        source, sink = Path(folder, "in.jsonl"), Path(folder, "out.jsonl")
-        source.write_text("".join(f"{text}\n" for text in json_lines(200_000)))
-        flow = line(clean, enrich)
-        loops, lines, shares = [], [], []
-        for turn in range(rounds):
-            say(f"file to file: round {turn + 1} of {rounds}")
-            began = perf_counter()
-            with source.open() as texts, sink.open("w") as out:
-                for text in texts:
-                    out.write(json.dumps(enrich(clean(json.loads(text)))) + "\n")
-            loops.append(perf_counter() - began)
-            sink.unlink()
-            began, cpu = perf_counter(), process_time()
-            report = flow.run(taktline.read(str(source)), taktline.write(str(sink)), how="line", workers=WORKERS)
-            lines.append(perf_counter() - began)
-            shares.append((process_time() - cpu) / report.cpu_seconds)
-            sink.unlink()
-    ratio, share = statistics.median(lines) / statistics.median(loops), statistics.median(shares)
+    loop, took, share = (
+        statistics.median(each) for each in zip(*(anew(file_to_file) for _ in range(rounds)), strict=True)
+    )
     yield (
-        f"| 200,000 JSON lines, 2 steps | {statistics.median(loops):.2f} s | {ratio:.3f} | ≤ {FILES}: "
-        f"{verdict_of(ratio, FILES)} | {share:.1%}, goal < {FILES_CPU:.0%} |"
+        f"| 200,000 JSON lines, 2 steps | {loop:.2f} s | {took / loop:.3f} | ≤ {FILES}: "
+        f"{verdict_of(took / loop, FILES)} | {share:.1%}, goal < {FILES_CPU:.0%} |"
     )
 
 
 def hub_table(rounds: int, only: str) -> Iterator[str]:
     """Batches a second through the hub, with steps that do nothing."""
-    rates = []
-    for _ in range(rounds):
-        results = iter(line(same)(range(100_000), how="line", workers=WORKERS, batch_size=1, progress=False))
-        next(results)
-        began = perf_counter()
-        count = sum(1 for _ in results)
-        rates.append(count / (perf_counter() - began))
-    rate = statistics.median(rates)
+    rate = statistics.median(anew(empty_batches) for _ in range(rounds))
     yield f"The hub alone, empty steps: {rate:,.0f} batches a second, goal ≥ {HUB:,}, {'met' if rate >= HUB else 'missed'}."
 
 
@@ -197,20 +171,16 @@ def scale_table(rounds: int, only: str) -> Iterator[str]:
     yield "| records | auto, ns a record | line, ns a record | auto, memory | line, memory |"
     yield "|---|---|---|---|---|"
     costs: dict[str, list[float]] = {"auto": [], "line": []}
-    flow = line(add, double, less, same)
     for count in (1_000, 10_000, 100_000, 1_000_000, 10_000_000):
-        cells, held = [], []
-        for how in costs:
-            found = []
-            for _ in range(rounds if count <= 1_000_000 else 1):
-                run = flow(range(count), how=how, workers=WORKERS, progress=False)
-                next(run)
-                began, left = perf_counter(), sum(1 for _ in run)
-                found.append((perf_counter() - began) * 1e9 / max(1, left))
-                held.append(memory.held_here() if how == "auto" else run.report.peak_memory)
-            costs[how].append(statistics.median(found))
-            cells.append(f"{costs[how][-1]:,.0f}")
-        yield f"| {count:,} | {' | '.join(cells)} | {held[0] / 1e6:.0f} MB | {held[-1] / 1e6:.0f} MB |"
+        held = {}
+        for how, each in costs.items():
+            found = [anew(one_record, how, count) for _ in range(rounds)]
+            each.append(statistics.median(ns for ns, _ in found))
+            held[how] = statistics.median(size for _, size in found) / 1e6
+        yield (
+            f"| {count:,} | {costs['auto'][-1]:,.0f} | {costs['line'][-1]:,.0f} | {held['auto']:.0f} MB | "
+            f"{held['line']:.0f} MB |"
+        )
     for how, each in costs.items():
         long = each[-3:]
         spread = max(long) / min(long) - 1
