@@ -1,6 +1,6 @@
 """Runs every contestant over every work, in turn, and prints medians as ratios to the plain loop, beside the goals.
 
-python3 dev.py bench [--rounds 5] [--only TEXT] [--tables peers,regret,files,hub,scale] [--write BENCHMARKS.md]
+python3 dev.py bench [--rounds 5] [--only TEXT] [--tables peers,regret,files,hub,scale,waiting] [--write BENCHMARKS.md]
 python3 dev.py bench article     the article's table
 python3 dev.py bench verdict     is the gain that a verdict predicts there when its advice was taken?
 """
@@ -19,7 +19,7 @@ import taktline
 from benchmarks import article, verdict
 from benchmarks.anew import anew
 from benchmarks.peers import PEERS, WORKERS
-from benchmarks.single import empty_batches, file_to_file, one_record
+from benchmarks.single import empty_batches, file_to_file, one_record, waits, waits_and_computes
 from benchmarks.ways import Turn, turn
 from benchmarks.work import WORKS, generated_length
 
@@ -52,6 +52,7 @@ GOALS = (
     Goal("300,000 tuples", "auto", "loop", 1.03),
 )
 FILES, FILES_CPU, HUB, FLAT = 0.52, 0.03, 20_000, 0.10
+WAITING, MIXED = 0.025, 1.10
 REGRET, REGRET_WORST, ERROR, ERROR_WORST = 1.02, 1.10, 0.05, 0.15
 
 
@@ -188,7 +189,31 @@ def scale_table(rounds: int, only: str) -> Iterator[str]:
         yield f"{how}: from 100,000 records on within {spread:.0%} (goal: {FLAT:.0%}); before that the start weighs more."
 
 
-TABLES = {"peers": peers_table, "regret": regret_table, "files": files_table, "hub": hub_table, "scale": scale_table}
+def waiting_table(rounds: int, only: str) -> Iterator[str]:
+    """Steps that wait, alone and beside steps that compute."""
+    yield "| waiting | figure | goal |"
+    yield "|---|---|---|"
+    for threads, name in ((False, "async"), (True, "threads")):
+        share = statistics.median(anew(waits, threads) for _ in range(rounds))
+        met = verdict_of(share, WAITING)
+        yield f"| 2,000 records of 5 ms, tasks=64, {name}; loop = 1 | {share:.4f} | ≤ {WAITING}: {met} |"
+    found = [anew(waits_and_computes) for _ in range(rounds)]
+    ratio = statistics.median(both / max(one, other) for one, other, both in found)
+    one, other, both = (statistics.median(each) for each in zip(*found, strict=True))
+    yield (
+        f"| 4,000 records that wait 20 ms ({one:.2f} s) and compute 0.6 ms ({other:.2f} s); the larger = 1 | {ratio:.3f} "
+        f"({both:.2f} s) | ≤ {MIXED}: {verdict_of(ratio, MIXED)} |"
+    )
+
+
+TABLES = {
+    "peers": peers_table,
+    "regret": regret_table,
+    "files": files_table,
+    "hub": hub_table,
+    "scale": scale_table,
+    "waiting": waiting_table,
+}
 
 
 def say(what: str) -> None:

@@ -62,13 +62,13 @@ def small(n: int) -> int:
 
 def giant(n: int) -> int:
     for _ in range(2_000 if n == 0 else 1):
-        spin(n)
+        spin(7)
     return n
 
 
 def parts(n: int) -> int:
     """The same work, with the giant split into its parts."""
-    return spin(n)
+    return spin(7)
 
 
 def stored(n: int) -> int:

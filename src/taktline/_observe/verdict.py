@@ -21,9 +21,10 @@ CROWDED = 1.4  # cores that a busy worker uses, above which its steps start thre
 GIANT = 0.3  # share of the run that a single batch may take
 START_UP = 0.4  # share of the run before the workers were ready
 BATCH = 80e-6  # seconds that a batch costs hub and worker together, on the machine that this was measured on
-WORKER_BATCH = 20e-6  # seconds of it in the worker
 TOO_SMALL = 0.002  # seconds of work a batch, below which what a batch costs shows
-LAUNCH = 0.12  # seconds to start workers, as measured
+RECORD = 200e-9  # seconds that a record costs the hub in large batches: lists, packing and unpacking of small ones
+LAUNCH = 0.08  # seconds to start workers, as measured
+UNSURE = 0.2  # share of a loop's time by which what was timed of it may be off
 TASKS = 64  # records that a step which waits could have under way
 NEAR = 0.7  # share of its rate from which a step is held back by it, and not by what it waits for
 WORTH = 1.1  # gain below which nothing is advised
@@ -85,7 +86,7 @@ def judge(spent: Spent) -> Verdict:
             return found
     floors = _floors(spent)
     top = max(floors, key=lambda floor: floor.seconds)
-    if top.seconds < FULL * spent.seconds:
+    if top.seconds < FULL * (spent.seconds - spent.start_up):
         return _nothing_full(spent, floors)
     if top.place == "caller":
         return _caller(spent, floors)
@@ -131,6 +132,12 @@ def _busy(spent: Spent) -> float:
     return sum(step.busy for group, steps in _groups(spent) if group.workers for step in steps)
 
 
+def _work(spent: Spent) -> float:
+    """Seconds of the steps themselves, in workers; what batches cost there is not in it."""
+    steps = [step for group, steps in _groups(spent) if group.workers for step in steps]
+    return min(_busy(spent), sum(step.records * step.ns_per_record for step in steps) / 1e9)
+
+
 def _heaviest(steps: Sequence[StepCount]) -> StepCount:
     return max(steps, key=lambda step: step.busy)
 
@@ -158,7 +165,10 @@ def _loop(spent: Spent) -> Verdict | None:
     if spent.workers:
         return None
     busy = sum(step.busy for step in spent.steps)
-    consuming = max(spent.consuming, spent.seconds - spent.reading - busy)
+    # Only some records are timed in a loop. What is left is the consumer's where it is more than their error.
+    left = spent.seconds - spent.reading - busy
+    consuming = max(spent.consuming, left if left > UNSURE * spent.seconds else 0.0)
+    working = max(busy, spent.seconds - spent.reading - consuming)
     parts = {"source": spent.reading, "sink": consuming} | {step.name: step.busy for step in spent.steps}
     what = max(parts, key=lambda name: parts[name])
     share = parts[what] / spent.seconds
@@ -179,7 +189,7 @@ def _loop(spent: Spent) -> Verdict | None:
         return Verdict(top.name, evidence, f"A cheaper {top.name!r} is what helps.", None, _second(parts, what))
     # Moving a record is not measured in a loop: some 10 µs, for packing and unpacking a small dict both ways.
     moving = spent.records * 10e-6
-    line = spent.reading + consuming + LAUNCH + max(moving, (busy + moving) / spent.cores)
+    line = spent.reading + consuming + LAUNCH + max(moving, (working + moving) / spent.cores)
     if line * WORTH > spent.seconds:
         return Verdict(top.name, evidence, "Stay with the loop: workers would gain nothing.", 1.0)
     return Verdict(
@@ -234,10 +244,8 @@ def _small_batches(spent: Spent) -> Verdict | None:
     lost = spent.batches * BATCH
     if work > TOO_SMALL or spent.handling < 0.3 * spent.seconds:
         return None
-    # What the hub does beside handling, and how long it waits, comes with each batch too: so nothing of it stays.
-    caller = max(0.1 * spent.handling, spent.handling - lost) + spent.reading + spent.consuming
-    busy = _busy(spent)
-    workers = max(0.1 * busy, busy - spent.batches * WORKER_BATCH) / max(1, spent.workers)
+    caller = max(spent.records * RECORD, spent.handling - lost) + spent.consuming
+    workers = _work(spent) / max(1, spent.workers)
     left = spent.start_up + max(caller, workers)
     change = 'Take how="line"' if single else "Leave batch_size out"
     return Verdict(
@@ -270,7 +278,9 @@ def _caller(spent: Spent, floors: list[_Floor]) -> Verdict:
     idle = _idle(spent)
     behind = _next(floors, "caller")
     if floor.what == "source":
-        left = _after(spent, floors, caller=floor.seconds - spent.reading)
+        # Batches are small because the source is slow; from a fast one they would be large.
+        handling = max(spent.records * RECORD, spent.handling - spent.batches * BATCH)
+        left = _after(spent, floors, caller=min(spent.handling, handling) + spent.consuming)
         return Verdict(
             "source", f"Reading the source takes {spent.reading / spent.seconds:.0%} of the run; the workers {idle}.",
             f"A faster source is what helps, more workers do not: at best {duration(left)}.", _gain(spent, left), behind,
