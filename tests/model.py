@@ -1,7 +1,8 @@
-"""The plain loop, as the model that every technique is held against, and what hypothesis builds lines from."""
+"""The plain loop, as the model that every technique is held against; what hypothesis builds lines from; a source."""
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterator
 from datetime import UTC, timedelta, timezone
 from typing import Any
@@ -16,6 +17,18 @@ Built = tuple[str, Any, Callable[[Any], Any]]  # what it does, as the line's ste
 
 class Boom(Exception):
     """A failure that a generated step raises."""
+
+
+class Counted:
+    """An endless source that says how far it was read."""
+
+    def __init__(self) -> None:
+        self.read = 0
+
+    def __iter__(self) -> Iterator[int]:
+        for n in itertools.count():
+            self.read += 1
+            yield n
 
 
 def loop(built: list[Built], records: Any) -> Iterator[Any]:

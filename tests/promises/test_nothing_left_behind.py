@@ -11,6 +11,7 @@ import sys
 import time
 
 import pytest
+from model import Counted
 
 from taktline import line, per_worker
 
@@ -36,18 +37,6 @@ def gone(pids: set[int]) -> bool:
 
 
 HOWS = ["pool", "queues", "line"]
-
-
-class Counted:
-    """An endless source that says how far it was read."""
-
-    def __init__(self):
-        self.read = 0
-
-    def __iter__(self):
-        for n in itertools.count():
-            self.read += 1
-            yield n
 
 
 @pytest.mark.parametrize("how", ["loop", *HOWS, "auto"])

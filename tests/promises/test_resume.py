@@ -13,6 +13,7 @@ import textwrap
 from contextlib import suppress
 from pathlib import Path
 
+import killed
 import pytest
 
 from taktline import LineError, ResumeError, SinkError, expand, keep, line, read, read_dead_letters, serial, step, write
@@ -146,22 +147,8 @@ else:
 
 @pytest.mark.parametrize(("kind", "how"), [("out.jsonl.gz", "line"), ("iterator", "line"), ("iterator", "loop")])
 def test_killed_at_random_moments_until_done(tmp_path, kind, how):
-    seed = random.randrange(1 << 32)
-    print("seed", seed)
-    chance = random.Random(seed)
     (tmp_path / "job.py").write_text(CHILD)
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
-    kills = 0
-    while True:
-        child = subprocess.Popen([sys.executable, "job.py", kind, how], cwd=tmp_path, env=environment)
-        try:
-            assert child.wait(chance.uniform(0.1, 0.8) if kills < 6 else None) == 0
-            break
-        except subprocess.TimeoutExpired:
-            child.kill()
-            child.wait()
-            kills += 1
-    print("killed", kills, "times")
+    killed.until_done(tmp_path, "job.py", kind, how, kills=6)
     wanted = (n for n in range(30_000) if n % 101 != 7 and n % 3 for _ in range(n % 4))
     expected = "".join(f'{{"n": {n}, "sum": {(n % 5000) * (n % 5000 - 1) // 2}}}\n' for n in wanted).encode()
     (out,) = tmp_path.glob("out.jsonl*")

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import json
 import os
-import random
 import signal
-import subprocess
-import sys
 from time import sleep
 
+import killed
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -204,27 +202,13 @@ flow.run(source, write("out.jsonl"), journal="run.journal" if sys.argv[1] == "sp
 
 
 def test_killed_at_random_moments_a_run_goes_on_in_the_middle_of_a_part(tmp_path):
-    seed = random.randrange(1 << 32)
-    print("seed", seed)
-    chance = random.Random(seed)
     (tmp_path / "job.py").write_text(CHILD)
     (tmp_path / "in.csv").write_text(text_of("csv", 20_000, 3))
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     whole = tmp_path / "whole"
     whole.mkdir()
     os.link(tmp_path / "in.csv", whole / "in.csv")
-    subprocess.run([sys.executable, tmp_path / "job.py", "plain"], cwd=whole, env=environment, check=True)
-    kills = 0
-    while True:
-        child = subprocess.Popen([sys.executable, "job.py", "split"], cwd=tmp_path, env=environment)
-        try:
-            assert child.wait(chance.uniform(0.1, 0.8) if kills < 5 else None) == 0
-            break
-        except subprocess.TimeoutExpired:
-            child.kill()
-            child.wait()
-            kills += 1
-    print("killed", kills, "times")
+    killed.until_done(whole, "../job.py", "plain", kills=0)
+    killed.until_done(tmp_path, "job.py", "split", kills=5)
     assert (tmp_path / "out.jsonl").read_bytes() == (whole / "out.jsonl").read_bytes()
     letters = [[(each.index, each.record) for each in read_dead_letters(p / "failed.jsonl")] for p in (tmp_path, whole)]
     assert letters[0] == letters[1]

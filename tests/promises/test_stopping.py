@@ -11,22 +11,11 @@ import sys
 import threading
 
 import pytest
+from model import Counted
 
 from taktline import keep, line, step, write
 
 HOWS = ["loop", "pool", "queues", "line", "auto"]
-
-
-class Counted:
-    """An endless source that says how far it was read."""
-
-    def __init__(self):
-        self.read = 0
-
-    def __iter__(self):
-        for n in itertools.count():
-            self.read += 1
-            yield n
 
 
 @pytest.mark.parametrize("options", [{}, {"on_error": "skip"}, {"journal": "j"}], ids=str)
