@@ -130,8 +130,16 @@ def commands() -> None:
     """
 
 
+def _on_records(command: Callable[..., Any]) -> Callable[..., Any]:
+    """The steps that a command works with, and where it reads their records."""
+    path = 'file, folder, pattern, URL, or "-" for standard input'
+    command = click.option("--in-format", help="jsonl, csv, tsv, parquet or text; default: by suffix")(command)
+    command = click.option("--in", "source", required=True, metavar="PATH", help=path)(command)
+    return click.argument("target")(command)
+
+
 def _run_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Every option of a run as a flag, from the table of options."""
+    """What is shown of a run, and every option of a run as a flag, from the table of options."""
     for each in reversed(fields(Options)):
         kind, help = each.metadata["flag"], each.metadata["help"]
         flag = "--" + each.name.replace("_", "-")
@@ -149,23 +157,18 @@ def _run_options(command: Callable[..., Any]) -> Callable[..., Any]:
             command = click.option(flag, each.name, metavar="PATH", default=None, help=help)(command)
         elif kind == "text":
             command = click.option(flag, each.name, default=None, help=f"{help}  [default: {each.default}]")(command)
-    return command
+    command = click.option("--quiet", is_flag=True, help="no progress, no report")(command)
+    return click.option("--json", "as_json", is_flag=True, help="the report as JSON, on standard error")(command)
 
 
 @commands.command()
-@click.argument("target")
-@click.option(
-    "--in", "source", required=True, metavar="PATH", help='file, folder, pattern, URL, or "-" for standard input'
-)
+@_on_records
 @click.option("--out", "sink", required=True, metavar="PATH", help='file, URL, or "-" for standard output')
-@click.option("--in-format", help="jsonl, csv, tsv, parquet or text; default: by suffix")
 @click.option("--out-format", help="jsonl, csv, tsv, parquet or text; default: by suffix")
 @click.option("--limit", type=click.IntRange(1), help="only the first so many records")
 @click.option(
     "--report", "saved", metavar="PATH", help="save the report to PATH.json, for taktline report, or PATH.html"
 )
-@click.option("--json", "as_json", is_flag=True, help="the report as JSON, on standard error")
-@click.option("--quiet", is_flag=True, help="no progress, no report")
 @_run_options
 def run(
     target: str, source: str, sink: str, in_format: str | None, out_format: str | None, limit: int | None,
@@ -181,15 +184,13 @@ def run(
     2: wrong usage, nothing ran; 3: done, but records were left out; 130, 143: stopped by a signal. With --journal, the
     same command goes on where it was stopped or killed.
     """
-    from taktline import read, write
-    from taktline.cli.target import line_of
+    from taktline import write
 
     with _data_apart(sink) as out:
         with _before_anything_runs():
             if saved is not None and not saved.endswith((".json", ".html")):
                 raise LineError(f"--report {saved!r}: name a .json or .html file")
-            flow: Line = line_of(target)
-            records: Any = read(source, in_format)
+            flow, records = _opened(target, source, in_format)
             writer = write(out, out_format)
         if limit is not None:
             records = _First(records, limit)
@@ -201,8 +202,6 @@ def run(
 @click.argument("target")
 @click.option("--out", "sink", required=True, metavar="PATH", help='a new file, or "-" for standard output')
 @click.option("--out-format", help="jsonl, csv, tsv or text; default: by suffix")
-@click.option("--json", "as_json", is_flag=True, help="the report as JSON, on standard error")
-@click.option("--quiet", is_flag=True, help="no progress, no report")
 @_run_options
 def retry(
     letters: str, target: str, sink: str, out_format: str | None, as_json: bool, quiet: bool, **options: Any
@@ -238,6 +237,14 @@ def retry(
         else f"all {well:,} went well"
     )
     return INCOMPLETE if still else DONE
+
+
+def _opened(target: str, source: str, in_format: str | None) -> tuple[Line, Source]:
+    """The line and its records, as a command names them."""
+    from taktline import read
+    from taktline.cli.target import line_of
+
+    return line_of(target), read(source, in_format)
 
 
 class _First(Source):
@@ -387,15 +394,14 @@ def _data_apart(sink: str) -> Iterator[str | IO[bytes]]:
         os.close(kept)
 
 
+_json = click.option("--json", "as_json", is_flag=True, help="JSON in place of the text")
+
+
 @commands.command()
-@click.argument("target")
-@click.option(
-    "--in", "source", required=True, metavar="PATH", help='file, folder, pattern, URL, or "-" for standard input'
-)
-@click.option("--in-format", help="jsonl, csv, tsv, parquet or text; default: by suffix")
+@_on_records
 @click.option("--length", type=click.IntRange(0), help="how many records there are, for the predicted times")
 @click.option("--workers", type=click.IntRange(1), help="worker processes at most; default: the usable cores")
-@click.option("--json", "as_json", is_flag=True, help="JSON in place of the text")
+@_json
 def plan(
     target: str, source: str, in_format: str | None, length: int | None, workers: int | None, as_json: bool
 ) -> None:
@@ -404,27 +410,19 @@ def plan(
     \b
     taktline plan steps.py:parse,enrich,score --in orders.jsonl --length 1000000
     """
-    from taktline import read
-    from taktline.cli.target import line_of
-
     with _before_anything_runs():
-        flow = line_of(target)
-        records = read(source, in_format)
+        flow, records = _opened(target, source, in_format)
     found = flow.plan(records, length=length, workers=workers)
     print(found.to_json() if as_json else str(found), flush=True)
 
 
 @commands.command()
-@click.argument("target")
-@click.option(
-    "--in", "source", required=True, metavar="PATH", help='file, folder, pattern, URL, or "-" for standard input'
-)
-@click.option("--in-format", help="jsonl, csv, tsv, parquet or text; default: by suffix")
+@_on_records
 @click.option("--limit", default=20_000, show_default=True, type=click.IntRange(1), help="the first so many records")
 @click.option("--rounds", default=3, show_default=True, type=click.IntRange(1), help="how often, in turn")
 @click.option("--workers", type=click.IntRange(1), help="worker processes; default: the usable cores")
 @click.option("--export", metavar="FILE", help="write the table to FILE.md or FILE.json too")
-@click.option("--json", "as_json", is_flag=True, help="JSON in place of the table")
+@_json
 def compare(
     target: str, source: str, in_format: str | None, limit: int, rounds: int, workers: int | None,
     export: str | None, as_json: bool,
@@ -434,26 +432,18 @@ def compare(
     \b
     taktline compare steps.py:parse,enrich,score --in orders.jsonl --limit 50000
     """
-    from taktline import read
-    from taktline.cli.target import line_of
-
     with _before_anything_runs():
         if export is not None and not export.endswith((".md", ".json")):
             raise LineError(f"--export {export!r}: name a .md or .json file")
-        flow = line_of(target)
-        records = read(source, in_format)
+        flow, records = _opened(target, source, in_format)
     _print_comparison(flow, records, limit=limit, rounds=rounds, workers=workers, export=export, as_json=as_json)
 
 
 @commands.command()
-@click.argument("target")
-@click.option(
-    "--in", "source", required=True, metavar="PATH", help='file, folder, pattern, URL, or "-" for standard input'
-)
-@click.option("--in-format", help="jsonl, csv, tsv, parquet or text; default: by suffix")
+@_on_records
 @click.option("--limit", default=1_000, show_default=True, type=click.IntRange(1), help="the first so many records")
 @click.option("--record", type=click.IntRange(0), help="only this record, by its index, with its value after each step")
-@click.option("--json", "as_json", is_flag=True, help="JSON in place of the text")
+@_json
 def check(
     target: str, source: str, in_format: str | None, limit: int, record: int | None, as_json: bool
 ) -> int:  # fmt: skip
@@ -465,11 +455,9 @@ def check(
 
     Exit code 0: fine, or advice only; 1: something was found; 2: wrong usage.
     """
-    from taktline import read
-    from taktline.cli.target import line_of
-
     with _data_apart("-") as out, _before_anything_runs():
-        found = line_of(target).check(read(source, in_format), limit=limit, record=record)
+        flow, records = _opened(target, source, in_format)
+        found = flow.check(records, limit=limit, record=record)
         assert not isinstance(out, str)
         out.write(f"{found.to_json() if as_json else found}\n".encode())
         out.flush()
