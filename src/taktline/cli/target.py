@@ -8,6 +8,7 @@ import importlib.util
 import os
 import sys
 import traceback
+from importlib.machinery import SourceFileLoader
 from types import ModuleType
 from typing import Any
 
@@ -32,7 +33,7 @@ def _from_file(path: str) -> ModuleType:
     folder, file = os.path.split(os.path.abspath(path))
     # Not the bare stem: a file called queue.py must not stand in the standard library's place.
     name = f"taktline_target_{file[:-3]}"
-    spec = importlib.util.spec_from_file_location(name, path)
+    spec = importlib.util.spec_from_file_location(name, path, loader=_Script(name, path))
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
@@ -44,6 +45,13 @@ def _from_file(path: str) -> ModuleType:
 
     cloudpickle.register_pickle_by_value(module)
     return module
+
+
+class _Script(SourceFileLoader):
+    """Loads a file as Python loads a script: nothing is written beside it."""
+
+    def set_data(self, *_: Any, **__: Any) -> None:
+        """In the place of writing into a folder `__pycache__`."""
 
 
 def _from_name(name: str) -> ModuleType:
