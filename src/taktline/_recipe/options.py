@@ -6,7 +6,7 @@ import os
 import re
 import resource
 from collections.abc import Callable, Mapping
-from dataclasses import MISSING, dataclass, field, fields
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 from taktline.errors import LineError
@@ -170,11 +170,6 @@ def checked(given: Mapping[str, Any]) -> Options:
     if options.journal is not None and not options.ordered:
         raise LineError("journal= needs results in input order; leave out ordered=False")
     return options
-
-
-def defaults() -> dict[str, Any]:
-    """The default of each option, by name."""
-    return {each.name: each.default for each in fields(Options) if each.default is not MISSING}
 
 
 def _did_you_mean(name: Any, known: Any) -> str:

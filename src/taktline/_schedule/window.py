@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+ENDLESS = 1 << 62  # credits where records are not limited
+
 
 class Limits(NamedTuple):
     """How far the reading may be ahead of the delivery; whichever is reached first counts."""
@@ -28,8 +30,9 @@ class Window:
     def __init__(self, limits: Limits, ordered: bool) -> None:
         self.limits = limits
         self.ordered = ordered
-        self.held = 0  # records read whose credits are not free again
-        self._taken = 0  # of those, records that are taken
+        self._credits = ENDLESS if limits.records is None else limits.records  # records that may be read now
+        self._lot = self._credits // 4  # credits become free so many at once
+        self._taken = 0  # records that are taken and whose credits are not free yet
         self.last: int | None = None  # the batch that ends the run: nothing after it is delivered
         self.ended = False  # nothing more is delivered
         self._held_bytes = 0
@@ -48,16 +51,14 @@ class Window:
         limits = self.limits
         if len(self._open) >= limits.batches or (self._open and self._held_bytes >= limits.size):
             return 0
-        if limits.records is None:
-            return 1 << 62
-        return max(0, limits.records - self.held)
+        return self._credits
 
     def read(self, count: int, size: int) -> int:
         """Note a batch that was read; its sequence number."""
         seq = self._next_read
         self._next_read += 1
         self._open[seq] = (count, size)
-        self.held += count
+        self._credits -= count
         self._held_bytes += size
         return seq
 
@@ -91,8 +92,8 @@ class Window:
         self._taken += count
         # Credits become free in lots of a quarter window: fewer, larger reads, and a consumer that stops after a few
         # results has not set off further reading.
-        if self.limits.records is None or self._taken >= self.limits.records // 4:
-            self.held -= self._taken
+        if self._taken >= self._lot:
+            self._credits += self._taken
             self._taken = 0
         self._held_bytes -= size
         self._early.discard(seq)
