@@ -77,12 +77,22 @@ def test_the_schedule_knows_no_clock_and_no_system():
         assert not names & {"os", "time", "threading", "socket", "select", "subprocess"}, path
 
 
+def loaded_by(code: str) -> set[str]:
+    """The modules that are loaded when this code has run in a fresh interpreter."""
+    command = [sys.executable, "-c", f"import sys; {code}; print(*sys.modules)"]
+    return set(subprocess.run(command, capture_output=True, text=True, check=True).stdout.split())
+
+
 def test_importing_taktline_is_light():
-    code = "import sys, taktline; print(*sorted(m.split('.')[0] for m in sys.modules))"
-    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
-    assert not {"click", "rich", "numpy", "pandas", "pyarrow", "cloudpickle", "multiprocessing", "asyncio"} & set(
-        loaded
-    )
+    heavy = {"click", "rich", "numpy", "pandas", "pyarrow", "cloudpickle", "multiprocessing", "asyncio"}
+    assert not heavy & loaded_by("import taktline")
+
+
+def test_a_run_in_the_loop_loads_nothing_of_the_workers():
+    workers = {"taktline._run.hub", "taktline._crew.local", "cloudpickle", "subprocess", "socket", "logging"}
+    for how in ("auto", "loop"):
+        code = f"from taktline import line; list(line(abs)(range(10), how={how!r}, workers=2))"
+        assert not workers & loaded_by(code)
 
 
 def test_public_names_are_all_there():

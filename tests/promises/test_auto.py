@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
+import os
+import time
 from itertools import chain, repeat
 
 import pytest
 
 from taktline import expand, keep, line
 from taktline._planner import choose
-from taktline._run import inline, returning
+from taktline._run import hub, inline, returning
 
 SOURCES = {"with a length": range, "without one": lambda count: (n for n in range(count))}
 FLOWS = {
@@ -34,9 +37,9 @@ def decisions(monkeypatch):
 
         monkeypatch.setattr(inline.choose, "choose", decide)
         monkeypatch.setattr(returning.Returning, "pays", pays)
-        monkeypatch.setattr(inline.Hub, "ready", ready_at_once)
+        monkeypatch.setattr(hub.Hub, "ready", ready_at_once)
 
-    ready = inline.Hub.ready
+    ready = hub.Hub.ready
 
     def ready_at_once(self):
         while not ready(self):  # else all is done in the loop before they are
@@ -102,6 +105,32 @@ def test_an_error_after_coming_back_names_its_record(decisions):
             results.append(result)
     assert results == list(range(59_000))
     assert "at record 59,000" in caught.value.__notes__[0]
+
+
+def test_a_stream_that_has_moved_is_left_without_waiting_for_a_step(decisions, tmp_path):
+    decisions([True], back_after=None)
+    caller = os.getpid()
+
+    def hang(n):
+        if os.getpid() != caller:
+            (tmp_path / str(os.getpid())).touch()
+            time.sleep(600)
+        return n
+
+    async def main():
+        async def all_results():
+            async for _ in line(hang).stream(range(60_000), workers=2):
+                pass
+
+        task = asyncio.ensure_future(all_results())
+        while len(os.listdir(tmp_path)) < 2:
+            await asyncio.sleep(0.01)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+
+    asyncio.run(main())
+    assert not any(os.path.exists(f"/proc/{pid}") for pid in os.listdir(tmp_path))
 
 
 @pytest.mark.parametrize("source", SOURCES.values(), ids=SOURCES)

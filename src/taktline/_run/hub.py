@@ -5,9 +5,9 @@ from __future__ import annotations
 import pickle
 import sys
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from time import monotonic_ns, perf_counter
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from taktline._crew import words
 from taktline._crew.local import End, Local
@@ -15,30 +15,19 @@ from taktline._recipe.options import Options, memory_bytes
 from taktline._recipe.plan import Plan
 from taktline._recipe.steps import Role
 from taktline._run.held import Encode, Held
-from taktline._run.lot import Lost, Lot
-from taktline._run.meter import Meter
+from taktline._run.lot import Lot, settled
+from taktline._run.meter import Meter, ran_here
 from taktline._run.reader import Reader
 from taktline._schedule import events
 from taktline._schedule.bounds import batch_records, bounds
 from taktline._schedule.machine import Machine
 from taktline._schedule.sizing import Sizing
 from taktline._schedule.stall import Stall
-from taktline._segment.batch import Failure
 from taktline._segment.fuse import Segment
 from taktline._wire import carry
 from taktline._wire.board import Place
 from taktline._wire.channel import Message
-from taktline.errors import (
-    Failed,
-    Hanging,
-    LineError,
-    Stalled,
-    StepTimeout,
-    WorkerDied,
-    WorkersCannotStart,
-    excerpt,
-    placed,
-)
+from taktline.errors import Hanging, LineError, Stalled, StepTimeout, WorkerDied, WorkersCannotStart, excerpt
 
 TURN = 0.0002  # seconds of reading between two looks at the workers
 PATIENCE = 0.25  # seconds of waiting after which the clock and the progress are looked at
@@ -356,11 +345,7 @@ class Hub:
         began = perf_counter()
         held.batch = segment.run(held.batch)
         spent = perf_counter() - began
-        count = self._meter.lanes[action.lane]
-        count.note(
-            0, count.busy_of(0) + int(spent * 1e9), 0, 0, 0, segment.retried, segment.records, segment.timed_records,
-            segment.timed_ns,
-        )  # fmt: skip
+        ran_here(self._meter.lanes[action.lane], segment, int(spent * 1e9))
         self._learn(action.lane, len(held.records), spent, 0)
         onward = action.lane + 1
         if onward < len(self._here) and self._here[onward] is None:
@@ -431,37 +416,6 @@ class Hub:
         """In a part of it that was to be read by a worker: what was read behind it was none of the source's records."""
         self._reader.ended = True
         self._meter.records_in = self._reader.index = held.first + len(held.records)
-
-
-def settled(
-    values: list[Any], failures: list[Failure], first: int, records: Sequence[Any], options: Options, meter: Meter
-) -> tuple[Lot, BaseException | None]:
-    """What to deliver of a batch that came through with failures, as `on_error` says, and what to raise after it."""
-    if not failures:
-        return Lot(values, first, len(records)), None
-    meter.failed += len(failures)
-    if not options.goes_on:
-        return Lot(values, first, 0), _explained(failures[0], first, records)
-    lost = tuple(
-        Lost(first + one.origin, one.step, one.error, one.traceback, records[one.origin]) for one in failures
-    )  # fmt: skip
-    if options.on_error != "keep":
-        meter.skipped += len(failures) if options.dead_letters is None else 0
-        return Lot(values, first, len(records), lost), None
-    results, at = [], 0
-    for one in failures:
-        results += values[at : one.place]
-        at = one.place
-        results.append(Failed(first + one.origin, records[one.origin], one.step, _explained(one, first, records)))
-    return Lot(results + values[at:], first, len(records), lost), None
-
-
-def _explained(failure: Failure, first: int, records: Sequence[Any]) -> BaseException:
-    error = carry.as_step_error(failure.error, failure.step)
-    return placed(
-        error, index=first + failure.origin, step=failure.step, record=records[failure.origin],
-        traceback=failure.traceback,
-    )  # fmt: skip
 
 
 def _why_broken(broken: words.Broken) -> BaseException:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from itertools import chain, islice
 from time import perf_counter, process_time
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from taktline._observe import cores
 from taktline._observe.counters import LaneCount
@@ -19,9 +19,8 @@ from taktline._planner.sample import Sampling
 from taktline._recipe import plan as plans
 from taktline._recipe.options import Options, usable_cores
 from taktline._recipe.steps import Maker, Role, Step
-from taktline._run.hub import Hub, settled
-from taktline._run.lot import Lot
-from taktline._run.meter import Meter
+from taktline._run.lot import Lot, settled
+from taktline._run.meter import Meter, ran_here
 from taktline._run.reader import Reader, failure_of_source
 from taktline._run.returning import Returning
 from taktline._segment.batch import Batch
@@ -29,6 +28,9 @@ from taktline._segment.compiled import Compiled
 from taktline._segment.fuse import Segment
 from taktline._wire import carry
 from taktline.errors import BatchLengthError, TaktlineError, placed
+
+if TYPE_CHECKING:
+    from taktline._run.hub import Hub
 
 LOT = 0.005  # seconds of reading and work between two looks around: a slow source is not read ahead
 MOST = 4096  # records in a lot
@@ -63,7 +65,6 @@ class Inline:
         (seed,) = plans.here(self._steps).seeds(options.seed)
         self._segment = Segment(self._steps, goes_on=options.goes_on, seed=seed)
         self._segment.keeps_interrupt = True
-        self._busy_ns = 0
         self._complete = False
         self._end: Callable[[bool], None]
         self._lane: LaneCount
@@ -111,6 +112,11 @@ class Inline:
         finally:
             self._end(self._complete)
 
+    def break_off(self) -> None:
+        """From another thread: what workers have under way is not to be waited for."""
+        if (hub := self._hub) is not None:
+            hub.break_off()
+
     def close(self) -> None:
         """Close what was built here, and the workers where there are any."""
         try:
@@ -152,7 +158,8 @@ class Inline:
         if choice.move:
             try:
                 self._hub = self._make_hub()
-            except TaktlineError as error:  # a step that cannot be carried over stays here, where it works
+            # A step that cannot be carried over stays here, where it works; so does all where the hub cannot be loaded.
+            except (TaktlineError, ImportError, OSError) as error:
                 choice = choose.Choice(False, True, f"stay with the loop: {error}")
         self._decided_on = sample.work + sample.here
         if self._meter.reasons[-1:] != [choice.reason]:
@@ -172,13 +179,12 @@ class Inline:
         meter.batch_size = len(records) or meter.batch_size
         batch = self._segment.run(Batch(records, first=first))
         worked = perf_counter()
-        self._busy_ns += int((worked - read) * 1e9)
         self._lot_seconds = worked - began
         cpu, work = process_time() - cpu, worked - read
         if cores.pauses() == pauses:
             work = min(work, cpu)
         self._sampling.learn(records, batch.values, read=read - began, work=work, cpu=cpu)
-        self._note()
+        ran_here(self._lane, self._segment, int((worked - read) * 1e9))
         ratio = self._sampling.work_ns / self._decided_on if self._decided_on else 1.0
         self._changed = self._changed + 1 if self._make_hub and not 1 / OTHER < ratio < OTHER else 0
         failures, interrupt = batch.failures, None
@@ -278,15 +284,11 @@ class Inline:
         self._settled = len(self._meter.reasons)
         self._lane = self._meter.lanes[0]
         self._segment.count_anew()
-        self._busy_ns, self._lot_size, self._lot_seconds = 0, 1, None
+        self._lot_size, self._lot_seconds = 1, None
         self._returns += 1
         self._changed = CERTAIN
 
     # --- counting and failing ---
-
-    def _note(self) -> None:
-        s = self._segment
-        self._lane.note(0, self._busy_ns, 0, 0, 0, s.retried, s.records, s.timed_records, s.timed_ns)
 
     def _counted(self, read: int, given: int) -> None:
         """The lazy phases have ended."""
@@ -304,11 +306,9 @@ class Inline:
         meter.records_in += read
         if self._countable:
             meter.records_out += read
-        costs = [ns / max(1, n) for ns, n in zip(segment.timed_ns, segment.timed_records, strict=True)]
-        for n, cost in enumerate(costs):
-            segment.records[n] += read
-            self._busy_ns += int(cost * read)
-        self._note()
+        segment.records = [given + read for given in segment.records]
+        cost = sum(ns / max(1, timed) for ns, timed in zip(segment.timed_ns, segment.timed_records, strict=True))
+        ran_here(self._lane, segment, int(cost * read))
 
     def _in_stretch(self, read: int) -> int:
         """Records read in the stretch that is not over; `read`: in all of them, where they are counted. Negative where

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
+from taktline._recipe.options import Options
 from taktline._recipe.ports import Sink
+from taktline._run.meter import Meter
+from taktline._segment.batch import Failure
+from taktline._wire import carry
+from taktline.errors import Failed, placed
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,3 +59,34 @@ class EncodedLot(Lot):
 
     def into(self, sink: Sink) -> None:
         sink.write_encoded(self._data, self._count)
+
+
+def settled(
+    values: list[Any], failures: list[Failure], first: int, records: Sequence[Any], options: Options, meter: Meter
+) -> tuple[Lot, BaseException | None]:
+    """What to deliver of a batch that came through with failures, as `on_error` says, and what to raise after it."""
+    if not failures:
+        return Lot(values, first, len(records)), None
+    meter.failed += len(failures)
+    if not options.goes_on:
+        return Lot(values, first, 0), _explained(failures[0], first, records)
+    lost = tuple(
+        Lost(first + one.origin, one.step, one.error, one.traceback, records[one.origin]) for one in failures
+    )  # fmt: skip
+    if options.on_error != "keep":
+        meter.skipped += len(failures) if options.dead_letters is None else 0
+        return Lot(values, first, len(records), lost), None
+    results, at = [], 0
+    for one in failures:
+        results += values[at : one.place]
+        at = one.place
+        results.append(Failed(first + one.origin, records[one.origin], one.step, _explained(one, first, records)))
+    return Lot(results + values[at:], first, len(records), lost), None
+
+
+def _explained(failure: Failure, first: int, records: Sequence[Any]) -> BaseException:
+    error = carry.as_step_error(failure.error, failure.step)
+    return placed(
+        error, index=first + failure.origin, step=failure.step, record=records[failure.origin],
+        traceback=failure.traceback,
+    )  # fmt: skip

@@ -13,6 +13,7 @@ from taktline._observe.snapshot import Report, Snapshot, StepCount
 from taktline._observe.verdict import Group, Spent, judge
 from taktline._recipe.options import Options, usable_cores
 from taktline._recipe.plan import Plan
+from taktline._segment.fuse import Segment
 
 TICK = 0.25  # seconds between two snapshots
 LOOK = 1.0  # seconds between two looks at memory: reading it takes about a millisecond a process
@@ -194,3 +195,9 @@ class Meter:
                 )
             )
         return tuple(merged)
+
+
+def ran_here(count: LaneCount, segment: Segment, busy_ns: int) -> None:
+    """A segment has run in this process, for so many more nanoseconds."""
+    s = segment
+    count.note(0, count.busy_of(0) + busy_ns, 0, 0, 0, s.retried, s.records, s.timed_records, s.timed_ns)

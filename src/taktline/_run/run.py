@@ -15,8 +15,6 @@ from taktline._recipe.options import Options
 from taktline._recipe.plan import Plan
 from taktline._recipe.ports import Live, Resumable, Sink, Source
 from taktline._recipe.steps import Step
-from taktline._run.held import Encode
-from taktline._run.hub import Hub
 from taktline._run.inline import Inline
 from taktline._run.lot import Lot
 from taktline._run.meter import Meter
@@ -24,6 +22,8 @@ from taktline._run.reader import Reader, check_source
 from taktline.errors import LineError, SinkError
 
 if TYPE_CHECKING:
+    from taktline._run.held import Encode
+    from taktline._run.hub import Hub
     from taktline._run.marks import Marks
 
 WRITE = 512  # results that a writer of files gets at once
@@ -141,6 +141,8 @@ class _Life:
             self.end(complete)
 
     def _hub(self) -> Hub:
+        from taktline._run.hub import Hub  # with the crew and what starts it: some 15 ms, for nothing in the loop
+
         hub = Hub(self.plan, self.options, self.reader, self.meter)
         hub.encode = self.encode
         return hub
@@ -151,7 +153,7 @@ class _Life:
         if not self.plan.workers or (self.marks is not None and self.marks.resumes_midway):
             return False
         self.encode = sink.encoder
-        if isinstance(self.engine, Hub):
+        if self.engine is not None and not isinstance(self.engine, Inline):
             self.engine.encode = self.encode
         return self.encode is not None
 
@@ -196,8 +198,8 @@ class Run:
     def leave(self) -> None:
         """From another thread than the run's own: give up what is under way. `close` must follow."""
         self.stop()
-        if isinstance(self._life.engine, Hub):
-            self._life.engine.break_off()
+        if (engine := self._life.engine) is not None:
+            engine.break_off()
 
     @property
     def report(self) -> Report:
