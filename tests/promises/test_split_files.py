@@ -153,6 +153,25 @@ def test_a_record_that_takes_too_long_is_named_before_a_line_that_is_no_record(t
     assert [(each.index, each.record, type(each.error)) for each in results[200:]] == [(200, "hang", StepTimeout)]
 
 
+def test_a_record_that_takes_too_long_is_named_before_the_place_where_its_file_was_cut_short_meanwhile(tmp_path):
+    path = tmp_path / "in.jsonl"
+    path.write_text(text_of("jsonl", 400, 3))
+    half = len(text_of("jsonl", 201, 3).encode()) + 3
+
+    def slow(record):
+        if record["n"] == 200:
+            os.truncate(path, half)
+            sleep(60)
+        return record["n"]
+
+    run = line(step(slow, timeout=0.3))(read(path), on_error="keep", **WORKERS)
+    results = []
+    with pytest.raises(SourceError, match="line 202"):
+        results.extend(run)
+    assert results[:200] == list(range(200))
+    assert [(each.index, each.record["n"], type(each.error)) for each in results[200:]] == [(200, 200, StepTimeout)]
+
+
 def test_workers_killed_at_random_cost_nothing(tmp_path):
     path, once = tmp_path / "in.csv", tmp_path / "once"
     path.write_text(text_of("csv", 4000, 4))

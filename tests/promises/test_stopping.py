@@ -14,6 +14,7 @@ import pytest
 from model import Counted
 
 from taktline import keep, line, step, write
+from taktline._run import marks
 
 HOWS = ["loop", "pool", "queues", "line", "auto"]
 
@@ -119,6 +120,41 @@ def test_ctrl_c_in_the_library_keeps_what_the_journal_needs(tmp_path, how):
     assert sorted(os.listdir(tmp_path)) == [".out.jsonl.part", "j", "once"]
     flow.run(range(1000), write(tmp_path / "out.jsonl"), **options)
     assert (tmp_path / "out.jsonl").read_text() == "".join(f"{n}\n" for n in range(1000))
+
+
+RAN = []
+
+
+def interrupted_at_300(n):
+    RAN.append(n)
+    if n == 300 and RAN.count(300) == 1:
+        os.kill(os.getpid(), signal.SIGINT)
+    return n
+
+
+@pytest.mark.usefixtures("ctrl_c")
+@pytest.mark.parametrize("into", ["a file", "the caller's loop"])
+@pytest.mark.parametrize("every", [0, 1000])
+def test_after_ctrl_c_in_a_step_of_the_loop_nothing_is_missing_and_nothing_runs_again(
+    tmp_path, monkeypatch, into, every
+):  # fmt: skip
+    monkeypatch.setattr(marks, "EVERY", every)
+    RAN.clear()
+    got = []
+
+    def run():
+        flow, options = line(interrupted_at_300), {"how": "loop", "journal": tmp_path / "j"}
+        if into == "a file":
+            flow.run(range(1000), write(tmp_path / "out.jsonl"), **options)
+            got.extend(map(int, (tmp_path / "out.jsonl").read_text().split()))
+        else:
+            got.extend(flow(range(1000), **options))
+
+    with pytest.raises(KeyboardInterrupt):
+        run()
+    run()
+    assert got == list(range(1000))
+    assert [*range(301), *range(300, 1000)] == RAN
 
 
 # --- the command ---

@@ -191,7 +191,8 @@ class Inline:
         if failures and isinstance(failures[-1].error, KeyboardInterrupt):
             interrupt = failures.pop().error  # after the results that were there before it, as in the loop
         results, error = settled(batch.values, failures, first, records, self._options, meter)
-        error = error or interrupt
+        if interrupt is not None:
+            error, results.records = error or interrupt, 0  # not all of these records were run
         if error is not None:
             self._reader.ended = True
             self._reader.error = error

@@ -26,7 +26,7 @@ from taktline._recipe.steps import Step
 from taktline._run.lot import Lot
 from taktline._run.meter import Meter
 from taktline._run.reader import Reader
-from taktline.errors import LineError, ResumeError
+from taktline.errors import LineError, ResumeError, TaktlineError
 
 LOOK = 0.1  # seconds between two looks at a record, to know the source again: some 10 µs each
 EVERY = 0.5  # seconds between two marks: making one safe takes some milliseconds
@@ -59,6 +59,7 @@ class Marks:
         self._early: dict[int, tuple[int, int]] = {}  # first record: records and results of a lot before its turn
         self._skipped: list[int] = []  # since the live source was last told
         self._base = 0  # index of the first record that a live source gives to this process
+        self._amid = False  # something is being written: broken off there, what is delivered is not what the sink has
         self._next = monotonic() + EVERY
         if options.journal is not None:
             for step in steps:
@@ -227,7 +228,7 @@ class Marks:
             self.delivered = delivered
             kept.close()
             if self._sink is None:
-                if not self.over:
+                if not self.over and not self._amid:
                     self.mark()
                 self.close()
 
@@ -240,11 +241,7 @@ class Marks:
         sink = self.by_mark
         assert sink is not None
         try:
-            with closing(self.lots(lots)) as kept:
-                for lot in kept:
-                    if lot:
-                        lot.into(sink)
-                        self.delivered += len(lot)
+            self._into(sink, lots)
             if self._is_done():
                 return
             if self._reader.stopped and self._live is None:
@@ -257,6 +254,24 @@ class Marks:
             self.mark(DONE)
         except BaseException:
             sink.suspend()
+            raise
+
+    def _into(self, sink: Sink, lots: Iterator[Lot]) -> None:
+        """What ends this early, such as Ctrl-C in a step, finds all marked that the sink has."""
+        try:
+            with closing(self.lots(lots)) as kept:
+                for lot in kept:
+                    if lot:
+                        self._amid = True
+                        lot.into(sink)
+                        self.delivered += len(lot)
+                        self._amid = False
+        except BaseException as error:
+            if not self._amid and not self.over:
+                try:
+                    self.mark()
+                except TaktlineError as odd:
+                    error.add_note(f"and the last results could not be marked as delivered: {odd}")
             raise
 
     def _write_letters(self, lot: Lot) -> None:
@@ -288,6 +303,7 @@ class Marks:
 
     def mark(self, state: str = RUNNING) -> None:
         """Make safe all that is delivered, and note it."""
+        self._amid = True
         while self._seen and self._seen[0][0] <= self._mark.records:
             index, digest = self._seen.popleft()
             self._mark = replace(self._mark, seen=index, print=digest)
@@ -300,7 +316,7 @@ class Marks:
         if self._live is not None and (self._sink is None or self.by_mark is not None or state == DONE):
             self._live.safe(mark.records - self._base, self._skipped)
             self._skipped = []
-        self._next, self._marked = monotonic() + EVERY, mark
+        self._next, self._marked, self._amid = monotonic() + EVERY, mark, False
 
     # --- end ---
 
