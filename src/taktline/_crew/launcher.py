@@ -10,6 +10,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from time import monotonic, sleep
 from typing import NoReturn
 
 from taktline._wire.arena import above_standard
@@ -21,7 +22,9 @@ ONE_THREAD = (
     "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS", "VECLIB_MAXIMUM_THREADS",
 )  # fmt: skip
 # Nothing of what a worker imports is garbage: to look for some would take 2 ms of its 35.
-BOOT = "import gc, sys; gc.disable(); sys.path.insert(0, sys.argv.pop()); from taktline._crew.worker import main; main()"
+BOOT = (
+    "import gc, sys; gc.disable(); sys.path.insert(0, sys.argv.pop()); from taktline._crew.worker import main; main()"
+)
 NO_SUCH_PROGRAM = (errno.ENOENT, errno.EACCES, errno.ENOEXEC, errno.ENOTDIR)
 
 
@@ -46,8 +49,6 @@ class Process:
 
     def wait(self, seconds: float) -> bool:
         """Whether it ended within the time."""
-        from time import monotonic, sleep
-
         end = monotonic() + seconds
         pause = 0.0005
         while self.poll() is None:

@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from taktline._crew import words
 from taktline._segment.fuse import Segment
+from taktline._wire import carry
 
 if TYPE_CHECKING:
     from taktline._segment.waiting import Waiting
-from taktline._wire import carry
 
 Send = Callable[[int, bytes], None]
 

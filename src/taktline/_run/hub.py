@@ -5,9 +5,10 @@ from __future__ import annotations
 import pickle
 import sys
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from itertools import chain
 from time import monotonic_ns, perf_counter
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from taktline._crew import words
 from taktline._crew.local import End, Local
@@ -82,6 +83,7 @@ class Hub:
         self._read_cost = 0.0
         self._starting: set[int] = set()
         self._out: deque[Delivery] = deque()
+        self._dying: tuple[int, End, bool]  # the newest worker that ended: its lane, how, and whether it was too late
         self._fatal: BaseException | None = None
         self._leaving = False
         self.encode: Encode | None = None  # makes bytes of the results, for a sink that takes them
@@ -89,6 +91,28 @@ class Hub:
         meter.pids = self._crew.pids
 
     # --- what the run calls ---
+
+    def results(self, end: Callable[[bool], None]) -> tuple[Iterator[Any], Iterator[Any]]:
+        """The results, one by one, and the generator to close for an early end. `end(complete)` is called once."""
+        lots = self.lots(end)
+        return chain.from_iterable(lots), lots
+
+    def lots(self, end: Callable[[bool], None]) -> Iterator[Lot]:
+        """The results as they come, a batch's at once; `end(complete)` is called once."""
+        complete = False
+        try:
+            self.start()
+            yield from self.deliveries()
+            complete = True
+        except MemoryError as error:
+            if not hasattr(error, "__taktline__"):  # a step's own says where it happened
+                error.add_note(
+                    "memory ran out in the caller's process while records or results were on their way; "
+                    "use fewer workers, a smaller batch_size=, or a smaller memory="
+                )
+            raise
+        finally:
+            end(complete)
 
     def start(self) -> None:
         """Start the workers; they get ready while the caller goes on."""

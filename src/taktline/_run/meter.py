@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from itertools import chain
 from time import perf_counter, process_time
 
 from taktline._observe import cores, memory
@@ -129,14 +130,13 @@ class Meter:
     @property
     def retried(self) -> int:
         """Tries after a first one that failed, earlier processes' too."""
-        everything = (lane for lanes in (*self._earlier, self.lanes) for lane in lanes)
-        return self.retried_earlier + sum(lane.totals()[4] for lane in everything)
+        return self.retried_earlier + sum(lane.totals()[4] for lane in self._counts())
 
     def snapshot(self) -> Snapshot:
         """How far the run is."""
         return Snapshot(
             name=self.name, how=self.plan.how, workers=self.plan.workers, batch_size=self.batch_size,
-            seconds=self._ended if self._ended is not None else self.elapsed, records_in=self.records_in,
+            seconds=self._seconds, records_in=self.records_in,
             records_out=self.records_out, failed=self.failed, resumed_at=self.resumed_at, dead_letters=self.dead_letters,
             in_flight=self.held, window=self.window,
             total=self.total, steps=self._steps(),
@@ -144,10 +144,8 @@ class Meter:
 
     def report(self) -> Report:
         """What the run did so far."""
-        seconds = self._ended if self._ended is not None else self.elapsed
-        everything = [lane for lanes in (*self._earlier, self.lanes) for lane in lanes]
-        cpu = (self._cpu_ended if self._ended is not None else process_time()) - self._cpu_began
-        cpu += sum(lane.totals()[3] for lane in everything) / 1e9
+        seconds, workers_cpu = self._seconds, sum(lane.totals()[3] for lane in self._counts()) / 1e9
+        cpu = (self._cpu_ended if self._ended is not None else process_time()) - self._cpu_began + workers_cpu
         usable = usable_cores()
         steps = self._steps()
         return Report(
@@ -157,12 +155,11 @@ class Meter:
             cpu_utilisation=min(1.0, cpu / (seconds * usable)) if seconds else 0.0, cores=usable, peak_memory=self._peak,
             complete=self.complete, resumed_at=self.resumed_at, journal=self.journal, dead_letters=self.dead_letters,
             dead_lettered=self.failed if self.dead_letters is not None else 0, steps=steps,
-            verdict=judge(self._spent(seconds, steps)),
+            verdict=judge(self._spent(seconds, workers_cpu, steps)),
             reasons=tuple(self.reasons),
         )  # fmt: skip
 
-    def _spent(self, seconds: float, steps: tuple[StepCount, ...]) -> Spent:
-        everything = [lane for lanes in (*self._earlier, self.lanes) for lane in lanes]
+    def _spent(self, seconds: float, workers_cpu: float, steps: tuple[StepCount, ...]) -> Spent:
         return Spent(
             how=self.plan.how, cores=usable_cores(), seconds=seconds, records=self.records_in, steps=steps,
             groups=[
@@ -173,10 +170,18 @@ class Meter:
                 for segment in self.plan.segments
             ],
             reading=self.reading, handling=self.handling, consuming=self.consuming, start_up=self.start_up,
-            workers_cpu=sum(lane.totals()[3] for lane in everything) / 1e9, longest=self.longest, batches=self.batches,
+            workers_cpu=workers_cpu, longest=self.longest, batches=self.batches,
             queued=self._queued,
             batch_size=self._asked_size, complete=self.complete,
         )  # fmt: skip
+
+    @property
+    def _seconds(self) -> float:
+        return self._ended if self._ended is not None else self.elapsed
+
+    def _counts(self) -> Iterator[LaneCount]:
+        """The counters of each lane of all plans of the run."""
+        return chain.from_iterable((*self._earlier, self.lanes))
 
     def _steps(self) -> tuple[StepCount, ...]:
         """Each step's counts, over all plans of the run."""

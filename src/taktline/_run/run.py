@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from itertools import chain, islice
+from itertools import islice
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
@@ -58,11 +58,7 @@ class _Life:
         if self.marks is not None:
             results = self.marks.each(self.lots())
             return results, results
-        engine = self._engine()
-        if isinstance(engine, Inline):
-            return engine.results(self.end)
-        lots = self._from(engine)
-        return chain.from_iterable(lots), lots
+        return self._engine().results(self.end)
 
     def open(self, sink: Sink | None) -> Marks | None:
         """Take the files that must survive this process, and find where an earlier one stopped."""
@@ -81,8 +77,7 @@ class _Life:
         if kept is not None and kept.over:
             self.end(True)
             return iter(())
-        engine = self._engine()
-        return engine.lots(self.end) if isinstance(engine, Inline) else self._from(engine)
+        return self._engine().lots(self.end)
 
     def end(self, complete: bool) -> None:
         """Once, on every way out."""
@@ -123,22 +118,6 @@ class _Life:
             if step.maker is not None and step.workers is not None:
                 return f"no copy of step {step.name!r} beside theirs is built here"
         return ""
-
-    def _from(self, hub: Hub) -> Iterator[Lot]:
-        complete = False
-        try:
-            hub.start()
-            yield from hub.deliveries()
-            complete = True
-        except MemoryError as error:
-            if not hasattr(error, "__taktline__"):  # a step's own says where it happened
-                error.add_note(
-                    "memory ran out in the caller's process while records or results were on their way; "
-                    "use fewer workers, a smaller batch_size=, or a smaller memory="
-                )
-            raise
-        finally:
-            self.end(complete)
 
     def _hub(self) -> Hub:
         from taktline._run.hub import Hub  # with the crew and what starts it: some 15 ms, for nothing in the loop

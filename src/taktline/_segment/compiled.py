@@ -97,8 +97,8 @@ def _lazy(steps: Sequence[Step], *, counted: bool) -> tuple[list[str], dict[int,
 
     `phases` gives pairs (ready results or None, records or None). It is the innermost loop of the in-process
     technique: exactly the user's loop with a `yield`. Measured 1.05 of a loop that appends to a list, over four
-    trivial steps, where anything that buffers results takes 1.07 to 1.13 (benchmarks/trivial.py). `failed(error, read,
-    record)` must raise; `tally(read, given)` is called at the end. Only the counted form counts, the other says -1.
+    trivial steps, where anything that buffers results takes 1.07 to 1.13. `failed(error, read, record)` must raise;
+    `tally(read, given)` is called at the end. Only the counted form counts, the other says -1.
     """
     read, given = ("read", "given") if counted else ("-1", "-1")
     lines = [f"def run(phases, failed, tally, {_names(steps)}):", "    read = given = 0", "    record = None", "    try:",
