@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
 from pathlib import Path
 
 import taktline
+from taktline import errors
 
 ROOT = Path(taktline.__file__).parent
 ROWS = {
@@ -98,3 +100,11 @@ def test_a_run_in_the_loop_loads_nothing_of_the_workers():
 def test_public_names_are_all_there():
     for name in taktline.__all__:
         assert getattr(taktline, name).__module__ == "taktline", name
+
+
+def test_every_error_stands_in_the_docs_with_its_code():
+    page = (ROOT.parents[1] / "docs/errors.md").read_text()
+    listed = set(re.findall(r"^\| (TK\d+) \| `(\w+)`", page, re.MULTILINE))
+    known = {each for each in vars(errors).values() if isinstance(each, type) and issubclass(each, Exception)}
+    # SourceNotFound is caught as one of its two bases
+    assert listed == {(each.code, each.__name__.replace("NotFound", "Error")) for each in known}
