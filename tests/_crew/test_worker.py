@@ -1,7 +1,12 @@
-"""What a worker says besides its results never cuts into a message that is on its way."""
+"""What a worker says besides its results never cuts into a message that is on its way; and how it looks for garbage."""
 
 from __future__ import annotations
 
+import gc
+
+import pytest
+
+from taktline import line
 from taktline._crew import words
 from taktline._crew.worker import Worker
 
@@ -35,3 +40,9 @@ def test_what_a_finaliser_says_in_the_middle_of_a_message_goes_after_it():
         (words.SAID, b"second"),
         (words.LOGGED, b"third"),
     ]
+
+
+@pytest.mark.parametrize("start", ["launch", "fork"])
+def test_garbage_is_looked_for_but_not_among_what_was_there_before_the_first_record(start):
+    flow = line(lambda _: (gc.isenabled(), gc.get_freeze_count() > 1000))
+    assert list(flow([0], how="line", workers=1, start=start)) == [(True, True)]
