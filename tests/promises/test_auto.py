@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import sys
 import time
 from itertools import chain, repeat
 
@@ -105,6 +106,15 @@ def test_an_error_after_coming_back_names_its_record(decisions):
             results.append(result)
     assert results == list(range(59_000))
     assert "at record 59,000" in caught.value.__notes__[0]
+
+
+def test_where_the_hub_cannot_be_loaded_all_is_done_in_the_loop(decisions, monkeypatch):
+    """As where no file descriptor is left."""
+    decisions([True], back_after=None)
+    monkeypatch.setitem(sys.modules, "taktline._run.hub", None)
+    run = line(str)(range(60_000), workers=2)
+    assert list(run) == list(map(str, range(60_000)))
+    assert "stay with the loop: import of taktline._run.hub" in run.report.reasons[0]
 
 
 def test_a_stream_that_has_moved_is_left_without_waiting_for_a_step(decisions, tmp_path):
