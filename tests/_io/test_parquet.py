@@ -59,12 +59,13 @@ def test_row_groups_and_bytes_do_not_depend_on_how_results_came(tmp_path, small_
     assert one.read_bytes() == two.read_bytes()
     with pq.ParquetFile(one) as file:
         assert [file.metadata.row_group(group).num_rows for group in range(file.num_row_groups)] == [4, 4, 2]
-        assert list(parquet.group_records(file, "1.parquet", 1, ["n"])) == [{"n": n} for n in range(4, 8)]
+        assert list(parquet.Reading(file, "1.parquet", ("n",)).records(3, 8)) == [{"n": n} for n in range(3, 8)]
     assert len(read(one)) == 10
 
 
 def test_no_results_make_a_file_without_rows(tmp_path):
     assert list(read(written(tmp_path / "a.parquet", []))) == []
+    assert list(read(tmp_path / "a.parquet", columns=["n"])) == []
     schema = pa.schema([("n", pa.int64())])
     assert pq.read_schema(written(tmp_path / "b.parquet", [], schema=schema)).names == ["n"]
 

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import pickle
 from itertools import islice
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from taktline import read
+from taktline import line, read, write
 from taktline._crew import worker
-from taktline._io import opening
+from taktline._io import opening, parquet
 from taktline._recipe.ports import Part
 from taktline._run.reader import Reader
 
@@ -47,6 +50,32 @@ def contents(line: st.SearchStrategy[str], header: str = "") -> st.SearchStrateg
     )  # fmt: skip
 
 
+moments = st.sampled_from([1_000, None, 1_001])  # the last one has nanoseconds
+strings = st.sampled_from(["é".encode(), None, b"\xff"])
+
+
+@st.composite
+def tables(draw: st.DrawFn) -> bytes:
+    """A Parquet file: of several row groups, some with values that no record can have, some that cannot be decoded."""
+    count, odd = draw(st.integers(0, 40)), draw(st.lists(st.tuples(st.integers(0, 39), moments, strings), max_size=3))
+    rows = [(1, 1_000, b"a" * n) for n in range(count)]
+    for place, moment, text in odd:
+        rows[place : place + 1] = [(2, moment, text)] * (place < count)
+    n, at, s = zip(*rows, strict=True) if rows else ((), (), ())
+    text = pa.array(s, pa.binary()).view(pa.string())
+    names = draw(st.sampled_from([["n", "at", "s"]] * 9 + [["n", "at", "t"]]))
+    table = pa.table([pa.array(n, pa.int64()), pa.array(at, pa.timestamp("ns")), text], names)
+    file = io.BytesIO()
+    pq.write_table(table, file, row_group_size=draw(st.integers(1, 15)), compression="zstd", use_dictionary=False)
+    data = file.getvalue()
+    if rows and draw(st.integers(0, 5)) == 0:
+        groups = pq.ParquetFile(io.BytesIO(data)).metadata
+        chunk = groups.row_group(draw(st.integers(0, groups.num_row_groups - 1))).column(draw(st.integers(0, 2)))
+        end = chunk.data_page_offset + chunk.total_compressed_size
+        data = data[: end - 3] + b"\xff\xff\xff" + data[end:]  # a page that zstd refuses
+    return data if draw(st.integers(0, 9)) else data[:-1]
+
+
 files = st.one_of(
     st.tuples(st.just("jsonl"), st.lists(contents(json_text), min_size=1, max_size=3)),
     st.tuples(st.just("text"), st.lists(contents(st.text(max_size=8)), min_size=1, max_size=3)),
@@ -66,6 +95,16 @@ def taken(records):
     return got, ""
 
 
+def all_parts(source, wanted, **how):
+    parts = source.parts(**how)
+    next(parts)
+    while True:
+        try:
+            yield parts.send(wanted)
+        except StopIteration:
+            return
+
+
 def in_parts(source, sizes, told):
     """The records by way of parts of these sizes, over and over; `told` gets the records that were counted, not read."""
     parts = source.parts()
@@ -73,12 +112,15 @@ def in_parts(source, sizes, told):
     sizes = [*sizes, 1]
     at = 0
     while True:
+        wanted = sizes[at % len(sizes)]
         try:
-            part = parts.send(sizes[at % len(sizes)])
+            part = parts.send(wanted)
         except StopIteration:
             return
         at += 1
         if isinstance(part, Part):
+            assert 0 < len(part) <= wanted
+            assert part.size > 0
             there = pickle.loads(pickle.dumps(part))
             told.append(len(part))
             decoded = taken(there)
@@ -89,8 +131,15 @@ def in_parts(source, sizes, told):
             yield from islice(part, 1 + at % 3)
 
 
-@given(files, st.lists(st.integers(0, 300), max_size=5))
-@settings(max_examples=200)
+@pytest.fixture(scope="module", autouse=True)
+def small_batches():
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(parquet, "BATCH", 4)
+        yield
+
+
+@given(files, st.lists(st.integers(0, 30), max_size=5))
+@settings(max_examples=250)
 @example(("csv", [b'a,b\n5" w,6\n7" w,"8\n9"\n']), [7])
 @example(("csv", [b"a,b\n1,2\n\n3,4\n5,6\n"]), [100])
 @example(("jsonl", [b"1\n2\n \n3\n"]), [100])
@@ -101,8 +150,58 @@ def test_parts_give_what_reading_in_one_go_gives(tmp_path_factory, file, sizes):
     folder = tmp_path_factory.mktemp("parts")
     for n, data in enumerate(datas):
         (folder / f"{n}.txt").write_bytes(data)
-    source, told = read(folder, format=how), []
-    assert taken(in_parts(source, sizes, told)) == taken(source)
+    source = read(folder, format=how)
+    assert taken(in_parts(source, sizes, [])) == taken(source)
+
+
+@given(st.lists(tables(), min_size=1, max_size=3), st.lists(st.integers(0, 30), max_size=5), st.booleans())
+@settings(max_examples=200)
+def test_parts_of_parquet_give_what_reading_in_one_go_gives(tmp_path_factory, datas, sizes, some):
+    folder = tmp_path_factory.mktemp("parts")
+    for n, data in enumerate(datas):
+        (folder / f"{n}.parquet").write_bytes(data)
+    source, told = read(folder, columns=["s", "n"] if some else None), []
+    records, error = taken(in_parts(source, sizes, told))
+    assert (records, error) == taken(source)
+    assert error or 0 in sizes or sum(told) == len(source)
+
+
+def test_no_row_is_decoded_twice_by_a_worker_that_gets_every_second_part(tmp_path, monkeypatch):
+    pq.write_table(pa.table({"n": list(range(1000))}), tmp_path / "a.parquet")
+    decoded, real = [], pq.ParquetFile.iter_batches
+
+    def counted(file, *args, **options):
+        for batch in real(file, *args, **options):
+            decoded.append(batch.num_rows)
+            yield batch
+
+    monkeypatch.setattr(pq.ParquetFile, "iter_batches", counted)
+    parts = list(all_parts(read(tmp_path / "a.parquet"), 7))
+    there = pickle.loads(pickle.dumps(parts[1::2]))
+    assert [[record["n"] for record in part] for part in there] == [[*range(n, n + 7)] for n in range(7, 994, 14)]
+    assert sum(decoded) == 996
+
+
+def test_parts_behind_rows_that_cannot_be_decoded_name_those(tmp_path):
+    path = tmp_path / "a.parquet"
+    pq.write_table(pa.table({"n": list(range(100))}), path, data_page_size=1, write_batch_size=10, use_dictionary=False)
+    data = path.read_bytes()
+    at = data.index((50).to_bytes(8, "little"))
+    path.write_bytes(data[: at - 20] + b"\xff" * 20 + data[at:])  # the header of a page of ten
+    source, errors = read(path), set()
+    for part in all_parts(source, 7):
+        for each in (part, pickle.loads(pickle.dumps(part))):
+            errors.add(taken(each)[1])
+    assert errors == {"", taken(source)[1]}
+    assert len(errors) == 2
+
+
+def test_whole_row_groups_are_parts_where_they_are_small(tmp_path):
+    pq.write_table(pa.table({"n": list(range(100))}), tmp_path / "a.parquet", row_group_size=8)
+    source = read(tmp_path / "a.parquet")
+    assert [len(part) for part in all_parts(source, 20)] == [16] * 5 + [20]
+    assert [len(part) for part in all_parts(source, 3)] == [3, 3, 2] * 12 + [3, 1]
+    assert [len(part) for part in all_parts(source, 30, exact=True)] == [30, 30, 30, 10]
 
 
 def test_plain_lines_are_counted_and_not_read(tmp_path):
@@ -113,15 +212,16 @@ def test_plain_lines_are_counted_and_not_read(tmp_path):
         assert sum(told) == 50
 
 
-def test_a_worker_does_not_read_a_file_that_was_replaced(tmp_path):
-    path = tmp_path / "a.jsonl"
-    path.write_text("1\n2\n")
+@pytest.mark.parametrize("how", ["jsonl", "parquet"])
+def test_a_worker_does_not_read_a_file_that_was_replaced(tmp_path, how):
+    path, other = tmp_path / f"a.{how}", tmp_path / f"b.{how}"
+    for n, name in enumerate((path, other)):
+        line(lambda n: {"n": n}).run([n, n + 1], write(name))
     parts = read(path).parts()
     next(parts)
     part = parts.send(100)
-    (tmp_path / "b.jsonl").write_text("3\n4\n")
-    os.replace(tmp_path / "b.jsonl", path)
-    assert list(part) == [1, 2]
+    os.replace(other, path)
+    assert list(part) == [{"n": 0}, {"n": 1}]
     with pytest.raises(Exception, match="was replaced"):
         list(pickle.loads(pickle.dumps(part)))
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import signal
 from time import sleep
 
 import killed
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -26,6 +29,7 @@ from taktline import (
     step,
     write,
 )  # fmt: skip
+from taktline._io.parquet import Rows
 from taktline._io.ranges import Range
 
 WORKERS = {"how": "line", "workers": 2, "start": "fork"}
@@ -43,6 +47,16 @@ def check(n):
 
 def flow(fails=True):
     return line(number, *[check] * fails, keep(lambda n: n % 3), expand(lambda n: [n] * (n % 4)))
+
+
+def data_of(how, count, odd):
+    """The same records as `text_of` has them, in bytes of any format."""
+    if how != "parquet":
+        return text_of(how, count, odd).encode()
+    file, rows = io.BytesIO(), [{"n": n, "text": "é" * (n % odd) * 50} for n in range(count)]
+    schema = pa.schema([("n", pa.int64()), ("text", pa.string())])
+    pq.write_table(pa.Table.from_pylist(rows, schema), file, row_group_size=odd * odd * 50)
+    return file.getvalue()
 
 
 def text_of(how, count, odd):
@@ -71,31 +85,33 @@ def outcome(run):
 
 
 @given(
-    st.sampled_from(["jsonl", "csv"]), st.integers(0, 3000), st.integers(1, 9), st.booleans(), st.booleans(),
+    st.sampled_from(["jsonl", "csv", "parquet"]), st.integers(0, 3000), st.integers(1, 9), st.booleans(), st.booleans(),
     st.sampled_from(["raise", "skip", "keep"]), st.sampled_from(["line", "auto"]),
 )  # fmt: skip
 @settings(max_examples=30)
 def test_the_results_of_a_file_that_workers_read(tmp_path_factory, how, count, odd, cut, fails, on_error, technique):
     folder = tmp_path_factory.mktemp("split")
     path = folder / f"in.{how}"
-    data = text_of(how, count, odd).encode()
+    data = data_of(how, count, odd)
     path.write_bytes(data[:-3] if cut else data)
-    (folder / f"more.{how}").write_text(text_of(how, 100, 3))
+    (folder / f"more.{how}").write_bytes(data_of(how, 100, 3))
     options = {**WORKERS, "how": technique, "on_error": on_error}
     split, model = flow(fails)(read(folder), **options), flow(fails)((r for r in read(folder)), **options)
     assert outcome(split) == outcome(model)
 
 
-def test_the_caller_does_not_read_what_workers_read(tmp_path, monkeypatch):
-    (tmp_path / "in.jsonl").write_text(text_of("jsonl", 5000, 3))
-    caller, real = os.getpid(), Range.decoded
+@pytest.mark.parametrize(("how", "kind"), [("jsonl", Range), ("parquet", Rows)])
+def test_the_caller_does_not_read_what_workers_read(tmp_path, monkeypatch, how, kind):
+    path = tmp_path / f"in.{how}"
+    path.write_bytes(data_of(how, 5000, 3))
+    caller, real = os.getpid(), kind.decoded
 
     def decoded(part):
         assert os.getpid() != caller
         return real(part)
 
-    monkeypatch.setattr(Range, "decoded", decoded)
-    assert list(line(number)(read(tmp_path / "in.jsonl"), **WORKERS)) == list(range(5000))
+    monkeypatch.setattr(kind, "decoded", decoded)
+    assert list(line(number)(read(path), **WORKERS)) == list(range(5000))
 
 
 @pytest.mark.parametrize("on_error", ["raise", "skip"])
@@ -117,9 +133,27 @@ def test_a_line_that_is_no_record_ends_the_run_after_those_before_it(tmp_path, b
     assert (str(error.value), error.value.line) == (str(plain.value), bad + 1)
 
 
-def test_a_record_that_kills_its_worker_is_named(tmp_path):
-    path = tmp_path / "in.jsonl"
-    path.write_text(text_of("jsonl", 3000, 3))
+@pytest.mark.parametrize("bad", [0, 5, 1500, 1999])
+def test_a_row_that_is_no_record_ends_the_run_after_those_before_it(tmp_path, bad):
+    at = [n * 1000 for n in range(2000)]
+    at[bad] = at[1800] = 1_001  # nanoseconds
+    path = tmp_path / "in.parquet"
+    pq.write_table(pa.table([list(range(2000)), pa.array(at, pa.timestamp("ns"))], ["n", "at"]), path)
+    run = line(number)(read(path), **WORKERS)
+    results = []
+    with pytest.raises(SourceError) as error:
+        results.extend(run)
+    assert results == list(range(min(bad, 1800)))
+    assert (run.report.records_in, run.report.records_out) == (len(results), len(results))
+    with pytest.raises(SourceError) as plain:
+        list(read(path))
+    assert (str(error.value), error.value.group) == (str(plain.value), 0)
+
+
+@pytest.mark.parametrize("how", ["jsonl", "parquet"])
+def test_a_record_that_kills_its_worker_is_named(tmp_path, how):
+    path = tmp_path / f"in.{how}"
+    path.write_bytes(data_of(how, 3000, 3))
 
     def deadly(record):
         if record["n"] in (0, 1700, 2999):
@@ -172,9 +206,10 @@ def test_a_record_that_takes_too_long_is_named_before_the_place_where_its_file_w
     assert [(each.index, each.record["n"], type(each.error)) for each in results[200:]] == [(200, 200, StepTimeout)]
 
 
-def test_workers_killed_at_random_cost_nothing(tmp_path):
-    path, once = tmp_path / "in.csv", tmp_path / "once"
-    path.write_text(text_of("csv", 4000, 4))
+@pytest.mark.parametrize("how", ["csv", "parquet"])
+def test_workers_killed_at_random_cost_nothing(tmp_path, how):
+    path, once = tmp_path / f"in.{how}", tmp_path / "once"
+    path.write_bytes(data_of(how, 4000, 4))
     once.mkdir()
 
     def fragile(record):
@@ -191,9 +226,10 @@ def test_workers_killed_at_random_cost_nothing(tmp_path):
     assert len(os.listdir(once)) == 4
 
 
-def test_a_file_that_is_replaced_meanwhile_is_read_to_its_own_end(tmp_path):
-    path, other = tmp_path / "in.jsonl", tmp_path / "other"
-    path.write_text(text_of("jsonl", 3000, 2))
+@pytest.mark.parametrize("how", ["jsonl", "parquet"])
+def test_a_file_that_is_replaced_meanwhile_is_read_to_its_own_end(tmp_path, how):
+    path, other = tmp_path / f"in.{how}", tmp_path / "other"
+    path.write_bytes(data_of(how, 3000, 2))
     other.write_text("nothing of that\n" * 3000)
     results = []
     for n in line(number)(read(path), **WORKERS):
@@ -214,20 +250,22 @@ def parse(record):
 def work(n):
     return {"n": n, "sum": sum(range(n % 5000))}
 flow = line(parse, keep(lambda n: n % 3), expand(lambda n: [n] * (n % 4)), work)
-source = read("in.csv") if sys.argv[1] == "split" else (record for record in read("in.csv"))
+path = "in." + sys.argv[2]
+source = read(path) if sys.argv[1] == "split" else (record for record in read(path))
 options = dict(how="line", workers=2, on_error="skip", dead_letters="failed.jsonl")
 flow.run(source, write("out.jsonl"), journal="run.journal" if sys.argv[1] == "split" else None, **options)
 """
 
 
-def test_killed_at_random_moments_a_run_goes_on_in_the_middle_of_a_part(tmp_path):
+@pytest.mark.parametrize("how", ["csv", "parquet"])
+def test_killed_at_random_moments_a_run_goes_on_in_the_middle_of_a_part(tmp_path, how):
     (tmp_path / "job.py").write_text(CHILD)
-    (tmp_path / "in.csv").write_text(text_of("csv", 20_000, 3))
+    (tmp_path / f"in.{how}").write_bytes(data_of(how, 20_000, 3))
     whole = tmp_path / "whole"
     whole.mkdir()
-    os.link(tmp_path / "in.csv", whole / "in.csv")
-    killed.until_done(whole, "../job.py", "plain", kills=0)
-    killed.until_done(tmp_path, "job.py", "split", kills=5)
+    os.link(tmp_path / f"in.{how}", whole / f"in.{how}")
+    killed.until_done(whole, "../job.py", "plain", how, kills=0)
+    killed.until_done(tmp_path, "job.py", "split", how, kills=5)
     assert (tmp_path / "out.jsonl").read_bytes() == (whole / "out.jsonl").read_bytes()
     letters = [[(each.index, each.record) for each in read_dead_letters(p / "failed.jsonl")] for p in (tmp_path, whole)]
     assert letters[0] == letters[1]

@@ -155,6 +155,14 @@ def is_plain(path: str) -> bool:
     return path != STANDARD and not remote.is_url(path) and not packing_of(path) and os.path.isfile(path)
 
 
+def size(path: str) -> int:
+    """Bytes of a local file; 0 where it is gone."""
+    try:
+        return os.path.getsize(path)
+    except OSError:  # who opens it says so
+        return 0
+
+
 def mark(path: str) -> list[Any] | None:
     """A JSON value that changes when the file does; None for what cannot be read twice."""
     if path == STANDARD:

@@ -3,25 +3,30 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from bisect import bisect_right
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import contextmanager
+from itertools import accumulate
+from operator import length_hint
 from types import NoneType
 from typing import IO, Any
 
-from taktline._io import opening, remote
+from taktline._io import opening, ranges, remote
 from taktline._io.decode import check_drift
-from taktline._recipe.ports import Sink, Source
+from taktline._recipe.ports import Part, Sink, Splittable
 from taktline.errors import LineError, SourceError, TaktlineError, unwritable
 
-BATCH = 4096  # rows that are made into records at once
+BATCH = 4096  # rows that are decoded at once
 GROUP = 65_536  # results a row group: fixed, so that equal results make equal files
 FORM = "a row of Parquet"
 
+Columns = tuple[str, ...] | None
 
-class ParquetFiles(Source):
+
+class ParquetFiles(Splittable):
     """Parquet files, one after the other, as one stream of dicts."""
 
-    def __init__(self, name: str, paths: list[str], columns: tuple[str, ...] | None) -> None:
+    def __init__(self, name: str, paths: list[str], columns: Columns) -> None:
         _pyarrow()
         for path in paths:
             if path == opening.STANDARD:
@@ -47,56 +52,233 @@ class ParquetFiles(Source):
         return total
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
-        first: tuple[str, list[str]] | None = None
+        check = self._checking()
         for path in self._paths:
-            name = remote.shown(path)
             with opened(path) as file:
-                header = file.schema_arrow.names
-                first = first or (name, header)
-                if self._columns is None:
-                    check_drift(*first, name, header)
-                for group in range(file.num_row_groups):
-                    yield from group_records(file, name, group, self._columns)
+                check(remote.shown(path), file)
+                reading = Reading(file, remote.shown(path), self._columns)
+                yield from reading.records(0, reading.rows)
+
+    def parts(self, *, exact: bool = False) -> Generator[Part | Iterator[Any] | None, int, None] | None:
+        return self._parts(exact) if all(map(opening.is_plain, self._paths)) else None
+
+    def _parts(self, exact: bool) -> Generator[Part | Iterator[Any] | None, int, None]:
+        wanted = yield None
+        check = self._checking()
+        for path in self._paths:
+            file, identity = _opened_here(path)  # it stays open for as long as somebody has a part of it
+            check(path, file)
+            reading, row = Reading(file, path, self._columns), 0
+            while row < reading.rows:
+                if wanted:
+                    end = reading.border(row, wanted, exact=exact)
+                    size = int(reading.weight(row) * (end - row))
+                    wanted = yield Rows(path, identity, row, end - row, size, self._columns, reading)
+                    row = end
+                else:
+                    wanted = yield reading.records(row, reading.rows)
+                    row = reading.row
+
+    def _checking(self) -> Any:
+        """For one pass: what sees that each file has the columns that are to be read. Raises SourceError."""
+        first: list[tuple[str, list[str]]] = []
+
+        def check(name: str, file: Any) -> None:
+            header = file.schema_arrow.names
+            first.append((name, header))
+            if self._columns is None:
+                check_drift(*first[0], name, header)
+            elif file.num_row_groups and (missing := [each for each in self._columns if each not in header]):
+                raise SourceError(f"{name!r} has no column {missing[0]!r}; it has {', '.join(header)}", path=name)
+
+        return check
+
+
+class Rows(Part):
+    """Consecutive rows of one file."""
+
+    __slots__ = ("_columns", "_count", "_first", "_identity", "_path", "_reading", "size")
+
+    def __init__(
+        self, path: str, identity: tuple[int, int], first: int, count: int, size: int, columns: Columns,
+        reading: Reading | None = None,
+    ) -> None:  # fmt: skip
+        self._path = path
+        self._identity = identity  # device and inode
+        self._first = first
+        self._count = count
+        self.size = size
+        self._columns = columns
+        self._reading = reading  # where it was cut
+
+    def __reduce__(self) -> Any:
+        return Rows, (self._path, self._identity, self._first, self._count, self.size, self._columns)
+
+    def __len__(self) -> int:
+        return self._count
+
+    def decoded(self) -> Iterator[Any]:
+        reading = self._reading or _reading_on(self._path, self._identity, self._columns)
+        return reading.records(self._first, self._first + self._count)
+
+
+_newest: dict[Any, Reading] = {}  # in a worker: the file that it had a part of last, as far as it has read that
+
+
+def _reading_on(path: str, identity: tuple[int, int], columns: Columns) -> Reading:
+    """The file in a worker. Raises SourceError where it is another one."""
+    if (path, identity, columns) not in _newest:
+        _newest.clear()
+        file, there = _opened_here(path)
+        if there != identity:
+            raise ranges.replaced(path)
+        _newest[path, identity, columns] = Reading(file, path, columns)
+    return _newest[path, identity, columns]
+
+
+class Reading:
+    """An open file that is read forward, one pass at a time. Rows that are passed over are decoded, for pyarrow cannot
+    leave them out, but become no records; while rows are asked for in rising order, none is decoded twice."""
+
+    def __init__(self, file: Any, name: str, columns: Columns) -> None:
+        self._file = file
+        self._name = name
+        self._columns = columns
+        counts = (file.metadata.row_group(n).num_rows for n in range(file.num_row_groups))
+        self._ends = list(accumulate(counts))  # of the row groups, as rows of the file
+        self._group = -1
+        self._batches: Iterator[Any] = iter(())
+        self._batch: Any = None  # the newest one, of the rows
+        self._start = self._next = 0  # from here to there
+        self._weight = (-1, 0.0)
+        self._given: Iterator[Any] = iter(())
+        self._behind = 0
+
+    @property
+    def rows(self) -> int:
+        """How many the file has."""
+        return self._ends[-1] if self._ends else 0
+
+    @property
+    def row(self) -> int:
+        """The one behind the last record that was given."""
+        return self._behind - length_hint(self._given)
+
+    def border(self, row: int, wanted: int, *, exact: bool) -> int:
+        """Where a part ends that begins here: with a row group where it may, so that few are decoded by two workers."""
+        end = min(row + wanted, self.rows)
+        below = bisect_right(self._ends, end)
+        last = self._ends[below - 1] if below else 0
+        return last if last > row and not exact else end
+
+    def weight(self, row: int) -> float:
+        """Bytes of a row of the row group that has this one, before they were packed."""
+        group = bisect_right(self._ends, row)
+        if group != self._weight[0]:
+            about = self._file.metadata.row_group(group)
+            chunks = [about.column(n) for n in range(about.num_columns)]
+            size = sum(each.total_uncompressed_size for each in chunks if self._reads(each.path_in_schema))
+            self._weight = (group, size / about.num_rows)
+        return self._weight[1]
+
+    def _reads(self, path: str) -> bool:
+        return self._columns is None or any(f"{path}.".startswith(f"{each}.") for each in self._columns)
+
+    def records(self, first: int, end: int) -> Iterator[dict[str, Any]]:
+        """Those of the rows `first` to `end`. Raises SourceError with the row group, behind the records before it."""
+        self._given, self._behind = iter(()), first
+        return self._records(first, end)
+
+    def _records(self, first: int, end: int) -> Iterator[dict[str, Any]]:
+        from pyarrow import ArrowException
+
+        group = 0
+        try:
+            while first < end:
+                group = bisect_right(self._ends, first)
+                self._reach(group, first)
+                batch = self._batch.slice(first - self._start, min(end, self._next) - first)
+                for records in _made(batch, self._columns):
+                    first += len(records)
+                    self._given, self._behind = iter(records), first
+                    yield from self._given
+        except TaktlineError:
+            raise
+        except (ArrowException, ValueError, OverflowError, OSError) as error:
+            self._group = -1
+            done = min(first, self._next) - (self._ends[group - 1] if group else 0)
+            raise SourceError(
+                f"{self._name!r}, row group {group}, cannot be read after its row {done:,}: {error}",
+                path=self._name, group=group,
+            ) from error  # fmt: skip
+
+    def _reach(self, group: int, row: int) -> None:
+        """Have the batch with this row; each row group is decoded from its start."""
+        if group != self._group or row < self._start:
+            self._group = group
+            self._start = self._next = self._ends[group - 1] if group else 0
+            # One thread: beside it all cores are busy with steps.
+            self._batches = self._file.iter_batches(
+                BATCH, row_groups=[group], columns=self._columns, use_threads=False
+            )  # fmt: skip
+        while row >= self._next:
+            batch = next(self._batches, None)
+            if batch is None:
+                raise ValueError("there are no more, though the file says so")
+            self._batch, self._start = batch, self._next
+            self._next += batch.num_rows
+
+
+def _made(batch: Any, columns: Columns) -> Iterator[list[dict[str, Any]]]:
+    """Rows as records, some at once. Raises what the first row raises that cannot be one, behind those before it."""
+    from pyarrow import ArrowException
+
+    try:
+        records = _in_microseconds(batch).to_pylist()
+    except (ArrowException, ValueError, OverflowError):
+        if batch.num_rows < 2:
+            raise
+        half = batch.num_rows // 2
+        yield from _made(batch.slice(0, half), columns)
+        yield from _made(batch.slice(half), columns)
+        return
+    yield records if columns is None else [{key: each[key] for key in columns} for each in records]
 
 
 @contextmanager
 def opened(path: str) -> Iterator[Any]:
     """pyarrow's ParquetFile of a path or URL. Raises SourceError where it is none."""
+    if not remote.is_url(path):
+        yield _opened_here(path)[0]
+        return
+    with remote.opened(path) as place, _parquet(place, path) as file:
+        yield file
+
+
+def _opened_here(path: str) -> tuple[Any, tuple[int, int]]:
+    """The same of a path, and what the file is known by. It is closed when nobody has it any more."""
+    from pyarrow import OSFile
+
+    try:
+        place = OSFile(path)
+    except OSError as error:
+        raise _not_parquet(path, error) from error
+    return _parquet(place, path), ranges.identity(place.fileno())
+
+
+def _parquet(place: Any, path: str) -> Any:
     from pyarrow import ArrowException
     from pyarrow.parquet import ParquetFile
 
-    name = remote.shown(path)
-    with remote.opened(path) if remote.is_url(path) else nullcontext(path) as place:
-        try:
-            file = ParquetFile(place)
-        except (ArrowException, OSError) as error:
-            raise SourceError(f"{name!r} cannot be read as Parquet: {error}", path=name) from error
-        with file:
-            yield file
-
-
-def group_records(file: Any, name: str, group: int, columns: Sequence[str] | None = None) -> Iterator[dict[str, Any]]:
-    """The records of one row group of an open file. Raises SourceError with the row group."""
-    from pyarrow import ArrowException
-
-    if missing := [each for each in columns or () if each not in file.schema_arrow.names]:
-        raise SourceError(
-            f"{name!r} has no column {missing[0]!r}; it has {', '.join(file.schema_arrow.names)}", path=name
-        )  # fmt: skip
-    done = 0
     try:
-        # One thread: beside it all cores are busy with steps.
-        batches = file.iter_batches(BATCH, row_groups=[group], columns=columns, use_threads=False)
-        for batch in batches:
-            records = _in_microseconds(batch).to_pylist()
-            yield from records if columns is None else ({key: each[key] for key in columns} for each in records)
-            done += len(records)
-    except TaktlineError:
-        raise
-    except (ArrowException, ValueError, OverflowError, OSError) as error:
-        raise SourceError(
-            f"{name!r}, row group {group}, cannot be read after its row {done:,}: {error}", path=name, group=group
-        ) from error
+        return ParquetFile(place)
+    except (ArrowException, OSError) as error:
+        raise _not_parquet(path, error) from error
+
+
+def _not_parquet(path: str, error: Exception) -> SourceError:
+    name = remote.shown(path)
+    return SourceError(f"{name!r} cannot be read as Parquet: {error}", path=name)
 
 
 def _in_microseconds(batch: Any) -> Any:

@@ -14,6 +14,8 @@ from taktline._recipe.ports import Part
 from taktline.errors import SourceError
 
 QUOTE = b'"'
+LINE = 128.0  # bytes of a record, as long as none is known
+SPARE = 1.125  # times the bytes that are likely enough, where the records must be so many: most parts have them at once
 LONGEST = 1 << 26  # bytes in which there must be a border; else the file is not split there
 PIECE = 1 << 20  # bytes in which line ends are counted at once
 
@@ -28,7 +30,7 @@ class _Opened:
 
     def __init__(self, stream: IO[bytes]) -> None:
         self.descriptor = os.dup(stream.fileno())
-        self.identity = _identity(self.descriptor)
+        self.identity = identity(self.descriptor)
 
     def __del__(self) -> None:
         os.close(self.descriptor)
@@ -37,11 +39,11 @@ class _Opened:
 class Range(Part):
     """Whole lines of one file."""
 
-    __slots__ = ("_count", "_decode", "_identity", "_line", "_opened", "_path", "_start", "size")
+    __slots__ = ("_count", "_decode", "_identity", "_line", "_opened", "_path", "_start", "behind", "size")
 
     def __init__(
         self, path: str, identity: tuple[int, int], start: int, size: int, count: int, line: int, decode: Decode,
-        opened: _Opened | None = None,
+        opened: _Opened | None = None, behind: int = 0,
     ) -> None:  # fmt: skip
         self._path = path
         self._identity = identity  # device and inode
@@ -51,6 +53,7 @@ class Range(Part):
         self._line = line  # number of the first one
         self._decode = decode
         self._opened = opened  # where it was cut
+        self.behind = behind
 
     def __reduce__(self) -> Any:
         where = (self._path, self._identity, self._start, self.size, self._count, self._line, self._decode)
@@ -66,38 +69,74 @@ class Range(Part):
         if self._opened is not None:
             return os.pread(self._opened.descriptor, self.size, self._start)
         with open(self._path, "rb", buffering=0) as file:
-            if _identity(file.fileno()) != self._identity:
-                raise SourceError(f"{self._path!r} was replaced while it was read", path=self._path)
+            if identity(file.fileno()) != self._identity:
+                raise replaced(self._path)
             return os.pread(file.fileno(), self.size, self._start)
 
 
-def ranges(
-    stream: Any, path: str, size: int, begin: Callable[[IO[bytes], str], Decode | None], count: Count, *,
-    quoted: bool = False,
-) -> Generator[Part | Iterator[Any] | None, int, int]:  # fmt: skip
-    """The parts of one open file, as Splittable has them; returns the size that was sent last.
+class Cutting:
+    """One pass over some files. Lines stay about as long as they were in the file before, so it remembers that.
 
     `begin(stream, path)` reads what is before the first record, and says how to decode; None: there is no record.
-    `quoted`: a line end between double quotes ends no record."""
-    decode = begin(stream, path)
-    if decode is None:
-        return size
-    opened, start = _Opened(stream), stream.tell()
-    line = 1 + _line_ends(stream, 0, start)
-    while os.pread(opened.descriptor, 1, start):
-        lines = _lines(opened.descriptor, start, size, quoted=quoted)
-        records = count(lines) if lines else None
-        if records is not None:
-            ends = records if not quoted else lines.count(b"\n")
-            size = yield Range(path, opened.identity, start, len(lines), records, line, decode, opened)
-            start, line = start + len(lines), line + ends
-            continue
-        stream.seek(start)
-        size = yield decode(stream, path, line)
-        at, start = start, stream.tell()
-        if stream.peek(1):  # left before its end
-            line += _line_ends(stream, at, start)
-    return size
+    `quoted`: a line end between double quotes ends no record. `exact`: a part has the records that are wanted, unless
+    its file ends. `bytes_left`: in all files."""
+
+    def __init__(
+        self, begin: Callable[[IO[bytes], str], Decode | None], count: Count, *, quoted: bool, exact: bool,
+        bytes_left: int,
+    ) -> None:  # fmt: skip
+        self._begin = begin
+        self._count = count
+        self._quoted = quoted
+        self._exact = exact
+        self._weight = LINE  # bytes a record
+        self._end = 0  # bytes of this file and of those before it
+        self._bytes_left = bytes_left
+
+    def parts(
+        self, stream: Any, path: str, wanted: int
+    ) -> Generator[Part | Iterator[Any] | None, int, int]:  # fmt: skip
+        """The parts of one open file, as Splittable has them; returns the number that was sent last."""
+        self._bytes_left -= os.fstat(stream.fileno()).st_size
+        decode = self._begin(stream, path)
+        if decode is None:
+            return wanted
+        opened, start = _Opened(stream), stream.tell()
+        end = os.fstat(opened.descriptor).st_size
+        line = 1 + _line_ends(stream, 0, start)
+        while os.pread(opened.descriptor, 1, start):
+            lines, records = self._cut(opened.descriptor, start, wanted)
+            if records:
+                ends = records if not self._quoted else lines.count(b"\n")
+                behind = max(0, end - start - len(lines)) + max(0, self._bytes_left)
+                wanted = yield Range(
+                    path, opened.identity, start, len(lines), records, line, decode, opened, behind
+                )  # fmt: skip
+                start, line = start + len(lines), line + ends
+                continue
+            stream.seek(start)
+            wanted = yield decode(stream, path, line)
+            at, start = start, stream.tell()
+            if stream.peek(1):  # left before its end
+                line += _line_ends(stream, at, start)
+        return wanted
+
+    def _cut(self, descriptor: int, start: int, wanted: int) -> tuple[bytes, int]:
+        """Whole lines of at most so many records, and how many; none where none is wanted or where that is not certain."""
+        size = min(LONGEST, 1 + int(wanted * self._weight * (SPARE if self._exact else 1.0))) if wanted else 0
+        while 0 < size <= LONGEST:
+            lines, whole = _lines(descriptor, start, size, quoted=self._quoted)
+            records = self._count(lines) if lines else None
+            if not records:
+                break
+            self._weight = len(lines) / records
+            if records > wanted:
+                end = _last_lines(lines, records - wanted, quoted=self._quoted)
+                return lines[:end], wanted
+            if whole or records == wanted or not self._exact:
+                return lines, records
+            size = 2 * max(size, len(lines))
+        return b"", 0
 
 
 def travels(decode: Any) -> bool:
@@ -138,20 +177,30 @@ def table_lines(data: bytes, delimiter: bytes) -> int | None:
     return None if _blank_row(data) or data[:1] in (b"\r", b"\n") else text_lines(data)
 
 
-def _lines(descriptor: int, start: int, size: int, *, quoted: bool) -> bytes:
-    """Whole lines of about this size; none where size is 0, or no border is found."""
-    size = min(size, LONGEST)
-    while 0 < size <= LONGEST:
+def identity(descriptor: int) -> tuple[int, int]:
+    """What a file is known by, whatever becomes of its name."""
+    known = os.fstat(descriptor)
+    return known.st_dev, known.st_ino
+
+
+def replaced(path: str) -> SourceError:
+    """What a worker says that does not find the file which was cut."""
+    return SourceError(f"{path!r} was replaced while it was read", path=path)
+
+
+def _lines(descriptor: int, start: int, size: int, *, quoted: bool) -> tuple[bytes, bool]:
+    """Whole lines of about this size, none where no border is found; and whether they are all there are."""
+    while size <= LONGEST:
         data = os.pread(descriptor, size, start)
-        end = len(data)
+        end, whole = len(data), True
         if end == size or os.pread(descriptor, 1, start + end):
-            end = data.rfind(b"\n") + 1
+            end, whole = data.rfind(b"\n") + 1, False
         if quoted and QUOTE in data:
             end = _outside_quotes(data, end)
         if end:
-            return data[:end]
+            return data[:end], whole and end == len(data)
         size *= 2
-    return b""
+    return b"", False
 
 
 def _outside_quotes(data: bytes, end: int) -> int:
@@ -164,6 +213,18 @@ def _outside_quotes(data: bytes, end: int) -> int:
     return end
 
 
+def _last_lines(lines: bytes, records: int, *, quoted: bool) -> int:
+    """Where the last `records` of these records begin."""
+    end, inside = len(lines), False
+    while records:
+        before = lines.rfind(b"\n", 0, end - 1) + 1
+        if quoted and lines.count(QUOTE, before, end) % 2:
+            inside = not inside
+        end = before
+        records -= not inside
+    return end
+
+
 def _line_ends(stream: IO[bytes], start: int, end: int) -> int:
     """Line ends between two places; the stream stands at `end` then."""
     stream.seek(start)
@@ -173,8 +234,3 @@ def _line_ends(stream: IO[bytes], start: int, end: int) -> int:
         count += piece.count(b"\n")
         start += len(piece)
     return count
-
-
-def _identity(descriptor: int) -> tuple[int, int]:
-    known = os.fstat(descriptor)
-    return known.st_dev, known.st_ino

@@ -131,17 +131,19 @@ class _Files(Splittable):
         """The records of one open file."""
         raise NotImplementedError
 
-    def parts(self) -> Generator[Part | Iterator[Any] | None, int, None] | None:
+    def parts(self, *, exact: bool = False) -> Generator[Part | Iterator[Any] | None, int, None] | None:
         if not all(map(opening.is_plain, self._paths)) or not ranges.travels(self._types):
             return None
-        return self._parts()
+        return self._parts(exact)
 
-    def _parts(self) -> Generator[Part | Iterator[Any] | None, int, None]:
-        size = yield None
-        begin = self.beginner()
+    def _parts(self, exact: bool) -> Generator[Part | Iterator[Any] | None, int, None]:
+        wanted = yield None
+        cutting = ranges.Cutting(
+            self.beginner(), self.count, quoted=self.quoted, exact=exact, bytes_left=sum(map(opening.size, self._paths))
+        )  # fmt: skip
         for path in self._paths:
             with opening.reading(path) as stream:
-                size = yield from ranges.ranges(stream, path, size, begin, self.count, quoted=self.quoted)
+                wanted = yield from cutting.parts(stream, path, wanted)
 
     quoted = False  # a line end between double quotes ends no record
 

@@ -38,6 +38,7 @@ class Part(Sequence[Any]):
 
     __slots__ = ("_records",)
     size: int  # bytes
+    behind: int | None = None  # bytes of the source behind it, where its length in records is not known
 
     def decoded(self) -> Iterator[Any]:
         """A fresh pass over the records. Raises SourceError at what cannot be read, behind the records before it."""
@@ -56,12 +57,12 @@ class Splittable(Source):
     """A source of which several processes can read a part each."""
 
     @abstractmethod
-    def parts(self) -> Generator[Part | Iterator[Any] | None, int, None] | None:
-        """One pass, in order, for one who sends how much is wanted next; None where this source cannot be split.
+    def parts(self, *, exact: bool = False) -> Generator[Part | Iterator[Any] | None, int, None] | None:
+        """One pass, in order, for one who sends how many records are wanted next; None where this source cannot be split.
 
-        The first answer is None. Sent a number of bytes, it answers with a Part of about that size, or with an iterator
-        over records where no border is found; sent 0, with such an iterator. That may be left at any record: what is
-        sent next goes on behind it. Raises SourceError as iterating does."""
+        The first answer is None. Sent a number, it answers with a Part of at most so many records (`exact`: of so many,
+        unless its file ends), or with an iterator over records where no border is found; sent 0, with such an iterator.
+        That may be left at any record: what is sent next goes on behind it. Raises SourceError as iterating does."""
 
 
 class Live(Source):

@@ -16,20 +16,19 @@ SKIP = 4096  # records passed over at once, before it is seen whether the run is
 
 
 class Reader:
-    """The source of one run. `split`: workers may be given parts of it to read.
+    """The source of one run. `split`: workers may be given parts of it to read; `exact`: of the records asked for.
 
     >>> reader = Reader("abc")
     >>> reader.read(5), reader.read(5), reader.read(5), reader.ended, reader.index
     (['a'], ['b'], ['c'], True, 3)
     """
 
-    def __init__(self, source: Iterable[Any], *, split: bool = False) -> None:
+    def __init__(self, source: Iterable[Any], *, split: bool = False, exact: bool = False) -> None:
         self._source = source
         self._parts: Generator[Part | Iterator[Any] | None, int, None] | None = None
-        if split and isinstance(source, Splittable) and (parts := source.parts()) is not None:
+        if split and isinstance(source, Splittable) and (parts := source.parts(exact=exact)) is not None:
             next(parts)
             self._parts = parts
-        self._weight = 1.0  # bytes a record, in the newest part
         self.live = isinstance(source, Live)  # records come when they come
         self._records: Iterator[Any] | None = None
         self._last: Any = None
@@ -87,11 +86,11 @@ class Reader:
         return records
 
     def read_part(self, most: int, seconds: float = 0.0) -> list[Any] | Part:
-        """As `read`; but where the source can be split there, a Part of about so many records, which nobody has read."""
+        """As `read`; but where the source can be split there, a Part of at most so many, which nobody has read."""
         if self._parts is None or self.ended:
             return self.read(most, seconds)
         try:
-            part = self._parts.send(max(1, int(most * self._weight)))
+            part = self._parts.send(most)
         except StopIteration:
             self.ended = True
             return []
@@ -100,7 +99,6 @@ class Reader:
             return []
         if isinstance(part, Part):
             self._records = None  # an iterator from before it
-            self._weight = part.size / len(part)
             self.index += len(part)
             return part
         self._records = self._whole(self._parts, part)
