@@ -21,6 +21,7 @@ from taktline import (
     SourceError,
     StepTimeout,
     WorkerDied,
+    batch,
     expand,
     keep,
     line,
@@ -87,21 +88,25 @@ def outcome(run):
 @given(
     st.sampled_from(["jsonl", "csv", "parquet"]), st.integers(0, 3000), st.integers(1, 9), st.booleans(), st.booleans(),
     st.sampled_from(["raise", "skip", "keep"]), st.sampled_from(["line", "auto"]),
+    st.sampled_from([{}, {"window": 1}, {"window": 130}, {"batch_size": 50}, {"batch_size": 90, "window": 400}]),
 )  # fmt: skip
-@settings(max_examples=30)
-def test_the_results_of_a_file_that_workers_read(tmp_path_factory, how, count, odd, cut, fails, on_error, technique):
+@settings(max_examples=40)
+def test_the_results_of_a_file_that_workers_read(
+    tmp_path_factory, how, count, odd, cut, fails, on_error, technique, more
+):  # fmt: skip
     folder = tmp_path_factory.mktemp("split")
     path = folder / f"in.{how}"
     data = data_of(how, count, odd)
     path.write_bytes(data[:-3] if cut else data)
     (folder / f"more.{how}").write_bytes(data_of(how, 100, 3))
-    options = {**WORKERS, "how": technique, "on_error": on_error}
+    options = {**WORKERS, "how": technique, "on_error": on_error, **more}
     split, model = flow(fails)(read(folder), **options), flow(fails)((r for r in read(folder)), **options)
     assert outcome(split) == outcome(model)
 
 
+@pytest.mark.parametrize("more", [{}, {"window": 200}, {"batch_size": 40}, {"ordered": False}])
 @pytest.mark.parametrize(("how", "kind"), [("jsonl", Range), ("parquet", Rows)])
-def test_the_caller_does_not_read_what_workers_read(tmp_path, monkeypatch, how, kind):
+def test_the_caller_does_not_read_what_workers_read(tmp_path, monkeypatch, how, kind, more):
     path = tmp_path / f"in.{how}"
     path.write_bytes(data_of(how, 5000, 3))
     caller, real = os.getpid(), kind.decoded
@@ -111,7 +116,43 @@ def test_the_caller_does_not_read_what_workers_read(tmp_path, monkeypatch, how, 
         return real(part)
 
     monkeypatch.setattr(kind, "decoded", decoded)
-    assert list(line(number)(read(path), **WORKERS)) == list(range(5000))
+    assert sorted(line(number)(read(path), **more, **WORKERS)) == list(range(5000))
+
+
+@pytest.mark.parametrize("how", ["jsonl", "csv", "parquet"])
+def test_batches_have_the_size_that_was_asked_for(tmp_path, how):
+    for name in ("a", "b"):
+        (tmp_path / f"{name}.{how}").write_bytes(data_of(how, 1000, 7))
+    flow = line(batch(lambda records: [len(records)] * len(records)))
+    assert list(flow(read(tmp_path), batch_size=60, **WORKERS)) == ([60] * 960 + [40] * 40) * 2
+
+
+@pytest.mark.parametrize("how", ["jsonl", "csv"])
+def test_no_more_is_under_way_than_the_window_allows(tmp_path, how):
+    path = tmp_path / f"in.{how}"
+    path.write_bytes(data_of(how, 400, 40))
+    with path.open("ab") as file:  # much shorter than those before
+        file.writelines(b'{"n": %d}\n' % n if how == "jsonl" else b"%d,\n" % n for n in range(400, 3000))
+    run, most = line(number)(read(path), window=200, **WORKERS), 0
+    for n, result in enumerate(run):
+        assert result == n
+        most = max(most, run.snapshot().in_flight, run.snapshot().batch_size)
+    assert 50 < most <= 200
+
+
+@pytest.mark.parametrize("bad", [0, 1234])
+def test_results_as_they_come_lack_none_before_a_line_that_is_no_record(tmp_path, bad):
+    lines = text_of("jsonl", 3000, 3).splitlines(keepends=True)
+    lines[bad::40] = ["no record\n"] * len(lines[bad::40])
+    path = tmp_path / "in.jsonl"
+    path.write_text("".join(lines))
+    run = line(number)(read(path), ordered=False, batch_size=40, **WORKERS)
+    results = []
+    with pytest.raises(SourceError, match=f"line {bad + 1:,}, is no JSON"):
+        results.extend(run)
+    assert sorted(results)[:bad] == list(range(bad))
+    assert len(set(results)) == len(results) == run.report.records_in
+    assert not set(range(bad, 3000, 40)) & set(results)
 
 
 @pytest.mark.parametrize("on_error", ["raise", "skip"])

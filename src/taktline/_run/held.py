@@ -77,9 +77,8 @@ class Held:
                 self.batch.fail(error.position, step, what, goes_on=self.goes_on)
 
     def orders(self, step: str, *, careful: bool, seeded: bool = False, encode: Encode | None = None) -> bytes:
-        """Make ready to be sent: the note that goes with `parts`."""
+        """Make ready to be sent: the note that goes with `parts`. Where it is `careful` the records are here."""
         if careful and not self.each:
-            self.decode()
             self.pack(step)
             self._split(step)
         else:

@@ -85,6 +85,7 @@ class Hub:
         self._out: deque[Delivery] = deque()
         self._dying: tuple[int, End, bool]  # the newest worker that ended: its lane, how, and whether it was too late
         self._fatal: BaseException | None = None
+        self._unreadable = 1 << 62  # in results as they come: the first part of the source that cannot be read
         self._leaving = False
         self.encode: Encode | None = None  # makes bytes of the results, for a sink that takes them
         meter.use(plan)
@@ -352,6 +353,8 @@ class Hub:
 
     def _send(self, action: events.Send) -> None:
         held = self._held[action.seq]
+        if action.careful:
+            self._decode(held)
         segment = self._plan.segments[action.lane]
         last = action.lane + 1 == len(self._here) and not segment.waits
         note = held.orders(
@@ -397,7 +400,7 @@ class Hub:
 
     def _condemn(self, action: events.Condemn) -> None:
         held = self._held[action.seq]
-        held.decode()
+        self._decode(held)
         if action.position >= held.count:
             return  # none of its records is left: somebody else kills these workers
         lane, end, late = self._dying
@@ -432,14 +435,23 @@ class Hub:
             held.batch.values, held.batch.failures, held.first, held.records, self._options, self._meter
         )
         if error is None and held.error is not None:
-            self._source_failed(held)
+            # What was read behind it was none of the source's records.
+            self._reader.ended = True
+            self._meter.records_in = self._reader.index = held.first + len(held.records)
             error = held.error
         self._out.append(Delivery(seq, len(held.records), results, error))
 
-    def _source_failed(self, held: Held) -> None:
-        """In a part of it that was to be read by a worker: what was read behind it was none of the source's records."""
-        self._reader.ended = True
-        self._meter.records_in = self._reader.index = held.first + len(held.records)
+    def _decode(self, held: Held) -> None:
+        """Read a part of the source here, where a worker could not, or died with it."""
+        counted = len(held.records)
+        held.decode()
+        if held.error is None or self._options.ordered:
+            return
+        # Results behind it may be delivered already, so all are that are under way, and the run ends after them.
+        if held.first < self._unreadable:
+            self._unreadable, self._reader.error = held.first, held.error
+        self._reader.ended, held.error = True, None
+        self._meter.records_in -= counted - len(held.records)
 
 
 def _why_broken(broken: words.Broken) -> BaseException:

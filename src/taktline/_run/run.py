@@ -19,6 +19,7 @@ from taktline._run.inline import Inline
 from taktline._run.lot import Lot
 from taktline._run.meter import Meter
 from taktline._run.reader import Reader, check_source
+from taktline._schedule.bounds import batch_records
 from taktline.errors import LineError, SinkError
 
 if TYPE_CHECKING:
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from taktline._run.marks import Marks
 
 WRITE = 512  # results that a writer of files gets at once
+PART = 32  # records: to say where fewer lie and to read them there costs as much as sending them
 
 
 class _Life:
@@ -39,7 +41,7 @@ class _Life:
         self.sink: Sink | None = None  # where the results go, as far as Marks must know
         self.options = options
         self.plan = _plan(steps, options)
-        self.reader = Reader(source, split=_may_split(self.plan, options))
+        self.reader = Reader(source, split=_may_split(self.plan, options), exact=options.batch_size is not None)
         self.meter = Meter(name, self.plan, options, self.reader.total)
         self.marks: Marks | None = None
         if options.journal is not None or options.dead_letters is not None or isinstance(source, Live):
@@ -268,9 +270,10 @@ class Run:
 
 
 def _may_split(plan: Plan, options: Options) -> bool:
-    """Whether workers may read the source: batches then have about, not exactly, as many records as are wanted."""
-    fixed = options.window is not None or plan.batch_size is not None or not options.ordered
-    return options.how in ("auto", "line") and bool(plan.segments[0].workers) and not fixed
+    """Whether workers may read the source: where batches can be large enough for that to save something."""
+    if options.how not in ("auto", "line") or not plan.segments[0].workers:
+        return False
+    return batch_records(PART, plan.batch_size or PART, window=options.window, workers=plan.workers) == PART
 
 
 def _check_forks(end: object, options: Options) -> None:
