@@ -258,6 +258,21 @@ def test_records_and_parts_may_be_read_in_turn(tmp_path_factory, turns, bad):
     assert (f"{type(reader.error).__name__}: {reader.error}" if reader.error else "") == error
 
 
+def test_what_is_left_is_reckoned_by_bytes(tmp_path):
+    for name in ("a.txt", "b.txt"):
+        (tmp_path / name).write_text("line\n" * 500)
+    reader = Reader(read(tmp_path), split=True)
+    assert reader.about_left is None
+    for read_on, left in [
+        (reader.read_part, 900), (reader.read, 800), (reader.read_part, 700), (reader.read, 600), (reader.read, 500),
+        (reader.read, 400), (reader.read_part, 300),
+    ]:  # fmt: skip
+        assert len(read_on(100)) == 100
+        assert (reader.about_left, reader.remaining) == (left, None)
+    reader.stop()
+    assert reader.about_left == 0
+
+
 def test_what_cannot_be_read_twice_or_sent_is_not_split(tmp_path):
     (tmp_path / "a.csv").write_text("n\n1\n")
     assert read("-").parts() is None

@@ -32,6 +32,7 @@ from taktline import (
 )  # fmt: skip
 from taktline._io.parquet import Rows
 from taktline._io.ranges import Range
+from taktline.views.terminal import plain
 
 WORKERS = {"how": "line", "workers": 2, "start": "fork"}
 
@@ -138,6 +139,21 @@ def test_no_more_is_under_way_than_the_window_allows(tmp_path, how):
         assert result == n
         most = max(most, run.snapshot().in_flight, run.snapshot().batch_size)
     assert 50 < most <= 200
+
+
+@pytest.mark.parametrize("how", ["jsonl", "csv", "parquet"])
+def test_it_is_shown_about_how_many_records_a_file_has(tmp_path, how):
+    for name, count in (("a", 3000), ("b", 1000)):
+        rows = ({"n": 10_000 + n} for n in range(count))
+        line(lambda row: row).run(rows, write(tmp_path / f"{name}.{how}"), how="loop")
+    shown = []
+    run = line(number)(read(tmp_path), window=400, **WORKERS)
+    for _ in run:
+        shown.append(run.snapshot())
+    assert {each.reckoned for each in shown} == {how != "parquet"}
+    assert all(each.total == pytest.approx(4000, rel=0.02) for each in shown)
+    assert shown[-1].total == run.snapshot().total == 4000
+    assert ("of 4,000 records" if how == "parquet" else "of about 4,000 records") in plain(shown[-1])
 
 
 @pytest.mark.parametrize("bad", [0, 1234])

@@ -33,8 +33,9 @@ class Snapshot:
     failed: int
     in_flight: int  # records read and not yet delivered
     window: int | None  # most of them, in records; None: bounded by memory
-    total: int | None  # length of the source, where it is known
+    total: int | None  # length of the source, where it is known or can be reckoned
     steps: tuple[StepCount, ...]
+    reckoned: bool = False  # `total` is about right: from the bytes of a file, not from a count
     resumed_at: int = 0  # records that earlier processes had delivered
     dead_letters: str | None = None  # the file for failed records
 

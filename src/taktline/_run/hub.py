@@ -195,7 +195,7 @@ class Hub:
         if not room or self._leaving:
             return False
         reader, workers = self._reader, self._plan.workers
-        wanted = self._sizing.next(reader.remaining, workers)
+        wanted = self._sizing.next(reader.about_left, workers)
         size = batch_records(room, wanted, window=self._options.window, workers=workers)
         first, began = reader.index, perf_counter()
         read = reader.read_part if self._here[0] is None else reader.read
@@ -214,6 +214,8 @@ class Hub:
             self._meter.held += len(records)
             self._meter.batch_size = len(records)
             self._tell(events.Read(len(records), held.size))
+        if (left := reader.about_left) is not None:
+            self._meter.about = reader.index + left
         if reader.ended:
             self._tell(events.Exhausted())
         self._meter.handling += perf_counter() - began - seconds

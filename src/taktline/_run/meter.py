@@ -27,6 +27,7 @@ class Meter:
         self.name = name
         self.plan = plan
         self.total = total
+        self.about: int | None = None  # the same, reckoned
         self.window = options.window
         self.records_in = 0
         self.records_out = 0
@@ -139,7 +140,8 @@ class Meter:
             seconds=self._seconds, records_in=self.records_in,
             records_out=self.records_out, failed=self.failed, resumed_at=self.resumed_at, dead_letters=self.dead_letters,
             in_flight=self.held, window=self.window,
-            total=self.total, steps=self._steps(),
+            total=self.about if self.total is None else self.total,
+            reckoned=self.total is None and self.about is not None, steps=self._steps(),
         )  # fmt: skip
 
     def report(self) -> Report:

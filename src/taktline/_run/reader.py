@@ -41,6 +41,8 @@ class Reader:
         self.note: Callable[[int, Any], None] | None = None  # told the index after each read, and the last record
         self.error: BaseException | None = None  # why it ended early
         self.total = _length(source)
+        self._counted = self._weighed = 0  # records of all parts so far, and their bytes
+        self._behind: tuple[int, int] | None = None  # index of the record behind the newest part, bytes from there on
 
     @property
     def splits(self) -> bool:
@@ -51,6 +53,16 @@ class Reader:
     def remaining(self) -> int | None:
         """How many records are left, where the source tells."""
         return None if self.total is None else max(0, self.total - self.index)
+
+    @property
+    def about_left(self) -> int | None:
+        """The same; where the source does not tell, reckoned from the bytes that are left, by those of its parts."""
+        if self.total is not None or self._behind is None:
+            return self.remaining
+        if self.ended:
+            return 0
+        index, left = self._behind
+        return max(0, round(left * self._counted / self._weighed) - (self.index - index))
 
     def iterator(self) -> Iterator[Any]:
         """The iterator itself, for who reads on alone. Raises SourceError where the source gives none."""
@@ -100,6 +112,9 @@ class Reader:
         if isinstance(part, Part):
             self._records = None  # an iterator from before it
             self.index += len(part)
+            self._counted += len(part)
+            self._weighed += part.size
+            self._behind = None if part.behind is None else (self.index, part.behind)
             return part
         self._records = self._whole(self._parts, part)
         return self.read(most, seconds)

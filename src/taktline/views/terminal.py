@@ -14,6 +14,7 @@ QUIET = 1.0  # seconds in which nothing is shown: a short run needs no progress
 PLAIN = 30.0  # seconds between two lines where there is no terminal
 BAR = 10  # characters of a step's bar
 STEPS = 8  # steps shown: with head and foot 12 lines at most
+DIGITS = 3  # of a number of records that is only reckoned
 
 
 class Progress:
@@ -82,9 +83,17 @@ def drawn(snapshot: Snapshot) -> str:
 
 
 def _progress(snapshot: Snapshot) -> str:
-    of = f" of {snapshot.total:,}" if snapshot.total is not None else ""
     speed = rate((snapshot.records_in - snapshot.resumed_at) / snapshot.seconds) if snapshot.seconds else ""
     aside = f" → {snapshot.dead_letters}" if snapshot.dead_letters else ""
     failed = f" · {snapshot.failed:,} failed{aside}" if snapshot.failed else ""
     window = f" of {snapshot.window:,}" if snapshot.window is not None else ""
-    return f"{snapshot.records_in:,}{of} records · {speed} · {snapshot.in_flight:,}{window} in flight{failed}"
+    return (
+        f"{snapshot.records_in:,}{_of(snapshot)} records · {speed} · {snapshot.in_flight:,}{window} in flight{failed}"
+    )
+
+
+def _of(snapshot: Snapshot) -> str:
+    total = snapshot.total
+    if total is None:
+        return ""
+    return f" of about {round(total, DIGITS - len(str(total))):,}" if snapshot.reckoned else f" of {total:,}"
