@@ -65,17 +65,20 @@ class Line:
         >>> results, report.records_out
         ([1, 2], 2)
         """
-        if sink is not None and not callable(sink) and not isinstance(sink, Sink):
-            raise LineError(f"a sink must be a callable of one result or a writer, not {type(sink).__name__}")
+        _check_sink(sink)
         return self(source, **options).drain(sink)
 
-    def plan(self, source: Iterable[Any], *, length: int | None = None, **options: Any) -> Plan:
+    def plan(
+        self, source: Iterable[Any], sink: Sink | Callable[[Any], Any] | None = None, *, length: int | None = None,
+        **options: Any,
+    ) -> Plan:  # fmt: skip
         """Try the first records, then say what to do with this source, why, and how long it would take.
 
         Runs for a second or two and starts workers for it. The steps see copies of the first records, as in a run; the
         results are dropped, and steps with state or side effects have seen the records. An iterator is used up by as
-        many; the plan says so. `length`: how many records there are, where the source does not tell. Options are those
-        of a run. Raises LineError for wrong ones, SourceError where the source fails.
+        many; the plan says so. `sink`: where the results would go; nothing is written there. `length`: how many records
+        there are, where the source does not tell. Options are those of a run. Raises LineError for wrong ones,
+        SourceError where the source fails.
 
         >>> from taktline import line
         >>> print(line(abs).plan(range(-1000, 0)).how)
@@ -83,9 +86,10 @@ class Line:
         """
         from taktline._run.trial import plan
 
+        _check_sink(sink)
         if length is not None and (not isinstance(length, int) or isinstance(length, bool) or length < 0):
             raise LineError(f"plan(length={length!r}): give the number of records, or leave it out")
-        return plan(self._steps, self.name, source, checked(options), length)
+        return plan(self._steps, self.name, source, sink, checked(options), length)
 
     def stream(self, source: Iterable[Any] | AsyncIterable[Any], **options: Any) -> AsyncIterator[Any]:
         """The results of a source, sync or async, in order, for `async for`: the running event loop is never blocked.
@@ -132,6 +136,11 @@ class Line:
         from taktline._check import check
 
         return check(self, source, **options)
+
+
+def _check_sink(sink: object) -> None:
+    if sink is not None and not callable(sink) and not isinstance(sink, Sink):
+        raise LineError(f"a sink must be a callable of one result or a writer, not {type(sink).__name__}")
 
 
 def line(*steps: StepLike | Line, name: str | None = None) -> Line:

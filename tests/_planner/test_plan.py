@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 import threading
@@ -10,7 +11,7 @@ import time
 
 import pytest
 
-from taktline import LineError, Plan, SourceError, batch, line, serial, step
+from taktline import LineError, Plan, SourceError, batch, line, read, serial, step, write
 from taktline._run.trial import try_out
 
 
@@ -72,6 +73,31 @@ def test_a_list_is_whole_afterwards_and_of_an_iterator_it_is_said_how_much_is_go
     assert any("used up" in each for each in plan.advice)
     assert not plan.length_known
     assert "length unknown" in str(plan)
+
+
+def test_a_file_that_workers_read_is_planned_so(tmp_path):
+    path = tmp_path / "in.jsonl"
+    path.write_text('{"n": 1}\n' * 2000)
+    steps, sink = line(lambda record: spin(record["n"])).steps, write(tmp_path / "out.jsonl")
+    found = {
+        name: try_out(steps, "line", source, 2, encode).costs
+        for name, source, encode in [
+            ("file", read(path), sink.encoder), ("list", list(read(path)), write(tmp_path / "out.csv").encoder),
+        ]
+    }  # fmt: skip
+    cut, encode = found["file"].cut, found["file"].encode
+    assert cut.size == len('{"n": 1}\n')
+    assert cut.pack_ns > 0
+    assert encode.size == len("20001\n")
+    assert (found["list"].cut, found["list"].encode) == (None, None)
+    plan = line(lambda record: spin(record["n"])).plan(read(path), sink, length=10**7, workers=2)
+    assert plan.how == "loop" or any("workers read the source and encode the results" in why for why in plan.reasons)
+    assert os.listdir(tmp_path) == ["in.jsonl"]
+
+
+def test_a_sink_is_checked_by_a_plan_too():
+    with pytest.raises(LineError, match="a sink must be"):
+        line(abs).plan([1], 5)
 
 
 def test_an_empty_source_has_a_plan_too():

@@ -111,6 +111,45 @@ def test_no_more_bytes_are_under_way_than_allowed(size, memory):
     assert held <= memory + size * found.batch_size
 
 
+def test_a_source_that_workers_read_costs_the_hub_only_where_its_records_lie():
+    read = costs_of(5_000, read=200_000, move=20_000)
+    cut = read._replace(cut=Move(1_000, 0, 100))
+    here, there = (predict(costs, line_of(1, 8), records=20_000, cores=8) for costs in (read, cut))
+    assert here.seconds == pytest.approx(20_000 * 240e-6, rel=0.02)  # to read, to pack, to unpack a result
+    assert there.seconds == pytest.approx(20_000 * (225e-6 + 21e-6) / 8, rel=0.02)  # nine processes on eight cores
+    assert (here.bottleneck, there.bottleneck) == ("source", "s0")
+
+
+@pytest.mark.parametrize(
+    ("plan", "more"),
+    [
+        (line_of(1, 8, "pool"), {}),
+        (line_of(1, 8, "queues"), {}),
+        (line_of(1, 8, batch_size=31), {}),
+        (line_of(1, 8), {"window": 500}),
+        (plans.line([serial(abs), as_step(abs)], 8), {}),
+    ],
+)
+def test_what_no_run_lets_workers_read_is_read_by_the_hub(plan, more):
+    steps = (5_000,) * sum(len(segment.steps) for segment in plan.segments)
+    costs = costs_of(*steps, read=200_000)
+    cut = costs._replace(cut=Move(1_000, 0, 100))
+    assert predict(cut, plan, records=5_000, cores=8, **more) == predict(costs, plan, records=5_000, cores=8, **more)
+
+
+def test_results_that_workers_encode_cost_the_hub_nothing():
+    costs = costs_of(5_000, move=1_000)._replace(encode=Move(100_000, 0, 100))
+    found = [predict(costs, line_of(1, n), records=20_000, cores=n).seconds for n in (1, 8)]
+    assert found[1] == pytest.approx(20_000 * 106e-6 / 8, rel=0.02)
+    loop = predict(costs, plans.here([as_step(abs)]), records=20_000, cores=8).seconds
+    assert loop == pytest.approx(20_000 * 105e-6)
+    here = predict(
+        costs_of(5_000, 0, move=1_000)._replace(encode=Move(100_000, 0, 100)), plans.line([as_step(abs), serial(abs)], 8),
+        records=20_000, cores=8,
+    )  # fmt: skip
+    assert here.seconds == pytest.approx(20_000 * 102e-6, rel=0.02)  # packed, unpacked, encoded
+
+
 def test_uneven_records_take_the_time_of_their_mean():
     lots = (1,) * 50
     uneven = Costs(

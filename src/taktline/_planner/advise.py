@@ -111,7 +111,7 @@ def advise(tried: Tried, *, cores: int, workers: int, window: int | None, memory
         start_up=ways.start_up, how=chosen.how,
         segments=tuple(tuple(step.name for step in segment.steps) for segment in plan.segments),
         workers=chosen.workers, batch_size=chosen.batch_size, seconds=chosen.seconds,
-        reasons=_reasons(tried, chosen, loop, records, workers), advice=_advice(tried, chosen, records, cores),
+        reasons=_reasons(tried, chosen, loop, records, workers, window), advice=_advice(tried, chosen, records, cores),
         predictions=found,
     )  # fmt: skip
 
@@ -164,13 +164,14 @@ def _as_plan(steps: tuple[Step, ...], chosen: Prediction) -> plans.Plan:
     return plans.line(steps, chosen.workers) if chosen.workers else plans.here(steps)
 
 
-def _reasons(tried: Tried, chosen: Prediction, loop: Prediction, records: int, workers: int) -> tuple[str, ...]:
+def _reasons(
+    tried: Tried, chosen: Prediction, loop: Prediction, records: int, workers: int, window: int | None
+) -> tuple[str, ...]:  # fmt: skip
     costs = tried.costs
     if not costs.records:
         return ("there are no records",)
     found = []
-    moving = sum(move.pack_ns + move.unpack_ns for move in (costs.moves[0], costs.moves[-1])) + costs.ways.hub_record_ns
-    work = sum(costs.mean_ns(n) for n, step in enumerate(tried.steps) if not step.in_caller)
+    moving, work, by_workers = _shares(costs, tried.steps, chosen.workers or workers, window)
     if tried.obstacle:
         found.append(f"stay with the loop: {tried.obstacle}")
     elif chosen.workers:
@@ -190,9 +191,28 @@ def _reasons(tried: Tried, chosen: Prediction, loop: Prediction, records: int, w
                 f"work takes {costs.ways.slowdown:.1f} times as long in workers side by side: the cores are busy with "
                 "other programs, or the steps use several of them by themselves (numeric libraries do)"
             )
+    if by_workers and chosen.workers:
+        found.append(f"workers {by_workers} themselves: nothing of that passes through the caller's process")
     if len(tried.steps) > 1 and chosen.workers:
         found.append("neighbouring steps run as one in the same worker: nothing is packed between them")
     return tuple(found)
+
+
+def _shares(costs: Costs, steps: tuple[Step, ...], workers: int, window: int | None) -> tuple[float, float, str]:
+    """Nanoseconds a record of moving and of work in a line, and what workers do in it that the caller does in the loop."""
+    line = costs.under(technique("line", steps, workers), window)
+    moving, by_workers = costs.ways.hub_record_ns, []
+    work = sum(costs.mean_ns(n) for n, step in enumerate(steps) if not step.in_caller)
+    for here, there, what in (
+        (0, costs.read_ns, "read the source"),
+        (-1, line.moves[-1].pack_ns, "encode the results"),
+    ):
+        if line.moves[here] is costs.moves[here]:
+            moving += costs.moves[here].pack_ns + costs.moves[here].unpack_ns
+        else:
+            work += there
+            by_workers.append(what)
+    return moving, work, " and ".join(by_workers)
 
 
 def _limit(bottleneck: str) -> str:

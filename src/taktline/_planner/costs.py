@@ -9,6 +9,9 @@ from __future__ import annotations
 import statistics
 from typing import NamedTuple
 
+from taktline._recipe.plan import Plan
+from taktline._schedule.bounds import worth_splitting
+
 WAITS = 0.5  # share of a step's time on the processor below which it is said to wait
 
 
@@ -49,7 +52,10 @@ class Ways(NamedTuple):
 
 
 class Costs(NamedTuple):
-    """Everything measured. `lots`: records of each lot; `moves[n]`: what goes into step n, the last one the results."""
+    """Everything measured. `lots`: records of each lot; `moves[n]`: what goes into step n, the last one the results.
+
+    `cut`: what it takes to send a worker where a record lies, in place of the record; None: workers cannot read the
+    source. `encode`: to make the bytes of the results for the sink; None: workers cannot do that, or nothing is known."""
 
     lots: tuple[int, ...]
     read_ns: float
@@ -58,6 +64,22 @@ class Costs(NamedTuple):
     loop_ns: float  # a record, read and worked on by the loop
     ways: Ways = Ways()
     memory: float = 50e6  # bytes of the caller's process
+    cut: Move | None = None
+    encode: Move | None = None
+
+    def under(self, plan: Plan, window: int | None = None) -> Costs:
+        """The same under a plan with workers: what those read and encode themselves is not the caller's any more."""
+        costs, first, last = self, plan.segments[0], plan.segments[-1]
+        if (
+            self.cut is not None
+            and first.workers
+            and worth_splitting(batch_size=plan.batch_size, window=window, workers=plan.workers)
+        ):
+            way = Move(0.0, self.read_ns, self.cut.size)
+            costs = costs._replace(read_ns=self.cut.pack_ns, moves=(way, *costs.moves[1:]))
+        if self.encode is not None and last.workers and not last.waits:
+            costs = costs._replace(moves=(*costs.moves[:-1], self.encode), encode=None)
+        return costs
 
     @property
     def records(self) -> int:

@@ -69,18 +69,19 @@ def predict(
     """
     if not plan.workers:
         return _loop(costs, records, cores)
-    return _Simulation(costs, plan, records, cores, window, memory).run()
+    return _Simulation(costs.under(plan, window), plan, records, cores, window, memory).run()
 
 
 def _loop(costs: Costs, records: int, cores: int) -> Prediction:
-    seconds = costs.loop_ns * records / 1e9
+    each_ns = costs.loop_ns + (costs.encode.pack_ns if costs.encode else 0.0)
+    seconds = each_ns * records / 1e9
     heaviest = max(range(len(costs.steps)), key=costs.mean_ns)
     means = [costs.mean_ns(n) for n in range(len(costs.steps))]
     computing = sum(mean * step.computing for mean, step in zip(means, costs.steps, strict=True)) + costs.read_ns
     bottleneck = "source" if costs.read_ns > means[heaviest] else costs.steps[heaviest].name
     return Prediction(
         "loop", 0, cores, seconds, min(1.0, computing / max(1.0, sum(means) + costs.read_ns)) / cores, costs.memory,
-        bottleneck, costs.loop_ns / 1e9, 1,
+        bottleneck, each_ns / 1e9, 1,
     )  # fmt: skip
 
 
@@ -329,7 +330,8 @@ class _Simulation:
             self._tell(events.Took(seq))
             self._look()
 
-        self._at_work(count * self._costs.ways.hub_record_ns / 2e9, taken)
+        writing = self._costs.encode.pack_ns if self._costs.encode else 0.0
+        self._at_work(count * (self._costs.ways.hub_record_ns / 2 + writing) / 1e9, taken)
 
     def _learn(self, lane: int, count: int, seconds: float, size: int) -> None:
         self._seconds[lane] = seconds / count

@@ -19,7 +19,7 @@ from taktline._run.inline import Inline
 from taktline._run.lot import Lot
 from taktline._run.meter import Meter
 from taktline._run.reader import Reader, check_source
-from taktline._schedule.bounds import batch_records
+from taktline._schedule.bounds import worth_splitting
 from taktline.errors import LineError, SinkError
 
 if TYPE_CHECKING:
@@ -28,7 +28,6 @@ if TYPE_CHECKING:
     from taktline._run.marks import Marks
 
 WRITE = 512  # results that a writer of files gets at once
-PART = 32  # records: to say where fewer lie and to read them there costs as much as sending them
 
 
 class _Life:
@@ -270,10 +269,10 @@ class Run:
 
 
 def _may_split(plan: Plan, options: Options) -> bool:
-    """Whether workers may read the source: where batches can be large enough for that to save something."""
-    if options.how not in ("auto", "line") or not plan.segments[0].workers:
-        return False
-    return batch_records(PART, plan.batch_size or PART, window=options.window, workers=plan.workers) == PART
+    """Whether workers may read the source."""
+    return plan.segments[0].workers > 0 and worth_splitting(
+        batch_size=plan.batch_size, window=options.window, workers=plan.workers
+    )
 
 
 def _check_forks(end: object, options: Options) -> None:

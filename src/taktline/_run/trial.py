@@ -6,6 +6,7 @@ The records are copied before the steps get them, so that steps which change the
 from __future__ import annotations
 
 from collections.abc import Iterable
+from contextlib import closing
 from functools import cache
 from itertools import chain, islice, repeat
 from operator import length_hint
@@ -17,7 +18,9 @@ from taktline._planner.advise import Plan, Tried, advise
 from taktline._planner.costs import Costs, Move, StepCost, Ways
 from taktline._planner.sample import moving
 from taktline._recipe.options import Options, memory_bytes, usable_cores
+from taktline._recipe.ports import Part, Sink, Splittable
 from taktline._recipe.steps import Role, Step, as_step
+from taktline._run.held import Encode
 from taktline._run.reader import Reader, check_source
 from taktline._run.run import Run
 from taktline._segment.batch import Batch
@@ -35,14 +38,18 @@ ROUNDS = 10  # of the loop over the tried records, where one is over too soon to
 ALONE_NS = 20_000_000  # nanoseconds spent on giving a batch step records one at a time
 BESIDE = 0.3  # seconds that workers are tried
 WORKERS = 4  # that are tried at most: more would only take longer to start
+CUT = 256  # records of a part
+CUTTING_NS = 5_000_000  # nanoseconds spent on cutting the source into parts
 EMPTY = 3_000  # records through workers that do nothing
 
 
 def plan(
-    steps: tuple[Step, ...], name: str, source: Iterable[Any], options: Options, length: int | None = None
-) -> Plan:
-    """What to do with this source of `length` records, where it does not tell, why, and how long it would take."""
-    tried = try_out(steps, name, source, options.cores)
+    steps: tuple[Step, ...], name: str, source: Iterable[Any], sink: Any, options: Options, length: int | None = None
+) -> Plan:  # fmt: skip
+    """What to do with this source of `length` records, where it does not tell, why, and how long it would take. Of a
+    `sink` it is only looked at whether workers can make the bytes of its results."""
+    encode = sink.encoder if isinstance(sink, Sink) else None
+    tried = try_out(steps, name, source, options.cores, encode)
     if length is not None:
         tried = tried._replace(total=length)
     return advise(
@@ -50,10 +57,12 @@ def plan(
     )
 
 
-def try_out(steps: tuple[Step, ...], name: str, source: Iterable[Any], workers: int) -> Tried:
+def try_out(
+    steps: tuple[Step, ...], name: str, source: Iterable[Any], workers: int, encode: Encode | None = None
+) -> Tried:  # fmt: skip
     """What the first records of this source cost, in the loop and with workers."""
     check_source(source)
-    trial = _Trial(steps, source)
+    trial = _Trial(steps, source, encode)
     trial.sample()
     obstacle, ways, loop_ns = trial.obstacle, Ways(), 0.0
     if trial.records:
@@ -63,8 +72,9 @@ def try_out(steps: tuple[Step, ...], name: str, source: Iterable[Any], workers: 
                 ways = trial.workers(name, min(workers, usable_cores(), WORKERS), loop_ns)
             except LineError as error:  # a step that cannot be carried over
                 obstacle = str(error)
+    costs = trial.costs(loop_ns, ways)._replace(cut=_cutting(source), encode=trial.encoded())
     return Tried(
-        name=name, steps=steps, costs=trial.costs(loop_ns, ways), total=trial.reader.total,
+        name=name, steps=steps, costs=costs, total=trial.reader.total,
         one_shot=bool(trial.records) and iter(source) is source, failure=trial.failure, obstacle=obstacle,
     )  # fmt: skip
 
@@ -79,9 +89,11 @@ class _Measured(NamedTuple):
 class _Trial:
     """The first records of a source and what they cost."""
 
-    def __init__(self, steps: tuple[Step, ...], source: Iterable[Any]) -> None:
+    def __init__(self, steps: tuple[Step, ...], source: Iterable[Any], encode: Encode | None) -> None:
         self.steps = steps
         self.reader = Reader(source)
+        self._encode = encode
+        self._encoding = [0.0, 0.0, 0.0]  # nanoseconds, bytes, and the records that gave what was encoded
         self.obstacle = ""  # why records or results cannot be moved
         self.failure = ""  # which record fails, where one does
         self._originals: list[Any] = []
@@ -144,6 +156,7 @@ class _Trial:
                 self._alone(n, segment, values)
             values = batch.values
         self._move(len(self.steps), values, len(records))
+        self._make_bytes(values, len(records))
         return spent
 
     def _copied(self, records: list[Any]) -> list[Any]:
@@ -172,6 +185,19 @@ class _Trial:
             # Between two steps it need not move, unless they are in different processes: not in a fused line.
             if at in (0, len(self.steps)):
                 self.obstacle = f"{what} cannot be sent between processes: {obstacle}"
+
+    def _make_bytes(self, results: list[Any], records: int) -> None:
+        """What it costs to make the bytes of some results for the sink."""
+        if self._encode is None:
+            return
+        began = perf_counter_ns()
+        try:
+            data = self._encode(results)
+        except Exception:  # a result that the sink refuses: the run says so
+            self._encode = None
+            return
+        for n, figure in enumerate((perf_counter_ns() - began, len(data), records)):
+            self._encoding[n] += figure
 
     def _alone(self, n: int, segment: Segment, values: list[Any]) -> None:
         """What a batch step takes for records given one at a time."""
@@ -265,6 +291,11 @@ class _Trial:
             memory=float(memory.held_here()),
         )  # fmt: skip
 
+    def encoded(self) -> Move | None:
+        """What making the sink's bytes costs; None where workers cannot."""
+        ns, size, records = self._encoding
+        return Move(ns / records, 0.0, size / records) if self._encode is not None and records else None
+
     def _as_fused(self, steps: list[StepCost], counts: tuple[int, ...], loop_ns: float) -> list[StepCost]:
         """The steps' costs as they are in the loop, where each value is gone before the next one is made; in a lot they
         all stand there at once, and large ones need fresh memory."""
@@ -273,6 +304,27 @@ class _Trial:
         if not 0 < fused < apart or any(step.role is Role.BATCH for step in self.steps):
             return steps
         return [step._replace(lots=tuple(ns * fused / apart for ns in step.lots)) for step in steps]
+
+
+def _cutting(source: Iterable[Any]) -> Move | None:
+    """What a record costs the hub that workers read themselves; None where they cannot."""
+    parts = source.parts() if isinstance(source, Splittable) else None
+    if parts is None:
+        return None
+    began, records, size = perf_counter_ns(), 0, 0
+    with closing(parts):
+        next(parts)
+        while records < RECORDS and perf_counter_ns() - began < CUTTING_NS:
+            try:
+                part = parts.send(CUT)
+            except (StopIteration, TaktlineError):  # its end, or an error that the trial has met or the run will
+                break
+            if not isinstance(part, Part):
+                return None
+            carry.pack(part)
+            records += len(part)
+            size += part.size
+    return Move((perf_counter_ns() - began) / records, 0.0, size / records) if records else None
 
 
 def _without_calls(

@@ -11,6 +11,7 @@ from taktline._schedule.window import Limits
 BATCHES = 16  # batches in flight a worker at most: enough that one batch 10 times dearer than the rest stalls nobody
 SMALL = 8  # records: batches below that may be quicker than the round trip to the hub
 BATCH = 4 << 20  # bytes of a batch: larger ones save nothing more, and make the memory that they go through grow
+PART = 32  # records: to say where fewer lie in a source, and to read them there, costs as much as sending them
 SINGLES = 8  # times as many such batches are under way, so that many cross in one system call
 
 
@@ -45,3 +46,12 @@ def batch_records(room: int, wanted: int, *, window: int | None, workers: int) -
     """
     size = min(room, wanted)
     return size if window is None else min(size, max(1, window // (2 * workers)))
+
+
+def worth_splitting(*, batch_size: int | None, window: int | None, workers: int) -> bool:
+    """Whether batches can be so large that it saves something when workers read the source themselves.
+
+    >>> worth_splitting(batch_size=None, window=None, workers=2), worth_splitting(batch_size=None, window=100, workers=2)
+    (True, False)
+    """
+    return batch_records(PART, batch_size or PART, window=window, workers=workers) == PART

@@ -399,20 +399,25 @@ _json = click.option("--json", "as_json", is_flag=True, help="JSON in place of t
 
 @commands.command()
 @_on_records
+@click.option("--out", metavar="PATH", help="where a run would write; nothing is written")
 @click.option("--length", type=click.IntRange(0), help="how many records there are, for the predicted times")
 @click.option("--workers", type=click.IntRange(1), help="worker processes at most; default: the usable cores")
 @_json
 def plan(
-    target: str, source: str, in_format: str | None, length: int | None, workers: int | None, as_json: bool
-) -> None:
+    target: str, source: str, in_format: str | None, out: str | None, length: int | None, workers: int | None,
+    as_json: bool,
+) -> None:  # fmt: skip
     """Try the first records; say what to do, why, and how long it takes here and on other machines.
 
     \b
     taktline plan steps.py:parse,enrich,score --in orders.jsonl --length 1000000
     """
+    from taktline import write
+
     with _before_anything_runs():
         flow, records = _opened(target, source, in_format)
-    found = flow.plan(records, length=length, workers=workers)
+        sink = write(out) if out is not None else None
+    found = flow.plan(records, sink, length=length, workers=workers)
     print(found.to_json() if as_json else str(found), flush=True)
 
 
