@@ -259,11 +259,14 @@ def _opened_here(path: str) -> tuple[Any, tuple[int, int]]:
     """The same of a path, and what the file is known by. It is closed when nobody has it any more."""
     from pyarrow import OSFile
 
+    known = None
     try:
-        place = OSFile(path)
+        while known is None or ranges.identity(path) != known:  # it was replaced just now
+            known = ranges.identity(path)
+            place = OSFile(path)
     except OSError as error:
         raise _not_parquet(path, error) from error
-    return _parquet(place, path), ranges.identity(place.fileno())
+    return _parquet(place, path), known
 
 
 def _parquet(place: Any, path: str) -> Any:

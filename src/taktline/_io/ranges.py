@@ -177,9 +177,9 @@ def table_lines(data: bytes, delimiter: bytes) -> int | None:
     return None if _blank_row(data) or data[:1] in (b"\r", b"\n") else text_lines(data)
 
 
-def identity(descriptor: int) -> tuple[int, int]:
-    """What a file is known by, whatever becomes of its name."""
-    known = os.fstat(descriptor)
+def identity(file: int | str) -> tuple[int, int]:
+    """What an open file, or the one that has this name now, is known by: device and inode."""
+    known = os.stat(file)
     return known.st_dev, known.st_ino
 
 
