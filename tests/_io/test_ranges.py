@@ -275,7 +275,5 @@ def test_what_is_left_is_reckoned_by_bytes(tmp_path):
 
 def test_what_cannot_be_read_twice_or_sent_is_not_split(tmp_path):
     (tmp_path / "a.csv").write_text("n\n1\n")
-    assert read("-").parts() is None
     assert read(tmp_path / "a.csv", types={"n": lambda text: text}).parts() is None
     assert read(tmp_path / "a.csv", types={"n": int}).parts() is not None
-    assert not opening.is_plain("a.jsonl.gz")

@@ -16,6 +16,7 @@ import servers
 
 from taktline import LineError, SinkError, SourceError, line, read, write
 from taktline._io import remote
+from taktline._io.streams import Stretch
 
 fsspec = pytest.importorskip("fsspec")
 
@@ -90,6 +91,15 @@ def test_workers_get_the_records_of_an_object(s3):
     url = written(f"{s3}/in.parquet")
     line(lambda row: row["n"] ** 2).run(read(url), write(f"{s3}/out.jsonl"), how="line", workers=2)
     assert list(read(f"{s3}/out.jsonl")) == [n * n for n in range(1000)]
+
+
+def test_workers_decode_the_lines_of_an_object(memory, monkeypatch):
+    def decoded(part):
+        raise AssertionError("it is the workers' job")
+
+    monkeypatch.setattr(Stretch, "decoded", decoded)
+    url = written(f"{memory}/in.jsonl.gz")
+    assert list(line(lambda row: row["n"])(read(url), how="line", workers=2, start="launch")) == [*range(1000)]
 
 
 def test_results_that_cannot_be_put_there_are_kept_here(s3, parts):

@@ -9,7 +9,6 @@ import fcntl
 import glob
 import gzip
 import hashlib
-import io
 import os
 import sys
 import tempfile
@@ -20,6 +19,7 @@ from time import monotonic, sleep
 from typing import IO, Any
 
 from taktline._io import remote, zstd
+from taktline._io.unpacked import gunzipped, unzstd
 from taktline.errors import LineError, ResumeError, SinkError, SourceError, SourceNotFound
 
 STANDARD = "-"
@@ -132,20 +132,12 @@ def reading(path: str) -> Iterator[IO[bytes]]:
     name, packing = remote.shown(path), packing_of(path)
     try:
         with remote.opened(path) if remote.is_url(path) else open(path, "rb", buffering=BUFFER) as raw:
-            if packing in GZIP:
-                with gzip.GzipFile(fileobj=raw) as unpacked:
-                    yield unpacked  # type: ignore[misc]
-            elif packing in ZSTD:
-                with io.BufferedReader(zstd.Unpacked(raw), BUFFER) as frames:
-                    yield frames
-            else:
+            if not packing:
                 yield raw
-    except (EOFError, gzip.BadGzipFile, zlib.error, zstd.ZstdDamaged) as error:
-        kind = "gzip" if packing in GZIP else "zstd"
-        raise SourceError(
-            f"{name!r} is a damaged or truncated {kind} file: {error}. What came before the damage has been read.",
-            path=name,
-        ) from error
+                return
+            unpack = gunzipped if packing in GZIP else unzstd
+            with unpack(raw, name) as text:
+                yield text
     except OSError as error:
         raise SourceError(f"{name!r} cannot be read: {error.strerror or error}", path=name) from error
 

@@ -6,6 +6,7 @@ import os
 import pickle
 import re
 from collections.abc import Callable, Generator, Iterable, Iterator
+from functools import partial
 from io import BytesIO
 from typing import IO, Any
 
@@ -82,12 +83,12 @@ class Cutting:
     its file ends. `bytes_left`: in all files."""
 
     def __init__(
-        self, begin: Callable[[IO[bytes], str], Decode | None], count: Count, *, quoted: bool, exact: bool,
+        self, begin: Callable[[Iterable[bytes], str], Decode | None], count: Count, *, quoted: bool, exact: bool,
         bytes_left: int,
     ) -> None:  # fmt: skip
-        self._begin = begin
+        self.begin = begin
         self._count = count
-        self._quoted = quoted
+        self.quoted = quoted
         self._exact = exact
         self._weight = LINE  # bytes a record
         self._end = 0  # bytes of this file and of those before it
@@ -98,16 +99,16 @@ class Cutting:
     ) -> Generator[Part | Iterator[Any] | None, int, int]:  # fmt: skip
         """The parts of one open file, as Splittable has them; returns the number that was sent last."""
         self._bytes_left -= os.fstat(stream.fileno()).st_size
-        decode = self._begin(stream, path)
+        decode = self.begin(stream, path)
         if decode is None:
             return wanted
         opened, start = _Opened(stream), stream.tell()
         end = os.fstat(opened.descriptor).st_size
         line = 1 + _line_ends(stream, 0, start)
         while os.pread(opened.descriptor, 1, start):
-            lines, records = self._cut(opened.descriptor, start, wanted)
+            lines, records = self.cut(partial(_lines, opened.descriptor, start, self.quoted), wanted)
             if records:
-                ends = records if not self._quoted else lines.count(b"\n")
+                ends = records if not self.quoted else lines.count(b"\n")
                 behind = max(0, end - start - len(lines)) + max(0, self._bytes_left)
                 wanted = yield Range(
                     path, opened.identity, start, len(lines), records, line, decode, opened, behind
@@ -121,17 +122,18 @@ class Cutting:
                 line += _line_ends(stream, at, start)
         return wanted
 
-    def _cut(self, descriptor: int, start: int, wanted: int) -> tuple[bytes, int]:
-        """Whole lines of at most so many records, and how many; none where none is wanted or where that is not certain."""
+    def cut(self, look: Callable[[int], tuple[bytes, bool]], wanted: int) -> tuple[bytes, int]:
+        """Whole lines of at most so many records, and how many; none where none is wanted or where that is not certain.
+        `look(size)` shows whole lines of about so many bytes, and tells whether they are all there are."""
         size = min(LONGEST, 1 + int(wanted * self._weight * (SPARE if self._exact else 1.0))) if wanted else 0
         while 0 < size <= LONGEST:
-            lines, whole = _lines(descriptor, start, size, quoted=self._quoted)
+            lines, whole = look(size)
             records = self._count(lines) if lines else None
             if not records:
                 break
             self._weight = len(lines) / records
             if records > wanted:
-                end = _last_lines(lines, records - wanted, quoted=self._quoted)
+                end = _last_lines(lines, records - wanted, quoted=self.quoted)
                 return lines[:end], wanted
             if whole or records == wanted or not self._exact:
                 return lines, records
@@ -188,7 +190,7 @@ def replaced(path: str) -> SourceError:
     return SourceError(f"{path!r} was replaced while it was read", path=path)
 
 
-def _lines(descriptor: int, start: int, size: int, *, quoted: bool) -> tuple[bytes, bool]:
+def _lines(descriptor: int, start: int, quoted: bool, size: int) -> tuple[bytes, bool]:
     """Whole lines of about this size, none where no border is found; and whether they are all there are."""
     while size <= LONGEST:
         data = os.pread(descriptor, size, start)
@@ -196,14 +198,14 @@ def _lines(descriptor: int, start: int, size: int, *, quoted: bool) -> tuple[byt
         if end == size or os.pread(descriptor, 1, start + end):
             end, whole = data.rfind(b"\n") + 1, False
         if quoted and QUOTE in data:
-            end = _outside_quotes(data, end)
+            end = outside_quotes(data, end)
         if end:
             return data[:end], whole and end == len(data)
         size *= 2
     return b"", False
 
 
-def _outside_quotes(data: bytes, end: int) -> int:
+def outside_quotes(data: bytes | bytearray, end: int) -> int:
     """The last line end, `end` or before it, that does not stand between two quotes; 0 where there is none."""
     quotes = data.count(QUOTE, 0, end)
     while quotes % 2:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import csv
 import os
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from functools import partial
 from typing import IO, Any
 
-from taktline._io import decode, encode, opening, ranges, remote
+from taktline._io import decode, encode, opening, ranges, remote, streams
 from taktline._recipe.ports import Part, Resumable, Sink, Source, Splittable
 from taktline.errors import LineError, unwritable
 
@@ -132,9 +132,7 @@ class _Files(Splittable):
         raise NotImplementedError
 
     def parts(self, *, exact: bool = False) -> Generator[Part | Iterator[Any] | None, int, None] | None:
-        if not all(map(opening.is_plain, self._paths)) or not ranges.travels(self._types):
-            return None
-        return self._parts(exact)
+        return self._parts(exact) if ranges.travels(self._types) else None
 
     def _parts(self, exact: bool) -> Generator[Part | Iterator[Any] | None, int, None]:
         wanted = yield None
@@ -143,11 +141,12 @@ class _Files(Splittable):
         )  # fmt: skip
         for path in self._paths:
             with opening.reading(path) as stream:
-                wanted = yield from cutting.parts(stream, path, wanted)
+                cut = cutting.parts if opening.is_plain(path) else partial(streams.stretches, cutting)
+                wanted = yield from cut(stream, remote.shown(path), wanted)
 
     quoted = False  # a line end between double quotes ends no record
 
-    def beginner(self) -> Callable[[IO[bytes], str], ranges.Decode | None]:
+    def beginner(self) -> Callable[[Iterable[bytes], str], ranges.Decode | None]:
         """For one pass: what reads the start of each file, and says how to decode what follows."""
         raise NotImplementedError
 
@@ -160,9 +159,9 @@ class _Jsonl(_Files):
     def records(self, stream: IO[bytes], name: str) -> Iterator[Any]:
         return decode.json_records(stream, name, columns=self._columns)
 
-    def beginner(self) -> Callable[[IO[bytes], str], ranges.Decode | None]:
+    def beginner(self) -> Callable[[Iterable[bytes], str], ranges.Decode | None]:
         how = partial(decode.json_records, columns=self._columns)
-        return lambda stream, name: how
+        return lambda lines, name: how
 
     def count(self, data: bytes) -> int | None:
         return ranges.json_lines(data)
@@ -172,8 +171,8 @@ class _Text(_Files):
     def records(self, stream: IO[bytes], name: str) -> Iterator[str]:
         return decode.text_records(stream, name)
 
-    def beginner(self) -> Callable[[IO[bytes], str], ranges.Decode | None]:
-        return lambda stream, name: decode.text_records
+    def beginner(self) -> Callable[[Iterable[bytes], str], ranges.Decode | None]:
+        return lambda lines, name: decode.text_records
 
     def count(self, data: bytes) -> int | None:
         return ranges.text_lines(data)
@@ -197,11 +196,11 @@ class _Delimited(_Files):
                     decode.check_drift(*first, name, header)
                 yield from decode.table_records(rows, name, header, self._columns, self._types)
 
-    def beginner(self) -> Callable[[IO[bytes], str], ranges.Decode | None]:
+    def beginner(self) -> Callable[[Iterable[bytes], str], ranges.Decode | None]:
         first: list[tuple[str, list[str]]] = []
 
-        def begin(stream: IO[bytes], name: str) -> ranges.Decode | None:
-            rows = decode.table_rows(stream, name, self.delimiter)
+        def begin(lines: Iterable[bytes], name: str) -> ranges.Decode | None:
+            rows = decode.table_rows(lines, name, self.delimiter)
             header = decode.table_header(rows, name, self._columns, self._types)
             if header is None:
                 return None

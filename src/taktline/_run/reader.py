@@ -99,7 +99,7 @@ class Reader:
 
     def read_part(self, most: int, seconds: float = 0.0) -> list[Any] | Part:
         """As `read`; but where the source can be split there, a Part of at most so many, which nobody has read."""
-        if self._parts is None or self.ended:
+        if self._parts is None or self.ended or self.note is not None:  # who is told of records must have them
             return self.read(most, seconds)
         try:
             part = self._parts.send(most)
