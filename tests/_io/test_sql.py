@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
+import pickle
+import signal
 import sqlite3
 import subprocess
 import sys
@@ -17,7 +20,10 @@ from uuid import UUID
 import pytest
 
 from taktline import LineError, ResumeError, SinkError, SourceError, line, read_sql, write_sql
+from taktline._io import query as querying
 from taktline._io import sql
+from taktline._io.query import KeyRange
+from taktline._run.reader import Reader
 
 RUN = "run-1"
 
@@ -66,7 +72,7 @@ def put(shop, rows, key=None):
 
 @pytest.fixture
 def small_pages(monkeypatch):
-    monkeypatch.setattr(sql, "PAGE", 7)
+    monkeypatch.setattr(querying, "PAGE", 7)
     monkeypatch.setattr(sql, "LOT", 5)
 
 
@@ -366,6 +372,99 @@ def test_a_server_that_goes_away_is_one_clear_error_and_the_marks_hold(postgres_
     again.write([{"id": 5002}])
     again.commit()
     assert len(list(read_sql(postgres_server.url, "SELECT * FROM away", key="id"))) == 5002
+
+
+@pytest.fixture
+def numbers(postgres_server):
+    """A connection to a table of numbers, and a source of them by key."""
+    psycopg = pytest.importorskip("psycopg")
+    with psycopg.connect(postgres_server.url, autocommit=True) as outside:
+        outside.execute("DROP TABLE IF EXISTS numbers")
+        outside.execute("CREATE TABLE numbers (a int, b int, text text, PRIMARY KEY (a, b))")
+        outside.execute("INSERT INTO numbers SELECT n / 10, n % 10, 'n' || n FROM generate_series(0, 299) AS n")
+        yield outside, read_sql(postgres_server.url, "SELECT * FROM numbers", key=["a", "b"])
+
+
+def taken(records):
+    got = []
+    try:
+        got.extend(records)
+    except SourceError as error:
+        return got, str(error)
+    return got, ""
+
+
+@pytest.mark.parametrize("turns", [[-40], [3, -1], [3, -900, 2, -50], [-9, 0], [299, -9], [300, -9], [-100_000]])
+@pytest.mark.parametrize("condition", ["", " WHERE a = 99", " WHERE a < 12"])
+def test_ranges_of_keys_give_what_reading_in_one_go_gives(numbers, small_pages, turns, condition):
+    """Positive: so many records; negative: a part of about so many bytes."""
+    _, source = numbers
+    source = read_sql(source._url, source._query + condition, key=["a", "b"], after=(0, 4))
+    reader, records = Reader(source, split=True), []
+    while not reader.ended:
+        for turn in turns:
+            got = reader.read(turn + 1) if turn >= 0 else reader.read_part(-turn)
+            assert isinstance(got, KeyRange) or turn >= 0 or not got
+            records += pickle.loads(pickle.dumps(got))
+            assert reader.index == len(records)
+    assert (records, reader.error) == (list(source), None)
+
+
+def test_workers_read_ranges_of_keys_whatever_is_changed_meanwhile(numbers, monkeypatch):
+    outside, source = numbers
+    rows, caller, real = list(source), os.getpid(), querying.Query.within
+
+    def within(*args):
+        assert os.getpid() != caller
+        return real(*args)
+
+    monkeypatch.setattr(querying.Query, "within", within)
+    results = line(lambda row: row)(source, how="line", workers=2, start="fork")
+    first = next(results)
+    outside.execute("DELETE FROM numbers WHERE a > 20")
+    outside.execute("INSERT INTO numbers SELECT 5, n, 'new' FROM generate_series(10, 30) AS n")
+    assert [first, *results] == rows
+
+
+def test_a_range_is_read_again_after_its_worker_was_killed(numbers, tmp_path):
+    _, source = numbers
+
+    def fragile(row):
+        if row["a"] == 17:
+            with contextlib.suppress(FileExistsError):
+                (tmp_path / "once").mkdir()
+                os.kill(os.getpid(), signal.SIGKILL)
+        return row
+
+    for start in ("fork", "launch"):
+        assert list(line(fragile)(source, how="line", workers=2, start=start)) == list(source)
+        (tmp_path / "once").rmdir()
+
+
+def test_a_query_that_gives_other_rows_each_time_is_an_error(numbers):
+    _, source = numbers
+    odd = "SELECT * FROM numbers WHERE random() < 0.5"
+    with pytest.raises(SourceError, match=r"failed after \d+ rows: \d+ rows where \d+ were counted: it gives others"):
+        list(line(dict)(read_sql(source._url, odd, key=["a", "b"]), how="line", workers=1))
+
+
+def test_keys_that_are_no_keys_are_an_error_for_workers_too(numbers, small_pages):
+    _, source = numbers
+    twice = read_sql(source._url, "SELECT a FROM numbers", key="a")
+    with pytest.raises(SourceError, match="several rows have the key"):
+        list(line(dict)(twice, how="line", workers=1))
+
+
+def test_no_snapshot_is_left_behind(numbers):
+    outside, source = numbers
+    reader = Reader(source, split=True)
+    assert list(reader.read_part(100))
+    assert list(reader.read_part(300))
+    held = "SELECT count(*) FROM pg_stat_activity WHERE backend_xmin IS NOT NULL AND pid <> pg_backend_pid()"
+    assert outside.execute(held).fetchone() == (1,)
+    reader.read(1)
+    while outside.execute(held).fetchone() != (0,):  # the server sees a little later that a connection has ended
+        pass
 
 
 def test_values_of_postgresql_come_back_as_they_were(postgres_server):

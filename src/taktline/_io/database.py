@@ -5,10 +5,14 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Generator, Sequence
 from typing import Any
+from urllib.parse import parse_qsl, urlencode, urlsplit
 
+from taktline._io.remote import shown
 from taktline.errors import LineError
 
 Values = Sequence[Any]
+
+SQLITE, POSTGRES = "sqlite:///", ("postgresql://", "postgres://")
 
 
 class Unreachable(Exception):
@@ -37,6 +41,14 @@ class Database(ABC):
     @abstractmethod
     def fetch(self, query: str, values: Values = ()) -> list[dict[str, Any]]:
         """All rows of a small query, its placeholders filled with `values`."""
+
+    def snapshot(self) -> str:
+        """Begin a transaction whose view other connections can have too, while it lasts; the name of the view."""
+        raise NotImplementedError
+
+    def fetch_in(self, snapshot: str, query: str, values: Values) -> list[dict[str, Any]]:
+        """As `fetch`, in the view of that name."""
+        raise NotImplementedError
 
     @abstractmethod
     def columns(self, table: str) -> list[str]:
@@ -103,3 +115,20 @@ def without_twins(names: Sequence[str]) -> Sequence[str]:
         if name in names[:at]:
             raise ValueError(f"the query gives two columns called {name!r}; name one of them anew with AS")
     return names
+
+
+def shown_url(url: str) -> str:
+    """The URL without passwords; its other options may say where the server is."""
+    options = [(key, value) for key, value in parse_qsl(urlsplit(url).query) if "password" not in key]
+    return shown(url) + ("?" + urlencode(options, safe="/") if options else "")
+
+
+def connected(url: str, writing: bool) -> Database:
+    """Raises Unreachable."""
+    if url.startswith(SQLITE):
+        from taktline._io.sqlite import Sqlite
+
+        return Sqlite(url.removeprefix(SQLITE), writing)
+    from taktline._io.postgres import Postgres
+
+    return Postgres(url, writing)

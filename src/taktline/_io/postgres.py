@@ -12,6 +12,8 @@ FETCH = 1000  # rows at once
 PATIENCE = 30  # seconds that a server may take to answer at all, where the URL has no connect_timeout
 STAGE = "taktline_stage"  # a temporary table of the connection: rows on their way over others
 PLACE = "taktline_place"  # its column with the order of the rows
+VIEW = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"
+IMPATIENT = ("idle_in_transaction_session_timeout", "transaction_timeout")  # the second one from PostgreSQL 17 on
 COPY_LINE = re.compile(r"^COPY .*?, line (\d+)", re.MULTILINE)
 
 
@@ -48,6 +50,22 @@ class Postgres(Database):
         cursor = self._connection.execute(query, tuple(values) or None)
         names = _names(cursor)
         return [dict(zip(names, row, strict=True)) for row in cursor]
+
+    def snapshot(self) -> str:
+        self._connection.execute(VIEW)
+        # The run may take its time between two parts, and be suspected of having forgotten the transaction.
+        self._connection.execute(f"SELECT set_config(name, '0', true) FROM pg_settings WHERE name IN {IMPATIENT}")
+        (name,) = self._connection.execute("SELECT pg_export_snapshot()").fetchone()
+        return str(name)
+
+    def fetch_in(self, snapshot: str, query: str, values: Values) -> list[dict[str, Any]]:
+        self._connection.execute(VIEW)
+        try:
+            self._connection.execute(f"SET TRANSACTION SNAPSHOT '{snapshot}'")
+            return self.fetch(query, values)
+        finally:
+            if not self._connection.closed:
+                self._connection.execute("ROLLBACK")
 
     def columns(self, table: str) -> list[str]:
         return list(_names(self._connection.execute(f"SELECT * FROM {table} LIMIT 0")))

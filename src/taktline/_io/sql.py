@@ -1,23 +1,31 @@
-"""Rows of databases, read by a query and written into a table."""
+"""Rows of databases, written into a table; the door to reading them."""
 
 from __future__ import annotations
 
 import difflib
 import os
-from collections.abc import Generator, Iterator, Sequence
-from contextlib import closing, contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
-from urllib.parse import parse_qsl, urlencode, urlsplit
 
-from taktline._io.database import Database, RowRefused, Unreachable, over_the_same, quoted, quoted_table
-from taktline._io.remote import shown
+from taktline._io.database import (
+    POSTGRES,
+    SQLITE,
+    Database,
+    RowRefused,
+    Unreachable,
+    connected,
+    over_the_same,
+    quoted,
+    quoted_table,
+    shown_url,
+)  # fmt: skip
+from taktline._io.query import Query
 from taktline._recipe.ports import Resumable, Source
-from taktline.errors import LineError, ResumeError, SinkError, SourceError, SourceNotFound, excerpt, unwritable
+from taktline.errors import LineError, ResumeError, SinkError, SourceNotFound, unwritable
 
-PAGE = 10_000  # rows of a query that is read by key, at once
 LOT = 5_000  # results that go to the database at once
 MARKS = "taktline_marks"  # the table of how far each run with a journal has come
-SQLITE, POSTGRES = "sqlite:///", ("postgresql://", "postgres://")
 
 
 def read_sql(url: str, query: str, key: str | Sequence[str] | None = None, after: Any = None) -> Source:
@@ -25,7 +33,8 @@ def read_sql(url: str, query: str, key: str | Sequence[str] | None = None, after
 
     Without `key` it is one query and one snapshot, fetched some rows at a time. With `key`, one or several columns that
     are unique and never null, the rows come in its order and by pages of 10,000, each a short query of its own: no lock
-    is held meanwhile, and a run can go on `after` a key that is done. An index on the key makes pages cheap.
+    is held meanwhile, and a run can go on `after` a key that is done. An index on the key makes pages cheap. PostgreSQL's
+    are read by workers, where there are some, on connections of their own and through snapshots of 64 pages at most.
 
     Raises LineError for a URL that cannot be read, SourceNotFound for a missing file, and SourceError while iterating.
 
@@ -44,7 +53,7 @@ def read_sql(url: str, query: str, key: str | Sequence[str] | None = None, after
     values = () if after is None else tuple(after) if isinstance(after, (tuple, list)) else (after,)
     if values and len(values) != len(keys):
         raise LineError(f"after= takes a value for each column of key=: {len(keys)}, not {len(values)}")
-    return _Query(url, query.strip().rstrip(";"), keys, values)
+    return Query(url, query.strip().rstrip(";"), keys, values)
 
 
 def write_sql(url: str, table: str, key: str | Sequence[str] | None = None) -> Resumable:
@@ -71,84 +80,6 @@ def write_sql(url: str, table: str, key: str | Sequence[str] | None = None) -> R
     return _Table(url, table, _names(key))
 
 
-class _Query(Source):
-    def __init__(self, url: str, query: str, key: Sequence[str], after: Sequence[Any]) -> None:
-        self._url = url
-        self._query = query
-        self._key = key
-        self._after = after
-
-    def describe(self) -> str:
-        return f"{_shown(self._url)}: {excerpt(self._query)}"
-
-    def fingerprint(self) -> Any:
-        # Rows that are read by key may get more behind them. Without one, any change may move all of them.
-        count = None if self._key else self._count()
-        return [_shown(self._url), self._query, list(self._key), [str(value) for value in self._after], count]
-
-    def _count(self) -> int:
-        with closing(self._connect()) as database:
-            try:
-                count: int = database.fetch(f"SELECT count(*) AS n FROM ({self._query}) AS found")[0]["n"]
-            except database.errors as error:
-                raise self._failed(database.why(error), 0) from error
-            return count
-
-    def __iter__(self) -> Iterator[dict[str, Any]]:
-        count = 0
-        with closing(self._connect()) as database:
-            rows = self._paged(database) if self._key else database.stream(self._query)
-            with closing(rows):
-                try:
-                    for row in rows:
-                        yield row
-                        count += 1
-                except database.errors as error:
-                    raise self._failed(database.why(error), count) from error
-
-    def _connect(self) -> Database:
-        try:
-            return _connected(self._url, writing=False)
-        except Unreachable as error:
-            raise SourceError(f"{_shown(self._url)!r} cannot be reached: {error}") from error
-
-    def _failed(self, why: str, count: int) -> SourceError:
-        return SourceError(
-            f"{_shown(self._url)!r}: the query failed after {count:,} rows: {why}\n  query   {excerpt(self._query)}",
-            index=count,
-        )
-
-    def _paged(self, database: Database) -> Generator[dict[str, Any], None, None]:
-        self._refuse_nulls(database)
-        last = tuple(self._after)
-        while True:
-            rows = database.fetch(self._page(database, bool(last)), last)
-            yield from rows[:PAGE]
-            if len(rows) <= PAGE:
-                return
-            last, following = (tuple(row[name] for name in self._key) for row in rows[-2:])
-            if last == following:  # the rest of them would be lost between two pages
-                raise SourceError(
-                    f"{_shown(self._url)!r}: several rows have the key {excerpt(last)}; give columns that are unique"
-                )
-
-    def _page(self, database: Database, go_on: bool) -> str:
-        query, key, where = self._query, quoted(*self._key), ""
-        if go_on:
-            query, key = database.literal(query), database.literal(key)
-            where = f" WHERE ({key}) > ({', '.join([database.placeholder] * len(self._key))})"
-        return f"SELECT * FROM ({query}) AS found{where} ORDER BY {key} LIMIT {PAGE + 1}"
-
-    def _refuse_nulls(self, database: Database) -> None:
-        # Nothing is greater than a null, so the rows that have one would never come.
-        empty = " OR ".join(f"{quoted(name)} IS NULL" for name in self._key)
-        if rows := database.fetch(f"SELECT * FROM ({self._query}) AS found WHERE {empty} LIMIT 1"):
-            raise SourceError(
-                f"{_shown(self._url)!r}: the key is null in {excerpt(rows[0])}; "
-                "leave such rows out by a condition in the query"
-            )
-
-
 class _Table(Resumable):
     visible = True
 
@@ -167,7 +98,7 @@ class _Table(Resumable):
         self._count = 0  # results that were given to the database
 
     def describe(self) -> str:
-        return f"{_shown(self._url)}: {self._name}"
+        return f"{shown_url(self._url)}: {self._name}"
 
     def open(self) -> None:
         self._run = None
@@ -249,9 +180,9 @@ class _Table(Resumable):
     def _connect(self) -> None:
         self._forget()
         try:
-            self._database = _connected(self._url, writing=True)
+            self._database = connected(self._url, writing=True)
         except Unreachable as error:
-            raise SinkError(f"{_shown(self._url)!r} cannot be reached: {error}") from error
+            raise SinkError(f"{shown_url(self._url)!r} cannot be reached: {error}") from error
         try:
             self._known = self._database.columns(self._table)
             if self._key:  # a key without a unique index is refused here, and not after hours of work
@@ -334,26 +265,10 @@ def _make_marks(database: Database) -> None:
     )
 
 
-def _shown(url: str) -> str:
-    """The URL without passwords; its other options may say where the server is."""
-    options = [(key, value) for key, value in parse_qsl(urlsplit(url).query) if "password" not in key]
-    return shown(url) + ("?" + urlencode(options, safe="/") if options else "")
-
-
-def _connected(url: str, writing: bool) -> Database:
-    if url.startswith(SQLITE):
-        from taktline._io.sqlite import Sqlite
-
-        return Sqlite(url.removeprefix(SQLITE), writing)
-    from taktline._io.postgres import Postgres
-
-    return Postgres(url, writing)
-
-
 def _check(url: str, found: type[Exception]) -> None:
     """Raises LineError for a URL of another kind or without its package, `found` where there is no such file."""
     if not isinstance(url, str) or not url.startswith((SQLITE, *POSTGRES)):
-        given = _shown(url) if isinstance(url, str) else type(url).__name__
+        given = shown_url(url) if isinstance(url, str) else type(url).__name__
         raise LineError(f"a database is named by sqlite:///path or postgresql://user@host/database, not {given!r}")
     if url.startswith(SQLITE):
         path = url.removeprefix(SQLITE)

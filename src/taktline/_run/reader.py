@@ -140,6 +140,11 @@ class Reader:
         if not self.ended:
             self.ended = self.stopped = True
 
+    def close(self) -> None:
+        """Let go of what cuts the source into parts, though an error's traceback may keep this reader."""
+        if self._parts is not None:
+            self._parts.close()
+
     def skip(self, records: int) -> Any:
         """Pass over so many records, which were delivered earlier; the last one. Raises ResumeError where there are not
         as many, and what the source raises."""

@@ -88,6 +88,7 @@ class _Life:
         self.meter.end(complete=complete and not self.reader.stopped)
         if engine is not None:
             engine.close()
+        self.reader.close()
 
     def _engine(self) -> Inline | Hub:
         meter, automatic = self.meter, self.options.how == "auto" and self.plan.workers > 0

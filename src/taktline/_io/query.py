@@ -1,0 +1,266 @@
+"""The rows of a query: as a whole, by pages of a key, or by ranges of the key that workers read."""
+
+from __future__ import annotations
+
+import os
+import pickle
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import closing
+from functools import cache
+from typing import Any, NamedTuple
+
+from taktline._io.database import POSTGRES, Database, Unreachable, connected, quoted, shown_url
+from taktline._recipe.ports import Part, Splittable
+from taktline.errors import SourceError, excerpt
+
+PAGE = 10_000  # rows that are read by key, at once
+SECTION = 64  # parts that are read through one snapshot: the server must keep old rows for it
+SAMPLE = 100  # rows whose size is taken for that of all
+COUNT = "count(*) AS n"
+
+Key = tuple[Any, ...]  # values of the key's columns; empty: before the first row, or behind the last
+
+
+class Query(Splittable):
+    """As `read_sql` has it."""
+
+    def __init__(self, url: str, query: str, key: Sequence[str], after: Key) -> None:
+        self._url = url
+        self._query = query
+        self._key = key
+        self._after = after
+
+    def describe(self) -> str:
+        return f"{shown_url(self._url)}: {excerpt(self._query)}"
+
+    def fingerprint(self) -> Any:
+        # Rows that are read by key may get more behind them. Without one, any change may move all of them.
+        count = None if self._key else self._count()
+        return [shown_url(self._url), self._query, list(self._key), [str(value) for value in self._after], count]
+
+    def _count(self) -> int:
+        with closing(self._connect()) as database:
+            try:
+                count: int = database.fetch(f"SELECT count(*) AS n FROM ({self._query}) AS found")[0]["n"]
+            except database.errors as error:
+                raise self._failed(database.why(error), 0) from error
+            return count
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        with closing(self._connect()) as database:
+            yield from self._rows(database, _Place(self._key, self._after))
+
+    def _rows(self, database: Database, place: _Place) -> Iterator[dict[str, Any]]:
+        """All rows from a place on; it moves with them."""
+        rows = self._paged(database, place.last) if self._key else database.stream(self._query)
+        with closing(rows):
+            try:
+                for row in rows:
+                    place.row = row
+                    place.count += 1
+                    yield row
+            except database.errors as error:
+                raise self._failed(database.why(error), place.count) from error
+        place.over = True
+
+    def _connect(self) -> Database:
+        try:
+            return connected(self._url, writing=False)
+        except Unreachable as error:
+            raise SourceError(f"{shown_url(self._url)!r} cannot be reached: {error}") from error
+
+    def _failed(self, why: str, count: int) -> SourceError:
+        return SourceError(
+            f"{shown_url(self._url)!r}: the query failed after {count:,} rows: {why}\n  query   {excerpt(self._query)}",
+            index=count,
+        )
+
+    # --- by pages ---
+
+    def _paged(self, database: Database, last: Key) -> Generator[dict[str, Any], None, None]:
+        self._refuse_nulls(database)
+        while True:
+            rows = database.fetch(self._select(database, "*", last, (), f"LIMIT {PAGE + 1}"), last)
+            yield from rows[:PAGE]
+            if len(rows) <= PAGE:
+                return
+            last, following = (tuple(row[name] for name in self._key) for row in rows[-2:])
+            self._refuse_twins(last, following)
+
+    def _select(self, database: Database, what: str, after: Key, upto: Key, limit: str = "") -> str:
+        query, key, where = self._query, quoted(*self._key), ""
+        if after or upto:
+            query, key = database.literal(query), database.literal(key)
+            places = ", ".join([database.placeholder] * len(self._key))
+            bounds = [f"({key}) > ({places})"] * bool(after) + [f"({key}) <= ({places})"] * bool(upto)
+            where = f" WHERE {' AND '.join(bounds)}"
+        order = f" ORDER BY {key} {limit}" if what != COUNT else ""
+        return f"SELECT {what} FROM ({query}) AS found{where}{order}"
+
+    def _refuse_twins(self, last: Key, following: Key) -> None:
+        if last == following:  # the rest of them would be lost between two pages
+            raise SourceError(
+                f"{shown_url(self._url)!r}: several rows have the key {excerpt(last)}; give columns that are unique"
+            )
+
+    def _refuse_nulls(self, database: Database) -> None:
+        # Nothing is greater than a null, so the rows that have one would never come.
+        empty = " OR ".join(f"{quoted(name)} IS NULL" for name in self._key)
+        if rows := database.fetch(f"SELECT * FROM ({self._query}) AS found WHERE {empty} LIMIT 1"):
+            raise SourceError(
+                f"{shown_url(self._url)!r}: the key is null in {excerpt(rows[0])}; "
+                "leave such rows out by a condition in the query"
+            )
+
+    # --- by ranges of the key ---
+
+    def parts(self) -> Generator[Part | Iterator[Any] | None, int, None] | None:
+        # SQLite's connections cannot share a view. A server's can, and there the caller would wait for every page.
+        return self._parts() if self._key and self._url.startswith(POSTGRES) else None
+
+    def _parts(self) -> Generator[Part | Iterator[Any] | None, int, None]:
+        size = yield None
+        place, section = _Place(self._key, self._after), None
+        with closing(self._connect()) as database:
+            try:
+                while not place.over:
+                    if not size:
+                        size, section = (yield self._rows(database, place)), None
+                        continue
+                    if section is None or not section.left:
+                        section = self._section(place)
+                    section.left -= 1
+                    bounds = self._range(section.database, place, size)
+                    if not bounds.rows:
+                        return
+                    before = place.count
+                    place.passed(bounds)
+                    size = yield KeyRange(self, bounds, before, section)
+            finally:
+                section = None  # though a traceback may keep this frame
+
+    def _section(self, place: _Place) -> _Section:
+        database = self._connect()
+        try:
+            section = _Section(database)
+            if not place.row_size:
+                self._refuse_nulls(database)
+                rows = database.fetch(self._select(database, "*", place.last, (), f"LIMIT {SAMPLE}"), place.last)
+                place.row_size = 1 + len(pickle.dumps(rows)) // max(1, len(rows))
+        except BaseException as error:
+            database.close()
+            if isinstance(error, database.errors):
+                raise self._failed(database.why(error), place.count) from error
+            raise
+        return section
+
+    def _range(self, database: Database, place: _Place, size: int) -> Bounds:
+        """The next rows of about so many bytes, or all that are left."""
+        after, rows = place.last, min(PAGE, max(1, size // place.row_size))
+        try:
+            query = self._select(database, quoted(*self._key), after, (), f"LIMIT 2 OFFSET {rows - 1}")
+            found = [tuple(row.values()) for row in database.fetch(query, after)]
+            if not found:
+                query = self._select(database, COUNT, after, ())
+                rows = database.fetch(query, after)[0]["n"]
+        except database.errors as error:
+            raise self._failed(database.why(error), place.count) from error
+        if len(found) > 1:
+            self._refuse_twins(*found)
+        return Bounds(after, found[0] if found else (), rows, rows * place.row_size)
+
+    def within(self, bounds: Bounds, before: int, snapshot: str, cut_by: Database | None) -> list[dict[str, Any]]:
+        """The rows of a range, as they are in a snapshot: read by the connection that has it, or by this process's own.
+        Raises SourceError, which tells of the rows `before`."""
+        try:
+            database = cut_by or _reading(self._url, os.getpid())
+        except Unreachable as error:
+            raise SourceError(f"{shown_url(self._url)!r} cannot be reached: {error}") from error
+        query, values = self._select(database, "*", bounds.after, bounds.upto), bounds.after + bounds.upto
+        try:
+            rows = database.fetch(query, values) if cut_by else database.fetch_in(snapshot, query, values)
+        except database.errors as error:
+            _reading.cache_clear()
+            raise self._failed(database.why(error), before) from error
+        if len(rows) != bounds.rows:
+            why = f"{len(rows):,} rows where {bounds.rows:,} were counted: it gives others each time"
+            raise self._failed(why, before)
+        return rows
+
+
+class Bounds(NamedTuple):
+    """Rows behind one key, up to and with another one, and their size in bytes."""
+
+    after: Key
+    upto: Key
+    rows: int
+    size: int
+
+
+class _Place:
+    """How far a pass has come."""
+
+    def __init__(self, key: Sequence[str], after: Key) -> None:
+        self._key = key
+        self._last = after
+        self.row: dict[str, Any] | None = None  # the last one, where it is not told by its key
+        self.count = 0
+        self.row_size = 0  # bytes of the pickle of one; 0: not known yet
+        self.over = False
+
+    @property
+    def last(self) -> Key:
+        return self._last if self.row is None else tuple(self.row[name] for name in self._key)
+
+    def passed(self, bounds: Bounds) -> None:
+        self._last, self.row = bounds.upto, None
+        self.count += bounds.rows
+        self.over = not bounds.upto
+
+
+class _Section:
+    """A connection with a snapshot that others read through, for as long as there are parts of it."""
+
+    def __init__(self, database: Database) -> None:
+        self.database = database
+        self._process = os.getpid()
+        self.snapshot = database.snapshot()
+        self.left = SECTION  # parts
+
+    def __del__(self) -> None:
+        if os.getpid() == self._process:  # else it is another's connection
+            self.database.close()
+
+
+class KeyRange(Part):
+    """The rows of a range of keys. A pickle of it tells the range, and the snapshot to read it in."""
+
+    __slots__ = ("_before", "_bounds", "_query", "_section", "_snapshot", "size")
+
+    def __init__(self, query: Query, bounds: Bounds, before: int, section: _Section | str) -> None:
+        self._query = query
+        self._bounds = bounds
+        self._before = before  # rows
+        self._section = section if isinstance(section, _Section) else None  # where it was cut
+        self._snapshot = section.snapshot if isinstance(section, _Section) else section
+        self.size = bounds.size
+
+    def __reduce__(self) -> Any:
+        return KeyRange, (self._query, self._bounds, self._before, self._snapshot)
+
+    def __len__(self) -> int:
+        return self._bounds.rows
+
+    def decoded(self) -> Iterator[dict[str, Any]]:
+        database = self._section.database if self._section is not None else None
+        try:
+            yield from self._query.within(self._bounds, self._before, self._snapshot, database)
+        except SourceError:
+            self._section = None  # though the traceback may keep this part
+            raise
+
+
+@cache
+def _reading(url: str, process: int) -> Database:
+    """The connection of this process, for the ranges that it reads."""
+    return connected(url, writing=False)
