@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from taktline import line, read, write
 from taktline._crew import worker
-from taktline._io import opening, parquet
+from taktline._io import parquet
 from taktline._recipe.ports import Part
 from taktline._run.reader import Reader
 

@@ -114,28 +114,28 @@ class Query(Splittable):
 
     # --- by ranges of the key ---
 
-    def parts(self) -> Generator[Part | Iterator[Any] | None, int, None] | None:
+    def parts(self, *, exact: bool = False) -> Generator[Part | Iterator[Any] | None, int, None] | None:
         # SQLite's connections cannot share a view. A server's can, and there the caller would wait for every page.
         return self._parts() if self._key and self._url.startswith(POSTGRES) else None
 
     def _parts(self) -> Generator[Part | Iterator[Any] | None, int, None]:
-        size = yield None
+        wanted = yield None
         place, section = _Place(self._key, self._after), None
         with closing(self._connect()) as database:
             try:
                 while not place.over:
-                    if not size:
-                        size, section = (yield self._rows(database, place)), None
+                    if not wanted:
+                        wanted, section = (yield self._rows(database, place)), None
                         continue
                     if section is None or not section.left:
                         section = self._section(place)
                     section.left -= 1
-                    bounds = self._range(section.database, place, size)
+                    bounds = self._range(section.database, place, wanted)
                     if not bounds.rows:
                         return
                     before = place.count
                     place.passed(bounds)
-                    size = yield KeyRange(self, bounds, before, section)
+                    wanted = yield KeyRange(self, bounds, before, section)
             finally:
                 section = None  # though a traceback may keep this frame
 
@@ -154,9 +154,9 @@ class Query(Splittable):
             raise
         return section
 
-    def _range(self, database: Database, place: _Place, size: int) -> Bounds:
-        """The next rows of about so many bytes, or all that are left."""
-        after, rows = place.last, min(PAGE, max(1, size // place.row_size))
+    def _range(self, database: Database, place: _Place, rows: int) -> Bounds:
+        """So many rows, or all that are left."""
+        after = place.last
         try:
             query = self._select(database, quoted(*self._key), after, (), f"LIMIT 2 OFFSET {rows - 1}")
             found = [tuple(row.values()) for row in database.fetch(query, after)]
