@@ -32,3 +32,27 @@ def s3() -> Iterator[str]:
         s3fs.S3FileSystem().mkdir("shop")
         yield "s3://shop"
         s3fs.S3FileSystem.clear_instance_cache()
+
+
+@pytest.fixture(scope="session")
+def gs() -> Iterator[str]:
+    """The URL of a bucket of an emulator of Google's store, which gcsfs finds by the environment."""
+    pytest.importorskip("gcp_storage_emulator")
+    gcsfs = pytest.importorskip("gcsfs")
+    with servers.google_store() as url, pytest.MonkeyPatch.context() as environment:
+        environment.setenv("STORAGE_EMULATOR_HOST", url)
+        gcsfs.GCSFileSystem.clear_instance_cache()
+        yield "gs://shop"
+        gcsfs.GCSFileSystem.clear_instance_cache()
+
+
+@pytest.fixture(scope="session")
+def az() -> Iterator[str]:
+    """The URL of a container of Azurite, which adlfs finds by the environment."""
+    adlfs = pytest.importorskip("adlfs")
+    with servers.azure_store() as account, pytest.MonkeyPatch.context() as environment:
+        environment.setenv("AZURE_STORAGE_CONNECTION_STRING", account)
+        adlfs.AzureBlobFileSystem.clear_instance_cache()
+        adlfs.AzureBlobFileSystem().mkdir("shop")
+        yield "az://shop"
+        adlfs.AzureBlobFileSystem.clear_instance_cache()

@@ -128,3 +128,41 @@ def object_store() -> Iterator[str]:
         yield f"http://{host}:{port}"
     finally:
         server.stop()
+
+
+@contextmanager
+def google_store() -> Iterator[str]:
+    """gcp-storage-emulator, in this process, with the bucket "shop"; its URL."""
+    from gcp_storage_emulator.server import create_server
+
+    server = create_server("127.0.0.1", 0, in_memory=True, default_bucket="shop")
+    server.start()
+    host, port = server._api._httpd.server_address[:2]
+    try:
+        yield f"http://{host}:{port}"
+    finally:
+        server.stop()
+
+
+# The account that Microsoft's documentation gives for Azurite; it opens nothing else.
+AZURITE = (
+    "DefaultEndpointsProtocol=http;AccountName=devstoreaccount1;AccountKey="
+    "Eby8vdM02xNOcqFlqUwJPLlmEtlCDXJ1OUzFT50uSRZ6IFsuFq2UVErCz4I6tq/K1SZFPTOtr/KBHBeksoGMGw==;BlobEndpoint={}"
+)
+
+
+@contextmanager
+def azure_store() -> Iterator[str]:
+    """Azurite in a process of its own; how to connect with it. Skips the test where it is not installed."""
+    program = shutil.which("azurite-blob")
+    if program is None:
+        pytest.skip("no azurite-blob on the PATH: npm install --global azurite")
+    command = [program, "--silent", "--skipApiVersionCheck", "--inMemoryPersistence", "--blobHost", "127.0.0.1"]
+    with subprocess.Popen([*command, "--blobPort", "0"], stdout=subprocess.PIPE, text=True, cwd="/") as server:
+        assert server.stdout is not None
+        try:
+            told = next((line for line in server.stdout if "listens on" in line), "")
+            assert told, "Azurite has ended"
+            yield AZURITE.format(told.split("listens on ")[1].strip() + "/devstoreaccount1")
+        finally:
+            server.terminate()

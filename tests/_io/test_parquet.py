@@ -247,3 +247,9 @@ def test_what_parquet_cannot_do_is_refused_at_once(tmp_path, monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "pyarrow", None)
     with pytest.raises(LineError, match=r"taktline\[parquet\]"):
         write(tmp_path / "a.parquet")
+
+
+def test_a_journal_is_refused_with_the_reason(tmp_path):
+    with pytest.raises(LineError, match=r"cannot go on from a journal: .*row groups.*\. Write JSON lines"):
+        line(dict).run([{"n": 1}], write(tmp_path / "a.parquet"), journal=tmp_path / "journal", how="loop")
+    assert os.listdir(tmp_path) == []

@@ -6,6 +6,8 @@ import gzip
 import io
 import os
 import socket
+import subprocess
+import sys
 import tempfile
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -49,9 +51,13 @@ def parts(tmp_path_factory, monkeypatch):
     return folder
 
 
+stores = pytest.mark.parametrize("store", ["s3", "gs", "az"])
+
+
+@stores
 @pytest.mark.parametrize("suffix", FORMATS)
-def test_objects_come_back_as_they_were(s3, parts, suffix):
-    assert as_read(written(f"{s3}/back/a{suffix}")) == ROWS
+def test_objects_come_back_as_they_were(request, store, parts, suffix):
+    assert as_read(written(f"{request.getfixturevalue(store)}/back/a{suffix}")) == ROWS
     assert os.listdir(parts) == []
 
 
@@ -68,7 +74,7 @@ def test_a_web_server_gives_the_same_as_the_file(tmp_path, suffix):
         assert as_read(f"{url}/a{suffix}?signature=secret") == ROWS
 
 
-@pytest.mark.parametrize("place", ["s3", "memory"])
+@pytest.mark.parametrize("place", ["s3", "gs", "az", "memory"])
 def test_patterns_and_folders_are_read_in_order(request, place):
     url = f"{request.getfixturevalue(place)}/many"
     for name in ("2.jsonl", "1.jsonl", "3.csv"):
@@ -102,9 +108,11 @@ def test_workers_decode_the_lines_of_an_object(memory, monkeypatch):
     assert list(line(lambda row: row["n"])(read(url), how="line", workers=2, start="launch")) == [*range(1000)]
 
 
-def test_results_that_cannot_be_put_there_are_kept_here(s3, parts):
+@stores
+def test_results_that_cannot_be_put_there_are_kept_here(request, store, parts):
+    request.getfixturevalue(store)
     with pytest.raises(SinkError, match="are complete, and kept in") as caught:
-        written("s3://no-such-bucket/a.jsonl")
+        written(f"{store}://no-such-bucket/a.jsonl")
     (kept,) = os.listdir(parts)
     assert os.path.join(parts, kept) in str(caught.value)
     assert list(read(Path(parts, kept), "jsonl")) == ROWS
@@ -131,8 +139,9 @@ def test_a_store_without_its_package_is_refused_at_once(monkeypatch):
         read("s3://shop/a.jsonl")
 
 
-def test_marks_change_with_the_object(s3, tmp_path):
-    url = written(f"{s3}/marked.jsonl", ROWS[:1])
+@stores
+def test_marks_change_with_the_object(request, store):
+    url = written(f"{request.getfixturevalue(store)}/marked.jsonl", ROWS[:1])
     before = read(url).fingerprint()
     assert read(url).fingerprint() == before
     written(url, ROWS[:2])
@@ -173,6 +182,31 @@ def test_results_that_could_not_be_put_there_are_put_there_by_the_next_run(s3, p
     fsspec.filesystem("s3").mkdir("later")
     line(dict).run(ROWS, write(url), journal=tmp_path / "journal", how="loop")
     assert as_read(url) == ROWS
+    assert os.listdir(parts) == []
+
+
+UPLOADED = """
+import os, sys
+from taktline import line, write
+from taktline._durable.journal import Journal
+real = Journal.write
+def write_but_the_last(journal, entry):
+    if entry.state == "done":
+        os._exit(9)
+    real(journal, entry)
+if sys.argv[2] == "killed":
+    Journal.write = write_but_the_last
+line(dict).run([{"n": n} for n in range(1000)], write(sys.argv[1]), journal="journal", how="loop")
+"""
+
+
+def test_a_run_killed_behind_the_upload_ends_well_when_it_is_resumed(s3, parts, tmp_path):
+    url, environment = f"{s3}/uploaded.jsonl.gz", {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    environment["TMPDIR"] = str(parts)
+    for how, code in (("killed", 9), ("killed", 9), ("", 0), ("", 0)):
+        command = [sys.executable, "-c", UPLOADED, url, how]
+        assert subprocess.run(command, cwd=tmp_path, env=environment).returncode == code
+        assert list(read(url)) == [{"n": n} for n in range(1000)]
     assert os.listdir(parts) == []
 
 

@@ -14,7 +14,7 @@ import sys
 import tempfile
 import zlib
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from time import monotonic, sleep
 from typing import IO, Any
 
@@ -276,7 +276,8 @@ class Output:
             if not self._stays:
                 self._part = None  # it is whole now: where the store is away, it is kept for another try
             remote.upload(part, target)
-            os.unlink(part)
+            if not self._stays:
+                os.unlink(part)
         self._part = None
 
     def abort(self) -> None:
@@ -333,13 +334,20 @@ class Output:
 
     def finished(self, position: dict[str, Any]) -> bool:
         """Whether `commit` was done behind `position`: the file is the part file under its new name."""
-        # An object tells nothing of the part file that it was; a run that was killed right here ends in an error.
+        # An object tells nothing of the part file that it was. So that stays until the journal says that it is done, and a
+        # run that was killed before puts it there once more.
         if not self.is_file or remote.is_url(str(self._target)) or os.path.exists(self._part_name()):
             return False
         try:
             return bool(os.stat(str(self._target)).st_ino == position["inode"])
         except FileNotFoundError:
             return False
+
+    def noted(self) -> None:
+        """The journal has noted that `commit` was done."""
+        if self.is_file and remote.is_url(str(self._target)):
+            with suppress(FileNotFoundError):
+                os.unlink(self._part_name())
 
     def suspend(self) -> None:
         """Let go of the part file and leave it there. May be called again."""

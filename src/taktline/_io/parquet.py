@@ -307,6 +307,11 @@ def _in_microseconds(batch: Any) -> Any:
 class ParquetFile(Sink):
     """Results as the rows of a Parquet file; a missing key is a null."""
 
+    no_journal = (
+        "what says where its row groups lie is written last, and pyarrow cannot go on in a file without that. "
+        "Write JSON lines, and make Parquet of them when all are there"
+    )
+
     def __init__(self, target: str | IO[bytes], schema: Any) -> None:
         pyarrow = _pyarrow()
         if schema is not None and not isinstance(schema, pyarrow.Schema):

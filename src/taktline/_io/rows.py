@@ -271,6 +271,9 @@ class _Rows(Resumable):
     def suspend(self) -> None:
         self._output.suspend()
 
+    def noted(self) -> None:
+        self._output.noted()
+
     def finished(self, run: str, position: Any) -> bool:
         return self._output.finished(position)
 

@@ -96,6 +96,7 @@ class Live(Source):
 class Sink(ABC):
     """Takes results in order. `open` before the first, then either `commit` or `abort`, exactly once."""
 
+    no_journal = ""  # why no later process can go on with it
     forks = True  # workers may be forked while it is open; not so where it has threads or connections of its own
 
     @abstractmethod
@@ -155,6 +156,9 @@ class Resumable(Sink):
     def suspend(self) -> None:
         """The run stops and will be resumed: keep what is needed for that. May be called at any time, also after
         `write` or `save` failed."""
+
+    def noted(self) -> None:
+        """The journal says that `commit` was done: what was kept in case it did not come to that may go."""
 
     @abstractmethod
     def finished(self, run: str, position: Any) -> bool:

@@ -79,7 +79,8 @@ class Marks:
             return
         options, self._sink = self._options, sink
         if sink is not None and not isinstance(sink, Resumable) and options.journal is not None:
-            raise LineError(f"the sink {sink.describe()} cannot go on from a journal; leave out journal=")
+            why = f": {sink.no_journal}, or" if sink.no_journal else ";"
+            raise LineError(f"the sink {sink.describe()} cannot go on from a journal{why} leave out journal=")
         if self._live is not None and options.journal is not None and sink is None:
             raise LineError(
                 "a live source keeps its place by itself; leave out journal=, or give a sink that can go on"
@@ -252,6 +253,7 @@ class Marks:
             self.mark(DELIVERED)
             sink.commit()
             self.mark(DONE)
+            sink.noted()
         except BaseException:
             sink.suspend()
             raise
