@@ -65,7 +65,7 @@ class Hub:
         self._machine = Machine(limits.lanes, limits.limits, ordered=options.ordered)
         self._sizing = Sizing(
             plan.batch_size, unit=max([1, *(step.size or 1 for s in plan.segments for step in s.steps)]),
-            most_bytes=limits.most_bytes,
+            least=max(segment.call for segment in plan.segments), most_bytes=limits.most_bytes,
         )  # fmt: skip
         self._here = [
             None if s.workers else Segment(s.steps, goes_on=options.goes_on, seed=seed)

@@ -345,16 +345,23 @@ def _of_one_record(step: Step) -> Step:
     if step.role is not Role.BATCH or step.verify is not None or (step.form != "list" and step.like is None):
         return step
 
+    def only(results: Any) -> Any:
+        results = list(results)
+        if len(results) != 1:
+            raise BatchLengthError(step=step.name, given=1, returned=len(results))
+        return results[0]
+
     def one_at_a_time(fn: Callable[[list[Any]], Any]) -> Callable[[Any], Any]:
         def one(record: Any) -> Any:
-            results = list(fn([record]))
-            if len(results) != 1:
-                raise BatchLengthError(step=step.name, given=1, returned=len(results))
-            return results[0]
+            return only(fn([record]))
 
+        async def waiting(record: Any) -> Any:
+            return only(await fn([record]))
+
+        made: Any = waiting if step.kind == "async" else one
         if hasattr(fn, "close"):
-            one.close = fn.close  # type: ignore[attr-defined]
-        return one
+            made.close = fn.close
+        return made  # type: ignore[no-any-return]
 
     if step.like is not None:
         return replace(step, role=Role.MAP, fn=step.like, maker=None)
