@@ -323,6 +323,18 @@ def test_both_forms_are_compared(kind, how):
     assert isinstance(results[7].error, FormsDiffer)
 
 
+@pytest.mark.parametrize("kind", ["async", "thread"])
+def test_a_record_whose_parts_are_in_several_calls_fails_as_a_whole(kind):
+    def check(parts):
+        if (7, 0) in parts:
+            raise Boom(7)
+        return parts
+
+    flow = line(expand(lambda n: [(n, part) for part in range(5)]), together(kind, check, 2))
+    got = list(flow(range(20), how="line", workers=2, batch_size=10, on_error="skip"))
+    assert got == [(n, part) for n in range(20) if n != 7 for part in range(5)]
+
+
 def test_a_record_that_kills_its_worker_in_a_call_is_found():
     async def kill(numbers):
         if 33 in numbers:

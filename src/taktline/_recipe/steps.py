@@ -234,6 +234,10 @@ def expand(fn: StepLike, *, name: str | None = None) -> Step:
 def serial(fn: StepLike, *, name: str | None = None) -> Step:
     """A step that sees every record, in input order, in one place (the caller's process): for steps with state.
 
+    With a journal the state must survive: give an object, or what `per_worker` builds, with `save()`, which returns bytes
+    or what can be pickled, and `load(state)`. The state behind a record is kept with the journal's mark for that record.
+    It is written as a whole, at most four times a second: some megabytes at most. Without the two a journal is refused.
+
     >>> from taktline import line
     >>> from itertools import accumulate
     >>> total = 0
@@ -242,6 +246,17 @@ def serial(fn: StepLike, *, name: str | None = None) -> Step:
     ...     total += n
     ...     return total
     >>> list(line(int, serial(running))(["1", "2", "3"], how="line", workers=2))
+    [1, 3, 6]
+    >>> class Total:
+    ...     total = 0
+    ...     def __call__(self, n):
+    ...         self.total += n
+    ...         return self.total
+    ...     def save(self): return self.total
+    ...     def load(self, state): self.total = state
+    >>> import tempfile
+    >>> run = line(serial(Total()))([1, 2, 3], journal=tempfile.mkdtemp() + "/run.journal")
+    >>> list(run)
     [1, 3, 6]
     """
     made = as_step(fn)

@@ -19,6 +19,7 @@ from taktline._run.held import Encode, Held
 from taktline._run.lot import Lot, settled
 from taktline._run.meter import Meter, ran_here
 from taktline._run.reader import Reader
+from taktline._run.states import States
 from taktline._schedule import events
 from taktline._schedule.bounds import batch_records, bounds
 from taktline._schedule.machine import Machine
@@ -87,6 +88,7 @@ class Hub:
         self._fatal: BaseException | None = None
         self._leaving = False
         self.encode: Encode | None = None  # makes bytes of the results, for a sink that takes them
+        self.states: States | None = None  # of serial steps, where a journal keeps them
         meter.use(plan)
         meter.pids = self._crew.pids
 
@@ -119,6 +121,8 @@ class Hub:
         for segment in self._here:
             if segment is not None:
                 segment.make()
+                if self.states is not None:
+                    self.states.built(segment)
         self._tell(events.Begin())
 
     @property
@@ -368,6 +372,8 @@ class Hub:
             return
         began = perf_counter()
         held.batch = segment.run(held.batch)
+        if self.states is not None:
+            self.states.passed(segment, held.first + len(held.records))
         spent = perf_counter() - began
         ran_here(self._meter.lanes[action.lane], segment, int(spent * 1e9))
         self._learn(action.lane, len(held.records), spent, 0)

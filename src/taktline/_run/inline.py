@@ -23,6 +23,7 @@ from taktline._run.lot import Lot, settled
 from taktline._run.meter import Meter, ran_here
 from taktline._run.reader import Reader, failure_of_source
 from taktline._run.returning import Returning
+from taktline._run.states import States
 from taktline._segment.batch import Batch
 from taktline._segment.compiled import Compiled
 from taktline._segment.fuse import Segment
@@ -57,6 +58,7 @@ class Inline:
         self._reader = reader
         self._meter = meter
         self._make_hub = hub
+        self.states: States | None = None  # of serial steps, where a journal keeps them
         self._encoded = encoded
         self._may_be_lazy = not (by_lots or options.goes_on or options.seed is not None) and all(
             step.role is not Role.BATCH for step in self._steps
@@ -103,6 +105,8 @@ class Inline:
         self._end = end
         self._lane = self._meter.lanes[0]
         self._segment.make()
+        if self.states is not None:
+            self.states.built(self._segment)
 
     def _lots(self) -> Iterator[Lot]:
         try:
@@ -178,6 +182,8 @@ class Inline:
         meter.records_in += len(records)
         meter.batch_size = len(records) or meter.batch_size
         batch = self._segment.run(Batch(records, first=first))
+        if self.states is not None:
+            self.states.passed(self._segment, reader.index)
         worked = perf_counter()
         self._lot_seconds = worked - began
         cpu, work = process_time() - cpu, worked - read
@@ -359,8 +365,9 @@ def _of_one_record(step: Step) -> Step:
             return only(await fn([record]))
 
         made: Any = waiting if step.kind == "async" else one
-        if hasattr(fn, "close"):
-            made.close = fn.close
+        for name in ("close", "save", "load"):
+            if hasattr(fn, name):
+                setattr(made, name, getattr(fn, name))
         return made  # type: ignore[no-any-return]
 
     if step.like is not None:

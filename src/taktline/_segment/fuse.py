@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Coroutine, Sequence
+from collections.abc import Coroutine, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from functools import partial
@@ -111,6 +111,10 @@ class Segment:
         """What was counted so far is known to whoever asks for this."""
         self.records, self.timed_records, self.timed_ns = ([0] * len(self.steps) for _ in range(3))
         self.retried = 0
+
+    def stateful(self) -> Iterator[tuple[Step, Any]]:
+        """The serial steps, as they were built here."""
+        return ((step, made) for step, made in zip(self.steps, self._made, strict=False) if step.has_state)
 
     def callables(self) -> list[Any]:
         """The steps' callables, in order, as they are to be called."""
