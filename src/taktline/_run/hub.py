@@ -8,7 +8,7 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from itertools import chain
 from time import monotonic_ns, perf_counter
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from taktline._crew import words
 from taktline._crew.local import End, Local
@@ -19,7 +19,6 @@ from taktline._run.held import Encode, Held
 from taktline._run.lot import Lot, settled
 from taktline._run.meter import Meter, ran_here
 from taktline._run.reader import Reader
-from taktline._run.states import States
 from taktline._schedule import events
 from taktline._schedule.bounds import batch_records, bounds
 from taktline._schedule.machine import Machine
@@ -30,6 +29,9 @@ from taktline._wire import carry
 from taktline._wire.board import Place
 from taktline._wire.channel import Message
 from taktline.errors import Hanging, LineError, Stalled, StepTimeout, WorkerDied, WorkersCannotStart, excerpt
+
+if TYPE_CHECKING:
+    from taktline._run.states import States
 
 TURN = 0.0002  # seconds of reading between two looks at the workers
 PATIENCE = 0.25  # seconds of waiting after which the clock and the progress are looked at

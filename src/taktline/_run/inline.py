@@ -23,7 +23,6 @@ from taktline._run.lot import Lot, settled
 from taktline._run.meter import Meter, ran_here
 from taktline._run.reader import Reader, failure_of_source
 from taktline._run.returning import Returning
-from taktline._run.states import States
 from taktline._segment.batch import Batch
 from taktline._segment.compiled import Compiled
 from taktline._segment.fuse import Segment
@@ -32,6 +31,7 @@ from taktline.errors import BatchLengthError, TaktlineError, placed
 
 if TYPE_CHECKING:
     from taktline._run.hub import Hub
+    from taktline._run.states import States
 
 LOT = 0.005  # seconds of reading and work between two looks around: a slow source is not read ahead
 MOST = 4096  # records in a lot
