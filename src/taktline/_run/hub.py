@@ -5,9 +5,10 @@ from __future__ import annotations
 import pickle
 import sys
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from itertools import chain
 from time import monotonic_ns, perf_counter
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from taktline._crew import words
@@ -118,11 +119,12 @@ class Hub:
         finally:
             end(complete)
 
-    def start(self) -> None:
-        """Start the workers; they get ready while the caller goes on."""
+    def start(self, lent: Mapping[str, Any] = MappingProxyType({})) -> None:
+        """Start the workers; they get ready while the caller goes on. `lent`: serial steps by name that the caller has
+        built, has used, and will close: their states go on here."""
         for segment in self._here:
             if segment is not None:
-                segment.make()
+                segment.make(lent)
                 if self.states is not None:
                     self.states.built(segment)
         self._tell(events.Begin())

@@ -265,7 +265,7 @@ class Inline:
 
     def _move(self, hub: Hub) -> Iterator[Phase]:
         """Go on here until the workers are ready, then leave the rest to them, or come back when that pays."""
-        hub.start()
+        hub.start({step.name: made for step, made in self._segment.stateful()})
         while not hub.ready() and not self._reader.ended:
             yield self._lot(self._next_lot()), None
         if (why := hub.without_workers) is not None:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Coroutine, Iterator, Sequence
+from collections.abc import Coroutine, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from functools import partial
 from time import perf_counter_ns
-from types import FrameType
+from types import FrameType, MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from taktline._recipe.steps import Role, Step
@@ -57,6 +57,7 @@ class Segment:
         self._end = 0  # and the position behind the last of them
         self._built_now: Step | None = None
         self._made: list[Any] = []
+        self._lent: Mapping[str, Any] = {}
         self._loop: OneByOne | None = None  # for `async def` steps that are run here one record at a time
         self._traced = False  # say which record each value came from
         self._callables: list[Any] = []
@@ -64,12 +65,15 @@ class Segment:
         self._parts: list[Part] = []
         self._runs = 0
 
-    def make(self) -> None:
-        """Build the callables. What a factory raises goes up as it is, with the step's name as a note."""
+    def make(self, lent: Mapping[str, Any] = MappingProxyType({})) -> None:
+        """Build the callables. What a factory raises goes up as it is, with the step's name as a note.
+
+        `lent`: by the names of their steps, callables that another segment has built and will close."""
+        self._lent = lent
         for n, step in enumerate(self.steps):
             self._built_now = step
             try:
-                self._made.append(step.make())
+                self._made.append(lent[step.name] if step.name in lent else step.make())
             except BaseException as error:
                 error.add_note(f"raised while step {step.name!r} was built for this worker")
                 self.close()  # those before it were built
@@ -99,7 +103,7 @@ class Segment:
             if self._loop is not None:
                 closing.callback(self._loop.close)
             for step, each in zip(self.steps, made, strict=False):
-                if step.maker is not None and hasattr(each, "close"):
+                if step.maker is not None and step.name not in self._lent and hasattr(each, "close"):
                     closing.callback(self._close, each)
 
     def _close(self, each: Any) -> None:
