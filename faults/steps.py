@@ -353,6 +353,12 @@ class RunningTotal:
         self.total += n
         return self.total
 
+    def save(self) -> int:
+        return self.total
+
+    def load(self, state: int) -> None:
+        self.total = state
+
 
 # --- surroundings ---
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import random
@@ -151,3 +152,23 @@ def test_the_command_says_it_in_sentences_and_by_its_exit_code(tmp_path):
     assert "step 'half', record 2: it fails: ZeroDivisionError: division by zero" in one.stdout
     assert "parse: 0" in one.stdout
     assert taktline("steps.py:pars").returncode == 2
+
+
+async def one_more(n):
+    await asyncio.sleep(0)
+    return n + 1
+
+
+async def ones_more(numbers):
+    await asyncio.sleep(0)
+    return [n + 1 for n in numbers]
+
+
+async def two_more_behind_ten(n):
+    return n + 1 + (n > 10)
+
+
+def test_steps_that_wait_are_looked_at_too():
+    fine = line(one_more, keep(one_more), batch(ones_more, 10, like=one_more), batch(ones_more, tasks=4))
+    assert found(fine, range(30)) == []
+    assert found(line(batch(ones_more, 10, like=two_more_behind_ten)), range(30)) == [("forms", "ones_more", 11)]

@@ -10,11 +10,12 @@ import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import replace
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
 from faults import steps
-from faults.job import WORKERS, Expand, Job, Keep
+from faults.job import WORKERS, Expand, Job, Keep, Serial
 from faults.scenario import CompleteOr, FailsAt, Scenario, Seen, Source, Told, Verdict, Wrote
 from faults.scenarios.records import BAD, Made, numbers
 from faults.steps import ADAPTER, ATTEMPT, BASE, Die, Fails, Pace, Raise, SignalCaller
@@ -222,6 +223,8 @@ SCENARIOS = [
     resumed("SIGKILL, and again, with steps that drop and add", "the same: a record may give no result or several",
             Pace(), Keep(steps.odd), SignalCaller(AT + 1, signal.SIGKILL), Expand(steps.few), steps.double,
             wanted=[2 * n for n in numbers() if n % 2 for _ in range(n % 4)]),
+    resumed("SIGKILL, and again, with a running total", "the same: each result depends on all records before it",
+            Pace(), SignalCaller(AT, signal.SIGKILL), Serial(steps.RunningTotal()), wanted=list(accumulate(numbers()))),
     written("SIGTERM to the command, and again",
             "`taktline run` gets SIGTERM at record 900, then the same command: byte for byte the loop's output",
             (steps.double,), JOURNAL, Wrote(holds("out.jsonl", DOUBLED)), attempts=2, drive=by_command,

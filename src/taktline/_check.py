@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import pickle
 from collections.abc import Callable, Iterable
+from contextlib import closing
 from dataclasses import asdict, dataclass, replace
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
@@ -21,6 +22,7 @@ from taktline.errors import Failed, LineError, TaktlineError, WorkerDied, excerp
 
 if TYPE_CHECKING:
     from taktline._line import Line
+    from taktline._segment.waiting import OneByOne
 
 AGAIN = 5.0  # seconds a step may take for further runs over the same records
 TOGETHER = 512  # records of a batch where the step has no size of its own
@@ -90,16 +92,16 @@ def check(flow: Line, source: Iterable[Any], *, limit: int = 1_000, record: int 
         raise LineError(f"check(record={record}): the source has no record {record:,}")
     findings = list(_carried(flow.steps))
     at_hand = dict(enumerate(records, first))
-    walk = _Walk(flow.steps, findings, show=record is not None)
-    if any(step.in_caller for step in flow.steps) or findings:
-        walk.through(at_hand)  # a step with state would go on from one run to the next
-    else:
-        died, results, worker_ns = _in_workers(flow, at_hand, findings)
-        for index in died:
-            del at_hand[index]
-        walk.through(at_hand)
-        if not any(finding.kind in ("build", "pickle", "unequal", "changes", "forms") for finding in findings):
-            _compare(flow, at_hand, results, worker_ns, walk, findings)
+    with closing(_Walk(flow.steps, findings, show=record is not None)) as walk:
+        if any(step.in_caller for step in flow.steps) or findings:
+            walk.through(at_hand)  # a step with state would go on from one run to the next
+        else:
+            died, results, worker_ns = _in_workers(flow, at_hand, findings)
+            for index in died:
+                del at_hand[index]
+            walk.through(at_hand)
+            if not any(finding.kind in ("build", "pickle", "unequal", "changes", "forms") for finding in findings):
+                _compare(flow, at_hand, results, worker_ns, walk, findings)
     findings.sort(key=lambda finding: finding.advice)
     return Check(flow.name, len(records), tuple(findings), tuple(walk.path))
 
@@ -198,6 +200,7 @@ class _Walk:
         self.ns: dict[str, float] = {}  # what a record costs in each step
         self._findings = findings
         self._show = show
+        self._loop: OneByOne | None = None
         self._known: set[tuple[str, str]] = set()  # of each kind and step the first record tells
 
     def through(self, records: dict[int, Any]) -> None:
@@ -213,7 +216,11 @@ class _Walk:
                 self._find("build", step, None, f"it cannot be built: {_told(error)}", "correct what it is built from")
                 return
             began = perf_counter()
-            given, values = values, (self._batches if step.role is Role.BATCH else self._one_by_one)(step, fn, values)
+            given = values
+            if step.role is Role.BATCH:
+                values = self._batches(step, fn, values)
+            else:
+                values = self._one_by_one(step, self._plain(step, fn), values)
             self.ns.setdefault(step.name, (perf_counter() - began) * 1e9 / max(1, len(given)))
             if step.maker is not None and hasattr(fn, "close"):
                 fn.close()
@@ -221,6 +228,20 @@ class _Walk:
                 self.path.append(f"{step.name}: " + (", ".join(excerpt(value) for _, value in values) or "nothing"))
         if len(self.steps) in borders:
             self._packable(values, self.steps[-1].name, "its result cannot be sent to the caller", "result")
+
+    def _plain(self, step: Step, fn: Callable[[Any], Any]) -> Callable[[Any], Any]:
+        """A function of one record that can be called, where it may be an `async def`."""
+        if step.kind != "async":
+            return fn
+        from taktline._segment.waiting import OneByOne
+
+        self._loop = self._loop or OneByOne()
+        return self._loop.plain(step, fn)
+
+    def close(self) -> None:
+        """End what `async def` steps have left."""
+        if self._loop is not None:
+            self._loop.close()
 
     def _find(self, kind: str, step: Step, index: int | None, says: str, remedy: str, *, advice: bool = False) -> None:
         if (kind, step.name) not in self._known:
@@ -313,6 +334,8 @@ class _Walk:
     def _scalar_form(self, step: Step, alone: Step, values: list[tuple[int, Any]], results: dict[int, Any]) -> None:
         """The same records one at a time, with `like` where there is one, and then as a batch again."""
         began, tolerance = perf_counter(), step.verify or 0.0
+        if step.like is not None:
+            step = replace(step, like=self._plain(step, step.like))
         copies = {position: _copy(values[position][1]) for position in results}
         name = "like=" if step.like is not None else "a batch of one"
         for position, result in results.items():
@@ -341,7 +364,8 @@ class _Walk:
 def _run(step: Step, values: list[Any]) -> Batch:
     segment = Segment((step,), goes_on=True)
     segment.make()
-    return segment.run(Batch(values))
+    with closing(segment):
+        return segment.run(Batch(values))
 
 
 def _single(step: Step, alone: Step, value: Any) -> tuple[Any, BaseException | None]:

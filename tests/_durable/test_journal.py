@@ -38,6 +38,27 @@ def test_what_was_noted_last_is_there_again(tmp_path):
         again.close()
 
 
+def test_a_state_stays_whole_until_an_entry_tells_of_the_next_one(tmp_path):
+    states = [bytes([n]) * size for n, size in enumerate([10, 5_000, 10, 20_000, 0, 300, 1 << 20, 7])]
+    made, before = Journal(str(tmp_path / "j"), PRINTS), None
+    for n, state in enumerate(states):
+        where = made.keep(state)
+        assert made.keep(state) == where
+        if before is not None:
+            assert made.kept(before) == states[n - 1]
+        made.kept(where)
+        made.write(Entry(Mark(records=n, state=where)))
+        before = where
+    made.close()
+    assert os.stat(tmp_path / "j").st_size < SIZE + (2 << 20)  # one beside the other, not one behind the other
+    again = Journal(str(tmp_path / "j"), PRINTS)
+    assert again.kept(again.entry.mark.state) == states[-1]
+    os.truncate(tmp_path / "j", SIZE)
+    with pytest.raises(ResumeError, match="state of its serial steps"):
+        again.kept(again.entry.mark.state)
+    again.close()
+
+
 def test_its_size_never_changes(tmp_path):
     written(tmp_path / "j", ENTRIES * 20)
     assert os.stat(tmp_path / "j").st_size == SIZE

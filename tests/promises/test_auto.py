@@ -10,7 +10,7 @@ from itertools import chain, repeat
 
 import pytest
 
-from taktline import expand, keep, line
+from taktline import expand, keep, line, per_worker, serial
 from taktline._planner import choose
 from taktline._run import hub, inline, returning
 
@@ -174,3 +174,28 @@ def test_coming_back_pays_where_steps_cost_less_than_the_way(timed_ns, consuming
         look.pays(Counters(200_000 * n, 1.0 * n, 10**9 * n, timed_ns, consuming * n)) for n in range(1, 5)
     ]  # fmt: skip
     assert found[-1] is pays
+
+
+class Counted:
+    """How many records there were, built in the run; closed once."""
+
+    closed = 0
+
+    def __init__(self):
+        self.count = 0
+
+    def __call__(self, n):
+        self.count += 1
+        return self.count, n
+
+    def close(self):
+        Counted.closed += 1
+
+
+def test_the_state_of_a_serial_step_moves_with_the_run():
+    Counted.closed = 0
+    flow = line(serial(per_worker(Counted)), lambda both: (both[0], sum(range(20_000)) and both[1]))
+    run = flow(range(8_000), workers=2)
+    assert list(run) == [(n + 1, n) for n in range(8_000)]
+    assert run.report.how == "line"
+    assert Counted.closed == 1

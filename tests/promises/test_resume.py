@@ -7,17 +7,33 @@ import itertools
 import os
 import random
 import signal
+import sqlite3
 import subprocess
 import sys
 import textwrap
-from contextlib import suppress
+from contextlib import closing, nullcontext, suppress
 from pathlib import Path
 
 import killed
 import pytest
 
-from taktline import LineError, ResumeError, SinkError, expand, keep, line, read, read_dead_letters, serial, step, write
-from taktline._run import marks
+from taktline import (
+    LineError,
+    ResumeError,
+    SinkError,
+    expand,
+    keep,
+    line,
+    per_worker,
+    read,
+    read_dead_letters,
+    read_sql,
+    serial,
+    step,
+    write,
+    write_sql,
+)
+from taktline._run import marks, states
 
 RECORDS = 700
 
@@ -157,6 +173,165 @@ def test_killed_at_random_moments_until_done(tmp_path, kind, how):
     assert sorted(os.listdir(tmp_path)) == ["failed.jsonl", "job.py", out.name, "run.journal"]
 
 
+# --- steps with state ---
+
+
+class Total:
+    """The sum of all records so far."""
+
+    def __init__(self, total=0):
+        self.total = total
+
+    def __call__(self, n):
+        self.total += n
+        return self.total
+
+    def save(self):
+        return self.total
+
+    def load(self, state):
+        self.total = state
+
+
+class Seen(Total):
+    """How many different remainders there were: a state that grows."""
+
+    def __init__(self):
+        self.known = set()
+
+    def __call__(self, n):
+        self.known.add(n % 701)
+        return [n, len(self.known)]
+
+    def save(self):
+        return self.known
+
+    def load(self, state):
+        self.known = state
+
+
+def with_state():
+    here = [step(each, kind="inline") for each in (parse, keep(lambda n: n % 3), expand(lambda n: [n] * (n % 4)))]
+    return line(*here, serial(Total()), serial(per_worker(Seen)))
+
+
+def state_job(folder, **options):
+    def work():
+        with_state().run(range(RECORDS), write(folder / "out.jsonl"), journal=folder / "j", window=100, **options)
+
+    return work
+
+
+@pytest.fixture
+def at_every_border(monkeypatch):
+    monkeypatch.setattr(marks, "EVERY", 0)
+    monkeypatch.setattr(states, "EVERY", 0)
+    monkeypatch.setattr(states, "SHARE", 0)
+
+
+def test_states_survive_a_kill_at_every_operation_on_a_file(tmp_path, at_every_border):
+    options = {"on_error": "skip", "how": "line"}
+    (tmp_path / "whole").mkdir()
+    with_state().run(range(RECORDS), write(tmp_path / "whole" / "out.jsonl"), **options)
+    share = 9
+    ended, number = False, random.randrange(share)
+    print("from", number, "every", share)
+    while not ended:
+        try:
+            in_a_process(state_job(tmp_path, **options), kill_at=number)
+            ended = True
+        except Killed:
+            with suppress(Killed):
+                in_a_process(state_job(tmp_path, **options), kill_at=11)
+            in_a_process(state_job(tmp_path, **options))
+        assert (tmp_path / "out.jsonl").read_bytes() == (tmp_path / "whole" / "out.jsonl").read_bytes()
+        (tmp_path / "out.jsonl").unlink()
+        (tmp_path / "j").unlink()
+        assert os.listdir(tmp_path) == ["whole"]
+        number += share
+    assert number > 40
+
+
+STATE_CHILD = (
+    CHILD.replace("from taktline import", "from taktline import per_worker, serial,", 1)
+    .replace(
+        "def work(n):",
+        """class Total:
+    def __init__(self):
+        self.total = 0
+    def __call__(self, n):
+        self.total += n
+        return n, self.total
+    def save(self):
+        return self.total
+    def load(self, state):
+        self.total = state
+def work(both):
+    n, total = both""",
+    )
+    .replace('"sum": sum(range(n % 5000))', '"sum": sum(range(n % 5000)), "total": total')
+)
+STATE_CHILD = STATE_CHILD.replace("line(parse, keep(lambda n: n % 3), expand(lambda n: [n] * (n % 4)), work)",
+    "line(parse, keep(lambda n: n % 3), serial(per_worker(Total)), expand(lambda n: [n] * (n[0] % 4)), work)")  # fmt: skip
+
+
+@pytest.mark.parametrize(("kind", "how"), [("out.jsonl", "line"), ("iterator", "line"), ("iterator", "loop")])
+def test_states_survive_kills_at_random_moments(tmp_path, kind, how):
+    (tmp_path / "job.py").write_text(STATE_CHILD)
+    killed.until_done(tmp_path, "job.py", kind, how, kills=6)
+    totals = itertools.accumulate(n for n in range(30_000) if n % 101 != 7 and n % 3)
+    numbers = (n for n in range(30_000) if n % 101 != 7 and n % 3)
+    wanted = [(n, total) for n, total in zip(numbers, totals, strict=True) for _ in range(n % 4)]
+    expected = (f'{{"n": {n}, "sum": {(n % 5000) * (n % 5000 - 1) // 2}, "total": {total}}}\n' for n, total in wanted)
+    assert (tmp_path / "out.jsonl").read_text() == "".join(expected)
+
+
+BEFORE_IT_FAILS = []  # as many records as are left in it
+
+
+def fail_once(value):
+    if not BEFORE_IT_FAILS:
+        BEFORE_IT_FAILS[:] = range(1_000)
+        raise ConnectionError("not now")
+    BEFORE_IT_FAILS.pop()
+    return value
+
+
+def as_row(both):
+    return {"total": both[0], "seen": both[1]}
+
+
+@pytest.mark.parametrize("how", ["loop", "line"])
+@pytest.mark.parametrize("stop", [0, 70, 199])
+@pytest.mark.parametrize("kind", ["file", "table"])
+def test_a_line_that_was_used_before_goes_on_with_the_states_of_the_journal(tmp_path, at_every_border, how, stop, kind):
+    BEFORE_IT_FAILS[:] = range(stop)
+    flow = line(abs, serial(Total()), abs, serial(per_worker(Seen)), step(fail_once, kind="inline"), as_row)
+    options = {"journal": tmp_path / "j", "how": how, "workers": 2, "batch_size": 7 if how == "line" else None}
+    url = f"sqlite:///{tmp_path / 'out.sqlite'}"
+    with closing(sqlite3.connect(tmp_path / "out.sqlite")) as made:
+        made.execute("CREATE TABLE totals (total INTEGER, seen INTEGER)")
+    for attempt in range(2):
+        sink = write(tmp_path / "out.jsonl") if kind == "file" else write_sql(url, "totals")
+        with pytest.raises(ConnectionError) if attempt == 0 else nullcontext():
+            flow.run(range(200), sink, **options)
+    totals = list(itertools.accumulate(range(200)))
+    got = list(read(tmp_path / "out.jsonl") if kind == "file" else read_sql(url, "SELECT * FROM totals ORDER BY total"))
+    assert [row["total"] for row in got] == totals
+    assert [row["seen"] for row in got] == [len({total % 701 for total in totals[: n + 1]}) for n in range(200)]
+
+
+def test_what_save_gives_must_be_picklable(tmp_path):
+    with pytest.raises((AttributeError, TypeError)) as caught:
+        list(line(serial(Total(lambda: 0)))(range(3), journal=tmp_path / "j"))
+    assert "the state of step 'Total' was taken for the journal" in caught.value.__notes__[0]
+
+
+def test_what_a_factory_builds_is_looked_at_when_it_is_there(tmp_path):
+    with pytest.raises(LineError, match=r"has save\(\)"):
+        list(line(serial(per_worker(lambda: abs)))(range(3), journal=tmp_path / "j"))
+
+
 # --- the caller's own iterator ---
 
 
@@ -283,7 +458,7 @@ def test_a_file_that_changed_is_refused(tmp_path):
 def test_what_cannot_work_is_refused_at_the_door(tmp_path):
     with pytest.raises(LineError, match="input order"):
         line(abs)([1], journal=tmp_path / "j", ordered=False)
-    with pytest.raises(LineError, match="step 'abs' is serial"):
+    with pytest.raises(LineError, match=r"step 'abs' is serial.*save\(\).*load\(state\)"):
         line(serial(abs))([1], journal=tmp_path / "j")
     with pytest.raises(LineError, match="cannot be used: No such file"):
         next(line(abs)([1], journal=tmp_path / "no" / "j"))

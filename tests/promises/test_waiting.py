@@ -7,6 +7,7 @@ import os
 import signal
 import threading
 import time
+from dataclasses import replace
 
 import pytest
 from hypothesis import given, settings
@@ -14,11 +15,14 @@ from hypothesis import strategies as st
 from model import Boom, any_step, as_line, loop, outcome
 
 from taktline import (
+    BatchLengthError,
     Failed,
+    FormsDiffer,
     LineError,
     Stalled,
     StepError,
     StepTimeout,
+    WorkerDied,
     batch,
     expand,
     keep,
@@ -27,6 +31,7 @@ from taktline import (
     serial,
     step,
 )
+from taktline._segment import waiting as waiting_segment
 
 HOWS = ["pool", "queues", "line"]
 EVERY = [*HOWS, "loop", "auto"]
@@ -72,26 +77,81 @@ def wait_expands(kind, n):
     return "expand", expand(waiting(kind, parts)), parts
 
 
+def together(kind, fn, size=None, *, like=None, form="list", **options):
+    """`fn` of many records as a step that waits, of this kind, and `like` of one record too."""
+
+    async def later(values):
+        await asyncio.sleep(0)
+        return fn(values)
+
+    async def like_later(value):
+        await asyncio.sleep(0)
+        return like(value)
+
+    made = (later, like and like_later) if kind == "async" else (fn, like)
+    return batch(step(made[0], kind=kind, **{"tasks": 3, **options}), size, form=form, like=made[1])
+
+
+def wait_together(kind, n, size, form):
+    def times(xs):
+        return [x * n for x in xs] if form == "list" else xs * n
+
+    return "map", together(kind, times, size, form=form), lambda x: x * n
+
+
+def wait_together_fails_at(kind, n, size, form):
+    def check(xs):
+        if any(int(x) % 79 == n for x in xs):
+            raise Boom("together", n)
+        return xs
+
+    return "map", together(kind, check, size, form=form), lambda x: check([x])[0]
+
+
+def wait_together_rescued(kind, n, size, form):
+    def refuse(xs):
+        if any(int(x) % 37 == n for x in xs):
+            raise Boom("some record of", len(xs))
+        return xs
+
+    def like(x):
+        if x % 37 == n and x % 2:
+            raise Boom("odd", x)
+        return x
+
+    return "map", together(kind, refuse, size, like=like, form=form), like
+
+
 kinds, small = st.sampled_from(["async", "thread"]), st.integers(1, 5)
-any_wait = st.one_of(*(st.builds(make, kinds, small) for make in (waits, wait_fails_at, wait_keeps, wait_expands)))
+sizes, forms = st.one_of(st.none(), st.integers(1, 40)), st.sampled_from(["list", "list", "numpy"])
+any_wait = st.one_of(
+    *(st.builds(make, kinds, small) for make in (waits, wait_fails_at, wait_keeps, wait_expands)),
+    *(
+        st.builds(make, kinds, small, sizes, forms)
+        for make in (wait_together, wait_together_fails_at, wait_together_rescued)
+    ),
+)
 
 
-@settings(max_examples=25)
+some_size = st.fixed_dictionaries({}, optional={"batch_size": st.integers(1, 60)})
+
+
+@settings(max_examples=40)
 @given(
     before=st.lists(any_step, max_size=2), waits=st.lists(any_wait, min_size=1, max_size=3),
     after=st.lists(any_step, max_size=2), count=st.integers(0, 300), how=st.sampled_from(EVERY),
-    options=st.fixed_dictionaries({"workers": st.integers(1, 3)}, optional={"batch_size": st.integers(1, 60)}),
+    workers=st.integers(1, 3), options=some_size,
 )  # fmt: skip
-def test_every_technique_gives_the_loops_answer(before, waits, after, count, how, options):
+def test_every_technique_gives_the_loops_answer(before, waits, after, count, how, workers, options):
     built = [*before, *waits, *after]
-    assert outcome(lambda: as_line(built)(range(count), how=how, **options)) == outcome(
+    assert outcome(lambda: as_line(built)(range(count), how=how, workers=workers, **options)) == outcome(
         lambda: loop(built, range(count))
     )
 
 
-@settings(max_examples=10)
-@given(waits=st.lists(any_wait, min_size=1, max_size=3), how=st.sampled_from(EVERY))
-def test_every_technique_skips_the_same_records(waits, how):
+@settings(max_examples=20)
+@given(waits=st.lists(any_wait, min_size=1, max_size=3), how=st.sampled_from(EVERY), options=some_size)
+def test_every_technique_skips_the_same_records(waits, how, options):
     def loop_that_skips():
         for record in range(200):
             try:
@@ -99,7 +159,7 @@ def test_every_technique_skips_the_same_records(waits, how):
             except Boom:
                 pass
 
-    assert list(as_line(waits)(range(200), how=how, workers=2, on_error="skip")) == list(loop_that_skips())
+    assert list(as_line(waits)(range(200), how=how, workers=2, on_error="skip", **options)) == list(loop_that_skips())
 
 
 @pytest.mark.parametrize("kind", ["async", "thread"])
@@ -167,6 +227,160 @@ def test_what_would_end_more_than_the_line_is_wrapped(how, raised):
     with pytest.raises((StepError, RuntimeError)) as caught:
         list(line(raising)(range(20), how=how, workers=2))
     assert "record 5" in "".join([str(caught.value), *caught.value.__notes__])
+
+
+@pytest.mark.parametrize("kind", ["async", "thread"])
+def test_calls_are_full_at_once_and_no_more_than_tasks(kind):
+    # Each call waits until three are under way: with fewer at once, or a barrier behind each batch, none ends.
+    if kind == "async":
+
+        class Meeting:
+            def __init__(self):
+                self.barrier, self.inside = asyncio.Barrier(3), 0
+
+            async def __call__(self, numbers):
+                self.inside += 1
+                await self.barrier.wait()
+                self.inside -= 1
+                return [(len(numbers), self.inside)] * len(numbers)
+    else:
+
+        class Meeting:
+            def __init__(self):
+                self.barrier, self.inside = threading.Barrier(3), 0
+
+            def __call__(self, numbers):
+                self.inside += 1
+                self.barrier.wait()
+                self.inside -= 1
+                return [(len(numbers), self.inside)] * len(numbers)
+
+    flow = line(batch(step(per_worker(Meeting), kind=kind, tasks=3), size=10))
+    results = list(flow(range(102), how="line", workers=2, batch_size=10, stall=30))
+    assert [size for size, _ in results] == [1, 1] + [10] * 100  # two records are always read alone
+    assert max(inside for _, inside in results) <= 2
+
+
+@pytest.mark.parametrize("how", EVERY)
+@pytest.mark.parametrize("kind", ["async", "thread"])
+def test_another_number_of_results_is_told(kind, how):
+    flow = line(together(kind, lambda xs: [*xs, 0] if 7 in xs else xs, 4))
+    with pytest.raises(BatchLengthError) as caught:
+        list(flow(range(20), how=how, workers=2))
+    given = 1 if how in ("loop", "pool", "queues") else 4
+    assert (caught.value.given, caught.value.returned) == (given, given + 1)
+
+
+def test_calls_are_as_large_as_they_may_be_however_long_one_takes():
+    async def sizes(numbers):
+        await asyncio.sleep(0.02)  # far more than a batch should take, if it were work
+        return [len(numbers)] * len(numbers)
+
+    assert list(line(batch(sizes, size=50, tasks=2))(range(502), how="line", workers=2)) == [1, 1] + [50] * 500
+
+
+@pytest.mark.parametrize("kind", ["async", "thread"])
+def test_tries_limits_and_rates_are_those_of_a_call(kind):
+    calls, tried = [], set()
+
+    def call(numbers):
+        calls.append(time.monotonic())
+        if numbers[0] not in tried:
+            tried.add(numbers[0])
+            raise ConnectionError("not now")
+        return numbers
+
+    class Calls:
+        def __call__(self, numbers):
+            return [(result, tuple(calls)) for result in call(numbers)]
+
+    options = {"retries": 1, "backoff": 0.001, "rate": 100, "timeout": 30}
+    run = line(together(kind, Calls(), 10, **options))(range(62), how="line", workers=2, batch_size=10)
+    results = list(run)
+    assert [n for n, _ in results] == list(range(62))
+    assert run.report.retried == 8
+    (times,) = {at for _, at in results if len(at) == 16}
+    assert times[-1] - times[0] >= 15 / 100 * 0.99
+
+
+def test_a_call_over_its_time_costs_the_record_at_fault_only():
+    async def slow(numbers):
+        if 33 in numbers:
+            await asyncio.sleep(600)
+        return numbers
+
+    results = list(line(batch(slow, 8, timeout=0.3))(range(64), how="line", workers=2, on_error="skip"))
+    assert results == [n for n in range(64) if n != 33]
+
+
+@pytest.mark.parametrize("how", EVERY)
+@pytest.mark.parametrize("kind", ["async", "thread"])
+def test_both_forms_are_compared(kind, how):
+    made = together(kind, lambda xs: [-x if x == 7 else x for x in xs], 10, like=lambda x: x)
+    flow = line(replace(made, verify=0.0))
+    results = list(flow(range(30), how=how, workers=2, on_error="keep"))
+    assert [each for each in results if not isinstance(each, Failed)] == [n for n in range(30) if n != 7]
+    assert isinstance(results[7].error, FormsDiffer)
+
+
+@pytest.mark.parametrize("kind", ["async", "thread"])
+def test_a_record_whose_parts_are_in_several_calls_fails_as_a_whole(kind):
+    def check(parts):
+        if (7, 0) in parts:
+            raise Boom(7)
+        return parts
+
+    flow = line(expand(lambda n: [(n, part) for part in range(5)]), together(kind, check, 2))
+    got = list(flow(range(20), how="line", workers=2, batch_size=10, on_error="skip"))
+    assert got == [(n, part) for n in range(20) if n != 7 for part in range(5)]
+
+
+def test_a_record_that_kills_its_worker_in_a_call_is_found():
+    async def kill(numbers):
+        if 33 in numbers:
+            os.kill(os.getpid(), signal.SIGKILL)
+        await asyncio.sleep(0)
+        return numbers
+
+    assert list(line(batch(kill, 8))(range(100), how="line", workers=2, on_error="skip")) == [
+        n for n in range(100) if n != 33
+    ]
+
+
+@pytest.mark.parametrize("how", EVERY)
+@pytest.mark.parametrize("tasks", [None, 3])
+def test_what_a_lazy_result_of_a_batch_raises_is_the_records_failure(tasks, how):
+    def lazily(numbers):
+        for n in numbers:
+            if n == 7:
+                raise Boom(n)
+            yield n
+
+    results = list(line(batch(lazily, 4, tasks=tasks))(range(20), how=how, workers=2, on_error="skip"))
+    assert results == [n for n in range(20) if n != 7]
+
+
+def test_what_goes_wrong_in_a_worker_beside_its_steps_is_told(monkeypatch):
+    async def broken(*_):
+        raise RuntimeError("out of order")
+
+    async def fetch(n):
+        return n
+
+    monkeypatch.setattr(waiting_segment._Records, "came_of", broken)  # forked workers have it too
+    with pytest.raises(WorkerDied, match="record 0"):
+        list(line(fetch)(range(10), how="line", workers=2, start="fork"))
+
+
+def test_state_and_calls_that_wait_in_the_callers_process():
+    seen = []
+
+    async def total(numbers):
+        await asyncio.sleep(0)
+        seen.extend(numbers)
+        return [sum(seen)] * len(numbers)
+
+    assert list(line(abs, serial(batch(total, size=1)))(range(5), how="line", workers=2)) == [0, 1, 3, 6, 10]
 
 
 def test_an_async_step_over_its_time_is_cancelled_and_cleans_up(tmp_path):
@@ -373,7 +587,8 @@ def test_inside_a_running_event_loop():
         (lambda: step(abs, tasks=0), "tasks=0"),
         (lambda: step(abs, kind="process", tasks=4), "one record at a time"),
         (lambda: step(abs, rate=0), "rate=0"),
-        (lambda: batch(asyncio.sleep), "batch"),
+        (lambda: batch(asyncio.sleep, like=abs), "make both of them"),
+        (lambda: batch(abs, like=asyncio.sleep), "make both of them"),
     ],
 )
 def test_what_cannot_wait_is_refused(build, says):

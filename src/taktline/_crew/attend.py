@@ -32,6 +32,8 @@ class _Attendant:
         self._position = 0  # of the record at work, in a batch that goes carefully
         self._began = perf_counter_ns()
         self._open: dict[int, bool] = {}  # batches under way: whether they go carefully
+        self._arrived = asyncio.Event()
+        self._error: BaseException | None = None  # of a batch, outside of its steps: this worker cannot go on
         self._newest = 0  # the batch of the record that began a step last
 
     async def attend(self) -> None:
@@ -44,11 +46,13 @@ class _Attendant:
             self._segment.enters = self._entered
         worker.sent = partial(loop.call_soon_threadsafe, self._flush)  # what steps print may come from any thread
         channel.block(False)
-        arrived = asyncio.Event()
+        arrived = self._arrived
         loop.add_reader(channel.fileno(), arrived.set)
         beating = loop.create_task(self._beat()) if self._limit else None
         try:
             while (message := worker.message()) is not None or not channel.ended:
+                if self._error is not None:
+                    raise self._error
                 if message is None:
                     arrived.clear()
                     await arrived.wait()
@@ -73,7 +77,8 @@ class _Attendant:
         if orders.careful:  # nothing else is under way then
             self._worker.seq = seq
         self._open[seq] = orders.careful
-        self._segment.start(seq, batch, partial(self._done, seq), careful=orders.careful)
+        task = self._segment.start(seq, batch, partial(self._done, seq), careful=orders.careful)
+        task.add_done_callback(self._ended)
         self._show()
 
     def _done(self, seq: int, batch: Batch) -> None:
@@ -85,6 +90,11 @@ class _Attendant:
             seq, batch, segment, careful=careful, busy=segment.busy_ns, waiting=waited,
             timed_records=segment.records, timed_ns=segment.timed_ns,
         )  # fmt: skip
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        if not task.cancelled() and (error := task.exception()) is not None:
+            self._error = error
+            self._arrived.set()
 
     def _flush(self) -> None:
         channel, loop = self._worker.channel, asyncio.get_running_loop()

@@ -3,8 +3,9 @@
     header   who the run is: its name, and fingerprints of what its results depend on. Written once.
     word     8 bytes: how many results the caller has had. A store into shared memory each, so it survives SIGKILL.
     slots    two entries, written in turn: the older one is overwritten, so the other one is whole at any moment.
+    states   only where serial steps save theirs: a state beside the one that the newest entry tells of.
 
-The whole file is allocated when it is made, so a full disk is met before anything runs.
+All but the states is allocated when it is made, so a full disk is met before anything runs.
 """
 
 from __future__ import annotations
@@ -44,6 +45,7 @@ class Mark:
     letters: Any = None  # position of the dead letters before it
     seen: int = 0  # an index up to there, and the fingerprint of the record before that one, to know the source by
     print: str = ""
+    state: Any = None  # where the journal keeps the states of serial steps behind the records before it
 
     def to_text(self) -> str:
         """For a sink that keeps marks itself."""
@@ -80,6 +82,7 @@ class Journal:
         self._file: int | None = None
         self._words: memoryview
         self._turn = -1
+        self._kept: list[Any] = [SIZE, 0, ""]  # where the state is that counts, how long it is, and its digest
         try:
             self._file = self._locked()
             if os.fstat(self._file).st_size == 0:
@@ -145,7 +148,7 @@ class Journal:
     def _read(self, prints: Mapping[str, Any]) -> None:
         file = self._file
         assert file is not None
-        if os.fstat(file).st_size != SIZE:
+        if os.fstat(file).st_size < SIZE:
             raise ResumeError(
                 f"{self.path!r} is no journal, or was cut off. Name a file that is not there yet, or delete this one to run "
                 "from the start",
@@ -201,6 +204,35 @@ class Journal:
         except OSError as error:
             raise SinkError(f"the journal {self.path!r} cannot be written: {error.strerror or error}") from error
         self._turn, self.entry = turn, entry
+
+    def keep(self, state: bytes) -> list[Any]:
+        """Put states of steps beside the entries, safe against a power cut when this returns; what the next entry must
+        say of it. Until then the state that the newest entry tells of stays whole. Raises SinkError."""
+        digest = _digest(state).decode()
+        start, length, known = self._kept
+        if digest != known:
+            at = SIZE if len(state) <= start - SIZE else start + length
+            try:
+                assert self._file is not None
+                left, end = memoryview(state), at
+                while left:
+                    written = os.pwrite(self._file, left, end)
+                    left, end = left[written:], end + written
+                os.fsync(self._file)
+            except OSError as error:
+                raise SinkError(f"the journal {self.path!r} cannot be written: {error.strerror or error}") from error
+            self._kept = [at, len(state), digest]
+        return self._kept
+
+    def kept(self, where: list[Any]) -> bytes:
+        """The state that an entry tells of. Raises ResumeError where it is damaged."""
+        at, length, digest = where
+        assert self._file is not None
+        state = os.pread(self._file, length, at)
+        if _digest(state).decode() != digest:
+            raise self._damaged("the state of its serial steps cannot be read")
+        self._kept = list(where)
+        return state
 
     def close(self) -> None:
         """Let go of the file. May be called again."""

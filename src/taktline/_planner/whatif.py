@@ -198,7 +198,8 @@ class _Simulation:
         )  # fmt: skip
         self._machine = Machine(limits.lanes, limits.limits)
         unit = max([1, *(step.size or 1 for segment in plan.segments for step in segment.steps)])
-        self._sizing = Sizing(plan.batch_size, unit=unit, most_bytes=limits.most_bytes)
+        least = max(segment.call for segment in plan.segments)
+        self._sizing = Sizing(plan.batch_size, unit=unit, least=least, most_bytes=limits.most_bytes)
         self._cores = _Cores(cores)
         self._count = cores
         alone = plan.batch_size == 1

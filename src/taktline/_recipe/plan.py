@@ -26,6 +26,11 @@ class Segment:
         """Records that each of its workers must have for all of its places to be taken; 0: one is enough."""
         return max((step.tasks or 0 for step in self.steps), default=0) if self.waits else 0
 
+    @property
+    def call(self) -> int:
+        """Records that a batch must have for the calls of its steps that wait to be full."""
+        return max((step.size or 1 for step in self.steps), default=1) if self.waits else 1
+
 
 @dataclass(frozen=True, slots=True)
 class Plan:

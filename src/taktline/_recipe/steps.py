@@ -71,7 +71,8 @@ class Step:
         """Whether what this batch step returns goes to the step behind it as it is. No plan may cut between the two:
         on the way to another process results become plain records."""
         formed = self.role is other.role is Role.BATCH and self.form == other.form != "list"
-        return formed and self.in_caller == other.in_caller and self.workers is None and other.workers is None
+        same_place = self.in_caller == other.in_caller and self.waits == other.waits
+        return formed and same_place and self.workers is None and other.workers is None
 
 
 KINDS = ("auto", "process", "thread", "async", "inline")
@@ -168,6 +169,8 @@ def batch(
     cannot hold exactly (ints beside floats, rows with other keys) is handed over in several batches; a record that
     cannot stand in the form at all fails with FormError. Where `fn` raises, its records are tried one by one with
     `like`, the same step for one record; without it, in halves down to one: only the record at fault fails.
+    A step that waits, an `async def` or one with `tasks`, has up to `tasks` calls under way at once, each with records
+    that were read together; `retries`, `timeout` and `rate` are those of a call, and `like` is `async def` where `fn` is.
     `verify`: compare with `like` on the first records of each worker, True for equality, or a relative tolerance of
     floats; a record for which the two differ fails with FormsDiffer. Raises LineError where an option makes no sense
     or the form's package is missing, and in the run BatchLengthError where the number of results differs.
@@ -178,6 +181,10 @@ def batch(
     >>> rows = [{"n": 1, "name": "one"}, {"n": 2, "name": "two"}]
     >>> list(line(batch(lambda columns: {**columns, "half": columns["n"] / 2}, form="numpy"))(rows))
     [{'n': 1, 'name': 'one', 'half': 0.5}, {'n': 2, 'name': 'two', 'half': 1.0}]
+    >>> async def look_up(keys):  # a service that answers many questions at once
+    ...     return [key.upper() for key in keys]
+    >>> list(line(batch(look_up, size=100, tasks=8))(["a", "b"]))
+    ['A', 'B']
     """
     if form not in FORMS:
         raise LineError(f"batch(form={form!r}) is unknown; choose one of {', '.join(map(repr, FORMS))}")
@@ -192,8 +199,10 @@ def batch(
     if like is not None and not callable(like):
         raise LineError(f"batch(like={like!r}): give the same step as a function of one record")
     made = step(fn, **step_options)
-    if made.waits:
-        raise LineError(f"batch() of a step that waits, such as {made.name!r}, is not there: give a plain function")
+    if like is not None and _is_async(like) != (made.kind == "async"):
+        raise LineError(
+            f"batch(like=) and step {made.name!r} are the same step: make both of them `async def`, or none"
+        )
     tolerance = None if verify is False else 0.0 if verify is True else float(verify)
     return replace(made, role=Role.BATCH, size=size, form=form, like=like, verify=tolerance)
 
@@ -225,6 +234,10 @@ def expand(fn: StepLike, *, name: str | None = None) -> Step:
 def serial(fn: StepLike, *, name: str | None = None) -> Step:
     """A step that sees every record, in input order, in one place (the caller's process): for steps with state.
 
+    With a journal the state must survive: give an object, or what `per_worker` builds, with `save()`, which returns bytes
+    or what can be pickled, and `load(state)`. The state behind a record is kept with the journal's mark for that record.
+    It is written as a whole, at most four times a second: some megabytes at most. Without the two a journal is refused.
+
     >>> from taktline import line
     >>> from itertools import accumulate
     >>> total = 0
@@ -233,6 +246,17 @@ def serial(fn: StepLike, *, name: str | None = None) -> Step:
     ...     total += n
     ...     return total
     >>> list(line(int, serial(running))(["1", "2", "3"], how="line", workers=2))
+    [1, 3, 6]
+    >>> class Total:
+    ...     total = 0
+    ...     def __call__(self, n):
+    ...         self.total += n
+    ...         return self.total
+    ...     def save(self): return self.total
+    ...     def load(self, state): self.total = state
+    >>> import tempfile
+    >>> run = line(serial(Total()))([1, 2, 3], journal=tempfile.mkdtemp() + "/run.journal")
+    >>> list(run)
     [1, 3, 6]
     """
     made = as_step(fn)

@@ -5,10 +5,11 @@ from __future__ import annotations
 import pickle
 import sys
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from itertools import chain
 from time import monotonic_ns, perf_counter
-from typing import Any, NamedTuple
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from taktline._crew import words
 from taktline._crew.local import End, Local
@@ -29,6 +30,9 @@ from taktline._wire import carry
 from taktline._wire.board import Place
 from taktline._wire.channel import Message
 from taktline.errors import Hanging, LineError, Stalled, StepTimeout, WorkerDied, WorkersCannotStart, excerpt
+
+if TYPE_CHECKING:
+    from taktline._run.states import States
 
 TURN = 0.0002  # seconds of reading between two looks at the workers
 PATIENCE = 0.25  # seconds of waiting after which the clock and the progress are looked at
@@ -65,7 +69,7 @@ class Hub:
         self._machine = Machine(limits.lanes, limits.limits, ordered=options.ordered)
         self._sizing = Sizing(
             plan.batch_size, unit=max([1, *(step.size or 1 for s in plan.segments for step in s.steps)]),
-            most_bytes=limits.most_bytes,
+            least=max(segment.call for segment in plan.segments), most_bytes=limits.most_bytes,
         )  # fmt: skip
         self._here = [
             None if s.workers else Segment(s.steps, goes_on=options.goes_on, seed=seed)
@@ -88,6 +92,7 @@ class Hub:
         self._unreadable = 1 << 62  # in results as they come: the first part of the source that cannot be read
         self._leaving = False
         self.encode: Encode | None = None  # makes bytes of the results, for a sink that takes them
+        self.states: States | None = None  # of serial steps, where a journal keeps them
         meter.use(plan)
         meter.pids = self._crew.pids
 
@@ -115,11 +120,14 @@ class Hub:
         finally:
             end(complete)
 
-    def start(self) -> None:
-        """Start the workers; they get ready while the caller goes on."""
+    def start(self, lent: Mapping[str, Any] = MappingProxyType({})) -> None:
+        """Start the workers; they get ready while the caller goes on. `lent`: serial steps by name that the caller has
+        built, has used, and will close: their states go on here."""
         for segment in self._here:
             if segment is not None:
-                segment.make()
+                segment.make(lent)
+                if self.states is not None:
+                    self.states.built(segment)
         self._tell(events.Begin())
 
     @property
@@ -373,6 +381,8 @@ class Hub:
             return
         began = perf_counter()
         held.batch = segment.run(held.batch)
+        if self.states is not None:
+            self.states.passed(segment, held.first + len(held.records))
         spent = perf_counter() - began
         ran_here(self._meter.lanes[action.lane], segment, int(spent * 1e9))
         self._learn(action.lane, len(held.records), spent, 0)

@@ -31,6 +31,7 @@ from taktline.errors import BatchLengthError, TaktlineError, placed
 
 if TYPE_CHECKING:
     from taktline._run.hub import Hub
+    from taktline._run.states import States
 
 LOT = 0.005  # seconds of reading and work between two looks around: a slow source is not read ahead
 MOST = 4096  # records in a lot
@@ -57,6 +58,7 @@ class Inline:
         self._reader = reader
         self._meter = meter
         self._make_hub = hub
+        self.states: States | None = None  # of serial steps, where a journal keeps them
         self._encoded = encoded
         self._may_be_lazy = not (by_lots or options.goes_on or options.seed is not None) and all(
             step.role is not Role.BATCH for step in self._steps
@@ -103,6 +105,8 @@ class Inline:
         self._end = end
         self._lane = self._meter.lanes[0]
         self._segment.make()
+        if self.states is not None:
+            self.states.built(self._segment)
 
     def _lots(self) -> Iterator[Lot]:
         try:
@@ -178,6 +182,8 @@ class Inline:
         meter.records_in += len(records)
         meter.batch_size = len(records) or meter.batch_size
         batch = self._segment.run(Batch(records, first=first))
+        if self.states is not None:
+            self.states.passed(self._segment, reader.index)
         worked = perf_counter()
         self._lot_seconds = worked - began
         cpu, work = process_time() - cpu, worked - read
@@ -259,7 +265,7 @@ class Inline:
 
     def _move(self, hub: Hub) -> Iterator[Phase]:
         """Go on here until the workers are ready, then leave the rest to them, or come back when that pays."""
-        hub.start()
+        hub.start({step.name: made for step, made in self._segment.stateful()})
         while not hub.ready() and not self._reader.ended:
             yield self._lot(self._next_lot()), None
         if (why := hub.without_workers) is not None:
@@ -345,16 +351,24 @@ def _of_one_record(step: Step) -> Step:
     if step.role is not Role.BATCH or step.verify is not None or (step.form != "list" and step.like is None):
         return step
 
+    def only(results: Any) -> Any:
+        results = list(results)
+        if len(results) != 1:
+            raise BatchLengthError(step=step.name, given=1, returned=len(results))
+        return results[0]
+
     def one_at_a_time(fn: Callable[[list[Any]], Any]) -> Callable[[Any], Any]:
         def one(record: Any) -> Any:
-            results = list(fn([record]))
-            if len(results) != 1:
-                raise BatchLengthError(step=step.name, given=1, returned=len(results))
-            return results[0]
+            return only(fn([record]))
 
-        if hasattr(fn, "close"):
-            one.close = fn.close  # type: ignore[attr-defined]
-        return one
+        async def waiting(record: Any) -> Any:
+            return only(await fn([record]))
+
+        made: Any = waiting if step.kind == "async" else one
+        for name in ("close", "save", "load"):
+            if hasattr(fn, name):
+                setattr(made, name, getattr(fn, name))
+        return made  # type: ignore[no-any-return]
 
     if step.like is not None:
         return replace(step, role=Role.MAP, fn=step.like, maker=None)

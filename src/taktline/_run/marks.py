@@ -26,6 +26,7 @@ from taktline._recipe.steps import Step
 from taktline._run.lot import Lot
 from taktline._run.meter import Meter
 from taktline._run.reader import Reader
+from taktline._run.states import States
 from taktline.errors import LineError, ResumeError, TaktlineError
 
 LOOK = 0.1  # seconds between two looks at a record, to know the source again: some 10 µs each
@@ -53,6 +54,7 @@ class Marks:
         self.over = False  # nothing is left to run
         self.delivered = 0  # results, in all
         self._mark = self._marked = Mark()  # how far it is, and how far it was when that was last made safe
+        self._firm = self._mark  # how far it is where a run can begin: there the states of serial steps are known
         self._drop = 0  # results that were delivered by an earlier process, of the records from the mark on
         self._seen: deque[tuple[int, str]] = deque()  # index, and the fingerprint of the record before it
         self._next_look = 0.0
@@ -61,13 +63,14 @@ class Marks:
         self._base = 0  # index of the first record that a live source gives to this process
         self._amid = False  # something is being written: broken off there, what is delivered is not what the sink has
         self._next = monotonic() + EVERY
-        if options.journal is not None:
-            for step in steps:
-                if step.has_state:
-                    raise LineError(
-                        f"step {step.name!r} is serial: its state is lost with the process, so journal= cannot go on "
-                        "behind it. Leave out the journal, or move that step out of the line"
-                    )
+        self.states: States | None = None
+        if options.journal is not None and (serial := [step for step in steps if step.has_state]):
+            if self._live is not None:
+                raise LineError(
+                    f"step {serial[0].name!r} is serial, and a live source does not give its records again in the same "
+                    "order: its state cannot be kept in a journal. Leave out the journal"
+                )
+            self.states = States(serial)
 
     # --- begin ---
 
@@ -99,10 +102,13 @@ class Marks:
             self._letters = open_dead_letters(os.fspath(options.dead_letters), self.run)
         if self._journal is not None and self._journal.resumed:
             self._resume(self._journal, self._journal.entry)
-        elif self.by_mark is not None:
-            self.by_mark.begin(self.run)
+        else:
+            if self.states is not None:
+                self.states.begin(None)
+            if self.by_mark is not None:
+                self.by_mark.begin(self.run)
         if self._letters is not None:
-            self._mark = replace(self._mark, letters=self._letters.position())
+            self._mark = self._firm = replace(self._mark, letters=self._letters.position())
         if not self.over:
             self.mark()
 
@@ -132,6 +138,8 @@ class Marks:
         elif entry.state == DELIVERED:
             self._delivered_earlier(mark)
         else:
+            if self.states is not None:
+                self.states.begin(journal.kept(mark.state) if mark.state is not None else None)
             self._skip(mark)
             self._drop = self.delivered - mark.results
         self._note(mark)
@@ -142,7 +150,7 @@ class Marks:
         self._note(mark)
 
     def _note(self, mark: Mark) -> None:
-        self._mark, meter = mark, self._meter
+        self._mark, self._firm, meter = mark, mark, self._meter
         meter.records_in = meter.resumed_at = mark.records
         meter.records_out, meter.failed, meter.retried_earlier = mark.results, mark.failed, mark.retried
         if self._options.on_error != "keep" and self._options.dead_letters is None:
@@ -168,6 +176,8 @@ class Marks:
             # A lambda's name tells its line, which changes when something above it does.
             named = "" if step.name.startswith("lambda at ") else step.name
             made = (step.maker.factory, step.maker.args, step.maker.kwargs) if step.maker is not None else (step.fn,)
+            if step.has_state and step.maker is None:
+                made = (type(step.fn),)  # its state is no part of what it is
             code = fingerprint.of_code(*made, step.like, step.size, step.role.value)
             prints[f"step {step.name!r}" if named else f"step {len(prints) - 1}, a lambda"] = code
         letters = os.path.abspath(os.fspath(options.dead_letters)) if options.dead_letters is not None else None
@@ -298,6 +308,8 @@ class Marks:
             letters = self._letters.position() if lot.failures and self._letters is not None else mark.letters
             failed = mark.failed + len(lot.failures)
             self._mark = replace(mark, records=records, results=results, failed=failed, letters=letters)
+            if self.states is None or self.states.reached(records):
+                self._firm = self._mark
         # While nothing comes there is time to make things safe, and a live source may wait for just that.
         at_once = self._tells_at_once or (self._live is not None and not lot.records)
         if self._mark is not self._marked and (at_once or monotonic() >= self._next):
@@ -306,10 +318,13 @@ class Marks:
     def mark(self, state: str = RUNNING) -> None:
         """Make safe all that is delivered, and note it."""
         self._amid = True
-        while self._seen and self._seen[0][0] <= self._mark.records:
+        mark = self._firm if state == RUNNING else self._mark
+        while self._seen and self._seen[0][0] <= mark.records:
             index, digest = self._seen.popleft()
-            self._mark = replace(self._mark, seen=index, print=digest)
-        self._mark = mark = replace(self._mark, delivered=self.delivered, retried=self._meter.retried)
+            mark = replace(mark, seen=index, print=digest)
+        mark = replace(mark, delivered=self.delivered, retried=self._meter.retried)
+        if self.states is not None and self._journal is not None and state == RUNNING:
+            mark = replace(mark, state=self._journal.keep(self.states.packed()))
         if self._letters is not None:
             self._letters.sync()
         position = self.by_mark.save(mark.to_text()) if self.by_mark is not None and state != DONE else None
@@ -318,7 +333,9 @@ class Marks:
         if self._live is not None and (self._sink is None or self.by_mark is not None or state == DONE):
             self._live.safe(mark.records - self._base, self._skipped)
             self._skipped = []
-        self._next, self._marked, self._amid = monotonic() + EVERY, mark, False
+        self._firm = mark
+        self._mark = self._marked = replace(self._mark, seen=mark.seen, print=mark.print, delivered=mark.delivered)
+        self._next, self._amid = monotonic() + EVERY, False
 
     # --- end ---
 

@@ -104,6 +104,7 @@ class _Life:
                 self.steps, self.options, self.reader, meter, hub, by_lots=by_lots,
                 encoded=self.encode is not None,
             )  # fmt: skip
+            self.engine.states = self.marks.states if self.marks is not None else None
         return self.engine
 
     def _not_here(self) -> str:
@@ -126,6 +127,7 @@ class _Life:
 
         hub = Hub(self.plan, self.options, self.reader, self.meter)
         hub.encode = self.encode
+        hub.states = self.marks.states if self.marks is not None else None
         return hub
 
     def encode_for(self, sink: Sink) -> bool:

@@ -22,9 +22,13 @@ class Sizing:
     [1, 4, 16, 64, 100, 100, 100, 100]
     """
 
-    def __init__(self, fixed: int | None = None, *, unit: int = 1, most_bytes: int = 1 << 62) -> None:
+    def __init__(
+        self, fixed: int | None = None, *, unit: int = 1, least: int = 1, most_bytes: int = 1 << 62
+    ) -> None:  # fmt: skip
         self._fixed = fixed
         self._unit = unit  # batches are made of whole lots of so many records, once they are that large
+        # A call of a step that waits takes as long for one record as for many: with fewer they would seem dear for ever.
+        self._least = least
         self._most_bytes = most_bytes
         self._size = 1
         self._cost: float | None = None  # seconds a record
@@ -34,7 +38,7 @@ class Sizing:
         """Records for the next batch. `remaining` records, where known, are left over for all workers to share."""
         if self._fixed is not None:
             return self._fixed
-        size = self._size
+        size = max(self._size, min(self._least, self._fits()))
         if size > self._unit > 1:
             size -= size % self._unit
         if remaining is not None:
@@ -42,7 +46,7 @@ class Sizing:
             # (guided self-scheduling, Polychronopoulos and Kuck 1987).
             share = -(-remaining // (2 * max(1, workers)))
             size = min(size, max(1, share, int(LEAST / self._cost) if self._cost else 1))
-        return size
+        return max(size, min(self._least, self._fits()))
 
     def learn(self, count: int, seconds: float, size: int) -> None:
         """A batch of `count` records took `seconds` of work (or of reading) and held `size` bytes."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -49,10 +49,32 @@ class Batch:
         while self.origins and self.origins[-1] == origin:
             del self.origins[-1], self.values[-1]
 
+    def spans(self) -> Iterator[tuple[int, int, Failure | None]]:
+        """Where values stand without a failure between them, from and up to, and the failure behind them."""
+        start = 0
+        for failure in self.failures:
+            end = failure.place
+            yield start, end, failure
+            start = end
+        yield start, len(self.values), None
+
     def append(self, one: Batch, *, goes_on: bool) -> None:
-        """Add what came of the next value, both with origins."""
+        """Add what came of the next values, both with origins; of a record that has failed already it is dropped.
+
+        >>> whole = Batch([], [], [Failure(0, 7, "score", ValueError())])
+        >>> whole.append(Batch(["of 7", "of 8"], [7, 8]), goes_on=True)
+        >>> whole.values, whole.origins
+        (['of 8'], [8])
+        """
         assert self.origins is not None
         assert one.origins is not None
+        if self.failures:
+            lost = self.failures[-1].origin
+            gone = bisect_right(one.origins, lost)
+            del one.values[:gone], one.origins[:gone]
+            one.failures = [failure for failure in one.failures if failure.origin != lost]
+            for failure in one.failures:
+                failure.place -= gone
         for failure in one.failures:
             if goes_on:
                 self.take_back(failure.origin)

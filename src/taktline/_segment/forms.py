@@ -129,6 +129,8 @@ class Lists(Form):
 
     def checked(self, result: Any, given: int) -> tuple[Any, int]:
         if not hasattr(result, "__len__"):
+            if not isinstance(result, Iterable):
+                raise Misfit("a list")
             result = list(result)
         return result, len(result)
 

@@ -12,6 +12,7 @@ from taktline._recipe.steps import Role, Step
 from taktline.errors import StepTimeout
 
 JITTER = SystemRandom()  # the steps' own random numbers stay as they are
+AROUND = (__package__, "asyncio.", "concurrent.futures.")  # modules through which a step's exception may come
 LONGEST = 60.0  # seconds between two tries at most
 
 in_callers_process = True  # a worker's main sets it to False: there Ctrl-C never arrives, a step must have raised it
@@ -32,15 +33,24 @@ def guarded(fn: Function, step: Step, retry: Callable[[], None], limit: Callable
     if step.timeout is not None:
         fn = _limited(fn, step.name, step.timeout, limit)
     if step.retries:
-        fn = _retried(fn, step.retries, step.backoff, retry)
+        fn = _retried(fn, step, retry)
     return fn
 
 
 def own(tb: TracebackType | None) -> TracebackType | None:
     """The traceback from the step's own code on."""
-    while tb is not None and tb.tb_frame.f_globals.get("__name__", "").startswith(__package__):
+    while tb is not None and tb.tb_frame.f_globals.get("__name__", "").startswith(AROUND):
         tb = tb.tb_next
     return tb
+
+
+def pause(step: Step, tried: int) -> float:
+    """Seconds to wait after a failed try, when there were so many before it.
+
+    Full jitter: anything up to the exponential back-off, so that many workers do not come back at once
+    (Marc Brooker, "Exponential Backoff And Jitter", AWS Architecture Blog, 2015).
+    """
+    return JITTER.uniform(0, min(LONGEST, step.backoff * 2**tried))
 
 
 def _at_once(fn: Function) -> Function:
@@ -95,16 +105,14 @@ def _paced(fn: Function, pace: Pace) -> Function:
     return in_turn
 
 
-def _retried(fn: Function, retries: int, backoff: float, retry: Callable[[], None]) -> Function:
+def _retried(fn: Function, step: Step, retry: Callable[[], None]) -> Function:
     def until_done(value: Any) -> Any:
-        for tried in range(retries):
+        for tried in range(step.retries):
             try:
                 return fn(value)
             except Exception:
-                # Full jitter: anything up to the exponential back-off, so that many workers do not come back at once
-                # (Marc Brooker, "Exponential Backoff And Jitter", AWS Architecture Blog, 2015).
                 retry()
-                sleep(JITTER.uniform(0, min(LONGEST, backoff * 2**tried)))
+                sleep(pause(step, tried))
         return fn(value)
 
     return until_done

@@ -1,26 +1,32 @@
 """Steps that wait: many records at once, in one event loop (`async def`) or in threads, over the borders of batches.
 
 A waiting segment takes batches as they come and gives each back when all of its records are done. A record goes through
-its steps in one task; each step lets so many records in at once, and no more than its rate allows.
+neighbouring steps in one task, as do the records that a batch step gets in one call; a call's records come from one
+batch. Each step lets so many calls in at once, and no more than its rate allows.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextvars
-import traceback
+import copy
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from time import perf_counter_ns
-from types import FrameType, TracebackType
-from typing import Any
+from traceback import format_exception
+from types import FrameType
+from typing import TYPE_CHECKING, Any
 
 from taktline._recipe.steps import Role, Step
 from taktline._segment import guard
 from taktline._segment.batch import Batch, Failure, Mark, no_mark
+from taktline._segment.batched import Batched, Part, Piece, stretches
 from taktline.errors import StepTimeout
+
+if TYPE_CHECKING:
+    from taktline._segment.seeds import Seeds
 
 LEFT_ALONE = 64  # threads of one step that never came back; one more, and the worker must be replaced
 
@@ -33,16 +39,20 @@ class Waiting:
     def __init__(self, steps: Sequence[Step], *, goes_on: bool, worn_out: Callable[[], None]) -> None:
         self.steps = tuple(steps)
         self.goes_on = goes_on
+        self.keeps_interrupt = False
+        self.seeds: Seeds | None = None
         self.mark: Mark = no_mark
-        self.enters: Callable[[int], None] | None = None  # told the batch of each record that begins a step
+        self.enters: Callable[[int], None] | None = None  # told the batch of each call that begins
         self.retried = 0
-        self.busy_ns = 0  # time in steps, each record's shared among as many as may be in the step at once
+        self.busy_ns = 0  # time in steps, each call's shared among as many as may be in the step at once
         self.records = [0] * len(self.steps)
         self.timed_ns = [0] * len(self.steps)
         self.worn_out = worn_out
-        self._stations: list[_Station] = []
+        self.stations: list[Station] = []
+        self.calls = 0  # that have come back
+        self._parts: list[_Records | _Calls] = []
         self._tasks: set[asyncio.Task[None]] = set()
-        self._ways: dict[asyncio.Task[_Came], None] = {}  # of the records under way, in the order in which they began
+        self._ways: dict[asyncio.Task[Batch], None] = {}  # of what is under way, in the order in which it began
 
     def make(self) -> None:
         """Build the callables. What a factory raises goes up as it is, with the step's name as a note."""
@@ -52,100 +62,98 @@ class Waiting:
             except BaseException as error:
                 error.add_note(f"raised while step {step.name!r} was built for this worker")
                 raise
-            self._stations.append(_Station(step, made, self))
+            self.stations.append(Station(step, made, self))
+        for first, last in stretches(self.steps):
+            part = _Calls if self.steps[first].role is Role.BATCH else _Records
+            self._parts.append(part(self, first, last))
 
-    def start(self, seq: int, batch: Batch, done: Done, *, careful: bool) -> None:
+    def start(self, seq: int, batch: Batch, done: Done, *, careful: bool) -> asyncio.Task[None]:
         """Begin with all records of the batch; `done` is called with what came of it. `careful`: one after the other,
-        with a mark before each."""
+        with a mark before each. What goes wrong beside the steps is the task's exception."""
         task = asyncio.get_running_loop().create_task(self._whole(seq, batch, done, careful))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+        return task
 
     async def _whole(self, seq: int, batch: Batch, done: Done, careful: bool) -> None:
-        ways: list[asyncio.Task[_Came]] = []
+        done(await (self._carefully(seq, batch) if careful else self._through(seq, batch)))
+
+    async def _through(self, seq: int, batch: Batch) -> Batch:
+        for part in self._parts:
+            batch = await self._past(part, seq, batch)
+        return batch
+
+    async def _carefully(self, seq: int, batch: Batch) -> Batch:
+        whole = Batch([], [])
+        for start, end, failure in batch.spans():
+            for at in range(start, end):
+                self.mark(at, 0, 0.0)
+                one = await self._through(seq, Batch([batch.values[at]], [batch.origin(at)]))
+                whole.append(one, goes_on=self.goes_on)
+                if whole.failures and not self.goes_on:
+                    return whole
+            if failure is not None:
+                failure.place = len(whole.values)
+                whole.failures.append(failure)
+        return whole
+
+    async def _past(self, part: _Records | _Calls, seq: int, batch: Batch) -> Batch:
+        """The batch after one part: all of its tasks begin at once, and what they give is put together in order."""
+        ways: list[asyncio.Task[Batch] | Failure] = []
+        for start, end, failure in batch.spans():
+            size = part.size or max(1, end - start)
+            ways += [self._begun(part.came_of(seq, batch, at, min(at + size, end))) for at in range(start, end, size)]
+            ways += [failure] if failure is not None else []
+        out = Batch([], [])
         try:
-            for position, value in enumerate(batch.values):
-                ways.append(asyncio.ensure_future(self._one(seq, value)))
-                self._ways[ways[-1]] = None
-                ways[-1].add_done_callback(self._came)
-                if careful:
-                    self.mark(position, 0, 0.0)
-                    await ways[-1]
             for way in ways:
-                if (await way).error is not None and not self.goes_on:
+                if isinstance(way, Failure):
+                    way.place = len(out.values)
+                    out.failures.append(way)
+                else:
+                    out.append(await way, goes_on=self.goes_on)
+                if out.failures and not self.goes_on:
                     break
         finally:
-            for way in ways:
+            left = [way for way in ways if isinstance(way, asyncio.Task) and not way.done()]
+            for way in left:
                 way.cancel()
-            await asyncio.gather(*ways, return_exceptions=True)  # the steps' own clean-up is waited for
-        done(self._assembled(batch, [way.result() for way in ways if not way.cancelled()]))
-
-    def _assembled(self, batch: Batch, came: list[_Came]) -> Batch:
-        out = Batch([], [])
-        assert out.origins is not None
-        old = list(batch.failures)
-        for position, one in enumerate(came):
-            while old and old[0].place <= position:
-                out.failures.append(_moved(old.pop(0), len(out.values)))
-            origin = batch.origin(position)
-            if out.lost(origin):
-                continue
-            if one.error is None or not self.goes_on:
-                out.values += one.values
-                out.origins += [origin] * len(one.values)
-            if one.error is not None:
-                if self.goes_on:
-                    out.take_back(origin)
-                step = self.steps[one.step].name
-                out.failures.append(Failure(len(out.values), origin, step, one.error, one.traceback))
-                if not self.goes_on:
-                    return out
-        out.failures += [_moved(failure, len(out.values)) for failure in old]
+            await asyncio.gather(*left, return_exceptions=True)  # the steps' own clean-up is waited for
         return out
 
-    async def _one(self, seq: int, value: Any) -> _Came:
-        came = _Came([])
-        try:
-            await self._through(seq, value, 0, came)
-        except BaseException as error:
-            if isinstance(error, asyncio.CancelledError) and _is_cancelled():
-                raise
-            came.error = error  # whatever a step raises is the record's failure, as in any other step
-        return came
+    def _begun(self, run: Coroutine[Any, Any, Batch]) -> asyncio.Task[Batch]:
+        way = asyncio.ensure_future(run)
+        self._ways[way] = None
+        way.add_done_callback(self._came)
+        return way
 
-    async def _through(self, seq: int, value: Any, first: int, came: _Came) -> None:
-        for n in range(first, len(self.steps)):
-            came.step = n
-            station = self._stations[n]
-            began = perf_counter_ns()
-            try:
-                result = await station.call(seq, value)
-            except BaseException as error:
-                tb = _steps_own(error.__traceback__)
-                came.traceback = "".join(traceback.format_exception(type(error), error, tb)) if tb is not None else ""
-                raise
-            finally:
-                self.records[n] += 1
-                spent = perf_counter_ns() - began
-                self.timed_ns[n] += spent // station.tasks
-                self.busy_ns += spent // station.tasks
-            if station.role is Role.KEEP:
-                if not result:
-                    return
-            elif station.role is Role.EXPAND:
-                for inner in result:
-                    await self._through(seq, inner, n + 1, came)
-                return
-            else:
-                value = result
-        came.values.append(value)
-
-    def _came(self, way: asyncio.Task[_Came]) -> None:
+    def _came(self, way: asyncio.Task[Batch]) -> None:
         self._ways.pop(way, None)
 
+    def callables(self) -> list[Any]:
+        """What each step calls, in order."""
+        return [station.made for station in self.stations]
+
+    def likes(self) -> list[Any]:
+        """Of batch steps what is called for one record, where there is such a thing."""
+        return [step.like for step in self.steps]
+
+    def begins(self, step: int) -> None:
+        """Many steps are at work: nothing is told of one."""
+
+    def runs(self, part: Part, values: Any, end: int) -> None:
+        """The same with values."""
+
+    def note(self, step: int, records: int, ns: int) -> None:
+        """So many records were so long in a step."""
+        self.records[step] += records
+        share = ns // self.stations[step].tasks
+        self.timed_ns[step] += share
+        self.busy_ns += share
+
     def position(self) -> int:
-        """How many records have come out of a step: it is not one record that is at work here, but this moves."""
-        return sum(self.records)
+        """How many calls have come back: it is not one record that is at work here, but this moves."""
+        return self.calls
 
     def step_in(self, frame: FrameType | None) -> int:
         """Records are in all steps at once."""
@@ -170,28 +178,98 @@ class Waiting:
         for task in list(self._tasks):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        for station in self._stations:
+        for station in self.stations:
             await station.close()
 
 
+class _Records:
+    """Neighbouring steps of one record each: a task a record takes it through all of them."""
+
+    size = 1
+
+    def __init__(self, whole: Waiting, first: int, last: int) -> None:
+        self._whole = whole
+        self._first, self._last = first, last
+
+    async def came_of(self, seq: int, batch: Batch, start: int, end: int) -> Batch:
+        """What comes of the value at `start`."""
+        origin, came = batch.origin(start), _Came([], [])
+        try:
+            await self._through(seq, batch.values[start], self._first, came)
+        except BaseException as error:
+            if _is_cancelled(error):
+                raise
+            # whatever a step raises is the record's failure, as in any other step
+            if self._whole.goes_on:
+                came.values.clear()
+            tb = guard.own(error.__traceback__)
+            text = "".join(format_exception(type(error), error, tb)) if tb is not None else ""
+            came.failures.append(Failure(len(came.values), origin, self._whole.steps[came.step].name, error, text))
+        came.origins = [origin] * len(came.values)
+        return came
+
+    async def _through(self, seq: int, value: Any, first: int, came: _Came) -> None:
+        for n in range(first, self._last):
+            came.step = n
+            station = self._whole.stations[n]
+            began = perf_counter_ns()
+            try:
+                result = await station.call(seq, station.made, value)
+            finally:
+                self._whole.note(n, 1, perf_counter_ns() - began)
+            if station.role is Role.KEEP:
+                if not result:
+                    return
+            elif station.role is Role.EXPAND:
+                for inner in result:
+                    await self._through(seq, inner, n + 1, came)
+                return
+            else:
+                value = result
+        came.values.append(value)
+
+
 @dataclass(slots=True)
-class _Came:
-    """What came of one value so far."""
+class _Came(Batch):
+    """What came of one record so far, and the step that it is in."""
 
-    values: list[Any]
-    error: BaseException | None = None
     step: int = 0
-    traceback: str = ""
 
 
-class _Station:
-    """One step: its callable, how many may be in it, and its pace."""
+class _Calls(Batched):
+    """Batch steps that wait: a task takes the records of one call through all of them."""
+
+    waits = True
+
+    def __init__(self, whole: Waiting, first: int, last: int) -> None:
+        super().__init__(whole, first, last, traced=True)
+        self._stations = whole.stations[first:last]
+
+    async def came_of(self, seq: int, batch: Batch, start: int, end: int) -> Batch:
+        """What comes of the values from `start` to `end`."""
+        one, out = copy.copy(self), Batch([], [])  # what it holds while it is under way is not the others'
+        one.pieces = []
+        one.callables = [partial(station.call, seq, station.made) for station in self._stations]
+        one.likes = [
+            partial(station.call, seq, like) if like is not None else None
+            for station, like in zip(self._stations, self.likes, strict=True)
+        ]
+        await one.through(Piece(batch, out, start, batch.values[start:end]))
+        one.settle(out)
+        return out
+
+    def passes(self, error: BaseException) -> bool:
+        return _is_cancelled(error)
+
+
+class Station:
+    """One step: its callable, how many calls may be under way, and their pace."""
 
     def __init__(self, step: Step, made: Callable[[Any], Any], whole: Waiting) -> None:
         self.role = step.role
         self.tasks = step.tasks or 1
+        self.made = made
         self._step = step
-        self._made = made
         self._whole = whole
         self._inside = asyncio.Semaphore(self.tasks)
         self._pace = guard.Pace(step)
@@ -200,26 +278,25 @@ class _Station:
         if step.kind == "thread":
             self._threads = ThreadPoolExecutor(self.tasks + LEFT_ALONE, thread_name_prefix=step.name)
 
-    async def call(self, seq: int, value: Any) -> Any:
+    async def call(self, seq: int, fn: Callable[[Any], Any], value: Any) -> Any:
+        """What `fn`, the step's callable or its `like`, gives for a value of this batch, with the step's options."""
         step = self._step
         async with self._inside:
             for tried in range(step.retries):
                 try:
-                    return await self._in_time(seq, value)
+                    return await self._in_time(seq, fn, value)
                 except Exception:
                     self._whole.retried += 1
-                    await asyncio.sleep(guard.JITTER.uniform(0, min(guard.LONGEST, step.backoff * 2**tried)))
-            return await self._in_time(seq, value)
+                    await asyncio.sleep(guard.pause(step, tried))
+            return await self._in_time(seq, fn, value)
 
-    async def _in_time(self, seq: int, value: Any) -> Any:
+    async def _in_time(self, seq: int, fn: Callable[[Any], Any], value: Any) -> Any:
         if (pause := self._pace.pause()) > 0:
             await asyncio.sleep(pause)
         seconds = self._step.timeout
         if self._whole.enters is not None:
             self._whole.enters(seq)
-        call = self._in_thread(value) if self._threads is not None else self._made(value)
-        if seconds is None:
-            return await call
+        call = self._in_thread(fn, value) if self._threads is not None else fn(value)
         limit = asyncio.timeout(seconds)
         try:
             async with limit:
@@ -227,11 +304,13 @@ class _Station:
         except TimeoutError:
             if not limit.expired():
                 raise  # the step's own
-            raise StepTimeout(step=self._step.name, seconds=seconds) from None
+            raise StepTimeout(step=self._step.name, seconds=seconds or 0.0) from None
+        finally:
+            self._whole.calls += 1
 
-    async def _in_thread(self, value: Any) -> Any:
+    async def _in_thread(self, fn: Callable[[Any], Any], value: Any) -> Any:
         loop = asyncio.get_running_loop()
-        call = loop.run_in_executor(self._threads, _in_step, self._made, value)
+        call = loop.run_in_executor(self._threads, _in_step, fn, value)
         try:
             # A thread cannot be ended. One that is late is left alone, and another one takes its place.
             return await asyncio.shield(call)
@@ -251,8 +330,8 @@ class _Station:
     async def close(self) -> None:
         if self._threads is not None:
             self._threads.shutdown(wait=False, cancel_futures=True)
-        if self._step.maker is not None and hasattr(self._made, "close"):
-            closed = self._made.close()
+        if self._step.maker is not None and hasattr(self.made, "close"):
+            closed = self.made.close()
             if isinstance(closed, Awaitable):
                 await closed
 
@@ -264,22 +343,10 @@ def _in_step(fn: Callable[[Any], Any], value: Any) -> Any:
         raise RuntimeError(f"the step raised StopIteration: {error}") from error
 
 
-def _is_cancelled() -> bool:
+def _is_cancelled(error: BaseException) -> bool:
+    """Whether an exception is the task's own end, and not a step's."""
     task = asyncio.current_task()
-    return task is not None and task.cancelling() > 0
-
-
-def _moved(failure: Failure, place: int) -> Failure:
-    failure.place = place
-    return failure
-
-
-def _steps_own(tb: TracebackType | None) -> TracebackType | None:
-    """The traceback from the step's own code on."""
-    own = (__file__, asyncio.__file__.rpartition("/")[0], "/concurrent/futures/")
-    while tb is not None and any(part in tb.tb_frame.f_code.co_filename for part in own):
-        tb = tb.tb_next
-    return tb
+    return isinstance(error, asyncio.CancelledError) and task is not None and task.cancelling() > 0
 
 
 class OneByOne:

@@ -1,0 +1,368 @@
+"""Batch steps: what their functions are handed, and what becomes of the records where that does not come through."""
+
+from __future__ import annotations
+
+import copy
+import traceback
+from collections.abc import Coroutine, Iterator, Sequence
+from time import perf_counter_ns
+from types import FrameType, TracebackType
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+
+from taktline._recipe.steps import Role, Step
+from taktline._segment import guard
+from taktline._segment.batch import Batch, Failure
+from taktline._segment.forms import Columns, Formed, Misfit, Unfit, cannot_stand, form_of
+from taktline._segment.same import same
+from taktline.errors import BatchLengthError, FormError, FormsDiffer, excerpt
+
+if TYPE_CHECKING:
+    from taktline._segment.seeds import Seeds
+
+VERIFIED = 256  # records of each batch step with verify= that are compared with its like=, in each worker
+SHOWN = 3  # records of those that differ
+
+T = TypeVar("T")
+
+
+def stretches(steps: Sequence[Step], *, single: bool = False) -> list[tuple[int, int]]:
+    """Cut into stretches of scalar steps (`single`: one each) and of batch steps between which nothing is converted:
+    pairs (first, one past the last)."""
+    cuts: list[tuple[int, int]] = []
+    for n, step in enumerate(steps):
+        scalar = step.role is not Role.BATCH and n > 0 and steps[n - 1].role is not Role.BATCH
+        if (scalar and not single) or (n > 0 and steps[n - 1].joins(step)):
+            cuts[-1] = (cuts[-1][0], n + 1)
+        else:
+            cuts.append((n, n + 1))
+    return cuts
+
+
+class Host(Protocol):
+    """The segment that a part belongs to."""
+
+    steps: tuple[Step, ...]
+    goes_on: bool
+    keeps_interrupt: bool  # Ctrl-C in a step ends the batch as a failure does; who runs it raises it
+    seeds: Seeds | None
+
+    def callables(self) -> list[Any]:
+        """The steps' callables, in order, as they are to be called."""
+
+    def likes(self) -> list[Any]:
+        """Of batch steps the callables for one record, where they have one."""
+
+    def runs(self, part: Part, values: Any, end: int) -> None:
+        """The values of this iterator, the last of which stands before position `end`, are run now."""
+
+    def begins(self, step: int) -> None:
+        """A step begins within a part of several."""
+
+    def note(self, step: int, records: int, ns: int) -> None:
+        """So many records were so long in a step."""
+
+
+class Part:
+    """Some neighbouring steps of a segment. Walks around failures that came in; subclasses do the spans between."""
+
+    def __init__(self, segment: Host, first: int, last: int, *, traced: bool) -> None:
+        self.segment = segment
+        self.first, self.last = first, last
+        self.steps = segment.steps[first:last]
+        self.callables = segment.callables()[first:last]
+        self.goes_on = segment.goes_on
+        self.traced = traced  # say which record each value came from
+
+    def run(self, batch: Batch, timed: bool, *, formed: bool = False) -> Batch:
+        out = Batch([], [] if self.traced or batch.origins is not None else None)
+        for start, end, failure in batch.spans():
+            if not self.span(batch, start, end, out, timed):
+                break
+            if failure is not None:
+                failure.place = len(out.values)
+                out.failures.append(failure)
+                if not self.goes_on:
+                    break
+        return out
+
+    def span(self, batch: Batch, start: int, end: int, out: Batch, timed: bool) -> bool:
+        """Run the values from `start` to `end` into `out`; False where a failure ends the batch."""
+        raise NotImplementedError
+
+    def step_in(self, frame: FrameType) -> int | None:
+        """Which step of this part the frame is at; None where it is another function's."""
+        return None
+
+    def fail(self, out: Batch, origin: int, step: int, error: BaseException, tb: TracebackType | None) -> bool:
+        """Note a failure; whether the batch goes on."""
+        interrupted = isinstance(error, KeyboardInterrupt) and guard.in_callers_process
+        if interrupted and not self.segment.keeps_interrupt:
+            raise error  # Ctrl-C is the user's, not the record's
+        if out.lost(origin):
+            return True
+        if self.goes_on:
+            out.take_back(origin)
+        text = "".join(traceback.format_exception(type(error), error, tb)) if tb is not None else ""
+        out.failures.append(Failure(len(out.values), origin, self.segment.steps[step].name, error, text))
+        return self.goes_on and not interrupted
+
+
+class Batched(Part):
+    """Batch steps of one form: one conversion before them, one behind, none between.
+
+    What fails as a batch is tried again in parts, from the values that came in: a step may have changed the batch that
+    it was handed. So the results are those of the loop, down to the record at fault.
+
+    Written as coroutines, for steps that wait. Over plain functions they never do, and `at_once` runs them.
+    """
+
+    waits = False  # its callables give what must be awaited
+
+    def __init__(self, segment: Host, first: int, last: int, *, traced: bool) -> None:
+        super().__init__(segment, first, last, traced=traced)
+        self.form = form_of(self.steps[0].form)
+        self.size = min((step.size for step in self.steps if step.size is not None), default=None)
+        self.likes = segment.likes()[first:last]
+        self.unverified = [VERIFIED if step.verify is not None else 0 for step in self.steps]
+        self.pieces: list[Columns] = []  # results that are no records yet
+        self.now = 0  # the step at work
+
+    def step_in(self, frame: FrameType) -> int | None:
+        return self.now if frame.f_code is Batched.through.__code__ else None
+
+    def run(self, batch: Batch, timed: bool, *, formed: bool = False) -> Batch:
+        self.pieces = []
+        out = super().run(batch, timed)
+        if formed and self.pieces and not out.values and not out.failures and self.steps[0].form != "list":
+            out.values = Formed(self.pieces)
+        else:
+            self.settle(out)
+        return out
+
+    def span(self, batch: Batch, start: int, end: int, out: Batch, timed: bool) -> bool:
+        size = self.size or max(1, end - start)
+        self.segment.runs(self, None, start)
+        for at in range(start, end, size):
+            if not at_once(self.through(Piece(batch, out, at, batch.values[at : min(at + size, end)]))):
+                return False
+        if batch.failures:  # their places are told by the results before them
+            self.settle(out)
+        return True
+
+    def fail(self, out: Batch, origin: int, step: int, error: BaseException, tb: TracebackType | None) -> bool:
+        self.settle(out)
+        return super().fail(out, origin, step, error, tb)
+
+    def settle(self, out: Batch) -> None:
+        """Put the results so far where they belong, as plain records."""
+        for piece in self.pieces:
+            out.values.extend(piece.records())
+        self.pieces = []
+
+    async def through(self, piece: Piece) -> bool:
+        """A piece through the steps that it has before it; False where a failure ends the batch."""
+        while piece.values and piece.out.lost(piece.origin(0)):
+            piece = piece.part(1, len(piece.values))
+        if piece.values and self.segment.seeds is not None:
+            self.segment.seeds.at(piece.origin(0))
+        values, began = piece.values, perf_counter_ns()
+        if not values or piece.first == len(self.steps):
+            return self._done(piece, Columns(None, [values]))
+        try:
+            state = self.form.take(values)
+        except Unfit as unfit:
+            return await self._in_parts(piece, piece.first, cannot_stand(self.steps[piece.first], unfit))
+        columns = None
+        for n in range(piece.first, len(self.steps)):
+            self.now = n
+            if n > 0:
+                self.segment.begins(self.first + n)
+            verified = self._to_verify(n, state)
+            try:
+                state = self.callables[n](state)
+                if self.waits:
+                    state = await state
+                if isinstance(state, Iterator):  # the step is still at work in it
+                    state = list(state)
+            except BaseException as error:
+                if self.passes(error):
+                    raise
+                self.unverified[n] += len(verified)
+                if len(values) == 1:
+                    self.segment.note(self.first + n, 1, perf_counter_ns() - began)
+                return await self._rescue(piece, n, error)
+            try:
+                state, count = self.form.checked(state, len(values))
+                if count != len(values):
+                    raise BatchLengthError(step=self.steps[n].name, given=len(values), returned=count)
+            except BatchLengthError as error:
+                return self._all_fail(piece, n, error)
+            except Misfit as misfit:
+                return self._all_fail(piece, n, self._not_of_the_form(n, state, misfit))
+            if verified or n + 1 == len(self.steps):
+                try:
+                    columns = self.form.give(state)
+                except Exception as misfit:  # a value without an exact one in Python; libraries have many errors
+                    return await self._in_parts(piece, n, self._not_of_the_form(n, state, misfit))
+            self.segment.note(self.first + n, len(values), perf_counter_ns() - began)
+            if verified and columns is not None and (rows := await self._differing(n, verified, columns.records())):
+                return await self._around(piece, n, rows, columns)
+            began = perf_counter_ns()
+        assert columns is not None
+        return self._done(piece, columns)
+
+    def _done(self, piece: Piece, columns: Columns) -> bool:
+        if piece.values:
+            self.pieces.append(columns)
+        if piece.out.origins is not None:
+            piece.out.origins.extend(piece.origin(n) for n in range(len(piece.values)))
+        return True
+
+    # --- a piece that does not come through ---
+
+    async def _in_parts(self, piece: Piece, step: int, error: BaseException) -> bool:
+        """Both halves apart; a single record fails in `step`."""
+        if len(piece.values) == 1:
+            tb = guard.own(error.__traceback__)
+            return self.fail(piece.out, piece.origin(0), self.first + step, error, tb)
+        half = len(piece.values) // 2
+        return await self.through(piece.part(0, half)) and await self.through(piece.part(half, len(piece.values)))
+
+    async def _rescue(self, piece: Piece, step: int, error: BaseException) -> bool:
+        """`step` has raised: its records one by one with its `like`, or in parts."""
+        like = self.likes[step]
+        if like is None:
+            return await self._in_parts(piece, step, error)
+        try:
+            records = await self._before(piece, step)
+        except BaseException as odd:  # of steps that came through a moment ago
+            if self.passes(odd):
+                raise
+            return await self._in_parts(piece, step, odd)
+        results: list[Any] = []
+        for n, record in enumerate(records):
+            if self.segment.seeds is not None:
+                self.segment.seeds.at(piece.origin(n))
+            try:
+                result = like(record)
+                results.append(await result if self.waits else result)
+            except BaseException as failed:
+                if self.passes(failed):
+                    raise
+                if not await self.through(piece.part(n - len(results), n, results, step + 1)):
+                    return False
+                if not await self._in_parts(piece.part(n, n + 1), step, failed):
+                    return False
+                results = []
+        return await self.through(piece.part(len(records) - len(results), len(records), results, step + 1))
+
+    async def _before(self, piece: Piece, step: int) -> list[Any]:
+        """The records as they are before `step`, made anew."""
+        if step == piece.first:
+            return piece.values
+        state = self.form.take(piece.values)
+        for n in range(piece.first, step):
+            result = self.callables[n](state)
+            state, _ = self.form.checked(await result if self.waits else result, len(piece.values))
+        return self.form.give(state).records()
+
+    def _all_fail(self, piece: Piece, step: int, error: BaseException) -> bool:
+        """Which result belongs to which record cannot be told: all of the piece's records fail."""
+        return all(
+            self.fail(piece.out, piece.origin(n), self.first + step, error, None) for n in range(len(piece.values))
+        )
+
+    def _not_of_the_form(self, step: int, result: Any, why: Exception) -> FormError:
+        wanted = f"not {why}" if isinstance(why, Misfit) else f"which gives no plain records: {why}"
+        return FormError(
+            step=self.steps[step].name, form=self.steps[step].form, why=f"it returned {type(result).__name__}, {wanted}",
+            remedy="return one result a record in the step's form",
+        )  # fmt: skip
+
+    # --- batch form and scalar form side by side ---
+
+    def _to_verify(self, step: int, state: Any) -> list[Any]:
+        """The first records that `step` is given, as they are before it."""
+        if not self.unverified[step]:
+            return []
+        if self.form is form_of("list"):
+            records = copy.deepcopy(list(state[: self.unverified[step]]))
+        else:
+            records = self.form.give(state).records()[: self.unverified[step]]
+        self.unverified[step] -= len(records)
+        return records
+
+    async def _differing(
+        self, step: int, records: list[Any], results: list[Any]
+    ) -> list[tuple[int, tuple[str, str, str]]]:
+        """Positions and excerpts of the records for which the step's `like` gives something else."""
+        like, tolerance = self.likes[step], self.steps[step].verify
+        rows = []
+        for n, record in enumerate(records):
+            shown = excerpt(record)
+            try:
+                wanted = like(record)
+                if self.waits:
+                    wanted = await wanted
+            except Exception as error:
+                rows.append((n, (shown, excerpt(results[n]), f"raises {type(error).__name__}: {error}")))
+                continue
+            if not same(results[n], wanted, tolerance or 0.0):
+                rows.append((n, (shown, excerpt(results[n]), excerpt(wanted))))
+        return rows
+
+    async def _around(
+        self, piece: Piece, step: int, rows: list[tuple[int, tuple[str, str, str]]], columns: Columns
+    ) -> bool:  # fmt: skip
+        """The records that differ fail, those between them go on."""
+        results, step_after = columns.records(), step + 1
+        at = 0
+        for n, (position, _) in enumerate([*rows, (len(results), ("", "", ""))]):
+            if not await self.through(piece.part(at, position, results[at:position], step_after)):
+                return False
+            if position == len(results):
+                break
+            error = FormsDiffer(
+                step=self.steps[step].name, rows=[row for _, row in rows[n : n + SHOWN]],
+                tolerance=self.steps[step].verify or 0.0,
+            )  # fmt: skip
+            if not self.fail(piece.out, piece.origin(position), self.first + step, error, None):
+                return False
+            at = position + 1
+        return True
+
+    def passes(self, error: BaseException) -> bool:
+        """Whether an exception that came out of a step has nothing to do with its records."""
+        return isinstance(error, KeyboardInterrupt) and guard.in_callers_process
+
+
+class Piece:
+    """Some consecutive values of a batch, with the steps of its part from `first` on before them."""
+
+    __slots__ = ("at", "batch", "first", "out", "values")
+
+    def __init__(self, batch: Batch, out: Batch, at: int, values: list[Any], first: int = 0) -> None:
+        self.batch, self.out, self.at, self.values, self.first = batch, out, at, values, first
+
+    def origin(self, n: int) -> int:
+        return self.batch.origin(self.at + n)
+
+    def part(self, start: int, end: int, values: list[Any] | None = None, first: int | None = None) -> Piece:
+        """A part of it, where `values` is given with those as they are before the step `first`."""
+        mine = self.values[start:end] if values is None else values
+        return Piece(self.batch, self.out, self.at + start, mine, self.first if first is None else first)
+
+
+def at_once(call: Coroutine[Any, Any, T]) -> T:
+    """What a coroutine gives that has nothing to wait for.
+
+    >>> async def double(n):
+    ...     return n * 2
+    >>> at_once(double(2))
+    4
+    """
+    try:
+        call.send(None)
+    except StopIteration as ended:
+        return ended.value  # type: ignore[no-any-return]
+    raise RuntimeError("a plain step has waited")
