@@ -20,7 +20,8 @@ if TYPE_CHECKING:
     from taktline._segment.seeds import Seeds
     from taktline._segment.waiting import OneByOne
 
-TIMED_EVERY = 16  # one batch in so many has its first records timed step by step
+TIMED_EVERY = 16  # one batch in so many has some records timed step by step
+GOLDEN = 0.618034  # of a batch, by which their place moves on: all places come up evenly, whatever the costs' rhythm
 TIMED_RECORDS = 16  # 2 clock reads a step and record, some 100 ns: under 1 % of a batch where it matters
 
 
@@ -63,7 +64,7 @@ class Segment:
         self._callables: list[Any] = []
         self._likes: list[Any] = []
         self._parts: list[Part] = []
-        self._runs = 0
+        self.batches = 0  # run so far
 
     def make(self, lent: Mapping[str, Any] = MappingProxyType({})) -> None:
         """Build the callables. What a factory raises goes up as it is, with the step's name as a note.
@@ -189,8 +190,8 @@ class Segment:
             return self._run(batch, careful, formed)
 
     def _run(self, batch: Batch, careful: bool, formed: bool) -> Batch:
-        timed = self._runs % TIMED_EVERY == 0
-        self._runs += 1
+        timed = self.batches % TIMED_EVERY == 0
+        self.batches += 1
         if careful:
             return self._carefully(batch)
         for part in self._parts[:-1]:
@@ -241,8 +242,11 @@ class _Stretch(Part):
 
     def span(self, batch: Batch, start: int, end: int, out: Batch, timed: bool) -> bool:
         if timed and end > start:
-            first = min(end, start + TIMED_RECORDS)
-            if not self._chunk(batch, start, first, out, self.timed_code):
+            at = start + int(self.segment.batches // TIMED_EVERY * GOLDEN % 1 * max(1, end - start - TIMED_RECORDS + 1))
+            first = min(end, at + TIMED_RECORDS)
+            if not self._chunk(batch, start, at, out, self.code):
+                return False
+            if not self._chunk(batch, at, first, out, self.timed_code):
                 return False
             start = first
         return self._chunk(batch, start, end, out, self.code)
