@@ -281,14 +281,17 @@ class Station:
     async def call(self, seq: int, fn: Callable[[Any], Any], value: Any) -> Any:
         """What `fn`, the step's callable or its `like`, gives for a value of this batch, with the step's options."""
         step = self._step
-        async with self._inside:
-            for tried in range(step.retries):
-                try:
-                    return await self._in_time(seq, fn, value)
-                except Exception:
-                    self._whole.retried += 1
-                    await asyncio.sleep(guard.pause(step, tried))
-            return await self._in_time(seq, fn, value)
+        try:
+            async with self._inside:
+                for tried in range(step.retries):
+                    try:
+                        return await self._in_time(seq, fn, value)
+                    except Exception:
+                        self._whole.retried += 1
+                        await asyncio.sleep(guard.pause(step, tried))
+                return await self._in_time(seq, fn, value)
+        finally:
+            self._whole.calls += 1
 
     async def _in_time(self, seq: int, fn: Callable[[Any], Any], value: Any) -> Any:
         if (pause := self._pace.pause()) > 0:
@@ -297,6 +300,8 @@ class Station:
         if self._whole.enters is not None:
             self._whole.enters(seq)
         call = self._in_thread(fn, value) if self._threads is not None else fn(value)
+        if seconds is None:
+            return await call
         limit = asyncio.timeout(seconds)
         try:
             async with limit:
@@ -304,9 +309,7 @@ class Station:
         except TimeoutError:
             if not limit.expired():
                 raise  # the step's own
-            raise StepTimeout(step=self._step.name, seconds=seconds or 0.0) from None
-        finally:
-            self._whole.calls += 1
+            raise StepTimeout(step=self._step.name, seconds=seconds) from None
 
     async def _in_thread(self, fn: Callable[[Any], Any], value: Any) -> Any:
         loop = asyncio.get_running_loop()
