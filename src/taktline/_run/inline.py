@@ -6,6 +6,7 @@ except where a failed record must not end the run or steps take batches: there i
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from itertools import chain, islice
@@ -157,7 +158,7 @@ class Inline:
         )  # fmt: skip
         choice = choose.choose(
             sample, workers=options.cores, cores=usable_cores(), remaining=self._reader.remaining,
-            elapsed=self._meter.elapsed, returns=self._returns,
+            elapsed=self._meter.elapsed, returns=self._returns, modules=len(sys.modules),
         )  # fmt: skip
         if choice.move:
             try:

@@ -51,7 +51,7 @@ class Window:
         limits = self.limits
         if len(self._open) >= limits.batches or (self._open and self._held_bytes >= limits.size):
             return 0
-        return max(0, self._credits)  # a part of a file may have had some records more than were asked for
+        return self._credits
 
     def read(self, count: int, size: int) -> int:
         """Note a batch that was read; its sequence number."""
