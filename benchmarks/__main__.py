@@ -57,13 +57,14 @@ REGRET, REGRET_WORST, ERROR, ERROR_WORST = 1.02, 1.10, 0.05, 0.15
 
 
 def in_turn(work: str, length: int, ways: list[str], rounds: int, *, plan: bool = False) -> list[Turn]:
-    """Each contestant once a round. After the first round only the best chunk size of a family goes on."""
+    """Each way once a round, another one first each time: it pays for memory that the others find. After the first round
+    only the best chunk size of a family goes on."""
     turns = []
     for number in range(rounds):
         say(f"{work}: round {number + 1} of {rounds}: {', '.join(ways)}")
         turns.append(Turn(*anew(turn, work, length, ways, plan)))
-        if number == 0:
-            ways = _worth_running(turns[0].times)
+        ways = _worth_running(turns[0].times) if number == 0 else ways
+        ways = [*ways[1:], ways[0]]
     return turns
 
 

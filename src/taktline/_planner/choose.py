@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 START_UP = 0.05  # seconds until workers take records,
-MODULE = 0.0006  # and for each module that the caller has beside taktline's own: most likely they import it too
+MODULE = 0.00025  # and for each module that the caller has beside taktline's own: they may import it too
 OWN = 190  # modules
 BESIDE = 0.6  # share of the loop's speed at which work goes on here meanwhile
 WORTH = 1.15  # predicted gain below which the hand-over is not worth its risk

@@ -242,7 +242,7 @@ class _Stretch(Part):
 
     def span(self, batch: Batch, start: int, end: int, out: Batch, timed: bool) -> bool:
         if timed and end > start:
-            at = start + int(self.segment.batches // TIMED_EVERY * GOLDEN % 1 * max(1, end - start - TIMED_RECORDS + 1))
+            at = start + int(self.whole.batches // TIMED_EVERY * GOLDEN % 1 * max(1, end - start - TIMED_RECORDS + 1))
             first = min(end, at + TIMED_RECORDS)
             if not self._chunk(batch, start, at, out, self.code):
                 return False
