@@ -14,14 +14,17 @@ from collections.abc import Callable
 from importlib import import_module
 from typing import Any
 
-# For everybody: the idle threads of a linear algebra library spin for a while, and their time is counted to the process.
-ONE_THREAD = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"}
+# For everybody: the idle threads of a linear algebra library spin for a while, and their time is counted to the process;
+# and whether glibc gives memory back after each large array is luck, which makes the same loop 4 times slower or faster.
+ALIKE = {
+    "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MALLOC_TOP_PAD_": str(16 << 20), "PYTHONWARNINGS": "ignore",
+}  # fmt: skip
 
 
 def anew(measure: Callable[..., Any], *arguments: Any) -> Any:
     """What a function of the benchmarks returns in a new process, as JSON makes of it."""
     command = [sys.executable, "-m", "benchmarks.anew", measure.__module__, measure.__name__, json.dumps(arguments)]
-    done = subprocess.run(command, stdout=subprocess.PIPE, check=True, env={**os.environ, **ONE_THREAD})
+    done = subprocess.run(command, stdout=subprocess.PIPE, check=True, env={**os.environ, **ALIKE})
     return json.loads(done.stdout.splitlines()[-1])
 
 
