@@ -1,20 +1,16 @@
-"""What is measured without others beside it: file to file, the hub alone, steps that wait, and one record in short and
-long runs."""
+"""What is measured without others beside it: file to file, the hub alone, and one record in short and long runs."""
 
 from __future__ import annotations
 
-import asyncio
 import json
 import tempfile
-import time
 from pathlib import Path
 from time import perf_counter, process_time
-from typing import Any
 
 import taktline
 from benchmarks.peers import WORKERS
-from benchmarks.work import add, clean, double, enrich, json_lines, less, same, spin
-from taktline import line, step
+from benchmarks.work import add, clean, double, enrich, json_lines, less, same
+from taktline import line
 from taktline._observe import memory
 
 
@@ -63,42 +59,3 @@ def one_record(how: str, count: int) -> tuple[float, float]:
     began, left = perf_counter(), sum(1 for _ in run)
     took = perf_counter() - began
     return took * 1e9 / max(1, left), float(memory.held_here() if how == "auto" else run.report.peak_memory)
-
-
-WAIT, LONG_WAIT = 0.005, 0.02  # seconds
-
-
-async def waiting(n: int) -> int:
-    await asyncio.sleep(WAIT)
-    return n
-
-
-async def waiting_long(n: int) -> int:
-    await asyncio.sleep(LONG_WAIT)
-    return n
-
-
-def waiting_in_a_thread(n: int) -> int:
-    time.sleep(WAIT)
-    return n
-
-
-def waits(threads: bool) -> float:
-    """2,000 records of 5 ms, 64 at once, as a share of the loop's time, which is what their waiting adds up to."""
-    _seconds((abs,), 3)  # what a process imports once
-    some = step(waiting_in_a_thread if threads else waiting, tasks=64)
-    return _seconds((some,), 2_000) / (2_000 * WAIT)
-
-
-def waits_and_computes() -> tuple[float, float, float]:
-    """Seconds of 4,000 records that only wait, that only compute, and that do both: each is to take about as long."""
-    _seconds((abs,), 3)
-    some = step(waiting_long, tasks=64)
-    return _seconds((some,), 4_000), _seconds((spin,), 4_000), _seconds((some, spin), 4_000)
-
-
-def _seconds(steps: tuple[Any, ...], count: int) -> float:
-    began = perf_counter()
-    for _ in line(*steps)(range(count), how="line", workers=WORKERS, progress=False):
-        pass
-    return perf_counter() - began
