@@ -220,6 +220,16 @@ TABLES = {
 }
 
 
+TITLES = {
+    "peers": "Beside other libraries",
+    "regret": "What auto chooses, and what is predicted",
+    "files": "File to file",
+    "hub": "The hub alone",
+    "scale": "Short and long runs",
+    "waiting": "Steps that wait",
+}
+
+
 def say(what: str) -> None:
     print(what, file=sys.stderr, flush=True)
 
@@ -240,7 +250,7 @@ def main() -> None:
         f"{platform.machine()}, {WORKERS} workers, medians of {given.rounds} rounds taken in turn; loop = 1\n"
     )
     for name in given.tables.split(","):
-        text += f"\n<!-- {name} -->\n\n"
+        text += f"\n## {TITLES[name]}\n\n"
         for row in TABLES[name](given.rounds, given.only):
             say(row)
             text += row + "\n"

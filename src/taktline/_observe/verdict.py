@@ -27,6 +27,8 @@ LAUNCH = 0.08  # seconds to start workers, as measured
 UNSURE = 0.2  # share of a loop's time by which what was timed of it may be off
 TASKS = 64  # records that a step which waits could have under way
 NEAR = 0.7  # share of its rate from which a step is held back by it, and not by what it waits for
+CHEAP = 1.3  # times the loop from which a run with workers is said to be the slower one
+CLOCK_NS = 40  # nanoseconds of a timed step that the clock itself takes
 WORTH = 1.1  # gain below which nothing is advised
 
 
@@ -81,7 +83,7 @@ def judge(spent: Spent) -> Verdict:
     """
     if not spent.seconds or not (spent.records and any(step.busy for step in spent.steps)):
         return Verdict("nothing", "There was nothing to do.", "")
-    for look in (_loop, _giant, _start_up, _small_batches, _crowded):
+    for look in (_loop, _giant, _start_up, _small_batches, _cheap, _crowded):
         if (found := look(spent)) is not None:
             return found
     floors = _floors(spent)
@@ -130,12 +132,6 @@ def _largest(spent: Spent, here: float) -> str:
 
 def _busy(spent: Spent) -> float:
     return sum(step.busy for group, steps in _groups(spent) if group.workers for step in steps)
-
-
-def _work(spent: Spent) -> float:
-    """Seconds of the steps themselves, in workers; what batches cost there is not in it."""
-    steps = [step for group, steps in _groups(spent) if group.workers for step in steps]
-    return min(_busy(spent), sum(step.records * step.ns_per_record for step in steps) / 1e9)
 
 
 def _heaviest(steps: Sequence[StepCount]) -> StepCount:
@@ -244,8 +240,8 @@ def _small_batches(spent: Spent) -> Verdict | None:
     lost = spent.batches * BATCH
     if work > TOO_SMALL or spent.handling < 0.3 * spent.seconds:
         return None
-    caller = max(spent.records * RECORD, spent.handling - lost) + spent.consuming
-    workers = _work(spent) / max(1, spent.workers)
+    caller = max(spent.records * RECORD, spent.handling + spent.consuming - lost)
+    workers = sum(_alone(step) for step in spent.steps) / max(1, spent.workers)
     left = spent.start_up + max(caller, workers)
     change = 'Take how="line"' if single else "Leave batch_size out"
     return Verdict(
@@ -255,6 +251,25 @@ def _small_batches(spent: Spent) -> Verdict | None:
         f"{change}, so that their size is set while running: about {duration(left)}.", _gain(spent, left),
         _heaviest(spent.steps).name,
     )  # fmt: skip
+
+
+def _cheap(spent: Spent) -> Verdict | None:
+    """The steps cost less than moving their records: the loop would have been faster."""
+    loop = spent.reading + spent.consuming + sum(_alone(step) for step in spent.steps)
+    if loop * CHEAP > spent.seconds - spent.start_up:
+        return None
+    busy = min(1.0, _busy(spent) / (spent.workers * spent.seconds))
+    return Verdict(
+        "hub", f"Working on the records takes {duration(loop)}, moving them {duration(spent.seconds - loop)} more: the "
+        f"caller's process moves them for {spent.handling / spent.seconds:.0%} of the run; the workers, busy {busy:.0%}, "
+        "unpack and pack them.",
+        f'Stay with the loop: how="loop" takes about {duration(loop)}.', _gain(spent, loop),
+    )  # fmt: skip
+
+
+def _alone(step: StepCount) -> float:
+    """Seconds of the step itself: a worker's busy time has what batches cost in it, too."""
+    return min(step.busy, step.records * max(0.0, step.ns_per_record - CLOCK_NS) / 1e9)
 
 
 def _crowded(spent: Spent) -> Verdict | None:
@@ -299,14 +314,10 @@ def _caller(spent: Spent, floors: list[_Floor]) -> Verdict:
             f"the workers {idle}.",
             f"Leave in it only what needs the order: half as dear, about {duration(left)}.", _gain(spent, left), behind,
         )  # fmt: skip
-    loop = sum(step.busy for step in spent.steps) + spent.reading + spent.consuming
     evidence = (
         f"The caller's process is busy {share} of the run, {spent.handling / spent.seconds:.0%} with moving records and "
         f"results; the workers {idle}."
     )
-    if loop * WORTH < spent.seconds:
-        action = f'Stay with the loop: how="loop" takes about {duration(loop)}.'
-        return Verdict("hub", evidence, action, _gain(spent, loop))
     left = _after(spent, floors, caller=floor.seconds - spent.handling / 2)
     return Verdict(
         "hub", evidence, f"Move less: results half as large take about {duration(left)}. More workers do not help.",
