@@ -17,7 +17,8 @@ from typing import Any
 # For everybody: the idle threads of a linear algebra library spin for a while, and their time is counted to the process;
 # and whether glibc gives memory back after each large array is luck, which makes the same loop 4 times slower or faster.
 ALIKE = {
-    "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MALLOC_TOP_PAD_": str(16 << 20), "PYTHONWARNINGS": "ignore",
+    "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore",
+    "MALLOC_MMAP_THRESHOLD_": str(32 << 20), "MALLOC_TRIM_THRESHOLD_": str(32 << 20),
 }  # fmt: skip
 
 

@@ -199,3 +199,10 @@ def test_the_state_of_a_serial_step_moves_with_the_run():
     assert list(run) == [(n + 1, n) for n in range(8_000)]
     assert run.report.how == "line"
     assert Counted.closed == 1
+
+
+def test_steps_of_the_loop_are_not_said_to_be_busy_longer_than_the_run():
+    """The few records that are timed there are the first ones, and those are slow."""
+    run = line(abs)(range(300_000), how="loop")
+    assert sum(1 for _ in run) == 300_000
+    assert sum(each.busy for each in run.report.steps) < run.report.seconds

@@ -406,12 +406,12 @@ def test_numeric_libraries_get_one_thread_unless_the_user_says_otherwise(own, fo
 @pytest.mark.parametrize(
     ("own", "found"),
     [
-        ({}, "16777216"),
-        ({"MALLOC_TRIM_THRESHOLD_": "1000000"}, None),
+        ({}, "33554432"),
+        ({"MALLOC_TOP_PAD_": "1000000"}, None),
         ({"GLIBC_TUNABLES": "glibc.malloc.check=0"}, None),
     ],
 )
 def test_workers_keep_memory_at_hand_unless_the_user_says_otherwise(own, found, monkeypatch):
     for name, value in own.items():
         monkeypatch.setenv(name, value)
-    assert list(line(lambda _: os.environ.get("MALLOC_TOP_PAD_"))([0], how="line", workers=1)) == [found]
+    assert list(line(lambda _: os.environ.get("MALLOC_TRIM_THRESHOLD_"))([0], how="line", workers=1)) == [found]

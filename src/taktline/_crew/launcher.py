@@ -21,10 +21,11 @@ from taktline.errors import WorkersCannotStart
 ONE_THREAD = (
     "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS", "VECLIB_MAXIMUM_THREADS",
 )  # fmt: skip
-# What glibc gives back to the system at the top of its heap costs page faults when it is wanted again, at each record that
-# makes arrays of some 100 KB. With 16 MB left there, such steps were measured up to 8 times as fast (2 cores, glibc 2.36).
-MEMORY = "MALLOC_TOP_PAD_"
-KEPT = 16 << 20  # bytes
+# What glibc gives back to the system costs page faults when it is wanted again, at each record that makes arrays of some
+# 100 KB: such steps were measured up to 8 times as fast without (2 cores, glibc 2.36). It keeps as much by itself once it
+# has seen chunks of 32 MB.
+KEPT = str(32 << 20)  # bytes
+MEMORY = {"MALLOC_MMAP_THRESHOLD_": KEPT, "MALLOC_TRIM_THRESHOLD_": KEPT}
 # Nothing of what a worker imports is garbage: to look for some would take 2 ms of its 35.
 BOOT = (
     "import gc, sys; gc.disable(); sys.path.insert(0, sys.argv.pop()); from taktline._crew.worker import main; main()"
@@ -185,4 +186,4 @@ def _one_thread() -> dict[str, str]:
 def _kept_memory() -> dict[str, str]:
     """The same for memory; settings of the user's for this allocator, or for another one, win."""
     own = ("MALLOC_", "GLIBC_TUNABLES", "LD_PRELOAD")
-    return {} if any(name.startswith(own) for name in os.environ) else {MEMORY: str(KEPT)}
+    return {} if any(name.startswith(own) for name in os.environ) else MEMORY

@@ -22,6 +22,7 @@ GIANT = 0.3  # share of the run that a single batch may take
 START_UP = 0.4  # share of the run before the workers were ready
 BATCH = 80e-6  # seconds that a batch costs hub and worker together, on the machine that this was measured on
 TOO_SMALL = 0.002  # seconds of work a batch, below which what a batch costs shows
+WORKER_BATCH = 20e-6  # seconds of it in the worker
 RECORD = 200e-9  # seconds that a record costs the hub in large batches: lists, packing and unpacking of small ones
 LAUNCH = 0.08  # seconds to start workers, as measured
 UNSURE = 0.2  # share of a loop's time by which what was timed of it may be off
@@ -241,7 +242,8 @@ def _small_batches(spent: Spent) -> Verdict | None:
     if work > TOO_SMALL or spent.handling < 0.3 * spent.seconds:
         return None
     caller = max(spent.records * RECORD, spent.handling + spent.consuming - lost)
-    workers = sum(_alone(step) for step in spent.steps) / max(1, spent.workers)
+    busy = _busy(spent)
+    workers = max(0.1 * busy, busy - spent.batches * WORKER_BATCH) / max(1, spent.workers)
     left = spent.start_up + max(caller, workers)
     change = 'Take how="line"' if single else "Leave batch_size out"
     return Verdict(

@@ -77,6 +77,7 @@ class Inline:
         self._lazily = 0  # records read by the lazy loop in stretches that are over
         self._left = 0  # records left at the start of this stretch, as the source's iterator tells
         self._any = False  # the stretch has a record
+        self._stretch_began = 0.0
         self._sampling = Sampling(moving=hub is not None)
         self._lot_size = 1
         self._lot_seconds: float | None = None  # reading and work of the last lot
@@ -231,7 +232,7 @@ class Inline:
         # Some milliseconds at once: between two such stretches it is seen that the run is to stop, or to be thought over.
         size, most, look_at = 1, min(MOST, self._options.window or MOST), perf_counter() + LOOK
         while not self._reader.ended and self._changed < CERTAIN:
-            began = perf_counter()
+            began = self._stretch_began = perf_counter()
             self._left, self._any = self._left_in(records), False
             yield None, self._one_of(records)
             if self._any:
@@ -316,7 +317,8 @@ class Inline:
             meter.records_out += read
         segment.records = [given + read for given in segment.records]
         cost = sum(ns / max(1, timed) for ns, timed in zip(segment.timed_ns, segment.timed_records, strict=True))
-        ran_here(self._lane, segment, int(cost * read))
+        # Few were timed, and the first ones, which are slow: all of them took no longer than the stretch did.
+        ran_here(self._lane, segment, int(min(cost * read, (perf_counter() - self._stretch_began) * 1e9)))
 
     def _in_stretch(self, read: int) -> int:
         """Records read in the stretch that is not over; `read`: in all of them, where they are counted. Negative where
