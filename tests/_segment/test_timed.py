@@ -23,4 +23,4 @@ def test_every_place_in_a_batch_is_timed_now_and_then():
     for _ in range(TIMED_EVERY * 100):
         assert segment.run(Batch(list(range(100)))).values == list(range(100))
     assert set(timed) == set(range(100))
-    assert segment.timed_records == [len(timed)] == [100 * TIMED_RECORDS]
+    assert segment.timed_records == [len(timed)] == [(100 + TIMED_EVERY - 1) * TIMED_RECORDS]

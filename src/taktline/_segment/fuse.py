@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from taktline._segment.seeds import Seeds
     from taktline._segment.waiting import OneByOne
 
-TIMED_EVERY = 16  # one batch in so many has some records timed step by step
+TIMED_EVERY = 16  # one batch in so many, and each of the first ones, has some records timed step by step
 GOLDEN = 0.618034  # of a batch, by which their place moves on: all places come up evenly, whatever the costs' rhythm
 TIMED_RECORDS = 16  # 2 clock reads a step and record, some 100 ns: under 1 % of a batch where it matters
 
@@ -190,7 +190,7 @@ class Segment:
             return self._run(batch, careful, formed)
 
     def _run(self, batch: Batch, careful: bool, formed: bool) -> Batch:
-        timed = self.batches % TIMED_EVERY == 0
+        timed = self.batches % TIMED_EVERY == 0 or self.batches < TIMED_EVERY
         self.batches += 1
         if careful:
             return self._carefully(batch)
