@@ -14,12 +14,11 @@ from collections.abc import Callable
 from importlib import import_module
 from typing import Any
 
+from taktline._crew.launcher import MEMORY, ONE_THREAD
+
 # For everybody: the idle threads of a linear algebra library spin for a while, and their time is counted to the process;
 # and whether glibc gives memory back after each large array is luck, which makes the same loop 4 times slower or faster.
-ALIKE = {
-    "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore",
-    "MALLOC_MMAP_THRESHOLD_": str(32 << 20), "MALLOC_TRIM_THRESHOLD_": str(32 << 20),
-}  # fmt: skip
+ALIKE = {**dict.fromkeys(ONE_THREAD, "1"), **MEMORY, "PYTHONWARNINGS": "ignore"}
 
 
 def anew(measure: Callable[..., Any], *arguments: Any) -> Any:

@@ -243,7 +243,17 @@ def test_a_worker_does_not_take_fewer_records_than_were_counted(tmp_path):
 def test_records_and_parts_may_be_read_in_turn(tmp_path_factory, turns, bad):
     """Positive: so many records; negative: a part of about so many."""
     path = tmp_path_factory.mktemp("turns") / "a.jsonl"
-    path.write_text("".join(f"{n}\n" if n != bad else "no\n" for n in range(50)))
+    path.write_text(numbers(bad))
+    check_turns(path, turns)
+
+
+def numbers(bad):
+    """50 lines, one of which may be no number."""
+    return "".join(f"{n}\n" if n != bad else "no\n" for n in range(50))
+
+
+def check_turns(path, turns):
+    """Records, and parts of at most so many, read in turn are those of the file, to its end or its error."""
     reader, records = Reader(read(path), split=True), []
     while not reader.ended:
         for turn in turns:

@@ -10,7 +10,7 @@ from contextlib import closing
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from test_ranges import files, in_parts, taken
+from test_ranges import check_turns, files, in_parts, numbers, taken
 
 from taktline import read
 from taktline._run.reader import Reader
@@ -62,20 +62,8 @@ def test_plain_lines_are_counted_and_not_decoded(tmp_path, suffix):
 def test_records_and_parts_may_be_read_in_turn(tmp_path_factory, turns, bad, suffix):
     """Positive: so many records; negative: a part of at most so many."""
     path = tmp_path_factory.mktemp("turns") / f"a.jsonl{suffix}"
-    text = "".join(f"{n}\n" if n != bad else "no\n" for n in range(50))
-    path.write_bytes(PACK[suffix](text.encode()))
-    reader, records = Reader(read(path), split=True), []
-    while not reader.ended:
-        for turn in turns:
-            got = reader.read(turn + 1) if turn >= 0 else reader.read_part(-turn)
-            decoded, error = taken(got)
-            records += decoded
-            if error:  # of a line in a part
-                assert (records, error) == taken(read(path))
-                return
-    wanted, error = taken(read(path))
-    assert records == wanted
-    assert (f"{type(reader.error).__name__}: {reader.error}" if reader.error else "") == error
+    path.write_bytes(PACK[suffix](numbers(bad).encode()))
+    check_turns(path, turns)
 
 
 def test_lines_of_standard_input_are_parts_as_soon_as_they_are_there(monkeypatch):

@@ -9,6 +9,7 @@ import time
 from itertools import chain, repeat
 
 import pytest
+from hanging import cancelled_once_hanging
 
 from taktline import expand, keep, line, per_worker, serial
 from taktline._planner import choose
@@ -132,12 +133,7 @@ def test_a_stream_that_has_moved_is_left_without_waiting_for_a_step(decisions, t
             async for _ in line(hang).stream(range(60_000), workers=2):
                 pass
 
-        task = asyncio.ensure_future(all_results())
-        while len(os.listdir(tmp_path)) < 2:
-            await asyncio.sleep(0.01)
-        task.cancel()
-        with pytest.raises(asyncio.CancelledError):
-            await task
+        await cancelled_once_hanging(all_results(), tmp_path)
 
     asyncio.run(main())
     assert not any(os.path.exists(f"/proc/{pid}") for pid in os.listdir(tmp_path))

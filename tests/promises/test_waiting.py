@@ -10,6 +10,7 @@ import time
 from dataclasses import replace
 
 import pytest
+from hanging import cancelled_once_hanging
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from model import Boom, any_step, as_line, loop, outcome
@@ -557,12 +558,7 @@ def test_a_stream_that_is_cancelled_leaves_no_worker(tmp_path):
 
     async def main():
         stream = line(hang).stream(range(4), how="line", workers=2)
-        task = asyncio.ensure_future(anext(stream))
-        while len(os.listdir(tmp_path)) < 2:
-            await asyncio.sleep(0.01)
-        task.cancel()
-        with pytest.raises(asyncio.CancelledError):
-            await task
+        await cancelled_once_hanging(anext(stream), tmp_path)
 
     asyncio.run(main())
     assert not any(os.path.exists(f"/proc/{pid}") for pid in os.listdir(tmp_path))

@@ -67,7 +67,10 @@ class Query(Splittable):
         try:
             return connected(self._url, writing=False)
         except Unreachable as error:
-            raise SourceError(f"{shown_url(self._url)!r} cannot be reached: {error}") from error
+            raise self._out_of_reach(error) from error
+
+    def _out_of_reach(self, error: Unreachable) -> SourceError:
+        return SourceError(f"{shown_url(self._url)!r} cannot be reached: {error}")
 
     def _failed(self, why: str, count: int) -> SourceError:
         return SourceError(
@@ -175,7 +178,7 @@ class Query(Splittable):
         try:
             database = cut_by or _reading(self._url, os.getpid())
         except Unreachable as error:
-            raise SourceError(f"{shown_url(self._url)!r} cannot be reached: {error}") from error
+            raise self._out_of_reach(error) from error
         query, values = self._select(database, "*", bounds.after, bounds.upto), bounds.after + bounds.upto
         try:
             rows = database.fetch(query, values) if cut_by else database.fetch_in(snapshot, query, values)

@@ -29,7 +29,7 @@ UNSURE = 0.2  # share of a loop's time by which what was timed of it may be off
 TASKS = 64  # records that a step which waits could have under way
 NEAR = 0.7  # share of its rate from which a step is held back by it, and not by what it waits for
 CHEAP = 1.3  # times the loop from which a run with workers is said to be the slower one
-CLOCK_NS = 40  # nanoseconds of a timed step that the clock itself takes
+MOVED = 40e-9  # seconds a record of a step's share of a worker's busy time that are not the step's: packing, lists
 WORTH = 1.1  # gain below which nothing is advised
 
 
@@ -270,8 +270,8 @@ def _cheap(spent: Spent) -> Verdict | None:
 
 
 def _alone(step: StepCount) -> float:
-    """Seconds of the step itself: a worker's busy time has what batches cost in it, too."""
-    return min(step.busy, step.records * max(0.0, step.ns_per_record - CLOCK_NS) / 1e9)
+    """Seconds of the step itself."""
+    return max(0.0, step.busy - step.records * MOVED)
 
 
 def _crowded(spent: Spent) -> Verdict | None:

@@ -69,12 +69,8 @@ class Costs(NamedTuple):
 
     def under(self, plan: Plan, window: int | None = None) -> Costs:
         """The same under a plan with workers: what those read and encode themselves is not the caller's any more."""
-        costs, first, last = self, plan.segments[0], plan.segments[-1]
-        if (
-            self.cut is not None
-            and first.workers
-            and worth_splitting(batch_size=plan.batch_size, window=window, workers=plan.workers)
-        ):
+        costs, last = self, plan.segments[-1]
+        if self.cut is not None and worth_splitting(plan, window):
             way = Move(0.0, self.read_ns, self.cut.size)
             costs = costs._replace(read_ns=self.cut.pack_ns, moves=(way, *costs.moves[1:]))
         if self.encode is not None and last.workers and not last.waits:

@@ -40,7 +40,9 @@ class _Life:
         self.sink: Sink | None = None  # where the results go, as far as Marks must know
         self.options = options
         self.plan = _plan(steps, options)
-        self.reader = Reader(source, split=_may_split(self.plan, options), exact=options.batch_size is not None)
+        self.reader = Reader(
+            source, split=worth_splitting(self.plan, options.window), exact=options.batch_size is not None
+        )
         self.meter = Meter(name, self.plan, options, self.reader.total)
         self.marks: Marks | None = None
         if options.journal is not None or options.dead_letters is not None or isinstance(source, Live):
@@ -269,13 +271,6 @@ class Run:
             raise
         if kept is not None:
             kept.committed()
-
-
-def _may_split(plan: Plan, options: Options) -> bool:
-    """Whether workers may read the source."""
-    return plan.segments[0].workers > 0 and worth_splitting(
-        batch_size=plan.batch_size, window=options.window, workers=plan.workers
-    )
 
 
 def _check_forks(end: object, options: Options) -> None:

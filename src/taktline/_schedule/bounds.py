@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from taktline._schedule.machine import AHEAD, Lane
 from taktline._schedule.window import Limits
+
+if TYPE_CHECKING:
+    from taktline._recipe.plan import Plan
 
 BATCHES = 16  # batches in flight a worker at most: enough that one batch 10 times dearer than the rest stalls nobody
 SMALL = 8  # records: batches below that may be quicker than the round trip to the hub
@@ -48,10 +51,13 @@ def batch_records(room: int, wanted: int, *, window: int | None, workers: int) -
     return size if window is None else min(size, max(1, window // (2 * workers)))
 
 
-def worth_splitting(*, batch_size: int | None, window: int | None, workers: int) -> bool:
-    """Whether batches can be so large that it saves something when workers read the source themselves.
+def worth_splitting(plan: Plan, window: int | None) -> bool:
+    """Whether workers come first, and batches can be so large that it saves something when they read the source.
 
-    >>> worth_splitting(batch_size=None, window=None, workers=2), worth_splitting(batch_size=None, window=100, workers=2)
+    >>> from taktline._recipe import plan, steps
+    >>> line = plan.line([steps.as_step(abs)], 2)
+    >>> worth_splitting(line, None), worth_splitting(line, 100)
     (True, False)
     """
-    return batch_records(PART, batch_size or PART, window=window, workers=workers) == PART
+    size = batch_records(PART, plan.batch_size or PART, window=window, workers=plan.workers)
+    return plan.segments[0].workers > 0 and size == PART

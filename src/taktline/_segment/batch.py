@@ -58,6 +58,11 @@ class Batch:
             start = end
         yield start, len(self.values), None
 
+    def keep(self, failure: Failure) -> None:
+        """Add a failure that came in with the values, behind what came of those before it."""
+        failure.place = len(self.values)
+        self.failures.append(failure)
+
     def append(self, one: Batch, *, goes_on: bool) -> None:
         """Add what came of the next values, both with origins; of a record that has failed already it is dropped.
 

@@ -79,8 +79,7 @@ class Part:
             if not self.span(batch, start, end, out, timed):
                 break
             if failure is not None:
-                failure.place = len(out.values)
-                out.failures.append(failure)
+                out.keep(failure)
                 if not self.goes_on:
                     break
         return out

@@ -216,8 +216,7 @@ class Segment:
                 if one.failures and not self.goes_on:
                     return whole
             if failure is not None:
-                failure.place = len(whole.values)
-                whole.failures.append(failure)
+                whole.keep(failure)
         return whole
 
 

@@ -93,8 +93,7 @@ class Waiting:
                 if whole.failures and not self.goes_on:
                     return whole
             if failure is not None:
-                failure.place = len(whole.values)
-                whole.failures.append(failure)
+                whole.keep(failure)
         return whole
 
     async def _past(self, part: _Records | _Calls, seq: int, batch: Batch) -> Batch:
@@ -108,8 +107,7 @@ class Waiting:
         try:
             for way in ways:
                 if isinstance(way, Failure):
-                    way.place = len(out.values)
-                    out.failures.append(way)
+                    out.keep(way)
                 else:
                     out.append(await way, goes_on=self.goes_on)
                 if out.failures and not self.goes_on:
