@@ -59,5 +59,6 @@ def worth_splitting(plan: Plan, window: int | None) -> bool:
     >>> worth_splitting(line, None), worth_splitting(line, 100)
     (True, False)
     """
-    size = batch_records(PART, plan.batch_size or PART, window=window, workers=plan.workers)
-    return plan.segments[0].workers > 0 and size == PART
+    if not plan.segments[0].workers:
+        return False
+    return batch_records(PART, plan.batch_size or PART, window=window, workers=plan.workers) == PART
