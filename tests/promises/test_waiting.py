@@ -463,8 +463,9 @@ def test_a_rate_holds_calls_apart(kind):
     made = waiting(kind, lambda _: time.monotonic(), rate=200) if kind != "process" else step(
         lambda _: time.monotonic(), rate=200
     )  # fmt: skip
-    times = sorted(line(made)(range(30), how="line", workers=2))
-    assert times[-1] - times[0] >= 29 / 200 * 0.99  # never faster; how much slower is the machine's affair
+    began = time.monotonic()  # a busy machine may hold up the first call itself, so that is no beginning
+    last = max(line(made)(range(100), how="line", workers=2))
+    assert last - began >= 99 / 200 * 0.99  # never faster; how much slower is the machine's affair
 
 
 class Session:
