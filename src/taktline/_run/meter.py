@@ -17,7 +17,8 @@ from taktline._recipe.plan import Plan
 from taktline._segment.fuse import Segment
 
 TICK = 0.25  # seconds between two snapshots
-LOOK = 1.0  # seconds between two looks at memory: reading it takes about a millisecond a process
+LOOK = 1.0  # seconds between two looks at memory
+RARELY = 50  # at least so many times as long between them as one takes: a millisecond a process, 10 a gigabyte
 
 
 class Meter:
@@ -61,6 +62,7 @@ class Meter:
         self._peak = 0
         self._next_tick = self._began + TICK
         self._next_look = self._began + LOOK
+        self._affordable = 0.0  # the time from which a look takes no more than its share of the run
         self._earlier: list[list[LaneCount]] = []  # counters of an earlier plan of the same run
 
     def begin(self) -> None:
@@ -107,20 +109,23 @@ class Meter:
         now = perf_counter()
         if now >= self._next_look:
             self.look()
-            self._next_look = now + LOOK
         if self.progress is not None and now >= self._next_tick:
             self._next_tick = now + TICK
             self.progress(self.snapshot())
 
     def look(self) -> None:
         """Note how much memory is held."""
-        pids = list(self.pids())
+        began, pids = perf_counter(), list(self.pids())
         self._peak = max(self._peak, memory.held([*pids, os.getpid()]) if pids else memory.held_here())
+        ended = perf_counter()
+        self._affordable = ended + RARELY * (ended - began)
+        self._next_look = max(ended + LOOK, self._affordable)
 
     def end(self, *, complete: bool) -> None:
         """The run has ended; call before the workers go."""
         if self._ended is None and not sys.is_finalizing():  # a run left open when Python ends has nobody to tell
-            self.look()
+            if perf_counter() >= self._affordable:
+                self.look()
             self._queued = cores.queued(self.pids())
             self._ended = self.elapsed
             self._cpu_ended = process_time()
