@@ -95,7 +95,8 @@ SCENARIOS = [
     Scenario(
         name="a break while a step is stuck",
         fault="ten results are taken, and the 13th record sleeps for ever: the program ends all the same",
-        job=Job(numbers, (Stick(12, steps.asleep), steps.double)),
+        # alone in its batch: no result that is taken may wait for it
+        job=Job(numbers, (Stick(12, steps.asleep), steps.double), options={"batch_size": 1}),
         consume=take_ten, compared=False, needs=frozenset({"workers"}),
         expect=Ends((0,)),
     ),
