@@ -362,6 +362,19 @@ def test_however_little_is_left_of_a_file_that_was_cut_short_nothing_is_lost_in_
     assert "was cut short while it was read" in error
 
 
+@pytest.mark.parametrize("how", ["jsonl", "parquet"])
+def test_results_as_they_come_of_a_file_that_was_cut_short_end_in_an_error_too(tmp_path, small_reads, how):
+    path = tmp_path / f"in.{how}"
+    path.write_bytes(data_of(how, 3000, 3))
+    run, results = line(number)(read(path), window=200, ordered=False, **WORKERS), []
+    with pytest.raises(SourceError, match="while it was read: "):
+        for n in run:
+            results.append(n)
+            if len(results) == 100:
+                os.truncate(path, 50)
+    assert len({*results}) == len(results) == run.report.records_in < 3000
+
+
 @pytest.mark.parametrize("technique", ["loop", "line", "auto"])
 @pytest.mark.parametrize("how", sorted(LINES))
 def test_a_file_that_grows_meanwhile_is_read_as_far_as_it_went(tmp_path, small_reads, how, technique):

@@ -58,8 +58,10 @@ class Postgres(Database):
 
     def _transaction(self) -> AbstractContextManager[Any]:
         """One around what is asked for, where none is under way: without one nothing would be read-only."""
-        status = self._connection.info.transaction_status
-        return self._connection.transaction() if status == status.IDLE else nullcontext()
+        from psycopg.pq import TransactionStatus
+
+        none = self._connection.info.transaction_status == TransactionStatus.IDLE
+        return self._connection.transaction() if none else nullcontext()
 
     def snapshot(self) -> str:
         self._connection.execute(VIEW)
