@@ -33,49 +33,48 @@ class PostgresServer:
 
     def __init__(self, programs: str) -> None:
         self._programs = programs
-        self._folder = Path(tempfile.mkdtemp(prefix="pg-"))  # short: a socket's path has 107 bytes at most
-        self._user = _unprivileged() if os.geteuid() == 0 else None
+        self.folder = Path(tempfile.mkdtemp(prefix="pg-"))  # short: a socket's path has 107 bytes at most
+        self.user = _unprivileged() if os.geteuid() == 0 else {}
         self._lifeline: subprocess.Popen[bytes] | None = None
         self._as_user: dict[str, Any] = {
             "cwd": "/", "stdout": subprocess.DEVNULL, "env": os.environ | {"LC_ALL": "C"}, "start_new_session": True,
+            **self.user,
         }  # fmt: skip
-        if self._user is not None:
-            self._as_user |= {"user": self._user.pw_uid, "group": self._user.pw_gid, "extra_groups": []}
-        self.url = f"postgresql://taktline:hunter2@/postgres?host={self._folder}"
+        self.url = f"postgresql://taktline:hunter2@/postgres?host={self.folder}"
 
     def make(self) -> None:
         """The cluster. Nothing in it need survive the test, so nothing waits for the disk."""
-        if self._user is not None:
-            os.chown(self._folder, self._user.pw_uid, self._user.pw_gid)
-        (self._folder / "password").write_text("hunter2\n")
-        os.chmod(self._folder / "password", 0o644)
+        if self.user:
+            os.chown(self.folder, self.user["user"], self.user["group"])
+        (self.folder / "password").write_text("hunter2\n")
+        os.chmod(self.folder / "password", 0o644)
         self._run(
-            "initdb", "--username=taktline", "--auth=scram-sha-256", f"--pwfile={self._folder / 'password'}",
+            "initdb", "--username=taktline", "--auth=scram-sha-256", f"--pwfile={self.folder / 'password'}",
             "--encoding=UTF8", "--locale=C", "--no-sync",
         )  # fmt: skip
         self.start()
         # Waits for the end of these tests, however they end: then the pipe is closed.
         ending = 'read gone; "$0" stop --mode=immediate --pgdata="$1/data"; rm -r "$1"'
-        command = ["/bin/sh", "-c", ending, os.path.join(self._programs, "pg_ctl"), str(self._folder)]
+        command = ["/bin/sh", "-c", ending, os.path.join(self._programs, "pg_ctl"), str(self.folder)]
         self._lifeline = subprocess.Popen(command, stdin=subprocess.PIPE, **self._as_user)
 
     def start(self) -> None:
         # Only a socket in the folder: there is no port that somebody else could take.
-        options = f"-k {self._folder} -c listen_addresses='' -c fsync=off"
-        self._run("pg_ctl", "start", "--wait", f"--log={self._folder / 'log'}", f"--options={options}")
+        options = f"-k {self.folder} -c listen_addresses='' -c fsync=off"
+        self._run("pg_ctl", "start", "--wait", f"--log={self.folder / 'log'}", f"--options={options}")
 
     def stop(self, how: str = "immediate") -> None:
         self._run("pg_ctl", "stop", f"--mode={how}")
 
     def remove(self) -> None:
         if self._lifeline is None:
-            shutil.rmtree(self._folder)
+            shutil.rmtree(self.folder)
         else:
             self._lifeline.communicate()
 
     def _run(self, program: str, *arguments: str) -> None:
         subprocess.run(
-            [os.path.join(self._programs, program), "--pgdata", str(self._folder / "data"), *arguments],
+            [os.path.join(self._programs, program), "--pgdata", str(self.folder / "data"), *arguments],
             check=True, **self._as_user,
         )  # fmt: skip
 
@@ -88,6 +87,36 @@ def postgres() -> Iterator[PostgresServer]:
         yield server
     finally:
         server.remove()
+
+
+@contextmanager
+def pooler(server: PostgresServer, **settings: object) -> Iterator[str]:
+    """PgBouncer in front of a server, in transaction mode where the settings of the pool do not say otherwise; its URL.
+    Skips the test where it is not installed."""
+    program = shutil.which("pgbouncer") or shutil.which("/usr/sbin/pgbouncer")
+    if program is None:
+        pytest.skip("no pgbouncer: install Debian's package pgbouncer")
+    with tempfile.TemporaryDirectory(prefix="pgb-") as folder:
+        pool = " ".join(f"{key}={value}" for key, value in settings.items())
+        config = Path(folder, "pgbouncer.ini")
+        config.write_text(
+            f"[databases]\npostgres = host={server.folder} user=taktline password=hunter2 {pool}\n"
+            f"[pgbouncer]\nauth_type = any\npool_mode = transaction\nunix_socket_dir = {folder}\n"
+            "query_wait_timeout = 1\n"  # seconds
+        )
+        os.chmod(config, 0o644)
+        if server.user:
+            os.chown(folder, server.user["user"], server.user["group"])
+        with subprocess.Popen(
+            [program, config], stderr=subprocess.PIPE, text=True, cwd="/", **server.user
+        ) as pgbouncer:
+            assert pgbouncer.stderr is not None
+            try:
+                assert any("process up" in told for told in pgbouncer.stderr), "PgBouncer has ended"
+                Thread(target=pgbouncer.stderr.read, daemon=True).start()
+                yield f"postgresql://anybody@/postgres?host={folder}&port=6432"
+            finally:
+                pgbouncer.kill()  # newer ones wait for their clients where they are asked
 
 
 @contextmanager
@@ -106,13 +135,15 @@ class _Quiet(SimpleHTTPRequestHandler):
         pass
 
 
-def _unprivileged() -> pwd.struct_passwd:
+def _unprivileged() -> dict[str, Any]:
+    """Who runs what root must not run, as options of `subprocess`."""
     for name in ("postgres", "nobody"):
         try:
-            return pwd.getpwnam(name)
+            user = pwd.getpwnam(name)
         except KeyError:
             continue
-    pytest.skip("PostgreSQL refuses to run as root, and there is no user postgres or nobody")
+        return {"user": user.pw_uid, "group": user.pw_gid, "extra_groups": []}
+    pytest.skip("PostgreSQL and PgBouncer refuse to run as root, and there is no user postgres or nobody")
 
 
 @contextmanager

@@ -238,6 +238,39 @@ def test_a_worker_does_not_take_fewer_records_than_were_counted(tmp_path):
         worker._decoded(part)
 
 
+@pytest.mark.parametrize(("now", "left"), [("1234", [1234]), ("\n\n1\n", [1]), ("1\n3", [1]), ("1\n2", [1]), ("", [])])
+def test_where_a_file_was_cut_it_is_seen_that_it_was_written_anew(tmp_path, now, left):
+    path = tmp_path / "a.jsonl"
+    path.write_text("1\n2\n")
+    parts = read(path).parts()
+    next(parts)
+    part = parts.send(100)
+    path.write_text(now)
+    records, error = taken(part)
+    assert records == left
+    assert f"{str(path)!r} was c" in error
+    assert " while it was read: " in error
+
+
+def test_where_a_file_was_cut_no_more_records_come_than_were_counted(tmp_path):
+    path = tmp_path / "a.txt"
+    path.write_text("12\n")
+    parts = read(path).parts()
+    next(parts)
+    part = parts.send(100)
+    path.write_text("1\n2")
+    records, error = taken(part)
+    assert records == ["1"]
+    assert "from line 1 on, records have come or gone since they were counted" in error
+
+
+@pytest.mark.skipif(not os.path.exists("/proc/version"), reason="no files of the kernel's here")
+def test_a_file_that_tells_no_size_is_read_to_its_end():
+    assert list(read("/proc/version", format="text")) == list(
+        line(str)(read("/proc/version", format="text"), how="line")
+    )
+
+
 @given(st.lists(st.integers(-9, 9), min_size=1, max_size=30), st.integers(0, 60))
 @example([2, -2, 2, 30], 7)
 def test_records_and_parts_may_be_read_in_turn(tmp_path_factory, turns, bad):

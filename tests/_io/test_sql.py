@@ -18,6 +18,7 @@ from typing import Any
 from uuid import UUID
 
 import pytest
+import servers
 
 from taktline import LineError, ResumeError, SinkError, SourceError, line, read_sql, write_sql
 from taktline._io import query as querying
@@ -465,6 +466,133 @@ def test_no_snapshot_is_left_behind(numbers):
     reader.read(1)
     while outside.execute(held).fetchone() != (0,):  # the server sees a little later that a connection has ended
         pass
+
+
+# where no view can be shared
+
+BY_KEY = "SELECT * FROM numbers"
+
+
+def who_read(monkeypatch, tmp_path):
+    """What notes who reads ranges: a function that tells whether the caller did, and whether workers did."""
+    caller, real = os.getpid(), querying.Query.within
+
+    def within(*args):
+        rows = real(*args)
+        (tmp_path / ("caller" if os.getpid() == caller else "worker")).touch()
+        return rows
+
+    monkeypatch.setattr(querying.Query, "within", within)
+    return lambda: ((tmp_path / "caller").exists(), (tmp_path / "worker").exists())
+
+
+def by_workers(url):
+    """Some rows a part, so that there are many."""
+    source = read_sql(url, BY_KEY, key=["a", "b"])
+    return line(dict)(source, how="line", workers=2, start="fork", batch_size=40)
+
+
+@pytest.fixture
+def nobody(numbers, postgres_server):
+    """A role of the server, and its URL."""
+    outside, _ = numbers
+    outside.execute("DROP ROLE IF EXISTS nobody")
+    outside.execute("CREATE ROLE nobody LOGIN PASSWORD 'hunter2'")
+    outside.execute("GRANT SELECT ON numbers TO nobody")
+    yield outside, postgres_server.url.replace("taktline:", "nobody:")
+    outside.execute("REVOKE ALL ON numbers FROM nobody")
+
+
+def test_a_server_that_shares_no_view_is_read_by_the_caller(numbers, nobody, monkeypatch, tmp_path):
+    _, source = numbers
+    outside, url = nobody
+    outside.execute("REVOKE EXECUTE ON FUNCTION pg_export_snapshot() FROM PUBLIC")
+    who = who_read(monkeypatch, tmp_path)
+    try:
+        assert list(by_workers(url)) == list(source)
+    finally:
+        outside.execute("GRANT EXECUTE ON FUNCTION pg_export_snapshot() TO PUBLIC")
+    assert who() == (False, False)
+
+
+def test_pages_that_the_caller_reads_for_workers_are_asked_for_once(numbers, nobody, small_pages, monkeypatch):
+    _, source = numbers
+    outside, url = nobody
+    outside.execute("REVOKE EXECUTE ON FUNCTION pg_export_snapshot() FROM PUBLIC")
+    asked, real = [], querying.Query._select
+    monkeypatch.setattr(querying, "PAGE", 100)
+    monkeypatch.setattr(querying.Query, "_select", lambda *args: asked.append(args[-1]) or real(*args))
+    try:
+        assert list(by_workers(url)) == list(source)
+    finally:
+        outside.execute("GRANT EXECUTE ON FUNCTION pg_export_snapshot() TO PUBLIC")
+    assert asked == ["LIMIT 101"] * 6  # three pages, and three of the run that is compared with
+
+
+@pytest.mark.parametrize("most", [1, 2, 3, 4])
+def test_a_role_that_may_have_few_connections_is_read_by_whom_it_may(numbers, nobody, monkeypatch, tmp_path, most):
+    _, source = numbers
+    outside, url = nobody
+    outside.execute(f"ALTER ROLE nobody CONNECTION LIMIT {most}")
+    who = who_read(monkeypatch, tmp_path)
+    assert list(by_workers(url)) == list(source)
+    if most < 3:
+        assert who() == (False, False)
+
+
+def test_parts_whose_view_a_worker_cannot_have_are_read_by_the_caller(numbers, monkeypatch, tmp_path):
+    """A stand-in for a pooler that takes workers to another server than the caller: the view they ask for is not there."""
+    _, source = numbers
+    caller, real = os.getpid(), querying.Query.within
+
+    def within(query, bounds, before, snapshot, cut_by):
+        return real(query, bounds, before, snapshot if os.getpid() == caller else "00000009-00000009-9", cut_by)
+
+    monkeypatch.setattr(querying.Query, "within", within)
+    who = who_read(monkeypatch, tmp_path)
+    assert list(by_workers(source._url)) == list(source)
+    assert who() == (True, False)
+
+
+def test_workers_read_through_a_pooler_and_leave_its_connections_as_they_were(
+    numbers, postgres_server, small_pages, monkeypatch, tmp_path
+):
+    import psycopg
+
+    outside, source = numbers
+    outside.execute("DROP TABLE IF EXISTS pooled")
+    outside.execute("CREATE TABLE pooled (id int)")
+    with servers.pooler(postgres_server) as url:
+        who = who_read(monkeypatch, tmp_path)
+        assert list(by_workers(url)) == list(source)
+        assert who() == (False, True)
+        assert list(read_sql(url, BY_KEY, key=["a", "b"])) == list(source)
+        assert list(read_sql(url, BY_KEY + " ORDER BY a, b")) == list(source)
+        with psycopg.connect(url, autocommit=True) as other:
+            for _ in range(9):  # whichever of the server's connections it gets
+                other.execute("INSERT INTO pooled VALUES (1)")
+
+
+def test_a_pool_without_a_connection_for_workers_is_read_by_the_caller(numbers, postgres_server, monkeypatch, tmp_path):
+    _, source = numbers
+    with servers.pooler(postgres_server, pool_size=1) as url:
+        who = who_read(monkeypatch, tmp_path)
+        assert list(by_workers(url)) == list(source)
+        assert who() == (False, False)
+
+
+def test_two_servers_behind_one_pooler_are_read_by_the_caller(numbers, postgres_server, monkeypatch, tmp_path):
+    import psycopg
+
+    _, source = numbers
+    with servers.postgres() as second:
+        with psycopg.connect(second.url, autocommit=True) as outside:
+            outside.execute("CREATE TABLE numbers (a int, b int, text text, PRIMARY KEY (a, b))")
+            outside.execute("INSERT INTO numbers SELECT n / 10, n % 10, 'n' || n FROM generate_series(0, 299) AS n")
+        with servers.pooler(postgres_server, host=f"{postgres_server.folder},{second.folder}") as url:
+            who = who_read(monkeypatch, tmp_path)
+            assert list(by_workers(url)) == list(source)
+            assert who() == (False, False)
 
 
 def test_values_of_postgresql_come_back_as_they_were(postgres_server):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import io
 import json
 import os
@@ -30,6 +31,7 @@ from taktline import (
     step,
     write,
 )  # fmt: skip
+from taktline._io import opening
 from taktline._io.parquet import Rows
 from taktline._io.ranges import Range
 from taktline.views.terminal import plain
@@ -257,7 +259,7 @@ def test_a_record_that_takes_too_long_is_named_before_the_place_where_its_file_w
 
     run = line(step(slow, timeout=0.3))(read(path), on_error="keep", **WORKERS)
     results = []
-    with pytest.raises(SourceError, match="line 202"):
+    with pytest.raises(SourceError, match=f"none is left behind byte {half:,}"):
         results.extend(run)
     assert results[:200] == list(range(200))
     assert [(each.index, each.record["n"], type(each.error)) for each in results[200:]] == [(200, 200, StepTimeout)]
@@ -294,6 +296,119 @@ def test_a_file_that_is_replaced_meanwhile_is_read_to_its_own_end(tmp_path, how)
             os.replace(other, path)
         results.append(n)
     assert results == list(range(3000))
+
+
+LINES = {"jsonl": b'{"n": %d}\n', "csv": b'%d,"a\n\n"\n', "txt": b"%d\n"}
+
+
+def numbered(how, count):
+    """A file of lines with the numbers of its records."""
+    return b"n,text\n" * (how == "csv") + b"".join(LINES[how] % n for n in range(count))
+
+
+def number_of(record):
+    return int(record["n"] if isinstance(record, dict) else record)
+
+
+def changed_meanwhile(path, change, **options):
+    """The results of a run, and the error that ended it, where `change()` is called when 100 records are delivered."""
+    run, results = line(number_of)(read(path), window=200, workers=2, start="fork", **options), []
+    try:
+        for n in run:
+            results.append(n)
+            if n == 100:
+                change()
+    except SourceError as error:
+        assert (run.report.records_in, run.report.records_out) == (len(results), len(results))
+        return results, str(error)
+    assert run.report.records_in == len(results)
+    return results, ""
+
+
+@pytest.fixture
+def small_reads(monkeypatch):
+    monkeypatch.setattr(opening, "BUFFER", 512)
+
+
+@pytest.mark.parametrize("technique", ["loop", "line", "auto"])
+@pytest.mark.parametrize("inside", [0, 2])
+@pytest.mark.parametrize("how", sorted(LINES))
+def test_a_file_that_is_cut_short_meanwhile_gives_its_whole_lines_and_an_error(
+    tmp_path, small_reads, how, inside, technique
+):
+    path, left = tmp_path / f"in.{how}", numbered(how, 2000)
+    path.write_bytes(numbered(how, 3000))
+    results, error = changed_meanwhile(path, lambda: os.truncate(path, len(left) + inside), how=technique)
+    assert results == list(range(2000))
+    assert error.startswith(f"{str(path)!r} was cut short while it was read: it had ")
+    assert f"none is left behind byte {len(left) + inside:,}. Read a copy" in error
+
+
+@pytest.mark.parametrize("technique", ["loop", "line", "auto"])
+@pytest.mark.parametrize("end", [0, 3, 40, 101, 150, 250])
+@pytest.mark.parametrize("how", [*sorted(LINES), "packed"])
+def test_however_little_is_left_of_a_file_that_was_cut_short_nothing_is_lost_in_silence(
+    tmp_path, small_reads, how, end, technique
+):
+    if how == "packed":
+        path, left = tmp_path / "in.txt.gz", b"".join(gzip.compress(b"%d\n" % n) for n in range(end))
+        path.write_bytes(b"".join(gzip.compress(b"%d\n" % n) for n in range(3000)))
+    else:
+        path, left = tmp_path / f"in.{how}", numbered(how, end)
+        path.write_bytes(numbered(how, 3000))
+    results, error = changed_meanwhile(path, lambda: os.truncate(path, len(left)), how=technique)
+    assert results == list(range(len(results)))
+    assert len(results) > 100
+    assert "was cut short while it was read" in error
+
+
+@pytest.mark.parametrize("how", ["jsonl", "parquet"])
+def test_results_as_they_come_of_a_file_that_was_cut_short_end_in_an_error_too(tmp_path, small_reads, how):
+    path = tmp_path / f"in.{how}"
+    path.write_bytes(data_of(how, 3000, 3))
+    run, results = line(number)(read(path), window=200, ordered=False, **WORKERS), []
+    with pytest.raises(SourceError, match="while it was read: "):
+        for n in run:
+            results.append(n)
+            if len(results) == 100:
+                os.truncate(path, 50)
+    assert len({*results}) == len(results) == run.report.records_in < 3000
+
+
+@pytest.mark.parametrize("technique", ["loop", "line", "auto"])
+@pytest.mark.parametrize("how", sorted(LINES))
+def test_a_file_that_grows_meanwhile_is_read_as_far_as_it_went(tmp_path, small_reads, how, technique):
+    path = tmp_path / f"in.{how}"
+    path.write_bytes(numbered(how, 3000))
+
+    def grow():
+        with path.open("ab") as file:
+            file.write(LINES[how] % 3000 + b"30")
+
+    assert changed_meanwhile(path, grow, how=technique) == (list(range(3000)), "")
+
+
+@pytest.mark.parametrize("end", [0, 100, 5000])
+@pytest.mark.parametrize("technique", ["loop", "line", "auto"])
+def test_a_parquet_file_that_is_cut_short_meanwhile_is_an_error_that_says_so(tmp_path, technique, end):
+    path = tmp_path / "in.parquet"
+    table = pa.table({"n": list(range(30_000)), "odd": [os.urandom(20) for _ in range(30_000)]})
+    pq.write_table(table, path, row_group_size=500)
+    results, error = changed_meanwhile(path, lambda: os.truncate(path, end), how=technique)
+    assert results == list(range(len(results)))
+    assert 100 < len(results) < 30_000
+    assert f"{str(path)!r} was changed while it was read" in error
+
+
+@pytest.mark.parametrize("technique", ["loop", "line", "auto"])
+def test_a_parquet_file_that_is_written_anew_meanwhile_is_never_mixed_with_what_it_was(tmp_path, technique):
+    path = tmp_path / "in.parquet"
+    pq.write_table(pa.table({"n": list(range(30_000))}), path, row_group_size=500)
+    anew = tmp_path / "anew"
+    pq.write_table(pa.table({"n": list(range(30_000, 0, -1))}), anew, row_group_size=500)
+    results, error = changed_meanwhile(path, lambda: path.write_bytes(anew.read_bytes()), how=technique)
+    assert results == list(range(len(results)))
+    assert f"{str(path)!r} was changed while it was read" in error
 
 
 CHILD = """

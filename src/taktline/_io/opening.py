@@ -9,6 +9,7 @@ import fcntl
 import glob
 import gzip
 import hashlib
+import io
 import os
 import sys
 import tempfile
@@ -19,6 +20,7 @@ from time import monotonic, sleep
 from typing import IO, Any
 
 from taktline._io import remote, zstd
+from taktline._io.changing import Lasting
 from taktline._io.unpacked import gunzipped, unzstd
 from taktline.errors import LineError, ResumeError, SinkError, SourceError, SourceNotFound
 
@@ -125,13 +127,13 @@ def packing_of(path: str) -> str:
 
 @contextmanager
 def reading(path: str) -> Iterator[IO[bytes]]:
-    """The bytes of a file, unpacked. Raises SourceError where they cannot be had."""
+    """The bytes of a file, unpacked; a local one's as far as it goes now. Raises SourceError where they cannot be had."""
     if path == STANDARD:
         yield sys.stdin.buffer
         return
     name, packing = remote.shown(path), packing_of(path)
     try:
-        with remote.opened(path) if remote.is_url(path) else open(path, "rb", buffering=BUFFER) as raw:
+        with remote.opened(path) if remote.is_url(path) else io.BufferedReader(Lasting(path), BUFFER) as raw:
             if not packing:
                 yield raw
                 return

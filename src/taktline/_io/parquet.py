@@ -11,7 +11,8 @@ from operator import length_hint
 from types import NoneType
 from typing import IO, Any
 
-from taktline._io import opening, ranges, remote
+from taktline._io import opening, remote
+from taktline._io.changing import Unchanged, replaced
 from taktline._io.decode import check_drift
 from taktline._recipe.ports import Part, Sink, Splittable
 from taktline.errors import LineError, SourceError, TaktlineError, unwritable
@@ -21,6 +22,7 @@ GROUP = 65_536  # results a row group: fixed, so that equal results make equal f
 FORM = "a row of Parquet"
 
 Columns = tuple[str, ...] | None
+State = tuple[int, int, int, int]  # what an open file is known by, and what changes when it does
 
 
 class ParquetFiles(Splittable):
@@ -47,16 +49,16 @@ class ParquetFiles(Splittable):
             raise TypeError("to count the rows, every file would have to be asked for")
         total = 0
         for path in self._paths:
-            with opened(path) as file:
+            with _opened(path) as (file, _):
                 total += file.metadata.num_rows
         return total
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
         check = self._checking()
         for path in self._paths:
-            with opened(path) as file:
+            with _opened(path) as (file, unchanged):
                 check(remote.shown(path), file)
-                reading = Reading(file, remote.shown(path), self._columns)
+                reading = Reading(file, remote.shown(path), self._columns, unchanged)
                 yield from reading.records(0, reading.rows)
 
     def parts(self, *, exact: bool = False) -> Generator[Part | Iterator[Any] | None, int, None] | None:
@@ -66,14 +68,14 @@ class ParquetFiles(Splittable):
         wanted = yield None
         check = self._checking()
         for path in self._paths:
-            file, identity = _opened_here(path)  # it stays open for as long as somebody has a part of it
+            file, unchanged = _opened_here(path)  # it stays open for as long as somebody has a part of it
             check(path, file)
-            reading, row = Reading(file, path, self._columns), 0
+            reading, row = Reading(file, path, self._columns, unchanged), 0
             while row < reading.rows:
                 if wanted:
                     end = reading.border(row, wanted, exact=exact)
                     size = int(reading.weight(row) * (end - row))
-                    wanted = yield Rows(path, identity, row, end - row, size, self._columns, reading)
+                    wanted = yield Rows(path, unchanged.state, row, end - row, size, self._columns, reading)
                     row = end
                 else:
                     wanted = yield reading.records(row, reading.rows)
@@ -97,14 +99,14 @@ class ParquetFiles(Splittable):
 class Rows(Part):
     """Consecutive rows of one file."""
 
-    __slots__ = ("_columns", "_count", "_first", "_identity", "_path", "_reading", "size")
+    __slots__ = ("_columns", "_count", "_first", "_path", "_reading", "_state", "size")
 
     def __init__(
-        self, path: str, identity: tuple[int, int], first: int, count: int, size: int, columns: Columns,
+        self, path: str, state: State, first: int, count: int, size: int, columns: Columns,
         reading: Reading | None = None,
     ) -> None:  # fmt: skip
         self._path = path
-        self._identity = identity  # device and inode
+        self._state = state  # of the file
         self._first = first
         self._count = count
         self.size = size
@@ -112,36 +114,37 @@ class Rows(Part):
         self._reading = reading  # where it was cut
 
     def __reduce__(self) -> Any:
-        return Rows, (self._path, self._identity, self._first, self._count, self.size, self._columns)
+        return Rows, (self._path, self._state, self._first, self._count, self.size, self._columns)
 
     def __len__(self) -> int:
         return self._count
 
     def decoded(self) -> Iterator[Any]:
-        reading = self._reading or _reading_on(self._path, self._identity, self._columns)
+        reading = self._reading or _reading_on(self._path, self._state, self._columns)
         return reading.records(self._first, self._first + self._count)
 
 
 _newest: dict[Any, Reading] = {}  # in a worker: the file that it had a part of last, as far as it has read that
 
 
-def _reading_on(path: str, identity: tuple[int, int], columns: Columns) -> Reading:
+def _reading_on(path: str, state: State, columns: Columns) -> Reading:
     """The file in a worker. Raises SourceError where it is another one."""
-    if (path, identity, columns) not in _newest:
+    if (path, state, columns) not in _newest:
         _newest.clear()
-        file, there = _opened_here(path)
-        if there != identity:
-            raise ranges.replaced(path)
-        _newest[path, identity, columns] = Reading(file, path, columns)
-    return _newest[path, identity, columns]
+        file, unchanged = _opened_here(path)
+        if unchanged.state != state:
+            raise replaced(path)
+        _newest[path, state, columns] = Reading(file, path, columns, unchanged)
+    return _newest[path, state, columns]
 
 
 class Reading:
     """An open file that is read forward, one pass at a time. Rows that are passed over are decoded, for pyarrow cannot
     leave them out, but become no records; while rows are asked for in rising order, none is decoded twice."""
 
-    def __init__(self, file: Any, name: str, columns: Columns) -> None:
+    def __init__(self, file: Any, name: str, columns: Columns, unchanged: Unchanged | None = None) -> None:
         self._file = file
+        self._unchanged = unchanged  # None: of a store, whose objects are never changed in place
         self._name = name
         self._columns = columns
         counts = (file.metadata.row_group(n).num_rows for n in range(file.num_row_groups))
@@ -206,6 +209,7 @@ class Reading:
             raise
         except (ArrowException, ValueError, OverflowError, OSError) as error:
             self._group = -1
+            self._check()
             done = min(first, self._next) - (self._ends[group - 1] if group else 0)
             raise SourceError(
                 f"{self._name!r}, row group {group}, cannot be read after its row {done:,}: {error}",
@@ -223,10 +227,15 @@ class Reading:
             )  # fmt: skip
         while row >= self._next:
             batch = next(self._batches, None)
+            self._check()
             if batch is None:
                 raise ValueError("there are no more, though the file says so")
             self._batch, self._start = batch, self._next
             self._next += batch.num_rows
+
+    def _check(self) -> None:
+        if self._unchanged is not None:
+            self._unchanged.check(self._name)
 
 
 def _made(batch: Any, columns: Columns) -> Iterator[list[dict[str, Any]]]:
@@ -246,27 +255,25 @@ def _made(batch: Any, columns: Columns) -> Iterator[list[dict[str, Any]]]:
 
 
 @contextmanager
-def opened(path: str) -> Iterator[Any]:
+def _opened(path: str) -> Iterator[tuple[Any, Unchanged | None]]:
     """pyarrow's ParquetFile of a path or URL. Raises SourceError where it is none."""
     if not remote.is_url(path):
-        yield _opened_here(path)[0]
+        yield _opened_here(path)
         return
     with remote.opened(path) as place, _parquet(place, path) as file:
-        yield file
+        yield file, None
 
 
-def _opened_here(path: str) -> tuple[Any, tuple[int, int]]:
-    """The same of a path, and what the file is known by. It is closed when nobody has it any more."""
+def _opened_here(path: str) -> tuple[Any, Unchanged]:
+    """The same of a path. It is closed when nobody has it any more."""
     from pyarrow import OSFile
 
-    known = None
     try:
-        while known is None or ranges.identity(path) != known:  # it was replaced just now
-            known = ranges.identity(path)
-            place = OSFile(path)
+        place = OSFile(path)
     except OSError as error:
         raise _not_parquet(path, error) from error
-    return _parquet(place, path), known
+    unchanged = Unchanged(place)
+    return _parquet(place, path), unchanged
 
 
 def _parquet(place: Any, path: str) -> Any:

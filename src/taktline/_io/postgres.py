@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Generator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 from taktline._io.database import Database, RowRefused, Unreachable, Values, over_the_same, quoted, without_twins
@@ -33,7 +34,10 @@ class Postgres(Database):
             patience = {"connect_timeout": PATIENCE} | conninfo_to_dict(url)
             self._connection = psycopg.connect(autocommit=not writing, **patience)
             if not writing:
-                self._connection.execute("SET default_transaction_read_only = on")
+                # A pooler may give the next transaction another of the server's connections, and this one to somebody
+                # else: so nothing is set, and no statement prepared, that would outlast a transaction.
+                self._connection.read_only = True
+                self._connection.prepare_threshold = None
         except psycopg.Error as error:
             raise Unreachable(str(error)) from error
         self._connection.adapters.register_dumper(dict, JsonbDumper)
@@ -47,9 +51,17 @@ class Postgres(Database):
                 yield dict(zip(names, row, strict=True))
 
     def fetch(self, query: str, values: Values = ()) -> list[dict[str, Any]]:
-        cursor = self._connection.execute(query, tuple(values) or None)
-        names = _names(cursor)
-        return [dict(zip(names, row, strict=True)) for row in cursor]
+        with self._transaction():
+            cursor = self._connection.execute(query, tuple(values) or None)
+            names = _names(cursor)
+            return [dict(zip(names, row, strict=True)) for row in cursor]
+
+    def _transaction(self) -> AbstractContextManager[Any]:
+        """One around what is asked for, where none is under way: without one nothing would be read-only."""
+        from psycopg.pq import TransactionStatus
+
+        none = self._connection.info.transaction_status == TransactionStatus.IDLE
+        return self._connection.transaction() if none else nullcontext()
 
     def snapshot(self) -> str:
         self._connection.execute(VIEW)

@@ -7,6 +7,7 @@ import pickle
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing
 from functools import cache
+from itertools import chain
 from typing import Any, NamedTuple
 
 from taktline._io.database import POSTGRES, Database, Unreachable, connected, quoted, shown_url
@@ -132,6 +133,9 @@ class Query(Splittable):
                         continue
                     if section is None or not section.left:
                         section = self._section(place)
+                    if section is None:
+                        yield from self._alone(database, place)
+                        return
                     section.left -= 1
                     bounds = self._range(section.database, place, wanted)
                     if not bounds.rows:
@@ -142,20 +146,43 @@ class Query(Splittable):
             finally:
                 section = None  # though a traceback may keep this frame
 
-    def _section(self, place: _Place) -> _Section:
-        database = self._connect()
+    def _alone(self, database: Database, place: _Place) -> Generator[Iterator[Any], int, None]:
+        """All that is left, to be read by the caller."""
+        rows = self._rows(database, place)
+        while not place.over:
+            yield chain(rows)  # one that is left closes nothing: a page is not asked for again for each batch
+
+    def _section(self, place: _Place) -> _Section | None:
+        """None where no other connection can have its view, or there is none to be had: a pooler may stand before the
+        server, or before several. What ails the server itself is found by who reads on alone."""
+        try:
+            database = connected(self._url, writing=False)
+        except Unreachable:
+            return None
+        refused: tuple[type[Exception], ...] = (Unreachable, *database.errors)
         try:
             section = _Section(database)
             if not place.row_size:
-                self._refuse_nulls(database)
-                rows = database.fetch(self._select(database, "*", place.last, (), f"LIMIT {SAMPLE}"), place.last)
-                place.row_size = 1 + len(pickle.dumps(rows)) // max(1, len(rows))
+                with closing(connected(self._url, writing=False)) as other:
+                    other.fetch_in(section.snapshot, "SELECT 1 AS one", ())
+        except refused:
+            database.close()
+            return None
+        if not place.row_size:
+            self._sample(database, place)
+        return section
+
+    def _sample(self, database: Database, place: _Place) -> None:
+        """Find the size of a row."""
+        try:
+            self._refuse_nulls(database)
+            rows = database.fetch(self._select(database, "*", place.last, (), f"LIMIT {SAMPLE}"), place.last)
+            place.row_size = 1 + len(pickle.dumps(rows)) // max(1, len(rows))
         except BaseException as error:
             database.close()
             if isinstance(error, database.errors):
                 raise self._failed(database.why(error), place.count) from error
             raise
-        return section
 
     def _range(self, database: Database, place: _Place, rows: int) -> Bounds:
         """So many rows, or all that are left."""

@@ -8,11 +8,12 @@ import re
 from collections.abc import Callable, Generator, Iterable, Iterator
 from functools import partial
 from io import BytesIO
+from itertools import islice
 from typing import IO, Any
 
+from taktline._io.changing import Lasting, changed, cut_short, identity, replaced
 from taktline._io.decode import BOM
 from taktline._recipe.ports import Part
-from taktline.errors import SourceError
 
 QUOTE = b'"'
 LINE = 128.0  # bytes of a record, as long as none is known
@@ -29,9 +30,14 @@ _blank_line, _blank_row = re.compile(rb"\n\s").search, re.compile(rb"\n[\r\n]").
 class _Opened:
     """A file as long as somebody may read it again, whatever becomes of its name."""
 
-    def __init__(self, stream: IO[bytes]) -> None:
-        self.descriptor = os.dup(stream.fileno())
+    def __init__(self, file: Lasting) -> None:
+        self.descriptor = os.dup(file.fileno())
         self.identity = identity(self.descriptor)
+        self.end = file.end
+
+    def read(self, size: int, start: int) -> bytes:
+        """So many bytes, or those up to the end; fewer where the file was cut short."""
+        return os.pread(self.descriptor, min(size, self.end - start), start)
 
     def __del__(self) -> None:
         os.close(self.descriptor)
@@ -64,15 +70,36 @@ class Range(Part):
         return self._count
 
     def decoded(self) -> Iterator[Any]:
-        return self._decode(BytesIO(self._read()), self._path, self._line)
+        records = self._decode(self._lines(), self._path, self._line)
+        return records if self._opened is None else self._counted(records)
+
+    def _lines(self) -> Iterable[bytes]:
+        data = self._read()
+        return BytesIO(data) if len(data) == self.size else self._left(data)
+
+    def _left(self, data: bytes) -> Iterator[bytes]:
+        """Whole lines of what is left where the file was cut short. Raises SourceError behind them."""
+        yield from BytesIO(data[: data.rfind(b"\n") + 1])
+        end = self._start + self.size if self._opened is None else self._opened.end
+        raise cut_short(self._path, self._start + len(data), end)
 
     def _read(self) -> bytes:
         if self._opened is not None:
-            return os.pread(self._opened.descriptor, self.size, self._start)
+            return self._opened.read(self.size, self._start)
         with open(self._path, "rb", buffering=0) as file:
             if identity(file.fileno()) != self._identity:
                 raise replaced(self._path)
             return os.pread(file.fileno(), self.size, self._start)
+
+    def _counted(self, records: Iterator[Any]) -> Iterator[Any]:
+        """Where it was cut. A worker counts the records itself, and where they are others than these they are read here."""
+        count = 0
+        for record in islice(records, self._count):
+            count += 1
+            yield record
+        if count < self._count or next(records, self) is not self:
+            why = f"from line {self._line:,} on, records have come or gone since they were counted"
+            raise changed(self._path, why, line=self._line)
 
 
 class Cutting:
@@ -98,18 +125,18 @@ class Cutting:
         self, stream: Any, path: str, wanted: int
     ) -> Generator[Part | Iterator[Any] | None, int, int]:  # fmt: skip
         """The parts of one open file, as Splittable has them; returns the number that was sent last."""
-        self._bytes_left -= os.fstat(stream.fileno()).st_size
+        size = os.fstat(stream.fileno()).st_size
+        self._bytes_left -= size
         decode = self.begin(stream, path)
         if decode is None:
             return wanted
-        opened, start = _Opened(stream), stream.tell()
-        end = os.fstat(opened.descriptor).st_size
+        opened, start = _Opened(stream.raw), stream.tell()
         line = 1 + _line_ends(stream, 0, start)
-        while os.pread(opened.descriptor, 1, start):
-            lines, records = self.cut(partial(_lines, opened.descriptor, start, self.quoted), wanted)
+        while start < opened.end:
+            lines, records = self.cut(partial(_lines, opened, start, self.quoted), wanted)
             if records:
                 ends = records if not self.quoted else lines.count(b"\n")
-                behind = max(0, end - start - len(lines)) + max(0, self._bytes_left)
+                behind = max(0, size - start - len(lines)) + max(0, self._bytes_left)
                 wanted = yield Range(
                     path, opened.identity, start, len(lines), records, line, decode, opened, behind
                 )  # fmt: skip
@@ -118,8 +145,9 @@ class Cutting:
             stream.seek(start)
             wanted = yield decode(stream, path, line)
             at, start = start, stream.tell()
-            if stream.peek(1):  # left before its end
-                line += _line_ends(stream, at, start)
+            if not stream.peek(1):
+                break
+            line += _line_ends(stream, at, start)  # it was left before its end
         return wanted
 
     def cut(self, look: Callable[[int], tuple[bytes, bool]], wanted: int) -> tuple[bytes, int]:
@@ -179,24 +207,13 @@ def table_lines(data: bytes, delimiter: bytes) -> int | None:
     return None if _blank_row(data) or data[:1] in (b"\r", b"\n") else text_lines(data)
 
 
-def identity(file: int | str) -> tuple[int, int]:
-    """What an open file, or the one that has this name now, is known by: device and inode."""
-    known = os.stat(file)
-    return known.st_dev, known.st_ino
-
-
-def replaced(path: str) -> SourceError:
-    """What a worker says that does not find the file which was cut."""
-    return SourceError(f"{path!r} was replaced while it was read", path=path)
-
-
-def _lines(descriptor: int, start: int, quoted: bool, size: int) -> tuple[bytes, bool]:
+def _lines(opened: _Opened, start: int, quoted: bool, size: int) -> tuple[bytes, bool]:
     """Whole lines of about this size, none where no border is found; and whether they are all there are."""
     while size <= LONGEST:
-        data = os.pread(descriptor, size, start)
-        end, whole = len(data), True
-        if end == size or os.pread(descriptor, 1, start + end):
-            end, whole = data.rfind(b"\n") + 1, False
+        data = opened.read(size, start)
+        end, whole = len(data), start + len(data) == opened.end
+        if not whole:
+            end = data.rfind(b"\n") + 1
         if quoted and QUOTE in data:
             end = outside_quotes(data, end)
         if end:
@@ -231,8 +248,7 @@ def _line_ends(stream: IO[bytes], start: int, end: int) -> int:
     """Line ends between two places; the stream stands at `end` then."""
     stream.seek(start)
     count = 0
-    while start < end:
-        piece = stream.read(min(PIECE, end - start))
+    while piece := stream.read(min(PIECE, end - start)):
         count += piece.count(b"\n")
         start += len(piece)
     return count

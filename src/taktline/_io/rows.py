@@ -29,8 +29,9 @@ def read(
     or `time`, where an empty cell becomes None, or any callable of the text. Several tables must have the same columns,
     or `columns` must choose.
 
-    Each use reads from the start. Raises SourceNotFound or SourceError at once where there is nothing to read,
-    LineError where a package is missing, and SourceError with file and line (or row group) while iterating.
+    Each use reads from the start, and a local file as far as it goes then. Raises SourceNotFound or SourceError at once
+    where there is nothing to read, LineError where a package is missing, and SourceError with file and line (or row
+    group) while iterating, also where a file is cut short, or one of Parquet changed, meanwhile.
 
     >>> import tempfile, pathlib
     >>> path = pathlib.Path(tempfile.mkdtemp(), "n.jsonl")

@@ -34,7 +34,8 @@ def read_sql(url: str, query: str, key: str | Sequence[str] | None = None, after
     Without `key` it is one query and one snapshot, fetched some rows at a time. With `key`, one or several columns that
     are unique and never null, the rows come in its order and by pages of 10,000, each a short query of its own: no lock
     is held meanwhile, and a run can go on `after` a key that is done. An index on the key makes pages cheap. PostgreSQL's
-    are read by workers, where there are some, on connections of their own and through snapshots of 64 pages at most.
+    are read by workers, where there are some, on connections of their own and through snapshots of 64 pages at most; by
+    the caller where the server, or a pooler before it, shares no snapshot or has no connections for them.
 
     Raises LineError for a URL that cannot be read, SourceNotFound for a missing file, and SourceError while iterating.
 
