@@ -23,6 +23,7 @@ from benchmarks.single import empty_batches, file_to_file, one_record
 from benchmarks.waits import waits, waits_and_computes
 from benchmarks.ways import Turn, turn
 from benchmarks.work import WORKS, generated_length
+from faults.starting import patient_starts
 
 GENERATED = 30  # lines
 TECHNIQUES = ("loop", "pool", "queues", "line")
@@ -234,6 +235,7 @@ def say(what: str) -> None:
     print(what, file=sys.stderr, flush=True)
 
 
+@patient_starts()
 def main() -> None:
     if sys.argv[1:2] == ["article"]:
         return article.main(sys.argv[2:])

@@ -19,6 +19,7 @@ from faults.page import write_page
 from faults.results import Results
 from faults.scenario import Scenario, Verdict
 from faults.scenarios import scenarios
+from faults.starting import patient_starts
 
 AGAIN = 2  # times that a hang is tried again: a loaded machine is no hang
 SPARE = 60.0  # seconds that a guard may take beyond the limits of its attempts
@@ -67,6 +68,7 @@ def wanted(given: argparse.Namespace) -> list[tuple[str, Scenario]]:
     return [(name, each) for each in chosen for name in names]
 
 
+@patient_starts()
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python3 dev.py faults")
     parser.add_argument("--only", default="", help="scenarios whose group or name has this in it")

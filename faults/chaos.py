@@ -22,6 +22,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from faults.starting import patient_starts
 from taktline import expand, keep, line, read, write
 
 WORK = 40_000  # rounds for each record: enough for the job to last as long as the kills do
@@ -169,6 +170,7 @@ def compare(folder: Path, expected: bytes, toll: Toll) -> None:
     toll.left += len({path.name for path in folder.iterdir()} - {"in.jsonl", "out.jsonl", "run.journal", "err"})
 
 
+@patient_starts()
 def chaos(kills: int, records: int, seed: int, *, show: bool = False) -> Toll:
     """So many kills. Raises where the job fails or hangs; the toll says what became of the output."""
     chance, toll = random.Random(seed), Toll(records)

@@ -25,6 +25,7 @@ from pathlib import Path
 from faults.job import WORKS_ELSEWHERE
 from faults.scenario import Scenario, Seen, Told, Verdict
 from faults.scenarios import scenario
+from faults.starting import patient_starts
 from faults.steps import ATTEMPT, NOTES
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -261,6 +262,7 @@ def run(name: str, what: Scenario, limit: float | None = None) -> Result:
         shutil.rmtree(folder, ignore_errors=True)
 
 
+@patient_starts()
 def main() -> None:
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))  # through all that tidies up
     parser = argparse.ArgumentParser(prog="python -m faults.guard")

@@ -8,8 +8,16 @@ import pytest
 import servers
 from hypothesis import settings
 
+from faults.starting import patient_starts
+
 settings.register_profile("patient", deadline=None)
 settings.load_profile("patient")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def started_patiently() -> Iterator[None]:
+    with patient_starts():
+        yield
 
 
 @pytest.fixture(scope="session")

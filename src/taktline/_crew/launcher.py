@@ -11,7 +11,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 from time import monotonic, sleep
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from taktline._wire.arena import above_standard
 from taktline.errors import WorkersCannotStart
@@ -31,6 +31,9 @@ BOOT = (
     "import gc, sys; gc.disable(); sys.path.insert(0, sys.argv.pop()); from taktline._crew.worker import main; main()"
 )
 NO_SUCH_PROGRAM = (errno.ENOENT, errno.EACCES, errno.ENOEXEC, errno.ENOTDIR)
+# On virtual machines inside of others an exec was seen to fail with EFAULT, about once in 10,000 on a busy machine,
+# although all its arguments lie where they should. Nothing has happened then, and the next one goes through.
+STARTS = 5
 
 
 class Process:
@@ -103,14 +106,7 @@ def launch(board: int) -> Process:
     # Ctrl-C on a terminal reaches all of its processes: a worker that is not ready for it yet gets it later.
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
-        root = str(Path(__file__).resolve().parents[2])
-        popen = subprocess.Popen(
-            # -P: a file of the current folder must not stand in for a module of Python's.
-            [sys.executable, *subprocess._args_from_interpreter_flags(), "-P", "-c", BOOT,  # type: ignore[attr-defined]
-             str(there.fileno()), str(theirs), str(board), root],
-            pass_fds=(there.fileno(), theirs, board), stdin=subprocess.DEVNULL, stdout=_if_open(1), stderr=_if_open(2),
-            env={**os.environ, **_one_thread(), **_kept_memory()},
-        )  # fmt: skip
+        popen = _started(there.fileno(), theirs, board)
     except BaseException as error:
         here.close()
         os.close(ours)
@@ -125,6 +121,27 @@ def launch(board: int) -> Process:
         there.close()
         os.close(theirs)
     return Process(popen.pid, popen, here, ours)
+
+
+def _started(*descriptors: int) -> subprocess.Popen[bytes]:
+    """An interpreter that becomes a worker with these descriptors."""
+    root = str(Path(__file__).resolve().parents[2])
+    # -P: a file of the current folder must not stand in for a module of Python's.
+    command = [
+        sys.executable, *subprocess._args_from_interpreter_flags(), "-P", "-c", BOOT,  # type: ignore[attr-defined]
+        *map(str, descriptors), root,
+    ]  # fmt: skip
+    settings: dict[str, Any] = {
+        "pass_fds": descriptors, "stdin": subprocess.DEVNULL, "stdout": _if_open(1), "stderr": _if_open(2),
+        "env": {**os.environ, **_one_thread(), **_kept_memory()},
+    }  # fmt: skip
+    for _ in range(STARTS - 1):
+        try:
+            return subprocess.Popen(command, **settings)
+        except OSError as error:
+            if error.errno != errno.EFAULT:
+                raise
+    return subprocess.Popen(command, **settings)
 
 
 def fork(work: Callable[[socket.socket, int], NoReturn]) -> Process:
