@@ -158,8 +158,9 @@ class World:
 
     def die(self, worker: int, mark: tuple[int, int] | None) -> None:
         self.deaths += 1
+        empty = bool(self.at.get(worker)) and not self.batches[self.at[worker][0][0]]
         self.lose(worker)
-        self.tell(events.Died(worker, mark))
+        self.tell(events.Died(worker, mark, empty))
 
     def overrun(self, worker: int, record: int, mark: tuple[int, int]) -> None:
         self.overran += 1
@@ -205,8 +206,6 @@ class World:
                     self.gave_up = True
 
     def condemn(self, seq: int, position: int) -> None:
-        if position >= len(self.batches[seq]):  # nothing is left in it: chance killed its worker
-            return
         record = self.batches[seq][position]
         if record in self.poison or record in self.slow:
             self.condemned.add(record)

@@ -8,7 +8,7 @@ import pytest
 
 from faults.simulation import simulate
 from taktline._schedule import events
-from taktline._schedule.machine import BLAME, Lane, Machine
+from taktline._schedule.machine import BLAME, VAIN, Lane, Machine
 from taktline._schedule.stall import LOOKS, Stall
 from taktline._schedule.window import Limits
 
@@ -56,6 +56,36 @@ def test_workers_that_never_get_ready_end_the_run():
         if events.GiveUp(0) in machine.on(events.Died(0, None)):
             return
     pytest.fail("respawned for ever")
+
+
+@pytest.mark.parametrize("mark", [None, (0, 0)])
+def test_workers_that_die_at_every_batch_without_a_record_end_the_run(mark):
+    machine = Machine((Lane(2),), Limits(None, 8, 1 << 40))
+    machine.on(events.Begin())
+    actions = [*machine.on(events.Read(10, 10)), *machine.on(events.Ready(0))]
+    for _ in range(100):
+        assert [type(action) for action in actions][-1] is events.Send
+        actions = machine.on(events.Died(actions[-1].worker, mark, empty=True))
+        if events.GiveUp(0) in actions:
+            return
+        actions += machine.on(events.Ready(0))
+    pytest.fail("sent for ever")
+
+
+def test_records_that_kill_one_after_the_other_do_not_end_the_run():
+    machine = Machine((Lane(1),), Limits(None, 8, 1 << 40))
+    machine.on(events.Begin())
+    machine.on(events.Ready(0))
+    actions = machine.on(events.Read(10, 10))
+    for left in range(10, 0, -1):
+        while events.Condemn(0, left - 1) not in actions:
+            assert events.Send(0, 0, 0, actions[-1].careful) == actions[-1]
+            actions = machine.on(events.Died(0, (0, left - 1)))
+            actions += machine.on(events.Ready(0))
+    for _ in range(VAIN):  # what was found counts as done: now a worker may die in vain again
+        assert actions[-1] == events.Send(0, 0, 0, True)
+        actions = [*machine.on(events.Died(0, None, empty=True)), *machine.on(events.Ready(0))]
+    assert machine.on(events.Done(0, 0, 0, False)) == [events.Emit(0)]
 
 
 def test_no_more_is_read_than_the_window_allows():

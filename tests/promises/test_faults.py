@@ -22,6 +22,7 @@ from taktline import (
     WorkerDied,
     WorkersCannotStart,
     batch,
+    keep,
     line,
     per_worker,
     serial,
@@ -215,6 +216,31 @@ def test_a_factory_that_raises_ends_the_run_with_its_own_exception(how):
 def test_workers_that_die_at_once_end_the_run():
     with pytest.raises(WorkersCannotStart):
         list(line(per_worker(os._exit, 3))([1], how="line", workers=2))
+
+
+class KillsAtTheEnd:
+    """Kills its worker when that has done the last record of a batch, or has a batch without any, and answers."""
+
+    def __init__(self):
+        sys.stdout = self
+
+    def __call__(self, n):
+        return n
+
+    def flush(self):
+        kill()
+
+
+def test_workers_that_are_killed_when_no_record_is_left_end_the_run():
+    flow = line(per_worker(KillsAtTheEnd))
+    with pytest.raises(WorkersCannotStart, match=r"while no record is at work.*SIGKILL.*no record that ends them"):
+        list(flow(range(2), how="line", workers=1, batch_size=2, on_error="skip"))
+
+
+def test_workers_that_are_killed_at_a_batch_that_came_without_records_end_the_run():
+    flow = line(keep(lambda n: n > 9), per_worker(KillsAtTheEnd))
+    with pytest.raises(WorkersCannotStart, match="while no record is at work"):
+        list(flow(range(2), how="queues", workers=2))
 
 
 @pytest.mark.parametrize("how", [*HOWS, "loop", "auto"])

@@ -133,6 +133,22 @@ def test_a_record_over_its_time_has_its_further_tries(tmp_path):
     assert list(flow(range(10), how="line", workers=2, batch_size=4)) == list(range(10))
 
 
+def test_a_record_over_its_time_has_no_further_try_where_it_comes_from_another_worker(tmp_path):
+    tries = tmp_path / "tries"
+
+    def slow(n):
+        if n == 5:
+            with tries.open("a") as file:
+                file.write("x")
+            time.sleep(600)
+        return n
+
+    flow = line(step(abs, workers=1), step(slow, workers=1, timeout=0.3))
+    results = list(flow(range(10), how="line", batch_size=10, on_error="skip"))
+    assert results == [0, 1, 2, 3, 4, 6, 7, 8, 9]
+    assert tries.read_text() == "x"
+
+
 @pytest.mark.parametrize("how", ["loop", "auto"])
 def test_in_the_callers_process_a_late_record_is_noticed_when_it_comes_back(how):
     def slow(n):

@@ -46,7 +46,7 @@ class Held:
 
     @property
     def count(self) -> int:
-        """How many values it has now."""
+        """How many values it has now; as far as that is known, where they came back packed together."""
         return len(self.batch.values) if self.here else len(self.parts or ())
 
     @property
@@ -78,9 +78,8 @@ class Held:
 
     def orders(self, step: str, *, careful: bool, seeded: bool = False, encode: Encode | None = None) -> bytes:
         """Make ready to be sent: the note that goes with `parts`. Where it is `careful` the records are here."""
-        if careful and not self.each:
-            self.pack(step)
-            self._split(step)
+        if careful:
+            self.split(step)
         else:
             self.pack(step)
         batch = self.batch
@@ -91,19 +90,17 @@ class Held:
         )
 
     def condemn(self, position: int, step: str, error: BaseException, stack: str) -> None:
-        """The value at `position` has cost its worker's life: it fails. `stack`: where that was, if it is known."""
-        self.pack(step)
-        self._split(step)
-        if position >= len(self.parts or ()):
-            return  # none of its records is left: somebody else kills these workers
+        """The value at `position` has cost its worker's life: it fails. `stack`: where that was, if it is known. Each value
+        is in a part of its own."""
         # Batch.fail keeps values, origins and failures in step; the parts stand for the values here.
         stand_in = Batch(list(self.parts or ()), self.batch.origins, self.batch.failures)
         stand_in.fail(position, step, error, goes_on=self.goes_on, traceback=stack)
         self.parts, self.here = stand_in.values, False
         self.batch = Batch([], stand_in.origins, stand_in.failures)
 
-    def _split(self, step: str) -> None:
-        """Put each value into a part of its own."""
+    def split(self, step: str) -> None:
+        """Put each value into a part of its own; what cannot be pickled fails, in the name of `step`."""
+        self.pack(step)
         if self.each or self.parts is None:
             return
         try:

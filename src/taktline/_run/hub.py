@@ -300,7 +300,9 @@ class Hub:
         self._dying = (lane, end, late)
         if self._fatal is not None:
             return
-        if mark is not None and overran is not None:
+        holds = self._machine.holding(worker)
+        empty = bool(holds) and not self._held[holds[0]].count
+        if mark is not None and overran is not None and not empty:
             steps = self._plan.segments[lane].steps
             exact = (
                 late
@@ -309,7 +311,7 @@ class Hub:
             )
             self._tell(events.Overran(worker, mark[:2], exact, steps[mark.step].retries + 1))
         else:
-            self._tell(events.Died(worker, mark[:2] if mark is not None else None))
+            self._tell(events.Died(worker, mark[:2] if mark is not None else None, empty))
 
     def _end_overdue(self) -> None:
         for worker, mark in self._crew.overdue(monotonic_ns()).items():
@@ -413,10 +415,11 @@ class Hub:
     def _condemn(self, action: events.Condemn) -> None:
         held = self._held[action.seq]
         self._decode(held)
-        if action.position >= held.count:
-            return  # none of its records is left: somebody else kills these workers
         lane, end, late = self._dying
         step = self._plan.segments[lane].steps[end.mark.step if end.mark is not None else 0]
+        held.split(step.name)
+        if action.position >= held.count:
+            return  # the source cannot be read that far, which is known now: its error is in the record's place
         index = held.first + held.batch.origin(action.position)
         record = held.records[index - held.first]
         error: BaseException
@@ -428,9 +431,19 @@ class Hub:
 
     def _give_up(self, action: events.GiveUp) -> None:
         died = WorkerDied(index=None, step=None, exit_code=self._dying[1].code)
+        if self._machine.holding(action.worker):
+            when = "while no record is at work in them"
+            remedy = (
+                "So it is no record that ends them: look into the system's log, where memory may have run out, for a program "
+                "that kills them, and at what a step leaves running in its worker"
+            )
+        else:
+            when = "before they take a record"
+            remedy = (
+                f'They are started with sys.executable, {sys.executable!r}; where that is no Python, use start="fork"'
+            )
         self._fatal = self._fatal or WorkersCannotStart(
-            f"workers end again and again before they take a record; the last one: {died.message.splitlines()[0]}. "
-            f'They are started with sys.executable, {sys.executable!r}; where that is no Python, use start="fork"'
+            f"workers end again and again {when}; the last one: {died.message.splitlines()[0]}. {remedy}"
         )
 
     def _forget(self, seq: int) -> None:

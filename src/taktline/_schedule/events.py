@@ -52,6 +52,7 @@ class Died(NamedTuple):
 
     worker: int
     mark: tuple[int, int] | None
+    empty: bool = False  # its oldest batch has no record, or none any more
 
 
 class Overran(NamedTuple):

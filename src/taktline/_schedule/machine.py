@@ -33,7 +33,7 @@ from taktline._schedule.window import Limits, Window
 
 AHEAD = 2  # batches a worker holds: one at work and one waiting, so that a round trip costs it no time
 BLAME = 2  # careful deaths at the same record that make it the culprit; once may be somebody else's signal
-VAIN = 3  # deaths a worker may die in a row, all workers together, while nothing gets done
+VAIN = 3  # deaths a worker may die in a row, all workers together, while nothing gets done and no record is at fault
 
 
 class Lane(NamedTuple):
@@ -148,9 +148,10 @@ class Machine:
     def _died(self, event: Died) -> list[Action]:
         held = self._workers[event.worker].has
         self._vain += 1
-        if self._vain > VAIN * len(self._workers) and not held:
+        # Where a batch has records, each is condemned before long; so without a limit such deaths end, too.
+        if self._vain > VAIN * len(self._workers) and (event.empty or not held):
             return [GiveUp(event.worker)]
-        return self._replace(event.worker, self._suspect(held[0], event.mark) if held else [])
+        return self._replace(event.worker, self._suspect(held[0], event) if held else [])
 
     def _overran(self, event: Overran) -> list[Action]:
         seq, position = event.mark
@@ -172,13 +173,13 @@ class Machine:
                 heapq.heappush(self._waiting[worker.lane], seq)
         return [*actions, Start(w, worker.lane), *self._dispatch(worker.lane)]
 
-    def _suspect(self, seq: int, mark: tuple[int, int] | None) -> list[Action]:
+    def _suspect(self, seq: int, death: Died) -> list[Action]:
         """The oldest batch of a dead worker was at work: go carefully; condemn a record that kills repeatedly."""
-        if seq not in self._careful:
+        if death.empty or seq not in self._careful:
             self._careful.add(seq)
             return []
         # No mark from a careful worker: it died while it unpacked the first record.
-        position = mark[1] if mark is not None and mark[0] == seq else 0
+        position = death.mark[1] if death.mark is not None and death.mark[0] == seq else 0
         return self._blamed(seq, position, BLAME)
 
     def _blamed(self, seq: int, position: int, most: int) -> list[Action]:
@@ -188,6 +189,7 @@ class Machine:
         if self._blame[where] < most:
             return []
         del self._blame[where]
+        self._vain = 0
         return [Condemn(seq, position)]
 
     def _enter(self, seq: int, lane: int) -> list[Action]:
