@@ -15,7 +15,7 @@ from dataclasses import dataclass, fields
 
 from taktline._schedule import events
 from taktline._schedule.machine import Lane, Machine
-from taktline._schedule.window import Limits
+from taktline._schedule.window import ENDLESS, Limits
 
 STEPS = 20_000  # events of a life; one that has not ended by then is stuck
 HANG = 0.03  # share of the records that hang for ever
@@ -30,7 +30,9 @@ class World:
         self.window = chance.choice([None, chance.randint(1, 40)])
         self.ordered = chance.random() < 0.8
         self.length = chance.choice([0, 1, chance.randint(0, 60)])
-        self.machine = Machine(self.lanes, Limits(self.window, chance.randint(1, 12), 1 << 40), ordered=self.ordered)
+        self.enough = chance.choice([ENDLESS, chance.randint(1, 40)])
+        limits = Limits(self.window, chance.randint(1, 12), 1 << 40, self.enough)
+        self.machine = Machine(self.lanes, limits, ordered=self.ordered)
         self.fails = self.some(0.02)
         self.poison = self.somewhere(0.02)  # record: the lane in which it kills its worker
         self.slow = self.somewhere(0.02)  # record: the lane in which it takes too long each time
@@ -99,6 +101,7 @@ class World:
         if count:
             self.batches[self.seq] = list(range(self.read, self.read + count))
             self.seq += 1
+            assert self.read - len(self.taken) - self.gone < self.enough, "read on where it was enough"
             self.read += count
             if self.window is not None:
                 assert self.read - len(self.taken) - self.gone <= self.window, "over the window"

@@ -100,6 +100,20 @@ def test_no_more_is_read_than_the_window_allows():
     assert read <= 10
 
 
+def test_behind_a_record_that_does_not_come_back_no_more_is_read_once_it_is_enough():
+    machine = Machine((Lane(2),), Limits(None, 100, 1 << 40, enough=50))
+    machine.on(events.Begin())
+    for worker in range(2):
+        machine.on(events.Ready(worker))
+    read = 0
+    while machine.room():
+        for action in machine.on(events.Read(7, 7)):
+            if isinstance(action, events.Send) and action.seq:  # the first batch stays where it is
+                machine.on(events.Done(action.seq, action.worker, 7, False))
+        read += 7
+    assert 50 <= read < 57
+
+
 def test_a_worker_that_moves_is_never_stuck_however_slow_it_is():
     stall = Stall(80.0)
     for look in range(10 * LOOKS):

@@ -6,12 +6,14 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 from taktline._schedule.machine import AHEAD, Lane
-from taktline._schedule.window import Limits
+from taktline._schedule.sizing import MOST
+from taktline._schedule.window import ENDLESS, Limits
 
 if TYPE_CHECKING:
     from taktline._recipe.plan import Plan
 
 BATCHES = 16  # batches in flight a worker at most: enough that one batch 10 times dearer than the rest stalls nobody
+RECORDS = 4 * MOST  # in flight a worker, where neither the window nor the size of batches was asked for
 SMALL = 8  # records: batches below that may be quicker than the round trip to the hub
 BATCH = 4 << 20  # bytes of a batch: larger ones save nothing more, and make the memory that they go through grow
 PART = 32  # records: to say where fewer lie in a source, and to read them there, costs as much as sending them
@@ -33,12 +35,13 @@ def bounds(
     of them must have at once, also while batches are small.
 
     >>> bounds([(2, 0)], batch_size=None, window=None, memory=640_000)
-    Bounds(limits=Limits(records=None, batches=32, size=640000), lanes=(Lane(workers=2, ahead=2),), most_bytes=10000)
+    Bounds(limits=Limits(records=None, batches=32, size=640000, enough=131072), lanes=(Lane(workers=2, ahead=2),), most_bytes=10000)
     """
     times = SINGLES if batch_size is not None and batch_size < SMALL else 1
     lanes = tuple(Lane(workers, max(AHEAD * times, AHEAD * records)) for workers, records in segments)
     batches = sum(workers * (BATCHES * times + AHEAD * records) for workers, records in segments)
-    return Bounds(Limits(window, batches, memory), lanes, max(1, min(BATCH, memory // (batches * 2))))
+    enough = ENDLESS if batch_size or window else RECORDS * sum(workers for workers, _ in segments)
+    return Bounds(Limits(window, batches, memory, enough), lanes, max(1, min(BATCH, memory // (batches * 2))))
 
 
 def batch_records(room: int, wanted: int, *, window: int | None, workers: int) -> int:

@@ -7,7 +7,7 @@ LEAST = 0.0005  # seconds of work: below some 10 round trips a smaller batch cos
 GROWTH = 4  # at most so many times the last size: the next records may cost more than the last
 SMOOTH = 0.5  # weight of the newest batch's cost: follows a change within a few batches, rides out one odd batch
 FADE = 0.9  # what is left, a batch later, of the most bytes that a record was seen to hold
-MOST = 1 << 16  # records; past that a batch saves nothing and holds the interpreter's memory
+MOST = 1 << 14  # records; past that a batch saves nothing, and takes memory out of the processor's caches
 
 
 class Sizing:

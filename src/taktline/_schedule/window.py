@@ -13,6 +13,7 @@ class Limits(NamedTuple):
     records: int | None
     batches: int
     size: int  # bytes
+    enough: int = ENDLESS  # records from which no further batch is read, whatever their number then
 
 
 class Window:
@@ -35,7 +36,7 @@ class Window:
         self._taken = 0  # records that are taken and whose credits are not free yet
         self.last: int | None = None  # the batch that ends the run: nothing after it is delivered
         self.ended = False  # nothing more is delivered
-        self._held_bytes = 0
+        self._held_bytes = self._held_records = 0
         self._next_read = 0
         self._next_out = 0
         self._open: dict[int, tuple[int, int]] = {}  # seq: records, bytes
@@ -49,7 +50,9 @@ class Window:
     def room(self) -> int:
         """How many records may be read now."""
         limits = self.limits
-        if len(self._open) >= limits.batches or (self._open and self._held_bytes >= limits.size):
+        if len(self._open) >= limits.batches or self._held_records >= limits.enough:
+            return 0
+        if self._open and self._held_bytes >= limits.size:
             return 0
         return self._credits
 
@@ -59,6 +62,7 @@ class Window:
         self._next_read += 1
         self._open[seq] = (count, size)
         self._credits -= count
+        self._held_records += count
         self._held_bytes += size
         return seq
 
@@ -89,6 +93,7 @@ class Window:
     def take(self, seq: int) -> None:
         """The consumer has this batch: its credits are free. A batch not in the window is no matter."""
         count, size = self._open.pop(seq, (0, 0))
+        self._held_records -= count
         self._taken += count
         # Credits become free in lots of a quarter window: fewer, larger reads, and a consumer that stops after a few
         # results has not set off further reading.
