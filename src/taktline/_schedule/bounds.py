@@ -34,8 +34,11 @@ def bounds(
     """The bounds of a run; `memory` bytes may be in flight. `segments`: for each its workers, and the records that each
     of them must have at once, also while batches are small.
 
-    >>> bounds([(2, 0)], batch_size=None, window=None, memory=640_000)
-    Bounds(limits=Limits(records=None, batches=32, size=640000, enough=131072), lanes=(Lane(workers=2, ahead=2),), most_bytes=10000)
+    >>> limits, lanes, most_bytes = bounds([(2, 0)], batch_size=None, window=None, memory=640_000)
+    >>> limits, most_bytes
+    (Limits(records=None, batches=32, size=640000, enough=131072), 10000)
+    >>> lanes
+    (Lane(workers=2, ahead=2),)
     """
     times = SINGLES if batch_size is not None and batch_size < SMALL else 1
     lanes = tuple(Lane(workers, max(AHEAD * times, AHEAD * records)) for workers, records in segments)
