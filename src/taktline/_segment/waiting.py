@@ -20,7 +20,7 @@ from queue import SimpleQueue
 from time import perf_counter_ns
 from traceback import format_exception
 from types import FrameType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from taktline._recipe.steps import Role, Step
 from taktline._segment import guard
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 LEFT_ALONE = 64  # threads of one step that never came back; one more, and the worker must be replaced
 
 Done = Callable[[Batch], None]
+_Way: TypeAlias = "asyncio.Task[Batch] | Failure"  # of a record, or of those of one call; or one that failed before
 
 
 class Waiting:
@@ -55,7 +56,7 @@ class Waiting:
         self.calls = 0  # that have come back
         self._parts: list[_Records | _Calls] = []
         self._tasks: set[asyncio.Task[None]] = set()
-        self._ways: dict[asyncio.Task[Batch], None] = {}  # of what is under way, in the order in which it began
+        self._open: dict[int, list[_Way]] = {}  # by id: those of each batch in a part, in the order in which they began
 
     def make(self) -> None:
         """Build the callables. What a factory raises goes up as it is, with the step's name as a note."""
@@ -101,11 +102,13 @@ class Waiting:
 
     async def _past(self, part: _Records | _Calls, seq: int, batch: Batch) -> Batch:
         """The batch after one part: all of its tasks begin at once, and what they give is put together in order."""
-        ways: list[asyncio.Task[Batch] | Failure] = []
+        ways: list[_Way] = []
+        begin = asyncio.get_running_loop().create_task
         for start, end, failure in batch.spans():
             size = part.size or max(1, end - start)
-            ways += [self._begun(part.came_of(seq, batch, at, min(at + size, end))) for at in range(start, end, size)]
+            ways += [begin(part.came_of(seq, batch, at, min(at + size, end))) for at in range(start, end, size)]
             ways += [failure] if failure is not None else []
+        self._open[id(ways)] = ways
         out = Batch([], [])
         try:
             for way in ways:
@@ -116,20 +119,12 @@ class Waiting:
                 if out.failures and not self.goes_on:
                     break
         finally:
-            left = [way for way in ways if isinstance(way, asyncio.Task) and not way.done()]
+            left = _under_way(ways)
             for way in left:
                 way.cancel()
             await asyncio.gather(*left, return_exceptions=True)  # the steps' own clean-up is waited for
+            del self._open[id(ways)]
         return out
-
-    def _begun(self, run: Coroutine[Any, Any, Batch]) -> asyncio.Task[Batch]:
-        way = asyncio.ensure_future(run)
-        self._ways[way] = None
-        way.add_done_callback(self._came)
-        return way
-
-    def _came(self, way: asyncio.Task[Batch]) -> None:
-        self._ways.pop(way, None)
 
     def callables(self) -> list[Any]:
         """What each step calls, in order."""
@@ -167,7 +162,7 @@ class Waiting:
     def stack(self) -> str:
         """Where the record that began first is now, innermost call first, as faulthandler writes it."""
         calls: list[str] = []
-        for way in list(self._ways)[:1]:
+        for way in [way for ways in self._open.values() for way in _under_way(ways)][:1]:
             inner: Any = way.get_coro()
             while (frame := getattr(inner, "cr_frame", None)) is not None:
                 calls.append(f'  File "{frame.f_code.co_filename}", line {frame.f_lineno} in {frame.f_code.co_name}')
@@ -181,6 +176,10 @@ class Waiting:
         await asyncio.gather(*self._tasks, return_exceptions=True)
         for station in self.stations:
             await station.close()
+
+
+def _under_way(ways: list[_Way]) -> list[asyncio.Task[Batch]]:
+    return [way for way in ways if isinstance(way, asyncio.Task) and not way.done()]
 
 
 class _Records:
@@ -274,6 +273,7 @@ class Station:
         self._whole = whole
         self._inside = asyncio.Semaphore(self.tasks)
         self._pace = guard.Pace(step)
+        self._as_it_is = not (step.retries or step.rate or any(each.timeout for each in whole.steps))
         self._threads = Threads(step.name) if step.kind == "thread" else None
 
     async def call(self, seq: int, fn: Callable[[Any], Any], value: Any) -> Any:
@@ -281,6 +281,8 @@ class Station:
         step = self._step
         try:
             async with self._inside:
+                if self._as_it_is:
+                    return await self._begun(fn, value)
                 for tried in range(step.retries):
                     try:
                         return await self._in_time(seq, fn, value)
@@ -297,7 +299,7 @@ class Station:
         seconds = self._step.timeout
         if self._whole.enters is not None:
             self._whole.enters(seq)
-        call = self._in_thread(self._threads, fn, value) if self._threads is not None else fn(value)
+        call = self._begun(fn, value)
         if seconds is None:
             return await call
         limit = asyncio.timeout(seconds)
@@ -308,6 +310,9 @@ class Station:
             if not limit.expired():
                 raise  # the step's own
             raise StepTimeout(step=self._step.name, seconds=seconds) from None
+
+    def _begun(self, fn: Callable[[Any], Any], value: Any) -> Awaitable[Any]:
+        return self._in_thread(self._threads, fn, value) if self._threads is not None else fn(value)
 
     async def _in_thread(self, threads: Threads, fn: Callable[[Any], Any], value: Any) -> Any:
         call = threads.call(fn, value)
