@@ -207,7 +207,7 @@ def _giant(spent: Spent) -> Verdict | None:
     if seconds < GIANT * spent.seconds or spent.batches < 2 * spent.workers or seconds < 1.2 * even:
         return None
     what = f"Record {first:,}" if count == 1 else f"The batch of records {first:,} to {first + count - 1:,}"
-    left = max(even, spent.seconds - seconds)
+    left = max(spent.start_up + even, spent.seconds - seconds)
     return Verdict(
         "one giant record", f"{what} takes {duration(seconds)} of the {duration(spent.seconds)}, in one worker.",
         f"Split such records with expand(), or put them first: about {duration(left)} then.", _gain(spent, left),
