@@ -136,7 +136,7 @@ class WorkerDied(TaktlineError):
 
 
 class WorkersCannotStart(TaktlineError):
-    """Workers ended, or reported an error, before they could take a first record."""
+    """No worker can be started, or workers end again and again while no record is at work in them."""
 
     code = "TK320"
 

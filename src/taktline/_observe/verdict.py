@@ -29,7 +29,7 @@ UNSURE = 0.2  # share of a loop's time by which what was timed of it may be off
 TASKS = 64  # records that a step which waits could have under way
 NEAR = 0.7  # share of its rate from which a step is held back by it, and not by what it waits for
 CHEAP = 1.3  # times the loop from which a run with workers is said to be the slower one
-MOVED = 40e-9  # seconds a record of a step's share of a worker's busy time that are not the step's: packing, lists
+MOVED = 20e-9  # seconds a record of a worker's busy time that are not its steps': lists, packing and unpacking of ints
 WORTH = 1.1  # gain below which nothing is advised
 
 
@@ -257,7 +257,8 @@ def _small_batches(spent: Spent) -> Verdict | None:
 
 def _cheap(spent: Spent) -> Verdict | None:
     """The steps cost less than moving their records: the loop would have been faster."""
-    loop = spent.reading + spent.consuming + sum(_alone(step) for step in spent.steps)
+    working = max(0.0, sum(step.busy for step in spent.steps) - spent.records * MOVED)
+    loop = spent.reading + spent.consuming + working
     if loop * CHEAP > spent.seconds - spent.start_up:
         return None
     busy = min(1.0, _busy(spent) / (spent.workers * spent.seconds))
@@ -267,11 +268,6 @@ def _cheap(spent: Spent) -> Verdict | None:
         "unpack and pack them.",
         f'Stay with the loop: how="loop" takes about {duration(loop)}.', _gain(spent, loop),
     )  # fmt: skip
-
-
-def _alone(step: StepCount) -> float:
-    """Seconds of the step itself."""
-    return max(0.0, step.busy - step.records * MOVED)
 
 
 def _crowded(spent: Spent) -> Verdict | None:
