@@ -11,7 +11,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 from time import monotonic, sleep
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TypeVar
 
 from taktline._wire.arena import above_standard
 from taktline.errors import WorkersCannotStart
@@ -34,6 +34,7 @@ NO_SUCH_PROGRAM = (errno.ENOENT, errno.EACCES, errno.ENOEXEC, errno.ENOTDIR)
 # On virtual machines inside of others an exec was seen to fail with EFAULT, about once in 10,000 on a busy machine,
 # although all its arguments lie where they should. Nothing has happened then, and the next one goes through.
 STARTS = 5
+Started = TypeVar("Started")
 
 
 class Process:
@@ -135,13 +136,18 @@ def _started(*descriptors: int) -> subprocess.Popen[bytes]:
         "pass_fds": descriptors, "stdin": subprocess.DEVNULL, "stdout": _if_open(1), "stderr": _if_open(2),
         "env": {**os.environ, **_one_thread(), **_kept_memory()},
     }  # fmt: skip
+    return patiently(lambda: subprocess.Popen(command, **settings))
+
+
+def patiently(start: Callable[[], Started]) -> Started:
+    """What `start` returns, tried up to STARTS times where it fails with EFAULT."""
     for _ in range(STARTS - 1):
         try:
-            return subprocess.Popen(command, **settings)
+            return start()
         except OSError as error:
             if error.errno != errno.EFAULT:
                 raise
-    return subprocess.Popen(command, **settings)
+    return start()
 
 
 def fork(work: Callable[[socket.socket, int], NoReturn]) -> Process:

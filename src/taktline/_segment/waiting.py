@@ -160,8 +160,9 @@ class Waiting:
     def stack(self) -> str:
         """Where the record that began first is now, innermost call first, as faulthandler writes it."""
         calls: list[str] = []
-        for way in [way for ways in self._open.values() for way in _under_way(ways)][:1]:
-            inner: Any = way.get_coro()
+        oldest = next((way for ways in self._open.values() for way in _under_way(ways)), None)
+        if oldest is not None:
+            inner: Any = oldest.get_coro()
             while (frame := getattr(inner, "cr_frame", None)) is not None:
                 calls.append(f'  File "{frame.f_code.co_filename}", line {frame.f_lineno} in {frame.f_code.co_name}')
                 inner = inner.cr_await
