@@ -192,6 +192,30 @@ def test_a_line_that_is_no_record_ends_the_run_after_those_before_it(tmp_path, b
     assert (str(error.value), error.value.line) == (str(plain.value), bad + 1)
 
 
+@pytest.mark.parametrize("technique", ["line", "auto"])
+@pytest.mark.parametrize("more", [{}, {"on_error": "skip"}, {"journal": "run.journal"}, {"ordered": False}])
+@pytest.mark.parametrize(
+    ("name", "sink"), [("in.jsonl", "out.jsonl"), ("in.jsonl", "out.txt"), ("in.jsonl.gz", "out.jsonl")]
+)
+def test_a_line_that_is_no_record_ends_a_run_whose_results_workers_encode(tmp_path, name, sink, more, technique):
+    data = text_of("txt", 20_000, 3).splitlines(keepends=True)
+    data[9_000] = "no record\n"
+    packed = gzip.compress if name.endswith(".gz") else bytes
+    (tmp_path / name).write_bytes(packed("".join(data).encode()))
+    more = {key: tmp_path / value if key == "journal" else value for key, value in more.items()}
+
+    def slow(record):  # dear enough for auto to move
+        return json.dumps(record) if sum(range(600)) else None
+
+    run = line(slow)(read(tmp_path / name), how=technique, workers=2, start="fork", **more)
+    with pytest.raises(SourceError, match="line 9,001, is no JSON"):
+        run.drain(write(tmp_path / sink))
+    assert not (tmp_path / sink).exists()
+    assert not run.report.complete
+    if "ordered" not in more:
+        assert (run.report.records_in, run.report.records_out) == (9_000, 9_000)
+
+
 @pytest.mark.parametrize("bad", [0, 5, 1500, 1999])
 def test_a_row_that_is_no_record_ends_the_run_after_those_before_it(tmp_path, bad):
     at = [n * 1000 for n in range(2000)]

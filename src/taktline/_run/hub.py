@@ -453,12 +453,13 @@ class Hub:
 
     def _emit(self, seq: int) -> None:
         held = self._held.pop(seq)
+        error: BaseException | None = None
         if held.encoded is not None:
-            self._out.append(Delivery(seq, len(held.records), held.encoded, None))
-            return
-        results, error = settled(
-            held.batch.values, held.batch.failures, held.first, held.records, self._options, self._meter
-        )
+            results: Lot = held.encoded
+        else:
+            results, error = settled(
+                held.batch.values, held.batch.failures, held.first, held.records, self._options, self._meter
+            )
         if error is None and held.error is not None:
             # What was read behind it was none of the source's records.
             self._reader.ended = True
