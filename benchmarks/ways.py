@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 from importlib import import_module
+from itertools import islice
 from time import perf_counter
 from typing import Any, NamedTuple
 
 from benchmarks.peers import PEERS, WORKERS
-from benchmarks.work import WORKS, Work, generated
+from benchmarks.work import SIZE, WORKS, Work, generated, longer
 from taktline import line
 
 Way = Callable[[Work], Iterator[Any]]
+HALVES = "half each"
 
 
 class Turn(NamedTuple):
@@ -23,9 +26,11 @@ class Turn(NamedTuple):
     predicted: dict[str, float]
 
 
-def turn(name: str, length: int, ways: list[str], plan: bool) -> Turn:
-    """Each of these ways once over the work of this name, in this order."""
+def turn(name: str, length: int, ways: list[str], plan: bool, seconds: float = 0.0) -> Turn:
+    """Each of these ways once over the work of this name, in this order. `seconds`: what its loop takes, where it is to
+    take some ten."""
     work = WORKS[name]() if name in WORKS else generated(int(name.split()[-1]), length)
+    work = longer(work, seconds) if seconds else work
     _import(ways)
     predicted = {}
     if plan:
@@ -38,16 +43,34 @@ def turn(name: str, length: int, ways: list[str], plan: bool) -> Turn:
 
 
 def way(name: str) -> Way:
-    """By name: "plain" is the user's own loop; a technique, also with ", fork" behind it; a peer "by" a chunk size."""
+    """By name: "plain" is the user's own loop; a technique, also with ", launch" behind it; a peer "by" a chunk size."""
     if name == "plain":
         return lambda work: work.loop(work.records())
+    if name == HALVES:
+        return halves
     if " by " in name:
         peer, chunk = name.rsplit(" by ", 1)
         return lambda work: PEERS[peer](work, int(chunk))
     how, _, start = name.partition(", ")
-    return lambda work: iter(
-        line(*work.steps)(work.records(), how=how, workers=WORKERS, start=start or "launch", progress=False)
-    )
+    given = {"start": start} if start else {}
+    return lambda work: iter(line(*work.steps)(work.records(), how=how, workers=WORKERS, progress=False, **given))
+
+
+def halves(work: Work) -> Iterator[Any]:
+    """What no way of sharing the work can be faster than: bare processes that have their part of the records already, keep
+    their results, and do nothing else."""
+    children = []
+    for worker in range(WORKERS):
+        if not (pid := os.fork()):
+            part = islice(work.records(), worker, None, WORKERS)
+            while some := list(islice(part, SIZE)):
+                work.bulk(some)
+            os._exit(0)
+        children.append(pid)
+    for pid in children:
+        if os.waitpid(pid, 0)[1]:
+            raise ChildProcessError("half of the work failed")
+    yield None
 
 
 def measured(run: Way, work: Work) -> tuple[float, float]:

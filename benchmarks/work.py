@@ -6,9 +6,9 @@ import json
 import math
 import random
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
-from itertools import islice
+from itertools import chain, islice, repeat
 from time import perf_counter
 from typing import Any
 
@@ -138,13 +138,14 @@ def clipped(a: np.ndarray) -> np.ndarray:
 
 
 class Arrays:
-    """1,500 arrays of 1 MB, of which 100 exist: it is the way that is measured, not the memory."""
+    """So many arrays of 1 MB, of which 100 exist: it is the way that is measured, not the memory."""
 
-    def __init__(self) -> None:
+    def __init__(self, count: int = 1_500) -> None:
+        self.count = count
         self.some = [np.full(131_072, n, dtype=np.float64) for n in range(100)]
 
     def __iter__(self) -> Any:
-        for n in range(1_500):
+        for n in range(self.count):
             yield self.some[n % 100]
 
 
@@ -345,6 +346,32 @@ WORKS: dict[str, Callable[[], Work]] = {
     "article's setting, one form": lambda: article(article_fused_bulk, article_fused_steps()),
     "300,000 tuples, converting costs more than computing": tuples,
 }
+
+
+# --- the same for longer ---
+
+LONG = 10.0  # seconds of a loop, in which the start of workers does not count
+
+
+def longer(work: Work, seconds: float) -> Work:
+    """The same work so many times over that its loop of `seconds` takes LONG. Nothing keeps the results, and the loop
+    goes through lists of 1,000 records."""
+    times = max(1, math.ceil(LONG / seconds))
+    some = work.records()
+    records: Any
+    if isinstance(some, range):
+        records = range(len(some) * times)
+    elif isinstance(some, Arrays):
+        records = Arrays(some.count * times)
+    else:
+        records = list(chain.from_iterable(repeat(some, times)))
+
+    def loop(source: Iterable[Any]) -> Iterator[Any]:
+        source = iter(source)
+        while few := list(islice(source, SIZE)):
+            yield from work.loop(few)
+
+    return replace(work, records=lambda: records, length=work.length * times, loop=loop, kept=False)
 
 
 # --- generated lines ---
