@@ -165,7 +165,8 @@ def batch(
     - "pandas": a Series for plain values, a DataFrame for dicts and tuples. It may return a NumPy array too.
     - "arrow", "polars": an Array or Series for plain values, a pyarrow Table or Polars DataFrame for dicts.
 
-    Between neighbouring steps of one form nothing is converted. No value is changed by a conversion: what one column
+    A table that `fn` returns, of pandas, Polars, Arrow or NumPy or a dict of columns, is taken for its rows, whatever the
+    form. Between neighbouring steps of one form nothing is converted. No value is changed by a conversion: what one column
     cannot hold exactly (ints beside floats, rows with other keys) is handed over in several batches; a record that
     cannot stand in the form at all fails with FormError. Where `fn` raises, its records are tried one by one with
     `like`, the same step for one record; without it, in halves down to one: only the record at fault fails.
@@ -173,7 +174,8 @@ def batch(
     that were read together; `retries`, `timeout` and `rate` are those of a call, and `like` is `async def` where `fn` is.
     `verify`: compare with `like` on the first records of each worker, True for equality, or a relative tolerance of
     floats; a record for which the two differ fails with FormsDiffer. Raises LineError where an option makes no sense
-    or the form's package is missing, and in the run BatchLengthError where the number of results differs.
+    or the form's package is missing, and in the run BatchLengthError where the number of results differs, FormError where
+    `fn` returns what is neither one result a record in order nor a table, such as a str, a set or another dict.
 
     >>> from taktline import line
     >>> list(line(batch(lambda numbers: [n * n for n in numbers], size=100))(range(4)))

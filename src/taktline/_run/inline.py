@@ -26,7 +26,9 @@ from taktline._run.reader import Reader, failure_of_source
 from taktline._run.returning import Returning
 from taktline._segment.batch import Batch
 from taktline._segment.compiled import Compiled
+from taktline._segment.forms import Misfit, form_of, not_of_the_form
 from taktline._segment.fuse import Segment
+from taktline._segment.returned import drawn
 from taktline._wire import carry
 from taktline.errors import BatchLengthError, TaktlineError, placed
 
@@ -354,11 +356,18 @@ def _of_one_record(step: Step) -> Step:
     if step.role is not Role.BATCH or step.verify is not None or (step.form != "list" and step.like is None):
         return step
 
-    def only(results: Any) -> Any:
-        results = list(results)
-        if len(results) != 1:
-            raise BatchLengthError(step=step.name, given=1, returned=len(results))
-        return results[0]
+    lists = form_of("list")
+
+    def only(returned: Any) -> Any:
+        if isinstance(returned, Iterator):
+            returned = drawn(returned)
+        try:
+            results, count = lists.checked(returned, 1)
+        except Misfit as misfit:
+            raise not_of_the_form(step, returned, misfit) from None
+        if count != 1:
+            raise BatchLengthError(step=step.name, given=1, returned=count)
+        return lists.give(results).records()[0]
 
     def one_at_a_time(fn: Callable[[list[Any]], Any]) -> Callable[[Any], Any]:
         def one(record: Any) -> Any:

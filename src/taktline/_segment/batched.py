@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import copy
 import traceback
-from collections.abc import Coroutine, Iterator, Sequence
+from collections.abc import Coroutine, Sequence
 from time import perf_counter_ns
 from types import FrameType, TracebackType
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from taktline._recipe.steps import Role, Step
-from taktline._segment import guard
+from taktline._segment import guard, returned
 from taktline._segment.batch import Batch, Failure
-from taktline._segment.forms import Columns, Formed, Misfit, Unfit, cannot_stand, form_of
+from taktline._segment.forms import Columns, Formed, Misfit, Unfit, cannot_stand, form_of, not_of_the_form
 from taktline._segment.same import same
-from taktline.errors import BatchLengthError, FormError, FormsDiffer, excerpt
+from taktline.errors import BatchLengthError, FormsDiffer, excerpt
 
 if TYPE_CHECKING:
     from taktline._segment.seeds import Seeds
@@ -174,6 +174,11 @@ class Batched(Part):
         columns = None
         for n in range(piece.first, len(self.steps)):
             self.now = n
+            if isinstance(state, Columns):  # of another library's table
+                try:
+                    state = self.form.take(state.records())
+                except Unfit as unfit:
+                    return await self._in_parts(piece, n, cannot_stand(self.steps[n], unfit))
             if n > 0:
                 self.segment.begins(self.first + n)
             verified = self._to_verify(n, state)
@@ -181,8 +186,8 @@ class Batched(Part):
                 state = self.callables[n](state)
                 if self.waits:
                     state = await state
-                if isinstance(state, Iterator):  # the step is still at work in it
-                    state = list(state)
+                if type(state) is not list:
+                    state = returned.drawn(state)
             except BaseException as error:
                 if self.passes(error):
                     raise
@@ -191,24 +196,33 @@ class Batched(Part):
                     self.segment.note(self.first + n, 1, perf_counter_ns() - began)
                 return await self._rescue(piece, n, error)
             try:
-                state, count = self.form.checked(state, len(values))
+                state, count = self._checked(state, len(values))
                 if count != len(values):
                     raise BatchLengthError(step=self.steps[n].name, given=len(values), returned=count)
             except BatchLengthError as error:
                 return self._all_fail(piece, n, error)
             except Misfit as misfit:
-                return self._all_fail(piece, n, self._not_of_the_form(n, state, misfit))
+                return self._all_fail(piece, n, not_of_the_form(self.steps[n], state, misfit))
             if verified or n + 1 == len(self.steps):
                 try:
-                    columns = self.form.give(state)
+                    columns = state if isinstance(state, Columns) else self.form.give(state)
                 except Exception as misfit:  # a value without an exact one in Python; libraries have many errors
-                    return await self._in_parts(piece, n, self._not_of_the_form(n, state, misfit))
+                    return await self._in_parts(piece, n, not_of_the_form(self.steps[n], state, misfit))
             self.segment.note(self.first + n, len(values), perf_counter_ns() - began)
             if verified and columns is not None and (rows := await self._differing(n, verified, columns.records())):
                 return await self._around(piece, n, rows, columns)
             began = perf_counter_ns()
         assert columns is not None
         return self._done(piece, columns)
+
+    def _checked(self, result: Any, given: int) -> tuple[Any, int]:
+        """What a step returned, in the form or as Columns, and how many results that is."""
+        try:
+            return self.form.checked(result, given)
+        except Misfit:
+            if (table := returned.as_table(result, given)) is None:
+                raise
+            return table
 
     def _done(self, piece: Piece, columns: Columns) -> bool:
         if piece.values:
@@ -262,21 +276,16 @@ class Batched(Part):
         state = self.form.take(piece.values)
         for n in range(piece.first, step):
             result = self.callables[n](state)
-            state, _ = self.form.checked(await result if self.waits else result, len(piece.values))
-        return self.form.give(state).records()
+            state, _ = self._checked(returned.drawn(await result if self.waits else result), len(piece.values))
+            if isinstance(state, Columns) and n + 1 < step:
+                state = self.form.take(state.records())
+        return (state if isinstance(state, Columns) else self.form.give(state)).records()
 
     def _all_fail(self, piece: Piece, step: int, error: BaseException) -> bool:
         """Which result belongs to which record cannot be told: all of the piece's records fail."""
         return all(
             self.fail(piece.out, piece.origin(n), self.first + step, error, None) for n in range(len(piece.values))
         )
-
-    def _not_of_the_form(self, step: int, result: Any, why: Exception) -> FormError:
-        wanted = f"not {why}" if isinstance(why, Misfit) else f"which gives no plain records: {why}"
-        return FormError(
-            step=self.steps[step].name, form=self.steps[step].form, why=f"it returned {type(result).__name__}, {wanted}",
-            remedy="return one result a record in the step's form",
-        )  # fmt: skip
 
     # --- batch form and scalar form side by side ---
 

@@ -39,6 +39,15 @@ def cannot_stand(step: Step, why: Unfit) -> FormError:
     )  # fmt: skip
 
 
+def not_of_the_form(step: Step, result: Any, why: Exception) -> FormError:
+    """What all records of a batch fail with where the step returned something else than one result each."""
+    wanted = f"not {why}" if isinstance(why, Misfit) else f"which gives no plain records: {why}"
+    return FormError(
+        step=step.name, form=step.form, why=f"it returned {type(result).__name__}, {wanted}",
+        remedy="return one result a record in the step's form",
+    )  # fmt: skip
+
+
 class Columns:
     """The results of a batch, a column each: an array of numbers or a list. Crosses to another process as it is, and
     becomes records there.
@@ -128,14 +137,14 @@ class Lists(Form):
         return values
 
     def checked(self, result: Any, given: int) -> tuple[Any, int]:
-        if not hasattr(result, "__len__"):
-            if not isinstance(result, Iterable):
-                raise Misfit("a list")
-            result = list(result)
-        return result, len(result)
+        if type(result) is list:
+            return result, len(result)
+        from taktline._segment.returned import listed  # which stands on the other forms
+
+        return listed(result, given)
 
     def give(self, result: Any) -> Columns:
-        return Columns(None, [result if type(result) is list else list(result)])
+        return result if isinstance(result, Columns) else Columns(None, [result])
 
 
 class _Tables(Form):
