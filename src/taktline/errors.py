@@ -7,12 +7,10 @@ The codes are stable.
 from __future__ import annotations
 
 import signal as signals
-from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-SECRET_WORDS = ("password", "passwd", "secret", "token", "apikey", "api_key", "card", "credential", "authorization")
-EXCERPT_CHARACTERS = 120  # a record in an error is a hint, not a copy
+from taktline._excerpts import excerpt, masked
 
 
 class TaktlineError(Exception):
@@ -242,6 +240,10 @@ class Failed:
     step: str
     error: BaseException
 
+    def __repr__(self) -> str:
+        error = masked(f"{type(self.error).__name__}: {self.error}")
+        return f"Failed(index={self.index}, record={excerpt(self.record)}, step={self.step!r}, error=<{error}>)"
+
 
 @dataclass(frozen=True, slots=True)
 class Place:
@@ -282,46 +284,6 @@ def _how_ended(exit_code: int | None) -> str:
         return f"killed by {signals.Signals(-exit_code).name}"
     except ValueError:
         return f"killed by signal {-exit_code}"
-
-
-def excerpt(record: Any) -> str:
-    """A short form of `record` for people, values of keys that look secret masked. Never raises.
-
-    >>> excerpt({"id": 7, "card": "4111 1111 1111 1111"})
-    "{'id': 7, 'card': '****'}"
-    """
-    text = ""
-    try:
-        for piece in _pieces(record, depth=3):
-            text += piece
-            if len(text) > EXCERPT_CHARACTERS:
-                return text[: EXCERPT_CHARACTERS - 1] + "…"
-    except Exception as error:  # a record's own repr may do anything
-        return f"<{type(record).__name__}, whose repr raises {type(error).__name__}>"
-    return text
-
-
-def _pieces(value: Any, depth: int) -> Iterator[str]:
-    if isinstance(value, Mapping) and depth:
-        yield "{"
-        for n, (key, inner) in enumerate(value.items()):
-            yield (", " if n else "") + repr(key) + ": "
-            if isinstance(key, str) and any(word in key.lower() for word in SECRET_WORDS):
-                yield "'****'"
-            else:
-                yield from _pieces(inner, depth - 1)
-        yield "}"
-    elif type(value) in (list, tuple) and depth:
-        yield "[" if type(value) is list else "("
-        for n, inner in enumerate(value):
-            if n:
-                yield ", "
-            yield from _pieces(inner, depth - 1)
-        yield "]" if type(value) is list else ")"
-    elif isinstance(value, (str, bytes, bytearray)) and len(value) > EXCERPT_CHARACTERS:
-        yield repr(value[:EXCERPT_CHARACTERS])  # repr of 50 MB would take longer than the step
-    else:
-        yield repr(value)
 
 
 for _error in list(globals().values()):

@@ -20,8 +20,9 @@ from math import isfinite
 from typing import Any
 
 from taktline._durable.journal import lock
+from taktline._excerpts import excerpt
 from taktline._recipe.options import LETTERS_SQLITE
-from taktline.errors import LineError, ResumeError, SinkError, SourceError, SourceNotFound, excerpt
+from taktline.errors import LineError, ResumeError, SinkError, SourceError, SourceNotFound
 
 DEEP = 60  # levels of a record that are tried as JSON
 MANY_BITS = 4096  # of a whole number; longer ones are refused by many readers of JSON

@@ -7,6 +7,7 @@ from collections.abc import Generator, Sequence
 from typing import Any
 from urllib.parse import parse_qsl, urlencode, urlsplit
 
+from taktline._excerpts import is_secret
 from taktline._io.remote import shown
 from taktline.errors import LineError
 
@@ -119,7 +120,7 @@ def without_twins(names: Sequence[str]) -> Sequence[str]:
 
 def shown_url(url: str) -> str:
     """The URL without passwords; its other options may say where the server is."""
-    options = [(key, value) for key, value in parse_qsl(urlsplit(url).query) if "password" not in key]
+    options = [(key, value) for key, value in parse_qsl(urlsplit(url).query) if not is_secret(key)]
     return shown(url) + ("?" + urlencode(options, safe="/") if options else "")
 
 

@@ -12,7 +12,8 @@ from decimal import Decimal
 from functools import cache
 from typing import Any
 
-from taktline.errors import LineError, SourceError, excerpt
+from taktline._excerpts import excerpt
+from taktline.errors import LineError, SourceError
 
 BOM = b"\xef\xbb\xbf"
 FIELD = 1 << 30  # characters of a CSV field; the csv module's own limit is 131,072

@@ -10,9 +10,10 @@ from functools import cache
 from itertools import chain
 from typing import Any, NamedTuple
 
+from taktline._excerpts import excerpt
 from taktline._io.database import POSTGRES, Database, Unreachable, connected, quoted, shown_url
 from taktline._recipe.ports import Part, Splittable
-from taktline.errors import SourceError, excerpt
+from taktline.errors import SourceError
 
 PAGE = 10_000  # rows that are read by key, at once
 SECTION = 64  # parts that are read through one snapshot: the server must keep old rows for it

@@ -6,7 +6,13 @@ import html
 from collections.abc import Sequence
 from typing import Any
 
+from taktline._excerpts import harmless
+
 WIDTH = 80  # columns
+
+
+def _escaped(text: str) -> str:
+    return html.escape(harmless(text, keep="\n\t"))
 
 
 def duration(seconds: float | None) -> str:
@@ -69,7 +75,9 @@ def report_text(report: dict[str, Any]) -> str:
     """A Report as some lines of text."""
     facts = _facts(report)
     # A command stays on one line, to be copied.
-    return "\n".join(f" {name:<8} {text if name == 'retry' else _folded(text)}" for name, text in facts if text)
+    return harmless(
+        "\n".join(f" {name:<8} {text if name == 'retry' else _folded(text)}" for name, text in facts if text), keep="\n"
+    )
 
 
 def _facts(report: dict[str, Any]) -> list[tuple[str, str]]:
@@ -117,14 +125,14 @@ def plan_text(plan: dict[str, Any]) -> str:
             " " + "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
             for row in [header, *rows]
         ]
-    return "\n".join(lines)
+    return harmless("\n".join(lines), keep="\n")
 
 
 def plan_html(plan: dict[str, Any]) -> str:
     """A Plan as an HTML fragment."""
     header, rows = _plan_table(plan)
     facts = [list(fact) for fact in _plan_facts(plan) if fact[1]]
-    return f"<h3>{html.escape(plan['name'])}</h3>{_table((), facts)}{_table(header, rows)}"
+    return f"<h3>{_escaped(plan['name'])}</h3>{_table((), facts)}{_table(header, rows)}"
 
 
 def _plan_facts(plan: dict[str, Any]) -> list[tuple[str, str]]:
@@ -198,7 +206,7 @@ def comparison_text(comparison: dict[str, Any]) -> str:
             else f" {cells[0].ljust(widths[0])}  {row['problem']}"
         )
     lines.append(f" {_folded(comparison['closing'], indent=1)}")
-    return "\n".join(lines)
+    return harmless("\n".join(lines), keep="\n")
 
 
 def _mark(row: dict[str, Any], comparison: dict[str, Any]) -> str:
@@ -213,14 +221,14 @@ def comparison_markdown(comparison: dict[str, Any]) -> str:
     for row in comparison["rows"]:
         cells = [*_cells(row), _results(row) + _mark(row, comparison)]
         lines.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
-    return "\n".join([*lines, "", comparison["closing"], ""])
+    return harmless("\n".join([*lines, "", comparison["closing"], ""]), keep="\n")
 
 
 def comparison_html(comparison: dict[str, Any]) -> str:
     """A Comparison as an HTML fragment."""
     rows = [[*_cells(row), _results(row) + _mark(row, comparison)] for row in comparison["rows"]]
-    above = "".join(f"<p>{html.escape(line)}</p>" for line in _above(comparison))
-    return f"{above}{_table((*COMPARED, 'results'), rows)}<p>{html.escape(comparison['closing'])}</p>"
+    above = "".join(f"<p>{_escaped(line)}</p>" for line in _above(comparison))
+    return f"{above}{_table((*COMPARED, 'results'), rows)}<p>{_escaped(comparison['closing'])}</p>"
 
 
 def _results(row: dict[str, Any]) -> str:
@@ -238,22 +246,22 @@ def report_html(report: dict[str, Any]) -> str:
         ]
         for step in report["steps"]
     ]  # fmt: skip
-    return f"<h3>{html.escape(report['name'])}</h3>{_table((), facts)}{_table(header, steps)}"
+    return f"<h3>{_escaped(report['name'])}</h3>{_table((), facts)}{_table(header, steps)}"
 
 
 def html_page(title: str, fragment: str) -> str:
     """One whole HTML file without outside assets."""
     style = "body{font:15px/1.5 system-ui,sans-serif;margin:2rem auto;max-width:60rem;padding:0 1rem;color-scheme:light dark}"
     return (
-        f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{html.escape(title)}</title>'
+        f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{_escaped(title)}</title>'
         f"<style>{style}</style></head><body>{fragment}</body></html>\n"
     )
 
 
 def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     cell = 'style="text-align:left;padding:.2em .8em .2em 0;vertical-align:top"'
-    head = "".join(f"<th {cell}>{html.escape(name)}</th>" for name in header)
-    body = "".join("<tr>" + "".join(f"<td {cell}>{html.escape(text)}</td>" for text in row) + "</tr>" for row in rows)
+    head = "".join(f"<th {cell}>{_escaped(name)}</th>" for name in header)
+    body = "".join("<tr>" + "".join(f"<td {cell}>{_escaped(text)}</td>" for text in row) + "</tr>" for row in rows)
     return f'<table style="border-collapse:collapse">{f"<tr>{head}</tr>" if head else ""}{body}</table>'
 
 

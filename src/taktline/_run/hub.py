@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from taktline._crew import words
 from taktline._crew.local import End, Local
+from taktline._excerpts import excerpt
 from taktline._recipe.options import Options, memory_bytes
 from taktline._recipe.plan import Plan
 from taktline._recipe.steps import Role
@@ -29,7 +30,7 @@ from taktline._segment.fuse import Segment
 from taktline._wire import carry
 from taktline._wire.board import Place
 from taktline._wire.channel import Message
-from taktline.errors import Hanging, LineError, Stalled, StepTimeout, WorkerDied, WorkersCannotStart, excerpt
+from taktline.errors import Hanging, LineError, Stalled, StepTimeout, WorkerDied, WorkersCannotStart
 
 if TYPE_CHECKING:
     from taktline._run.states import States

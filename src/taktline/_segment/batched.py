@@ -9,12 +9,13 @@ from time import perf_counter_ns
 from types import FrameType, TracebackType
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
+from taktline._excerpts import excerpt
 from taktline._recipe.steps import Role, Step
 from taktline._segment import guard, returned
 from taktline._segment.batch import Batch, Failure
 from taktline._segment.forms import Columns, Formed, Misfit, Unfit, cannot_stand, form_of, not_of_the_form
 from taktline._segment.same import same
-from taktline.errors import BatchLengthError, FormsDiffer, excerpt
+from taktline.errors import BatchLengthError, FormsDiffer
 
 if TYPE_CHECKING:
     from taktline._segment.seeds import Seeds

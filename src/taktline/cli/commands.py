@@ -14,6 +14,7 @@ from typing import IO, TYPE_CHECKING, Any, NamedTuple
 import click
 
 from taktline import Line, LineError, ResumeError, SourceError, TaktlineError, __version__
+from taktline._excerpts import harmless
 from taktline._recipe.options import Options
 from taktline._recipe.ports import Source
 
@@ -82,7 +83,7 @@ def _on_sigterm(number: int, frame: Any) -> None:
 
 
 def _tell(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)
+    print(harmless(text, keep="\n\t"), file=sys.stderr, flush=True)
 
 
 def _described(error: BaseException) -> str:

@@ -7,6 +7,7 @@ import sys
 from time import monotonic
 from typing import Any
 
+from taktline._excerpts import harmless
 from taktline._observe.pages import cost, duration, rate
 from taktline._observe.snapshot import Snapshot
 
@@ -31,9 +32,9 @@ class Progress:
         if not self._terminal:
             if monotonic() >= self._next_plain:
                 self._next_plain = monotonic() + PLAIN
-                print(plain(snapshot), file=sys.stderr, flush=True)
+                print(harmless(plain(snapshot)), file=sys.stderr, flush=True)
             return
-        self._show(drawn(snapshot))
+        self._show(harmless(drawn(snapshot), keep="\n"))
 
     def close(self) -> None:
         """Take the view away. May be called again."""
