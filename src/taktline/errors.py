@@ -275,7 +275,12 @@ def _at(index: int | None) -> str:
     return "" if index is None else f" at record {index:,}"
 
 
+DAMAGED = 73  # exit code of a worker that finds its way to the caller spoiled
+
+
 def _how_ended(exit_code: int | None) -> str:
+    if exit_code == DAMAGED:
+        return "ended, since descriptors that are not the step's own had been closed or written to,"
     if exit_code is None:
         return "lost"
     if exit_code >= 0:

@@ -9,6 +9,7 @@ import pytest
 from taktline import line
 from taktline._crew import words
 from taktline._crew.worker import Worker
+from taktline._wire.board import Board
 
 
 class Sending:
@@ -18,6 +19,9 @@ class Sending:
         self.sent = []
         self.inside = False
         self.worker = None
+
+    def fileno(self):
+        return 0
 
     def send(self, kind, seq=0, note=b"", parts=()):
         assert not self.inside
@@ -31,7 +35,7 @@ class Sending:
 
 def test_what_a_finaliser_says_in_the_middle_of_a_message_goes_after_it():
     channel = Sending()
-    channel.worker = Worker(channel, board=None)
+    channel.worker = Worker(channel, Board(), lifeline=0)
     channel.worker.send(words.DONE, 7, b"results")
     channel.worker.send_note(words.LOGGED, b"third")
     assert channel.sent == [

@@ -18,7 +18,7 @@ from taktline._recipe.steps import Step
 from taktline._wire import carry
 from taktline._wire.board import Board, Place
 from taktline._wire.channel import Channel, Message
-from taktline.errors import LineError
+from taktline.errors import DAMAGED, LineError
 
 LOOK_AGAIN = 0.5  # seconds: a dead worker whose own children keep its socket open is noticed by then
 GRACE = 1.0  # seconds a worker may take for its close() once the line has ended
@@ -46,6 +46,7 @@ class _Member:
         self.board = board
         self.lane = lane
         self.asked = 0  # what poll was told to watch
+        self.began: Place | None = None  # the value it has begun last, as far as it goes carefully and says so
 
 
 class Local:
@@ -278,6 +279,8 @@ class Local:
                 self._give(member, message)
             elif message.kind in ASIDE:
                 ASIDE[message.kind](message.note)
+            elif message.kind == words.BEGAN:
+                member.began = Place(message.seq, *words.POSITION.unpack(message.note))
             else:
                 heard(worker, message)
             del message  # it may refer to the arena
@@ -290,12 +293,16 @@ class Local:
         self._by_descriptor.pop(member.channel.fileno(), None)
         self._poll.unregister(member.channel.fileno())
         member.channel.close()
-        if not member.process.wait(GRACE):  # it closed its socket and goes on: nothing it does counts any more
+        damaged = member.channel.damaged
+        # One that closed its socket goes on: nothing it does counts any more.
+        if damaged or not member.process.wait(GRACE):
             member.process.kill()
         member.process.close()
-        code = member.process.poll()
+        code = member.process.poll() if not damaged else DAMAGED
         crashed = code is not None and -code in CRASHES
-        end = End(code, member.board.mark.get(), member.board.stack() if crashed else "")
+        # What was written into the socket was so before the next value began, wherever the worker is by now.
+        mark = member.board.mark.get() if not damaged else member.began
+        end = End(code, mark, member.board.stack() if crashed else "")
         member.board.close()
         gone(worker, end)
 

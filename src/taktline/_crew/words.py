@@ -23,6 +23,7 @@ SAID = 15  # note: "1" or "2" and a text for standard output or standard error
 BROKEN = 16  # the worker cannot work: note is a pickled Broken
 LOGGED = 17  # note: a log record (surroundings.py)
 WARNED = 18  # note: a warning (surroundings.py)
+BEGAN = 19  # note: a position and a step, which begins with this value of a batch that goes carefully
 
 ASK = signal.SIGUSR2  # to a worker: write on the board where you are
 
@@ -103,6 +104,9 @@ class Figures(NamedTuple):
             f"<I{5 + 3 * n}Q", n, self.busy, self.waiting, self.blocked, self.cpu, self.retried,
             *self.records, *self.timed_records, *self.timed_ns,
         )  # fmt: skip
+
+
+POSITION = struct.Struct("<QQ")
 
 
 def unpack_figures(note: bytes) -> tuple[Figures, bytes]:

@@ -28,8 +28,9 @@ from taktline._segment import fuse, guard
 from taktline._segment.batch import Batch, Failure
 from taktline._segment.forms import Formed, records_of
 from taktline._wire import carry
-from taktline._wire.board import Board
+from taktline._wire.board import ANY, Board
 from taktline._wire.channel import Channel, Message
+from taktline.errors import DAMAGED
 
 if TYPE_CHECKING:
     from taktline._segment.waiting import Waiting
@@ -46,7 +47,7 @@ def main() -> NoReturn:
     hold(lifeline)
     sock = socket.socket(fileno=descriptor)
     sys.path.pop(0)
-    Worker(Channel(sock, blocking=True, most=SETUP_MEMORY), Board(board)).live()
+    Worker(Channel(sock, blocking=True, most=SETUP_MEMORY), Board(board), lifeline).live()
 
 
 def segment_of(steps: Sequence[Step], *, goes_on: bool, seed: tuple[int, int] | None) -> AnySegment:
@@ -64,7 +65,7 @@ def forked(sock: socket.socket, lifeline: int, board: Board, segment: AnySegment
     if "numpy.random" in sys.modules:  # else all workers would draw the same numbers; `random` sees to itself
         sys.modules["numpy.random"].seed()
     signal.set_wakeup_fd(-1)  # it would wake an asyncio loop of the caller's
-    worker = Worker(Channel(sock, blocking=True, most=most), board)
+    worker = Worker(Channel(sock, blocking=True, most=most), board, lifeline)
     worker.relay = Relay(number, worker.send_note)
     worker.live(segment)
 
@@ -97,9 +98,12 @@ def hold(lifeline: int) -> None:
 class Worker:
     """One worker's life, from its setup to its end."""
 
-    def __init__(self, channel: Channel, board: Board) -> None:
+    def __init__(self, channel: Channel, board: Board, lifeline: int) -> None:
         self.channel = channel
         self.board = board
+        self._socket = channel.fileno()
+        self._own = {each: _identity(each) for each in (self._socket, board.descriptor, lifeline)}
+        self._limit = 0.0  # seconds that it may take to pack or unpack a value, where a step has a limit
         self.seq = 0  # of the batch at work
         self.segment: AnySegment | None = None
         self.sent: Callable[[], object] | None = None  # to be called where this end does not wait for the hub to read
@@ -112,6 +116,8 @@ class Worker:
 
     def send(self, kind: int, seq: int = 0, note: bytes = b"", parts: Sequence[carry.Bytes] = ()) -> None:
         """Send to the hub, at once: what is done must not wait for what comes next."""
+        if not self._is_own(self._socket):  # what a step has opened in its place must not be written to
+            os._exit(DAMAGED)
         with self._sending:
             self._under_way = True
             try:
@@ -122,6 +128,10 @@ class Worker:
                 self._under_way = False
         if self.sent is not None:
             self.sent()
+
+    def _is_own(self, descriptor: int) -> bool:
+        """Whether this is still what it was when the worker started: a step may close or replace any descriptor."""
+        return _identity(descriptor) == self._own[descriptor]
 
     def flush(self) -> None:
         """Send on what the socket did not take."""
@@ -231,6 +241,9 @@ class Worker:
             self._broken(error, built=True)
             return False
         segment.mark = self._mark
+        segment.begun, segment.came = self._begun, self._came
+        limits = [step.timeout or 0.0 for step in segment.steps]
+        self._limit = limits[-1] or max(limits)
         self.segment = segment
         self.send(words.READY)
         return True
@@ -298,16 +311,48 @@ class Worker:
         """Run one batch and answer."""
         began = perf_counter_ns()
         self.seq = message.seq
+        if self._limit:
+            self._give_time(0)
         orders, batch = self.opened(message, segment)
         if batch is None:
             self.send(words.SPOILED, message.seq)
             return
+        if self._limit:
+            self._mark(ANY, 0, 0.0)
         batch = segment.run(batch, careful=orders.careful, formed=True)
         self.busy += perf_counter_ns() - began
+        if self._limit:
+            self._give_time(len(segment.steps) - 1)
         self.answer(
             message.seq, batch, segment, careful=orders.careful, busy=self.busy, waiting=self.waiting,
             timed_records=segment.timed_records, timed_ns=segment.timed_ns, encode=orders.encode,
         )  # fmt: skip
+
+    def _give_time(self, step: int) -> None:
+        """A whole batch is packed or unpacked: it may take longer than one of its values, and nobody will know which."""
+        self._mark(ANY, step, 2 * self._limit + 1)
+
+    def _begun(self, position: int, step: int) -> None:
+        """A step begins with a value, in a batch that goes carefully."""
+        self.send(words.BEGAN, self.seq, words.POSITION.pack(position, step))
+
+    def _came(self, position: int, one: Batch) -> None:
+        """Put what came of this value into pickles while it is known to be this one that is at work, and let it end this
+        process if a step has spoiled what the process lives by."""
+        segment = self.segment
+        assert segment is not None
+        last = len(segment.steps) - 1
+        segment.mark(position, last, self._limit)
+        packed: list[carry.Bytes] = []
+        try:
+            packed += carry.pack_each(one.values, check=True)
+        except carry.NotCarried as error:
+            packed += carry.pack_each(one.values[: error.position])
+            self._fails_to_go(one, error, segment)
+        one.values = packed[: len(one.values)]
+        segment.mark(position, last, 0.0)
+        if not all(map(self._is_own, self._own)):
+            os._exit(DAMAGED)
 
     def opened(self, message: Message, segment: AnySegment) -> tuple[words.Orders, Batch | None]:
         """How to run a batch, and the batch; None where it cannot be read back as a whole."""
@@ -326,7 +371,7 @@ class Worker:
         if encode is not None and (data := _encoded(batch, encode)) is not None:
             packed, outcome = [data], words.Outcome(False, None, [], len(batch.values))
         else:
-            packed = self.packed(batch, segment, each=careful)
+            packed = batch.values if careful else self.packed(batch, segment)
             outcome = words.Outcome(careful, batch.origins, [_told(failure) for failure in batch.failures])
         _flush_prints()
         self.packing += perf_counter_ns() - began
@@ -335,6 +380,8 @@ class Worker:
             timed_records, timed_ns,
         )  # fmt: skip
         note = figures.pack() + words.pack_note(outcome, words.PLAIN_OUTCOME)
+        if self._limit:
+            self._mark(ANY, 0, 0.0)
         began = perf_counter_ns()
         self.send(words.DONE, seq, note, packed)
         self.blocked += perf_counter_ns() - began
@@ -350,13 +397,13 @@ class Worker:
                 return Batch(values, orders.origins, failures, orders.first)
             except (BrokenPipeError, ConnectionResetError):
                 raise
-            except Exception:
+            except carry.RAISED:
                 return None
         values = []
         bad: list[carry.NotCarried] = []
         for position, part in enumerate(message.parts):
             if orders.careful:
-                self._mark(position, 0, 0.0)
+                self._mark(position, 0, self._limit)
             try:
                 values.append(carry.unpack_one(position, part))
             except carry.NotCarried as error:
@@ -369,18 +416,30 @@ class Worker:
         batch.fail_each(lost, first, goes_on=segment.goes_on)
         return batch
 
-    def packed(self, batch: Batch, segment: AnySegment, *, each: bool) -> list[carry.Bytes]:
+    def packed(self, batch: Batch, segment: AnySegment) -> list[carry.Bytes]:
         """The batch's values as bytes; what cannot be pickled fails."""
-        last = segment.steps[-1].name
         while True:
             try:
-                return carry.pack_each(batch.values, check=True) if each else carry.pack(batch.values)
+                return carry.pack(batch.values)
             except carry.NotCarried as error:
                 if isinstance(batch.values, Formed):
                     batch.values = batch.values.records()
-                    continue
-                what = carry.failed_to_go(last, error.error, "its result cannot be sent from a worker to the caller")
-                batch.fail(error.position, last, what, goes_on=segment.goes_on)
+                else:
+                    self._fails_to_go(batch, error, segment)
+
+    def _fails_to_go(self, batch: Batch, error: carry.NotCarried, segment: AnySegment) -> None:
+        last = segment.steps[-1].name
+        what = carry.failed_to_go(last, error.error, "its result cannot be sent from a worker to the caller")
+        batch.fail(error.position, last, what, goes_on=segment.goes_on)
+
+
+def _identity(descriptor: int) -> tuple[int, int] | None:
+    """What tells an open file from others; None where nothing is open there."""
+    try:
+        found = os.fstat(descriptor)
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
 
 
 def _decoded(part: Part) -> list[Any]:

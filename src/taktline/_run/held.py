@@ -106,7 +106,7 @@ class Held:
         try:
             values = self.batch.values if self.here else records_of(carry.unpack(self.parts))
             self.parts, self.each = carry.pack_each(values), True
-        except Exception as error:  # it cannot be told which value is at fault: all records that are left in it fail
+        except carry.RAISED as error:  # it cannot be told which value is at fault: all records that are left in it fail
             why = error.error if isinstance(error, carry.NotCarried) else error
             what = carry.failed_to_go(step, why, "what it was given cannot be read back")
             known = {failure.origin for failure in self.batch.failures}

@@ -28,7 +28,7 @@ from taktline._schedule.sizing import Sizing
 from taktline._schedule.stall import Stall
 from taktline._segment.fuse import Segment
 from taktline._wire import carry
-from taktline._wire.board import Place
+from taktline._wire.board import ANY, Place
 from taktline._wire.channel import Message
 from taktline.errors import Hanging, LineError, Stalled, StepTimeout, WorkerDied, WorkersCannotStart
 
@@ -279,7 +279,7 @@ class Hub:
             buffers = self._crew.buffers(worker, message) if decode else ()
             last = self._plan.segments[lane].steps[-1].name
             held.came_back(outcome, message.parts, buffers, last, decode=not onward)
-        except Exception:  # results of the user's classes: once more then, each in a pickle of its own
+        except carry.RAISED:  # results of the user's classes: once more then, each in a pickle of its own
             self._tell(events.Spoiled(seq, worker))
             return
         self._learn(lane, len(held.records), spent, size)
@@ -307,6 +307,7 @@ class Hub:
             steps = self._plan.segments[lane].steps
             exact = (
                 late
+                and mark.position != ANY
                 and not self._plan.segments[lane].waits
                 and all(step.role is not Role.BATCH for step in steps[: mark.step + 1])
             )
@@ -339,7 +340,7 @@ class Hub:
             steps = self._plan.segments[self._lane_of[worker]].steps
             if place is not None and place.seq == holds[0]:
                 step = steps[place.step].name
-                if all(each.role is not Role.BATCH for each in steps[: place.step + 1]):
+                if place.position != ANY and all(each.role is not Role.BATCH for each in steps[: place.step + 1]):
                     index = held.first + held.batch.origin(place.position)
             index = held.first if len(held.records) == 1 else index
         return Hanging(worker, pid, index, records, step, state, self._crew.stack(worker))

@@ -10,8 +10,16 @@ from typing import Any
 Mark = Callable[[int, int, float], None]  # position of a value in its batch, step, seconds it may take (0: no limit)
 
 
+Begun = Callable[[int, int], None]  # position of a value, and step that begins with it, in a batch that goes carefully
+Came = Callable[[int, "Batch"], None]  # position of such a value, and what came of it
+
+
 def no_mark(position: int, step: int, seconds: float) -> None:
     """Nobody watches."""
+
+
+def nobody(*_: Any) -> None:
+    """Nobody asks."""
 
 
 @dataclass(slots=True)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from taktline._recipe.steps import Role, Step
 from taktline._segment import guard
-from taktline._segment.batch import Batch, Mark, no_mark
+from taktline._segment.batch import Batch, Begun, Came, Mark, no_mark, nobody
 from taktline._segment.batched import Batched, Part, stretches
 from taktline._segment.compiled import Compiled
 
@@ -51,7 +51,9 @@ class Segment:
         self.timed_records = [0] * len(self.steps)
         self.timed_ns = [0] * len(self.steps)
         self.retried = 0
-        self.mark: Mark = no_mark  # who watches over this process from outside puts its own here
+        self.mark: Mark = no_mark  # who watches over this process from outside puts its own here,
+        self.begun: Begun = nobody  # and is told of each value that goes carefully,
+        self.came: Came = nobody  # before and after it
         self._alone: int | None = None  # position in the batch of the value that is run by itself
         self._part_now: Part | None = None  # the part that is at work,
         self._values: Any = None  # the iterator over the values that are run now,
@@ -209,8 +211,10 @@ class Segment:
                 one = Batch([batch.values[at]], [batch.origin(at)])
                 self._alone = at
                 for part in parts:
+                    self.begun(at, part.first)
                     self.mark(at, part.first, 0.0)
                     one = part.run(one, False)
+                self.came(at, one)
                 self._alone = None
                 whole.append(one, goes_on=self.goes_on)
                 if one.failures and not self.goes_on:

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from taktline._recipe.steps import Role, Step
 from taktline._segment import guard
-from taktline._segment.batch import Batch, Failure, Mark, no_mark
+from taktline._segment.batch import Batch, Begun, Came, Failure, Mark, no_mark, nobody
 from taktline._segment.batched import Batched, Part, Piece, stretches
 from taktline._segment.threads import Threads
 from taktline.errors import StepTimeout
@@ -44,6 +44,8 @@ class Waiting:
         self.keeps_interrupt = False
         self.seeds: Seeds | None = None
         self.mark: Mark = no_mark
+        self.begun: Begun = nobody
+        self.came: Came = nobody
         self.enters: Callable[[int], None] | None = None  # told the batch of each call that begins
         self.retried = 0
         self.busy_ns = 0  # time in steps, each call's shared among as many as may be in the step at once
@@ -89,8 +91,10 @@ class Waiting:
         whole = Batch([], [])
         for start, end, failure in batch.spans():
             for at in range(start, end):
+                self.begun(at, 0)
                 self.mark(at, 0, 0.0)
                 one = await self._through(seq, Batch([batch.values[at]], [batch.origin(at)]))
+                self.came(at, one)
                 whole.append(one, goes_on=self.goes_on)
                 if whole.failures and not self.goes_on:
                     return whole

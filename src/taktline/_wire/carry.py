@@ -19,6 +19,8 @@ from taktline.errors import StepError
 
 Bytes = bytes | memoryview
 
+RAISED = (Exception, SystemExit, GeneratorExit)  # what a value's own code may raise; Ctrl-C is the user's
+
 LARGE = 1 << 14  # bytes: smaller buffers cost less inside the stream than as a part of their own
 
 
@@ -47,7 +49,7 @@ def pack(values: Any) -> list[Bytes]:
 
     try:
         stream = pickle.dumps(values, pickle.HIGHEST_PROTOCOL, buffer_callback=out_of_band)
-    except Exception as error:
+    except RAISED as error:
         for position, value in enumerate(values if isinstance(values, list) else ()):
             _dumps_one(position, value)
         raise NotCarried(0, error) from error
@@ -77,14 +79,14 @@ def unpack_one(position: int, packed: Bytes) -> Any:
     """One value of `pack_each`. Raises NotCarried."""
     try:
         return pickle.loads(packed)
-    except Exception as error:
+    except RAISED as error:
         raise NotCarried(position, error) from error
 
 
 def _dumps_one(position: int, value: Any) -> bytes:
     try:
         return pickle.dumps(value, pickle.HIGHEST_PROTOCOL)
-    except Exception as error:
+    except RAISED as error:
         raise NotCarried(position, error) from error
 
 

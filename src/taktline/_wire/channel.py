@@ -19,7 +19,9 @@ from typing import Any, NamedTuple
 
 from taktline._wire.arena import Arena, Reader, wanted
 
-HEAD = struct.Struct("<QQQQIIBxxx")  # rest of the frame's bytes, seq, freed, arena position, note bytes, parts, kind
+# rest of the frame's bytes, seq, freed, arena position, note bytes, parts, kind, and what tells a head from other bytes
+HEAD = struct.Struct("<QQQQIIB3s")
+OURS = b"\xf4tk"
 SMALL = 1 << 14  # bytes of payload that go through the socket itself: copying them twice costs less than the detour
 ARENA = 0xFF  # kind of the frame that announces a new arena
 NOWHERE = (1 << 64) - 1  # arena position of a payload that lies in the frame
@@ -61,6 +63,7 @@ class Channel:
         self._leases: dict[int, tuple[weakref.ref[Any], int]] = {}  # by id: a buffer in use, its payload's position
         self._drained = False
         self.ended = False
+        self.damaged = False  # bytes have come that the other end has not sent
 
     def block(self, blocking: bool) -> None:
         """Whether this end waits for the other one, from now on."""
@@ -94,7 +97,7 @@ class Channel:
     ) -> list[Bytes]:
         sizes = struct.pack(f"<{len(parts)}Q", *map(len, parts))
         head = HEAD.pack(
-            len(sizes) + len(note) + inline, seq, self._consumed, position, len(note), len(parts), kind
+            len(sizes) + len(note) + inline, seq, self._consumed, position, len(note), len(parts), kind, OURS
         )  # fmt: skip
         if not inline:
             return [head + sizes + note]
@@ -179,7 +182,8 @@ class Channel:
         self._unsent.clear()
 
     def receive(self) -> Message | None:
-        """The next message; None where the other end is gone, or (hub) where no whole one is there yet."""
+        """The next message; None where the other end is gone, something else was `damaged`, or (hub) where no whole one
+        is there yet."""
         while (message := self._next()) is None:
             if self.ended or (self._drained and not self._blocking) or not self._fill():
                 self._drained = False
@@ -245,7 +249,10 @@ class Channel:
         got = self._got
         if len(got) < HEAD.size:
             return None
-        rest, seq, freed, position, note_size, count, kind = HEAD.unpack_from(got)
+        rest, seq, freed, position, note_size, count, kind, ours = HEAD.unpack_from(got)
+        if ours != OURS or rest < 8 * count + note_size:
+            self.ended = self.damaged = True
+            return None
         if len(got) < HEAD.size + rest:
             return None
         frame = bytes(memoryview(got)[HEAD.size : HEAD.size + rest])
