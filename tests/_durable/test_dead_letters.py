@@ -3,17 +3,35 @@
 from __future__ import annotations
 
 import errno
+import gzip
 import json
 import os
 import signal
+import sqlite3
+from contextlib import closing
 from datetime import datetime
+from itertools import islice
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from taktline import DeadLetter, LineError, SinkError, SourceError, line, read_dead_letters, write
+from taktline import (
+    DeadLetter,
+    LineError,
+    SinkError,
+    SourceError,
+    batch,
+    expand,
+    keep,
+    line,
+    read,
+    read_dead_letters,
+    serial,
+    step,
+    write,
+)
 from taktline._durable import dead_letters
 
 SUFFIXES = [".jsonl", ".sqlite"]
@@ -182,3 +200,243 @@ def test_rows_are_replaced_as_a_whole(tmp_path, suffix):
     assert [letter.record for letter in read_dead_letters(path)] == [1, 2]
     dead_letters.replace_rows(path, [])
     assert os.listdir(tmp_path) == []
+
+
+# --- the record as it was read ---
+
+
+def takes_apart(order):
+    order["lines"].pop()
+    order["id"] = -1
+    order.setdefault("by", []).append("takes_apart")
+    return order
+
+
+def takes_all_apart(orders):
+    return [takes_apart(order) for order in orders]
+
+
+async def takes_apart_waiting(order):
+    return takes_apart(order)
+
+
+def gives_its_lines(order):
+    while order["lines"]:
+        yield {"line": order["lines"].pop(), "by": order}
+
+
+def refuses(order):
+    raise ValueError("refused")
+
+
+CHANGING = {
+    "map": line(takes_apart, refuses),
+    "itself": line(lambda order: refuses(takes_apart(order))),
+    "keep": line(keep(takes_apart), refuses),
+    "expand": line(expand(gives_its_lines), refuses),
+    "batch": line(batch(takes_all_apart, size=4), refuses),
+    "async": line(takes_apart_waiting, refuses),
+    "threads": line(step(takes_apart, tasks=3), refuses),
+    "serial": line(serial(takes_apart), refuses),
+    "inline": line(step(takes_apart, kind="inline"), step(refuses, kind="inline")),
+    "here and there": line(serial(takes_apart), takes_apart, serial(refuses)),
+}
+
+
+def orders():
+    return [{"id": n, "lines": [{"sku": n}, {"sku": n + 1}]} for n in range(12)]
+
+
+@pytest.mark.parametrize("how", ["loop", "line", "auto"])
+@pytest.mark.parametrize("kind", CHANGING)
+def test_a_letter_and_a_mark_hold_the_record_as_it_was_read(tmp_path, kind, how):
+    path = tmp_path / "failed.jsonl"
+    options = {"how": how, "workers": 1, "dead_letters": path, "on_error": "keep"}
+    marks = list(CHANGING[kind](orders(), **options))
+    assert [letter.record for letter in read_dead_letters(path)] == orders()
+    assert [mark.record for mark in marks] == orders()
+    assert [mark.record for mark in CHANGING[kind](orders(), **options | {"dead_letters": None})] == orders()
+
+
+def test_a_record_that_cannot_be_pickled_is_kept_as_it_was_read_all_the_same():
+    class Basket:  # of no module, with a function inside
+        def __init__(self, items):
+            self.items, self.price = items, lambda: len(items)
+
+        def __eq__(self, other):
+            return self.items == other.items
+
+    def empties(basket):
+        basket.items.clear()
+        raise ValueError
+
+    (mark,) = line(empties)([Basket([1, 2])], on_error="keep", how="loop")
+    assert mark.record == Basket([1, 2])
+
+
+# --- only ever added, to letters alone, and once ---
+
+
+def state_of(path):
+    """What a file is, and what is in it; for links too."""
+    known = os.lstat(path)
+    return path.read_bytes() if path.is_file() else None, known.st_mode, known.st_ino, known.st_mtime_ns
+
+
+def a_letter(path):
+    list(line(fails)([0], dead_letters=path, how="loop"))
+    return path.read_bytes()
+
+
+def database(path, statement):
+    with closing(sqlite3.connect(path)) as base, base:
+        base.execute(statement)
+
+
+OTHERS = {
+    "config.jsonl": b'{"workers": 4}',
+    "one.jsonl": b'{"id": 1}\n',
+    "index.jsonl": b'{"index": 5}',
+    "blank.jsonl": b"\n",
+    "half.jsonl": b'{"index": 5, "title": "a b',
+    "text.ndjson": b"notes of mine\nand more",
+    "list.jsonl": b"[]\n",
+    "packed.jsonl": gzip.compress(b'{"id": 1}\n'),
+    "text.db": b"not a database at all, but as long as the header of one is and longer, so that it is looked at" * 9,
+}
+
+
+@pytest.mark.parametrize(
+    "name", [*OTHERS, "letters and more.jsonl", "more and letters.jsonl", "shop.db", "same.sqlite"]
+)
+def test_letters_are_not_added_to_a_file_of_something_else(tmp_path, name):
+    path = tmp_path / name
+    if name == "shop.db":
+        database(path, "CREATE TABLE orders (id INTEGER)")
+    elif name == "same.sqlite":  # a table of that name, of somebody else
+        database(path, "CREATE TABLE dead_letters (id INTEGER, who TEXT)")
+    elif "letters" in name:
+        letter = a_letter(tmp_path / "l.jsonl")
+        (tmp_path / "l.jsonl").unlink()
+        path.write_bytes(letter + b'{"id": 1}\n' if name.startswith("letters") else b'{"id": 1}\n' + letter)
+    else:
+        path.write_bytes(OTHERS[name])
+    before, calls = state_of(path), []
+    for how in ("loop", "line"):
+        with pytest.raises(LineError, match=r"only added to a file that is empty or holds some|file is not a database"):
+            line(calls.append).run(range(3), write(tmp_path / "out.jsonl"), dead_letters=path, how=how, workers=1)
+    assert calls == []
+    assert state_of(path) == before
+    assert os.listdir(tmp_path) == [name]
+
+
+@pytest.mark.parametrize("cut", range(1, 40))
+def test_any_beginning_of_a_letter_is_cut_and_a_whole_one_without_line_end_stays(tmp_path, cut):
+    path = tmp_path / "f.jsonl"
+    letter = a_letter(path)
+    path.write_bytes(letter + letter[:cut])
+    list(line(odd_fails)([1], dead_letters=path, how="loop"))
+    path.write_bytes(path.read_bytes()[:-1])
+    assert [each.record for each in read_dead_letters(path)] == [0, 1]
+    list(line(odd_fails)([0, 3], dead_letters=path, how="loop"))
+    assert [each.record for each in read_dead_letters(path)] == [0, 1, 3]
+
+
+def test_an_empty_file_and_the_target_of_a_link_are_filled_and_stay(tmp_path):
+    (tmp_path / "to").mkdir()
+    (tmp_path / "to" / "real.jsonl").touch()
+    (tmp_path / "f.jsonl").symlink_to("to/real.jsonl")
+    list(line(odd_fails)([2], dead_letters=tmp_path / "f.jsonl", how="loop"))
+    assert (tmp_path / "to" / "real.jsonl").exists()  # it is not the run's own
+    list(line(odd_fails)([1], dead_letters=tmp_path / "f.jsonl", how="loop"))
+    dead_letters.replace_rows(str(tmp_path / "f.jsonl"), dead_letters.rows_of(str(tmp_path / "f.jsonl")) * 2)
+    assert (tmp_path / "f.jsonl").is_symlink()
+    assert len(read_dead_letters(tmp_path / "to" / "real.jsonl")) == 2
+
+
+@pytest.mark.parametrize("name", ["fifo", "device"])
+def test_letters_are_not_written_into_what_is_no_plain_file(tmp_path, name):
+    path = tmp_path / "f.jsonl"
+    if name == "fifo":
+        os.mkfifo(path)
+    else:
+        path.symlink_to("/dev/null")
+    with pytest.raises(LineError, match="no plain file"):
+        list(line(fails)([1], dead_letters=path, how="loop"))
+
+
+def numbers_odd_fails(record):
+    return odd_fails(record["n"])
+
+
+@pytest.mark.parametrize("journal", [False, True])
+@pytest.mark.parametrize("source", ["list", "generator", "file"])
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_a_run_that_begins_anew_adds_each_letter_once(tmp_path, suffix, source, journal):
+    path = tmp_path / f"failed{suffix}"
+    (tmp_path / "in.jsonl").write_text("".join(f'{{"n": {n}}}\n' for n in range(12)))
+    sources = {
+        "list": lambda: [{"n": n} for n in range(12)],
+        "generator": lambda: ({"n": n} for n in range(12)),
+        "file": lambda: read(tmp_path / "in.jsonl"),
+    }
+    flow = line(numbers_odd_fails)
+    for number, left in enumerate([3, 5, 99, 99]):
+        options = {"journal": tmp_path / f"{number}.journal"} if journal else {}
+        options["how"] = "loop" if number % 2 else "line"
+        with flow(sources[source](), dead_letters=path, workers=1, batch_size=2, **options) as run:
+            list(islice(run, left))
+    assert sorted(letter.index for letter in read_dead_letters(path)) == [1, 3, 5, 7, 9, 11]
+    (tmp_path / "in.jsonl").write_text("".join(f'{{"n": {n}}}\n' for n in range(12, 24)))
+    list(flow(sources["file"](), dead_letters=path, how="loop"))
+    assert len(read_dead_letters(path)) == 12
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_a_run_that_goes_on_leaves_the_letters_of_others_alone(tmp_path, suffix):
+    path = tmp_path / f"failed{suffix}"
+    opened = dead_letters.open_dead_letters(str(path), "mine")
+    row = lambda index, run: dead_letters.row_of(index, "s", ValueError(), "t", [index], run, "")  # noqa: E731
+    opened.write([row(1, "mine"), row(2, "mine")])
+    opened.close()
+    other = dead_letters.open_dead_letters(str(path), "other")
+    other.write([row(5, "other")])
+    other.close()
+    opened = dead_letters.open_dead_letters(str(path), "mine")
+    opened.cut(2)
+    opened.write([row(3, "mine"), row(5, "mine")])
+    opened.close()
+    assert [(each.run, each.index) for each in read_dead_letters(path)] == [("mine", 1), ("other", 5), ("mine", 3)]
+
+
+def test_letters_of_an_earlier_version_are_read_and_added_to(tmp_path):
+    for suffix in SUFFIXES:
+        path = tmp_path / f"failed{suffix}"
+        list(line(odd_fails)([1], dead_letters=path, how="loop"))
+        if suffix == ".sqlite":
+            database(path, 'ALTER TABLE dead_letters DROP COLUMN "key"')
+        else:
+            row = json.loads(path.read_text())
+            del row["key"]
+            path.write_text(json.dumps(row) + "\n")
+        assert len(read_dead_letters(path)) == 1
+        list(line(odd_fails)([0, 3], dead_letters=path, how="loop"))
+        assert [letter.record for letter in read_dead_letters(path)] == [1, 3]
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_letters_stay_where_they_were_opened(tmp_path, monkeypatch, suffix):
+    (tmp_path / "one").mkdir()
+    (tmp_path / "two").mkdir()
+    (tmp_path / "two" / f"f{suffix}").write_text("mine")
+    monkeypatch.chdir(tmp_path / "one")
+
+    def moves(n):
+        os.chdir(tmp_path / "two")
+        return odd_fails(n)
+
+    for records in ([0, 2], [0, 1]):
+        list(line(moves)(records, dead_letters=f"f{suffix}", how="loop"))
+        os.chdir(tmp_path / "one")
+    assert [letter.record for letter in read_dead_letters(f"f{suffix}")] == [1]
+    assert (tmp_path / "two" / f"f{suffix}").read_text() == "mine"

@@ -1,6 +1,8 @@
 """Dead letters: records that failed, kept aside with their reason, as JSON lines or in an SQLite database.
 
-Each is written when its turn comes in the order of the records, and is there after a SIGKILL from then on.
+Each is written when its turn comes in the order of the records, and is there after a SIGKILL from then on. They are added
+to a file that is empty or holds dead letters, never to another one. What a letter is about (its source, the record, its
+index, the step) makes its key: a run that begins anew meets its letters of the last time, and leaves them alone.
 """
 
 from __future__ import annotations
@@ -9,26 +11,34 @@ import base64
 import json
 import os
 import pickle
+import re
 import sqlite3
+import stat
 import traceback
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from datetime import datetime
+from hashlib import blake2b
 from math import isfinite
 from typing import Any
+from urllib.parse import quote
 
 from taktline._durable.journal import lock
 from taktline._excerpts import excerpt
 from taktline._recipe.options import LETTERS_SQLITE
-from taktline.errors import LineError, ResumeError, SinkError, SourceError, SourceNotFound
+from taktline.errors import LineError, SinkError, SourceError, SourceNotFound
 
 DEEP = 60  # levels of a record that are tried as JSON
 MANY_BITS = 4096  # of a whole number; longer ones are refused by many readers of JSON
-COLUMNS = ("index", "step", "error", "message", "traceback", "record", "encoding", "run", "time")
+TOLD = ("index", "step", "error", "message", "traceback", "record", "encoding", "run", "time")
+COLUMNS = (*TOLD, "key")  # what it is about; letters of earlier versions have none
 _NAMES = ", ".join(f'"{name}"' for name in COLUMNS)
 _INSERT = f"INSERT INTO dead_letters ({_NAMES}) VALUES ({', '.join('?' * len(COLUMNS))})"
+_BEGINNING = re.compile(rb'\{"index": \d*')  # of each line,
+_THEN = b', "step": "'
+_END = re.compile(rb'"key": "([0-9a-f]+)"\}\n$')
 _CREATE = f"CREATE TABLE IF NOT EXISTS dead_letters (id INTEGER PRIMARY KEY AUTOINCREMENT, {_NAMES})"
 
 
@@ -71,15 +81,21 @@ def read_dead_letters(path: str | os.PathLike[str]) -> list[DeadLetter]:
     return [letter_from(name, row) for row in rows_of(name)]
 
 
-def row_of(index: int, step: str, error: BaseException, trace: str, record: Any, run: str) -> dict[str, Any]:
-    """A row that says all about a record that failed. Never raises for what the record is."""
+def row_of(
+    index: int, step: str, error: BaseException, trace: str, record: Any, run: str, source: str | None
+) -> dict[str, Any]:  # fmt: skip
+    """A row that says all about a record that failed. Never raises for what the record is.
+
+    `source`: what tells it from other sources; None where an index in it says nothing to a later run."""
     if not trace:
         trace = "".join(traceback.format_exception(type(error), error, error.__traceback__))
     encoding, kept = _kept(record)
+    about = _json([source if source is not None else run, index, step, encoding, kept])
     return {
         "index": index, "step": step, "error": type(error).__qualname__, "message": _text(error),
         "traceback": trace.encode("utf-8", "backslashreplace").decode(), "record": kept, "encoding": encoding, "run": run,
         "time": datetime.now().astimezone().isoformat(timespec="milliseconds"),
+        "key": blake2b(about.encode(), digest_size=16).hexdigest(),
     }  # fmt: skip
 
 
@@ -89,18 +105,30 @@ class DeadLetters(ABC):
     def __init__(self, path: str, run: str) -> None:
         self.path = path
         self.run = run
+        self._place = os.path.realpath(path)  # a step may change the folder
+        self._made = not os.path.exists(self._place)  # by this run
+        self._known: set[str] | None = None  # keys of the letters that are there
 
-    @abstractmethod
     def write(self, letters: Sequence[dict[str, Any]]) -> None:
-        """Add these. Raises SinkError, with none of the failed one left, where they cannot be written."""
+        """Add those of these that are not there. Raises SinkError, with none of the failed one left, where they cannot be
+        written."""
+        if self._known is None:
+            self._known = self._keys()
+        new = {each["key"]: each for each in letters if each["key"] not in self._known}
+        self._add(list(new.values()))
+        self._known.update(new)
 
     @abstractmethod
-    def position(self) -> Any:
-        """Where it ends, as a JSON value."""
+    def _keys(self) -> set[str]:
+        """What the letters in the file are about."""
 
     @abstractmethod
-    def cut(self, position: Any) -> None:
-        """Drop what was written after `position`. Raises ResumeError where it ends before."""
+    def _add(self, letters: Sequence[dict[str, Any]]) -> None:
+        """`write`, of letters that are not there."""
+
+    @abstractmethod
+    def cut(self, index: int) -> None:
+        """Drop this run's own letters from this index on, which an earlier process has written: its records are run again."""
 
     @abstractmethod
     def sync(self) -> None:
@@ -108,7 +136,7 @@ class DeadLetters(ABC):
 
     @abstractmethod
     def close(self) -> None:
-        """Let go of the file; one that is empty is taken away. May be called again."""
+        """Let go of the file; one that this run has made and that is empty is taken away. May be called again."""
 
     def _failed(self, error: Exception) -> SinkError:
         why = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
@@ -117,7 +145,7 @@ class DeadLetters(ABC):
 
 def open_dead_letters(path: str, run: str) -> DeadLetters:
     """The file at `path` for this run, made where there is none; letters are added to those in it. Raises LineError
-    where it cannot be written, or another run writes it."""
+    where it cannot be written, another run writes it, or it holds something else: then it is as it was."""
     try:
         return _Database(path, run) if path.endswith(LETTERS_SQLITE) else _Lines(path, run)
     except BlockingIOError:
@@ -132,16 +160,44 @@ class _Lines(DeadLetters):
 
     def __init__(self, path: str, run: str) -> None:
         super().__init__(path, run)
-        self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+        self._file = os.open(self._place, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NONBLOCK, 0o666)
         try:
+            if not stat.S_ISREG(os.fstat(self._file).st_mode):
+                raise _not_letters(path, "it is no plain file")
             lock(self._file)
-            self._end = _whole_lines(self._file)
-            os.ftruncate(self._file, self._end)  # a killed run may have left half a line
+            self._end = self._mended(path)
         except BaseException:
             os.close(self._file)
             raise
 
-    def write(self, letters: Sequence[dict[str, Any]]) -> None:
+    def _mended(self, path: str) -> int:
+        """Where the next letter goes. Of what a killed run has begun nothing stays, and what an editor has left without a
+        line end gets one; all else must be letters."""
+        size = os.fstat(self._file).st_size
+        end = _line_end(self._file, size)
+        begun = os.pread(self._file, size - end, end)
+        with open(self._file, "rb", closefd=False) as lines:
+            lines.seek(0)
+            first = lines.readline() if end else b""
+        last = os.pread(self._file, end, start) if (start := _line_end(self._file, max(0, end - 1))) else first
+        whole = _is_letter(begun)
+        if (end and not (_is_letter(first) and _is_letter(last[: end - start]))) or (
+            begun and not whole and not _is_begun(begun)
+        ):
+            raise _not_letters(path, "its lines are no dead letters")
+        if whole:
+            os.pwrite(self._file, b"\n", size)
+            return size + 1
+        if begun:
+            os.ftruncate(self._file, end)
+        return end
+
+    def _keys(self) -> set[str]:
+        with open(self._file, "rb", closefd=False) as lines:
+            lines.seek(0)
+            return {found[1].decode() for line in lines if (found := _END.search(line[-64:]))}
+
+    def _add(self, letters: Sequence[dict[str, Any]]) -> None:
         for letter in letters:
             line = _json(letter).encode() + b"\n"
             try:
@@ -153,14 +209,32 @@ class _Lines(DeadLetters):
                 raise self._failed(error) from error
             self._end += len(line)
 
-    def position(self) -> Any:
-        return self._end
+    def cut(self, index: int) -> None:
+        run, at, first = self.run.encode(), 0, None
+        behind: list[bytes] = []  # letters of other runs, which may have added theirs since
+        with open(self._file, "rb", closefd=False) as lines:
+            lines.seek(0)
+            for line in lines:
+                if run in line and (letter := json.loads(line))["run"] == self.run and letter["index"] >= index:
+                    first = at if first is None else first
+                elif first is not None:
+                    behind.append(line)
+                at += len(line)
+        if first is not None:
+            if behind:
+                self._move_up(first, behind)
+            else:
+                os.ftruncate(self._file, first)
+            self._end = first + sum(map(len, behind))
+        self._made = self._made or not self._end
 
-    def cut(self, position: Any) -> None:
-        if position > os.fstat(self._file).st_size:
-            raise _shorter(self.path)
-        os.ftruncate(self._file, position)
-        self._end = position
+    def _move_up(self, to: int, lines: list[bytes]) -> None:
+        # In a new file: killed in the middle of it, none of the others' letters may be lost.
+        _replaced(self._place, [os.pread(self._file, to, 0), *lines])
+        moved = os.open(self._place, os.O_RDWR | os.O_CLOEXEC)
+        lock(moved)
+        os.close(self._file)
+        self._file = moved
 
     def sync(self) -> None:
         try:
@@ -172,8 +246,8 @@ class _Lines(DeadLetters):
         file, self._file = self._file, -1
         if file < 0:
             return
-        if self._end == 0:
-            os.unlink(self.path)
+        if self._made and self._end == 0:
+            os.unlink(self._place)
         os.close(file)
 
 
@@ -182,43 +256,52 @@ class _Database(DeadLetters):
 
     def __init__(self, path: str, run: str) -> None:
         super().__init__(path, run)
-        self._new = not os.path.exists(path) or os.path.getsize(path) == 0
+        if not self._made and not stat.S_ISREG(os.stat(self._place).st_mode):
+            raise _not_letters(path, "it is no plain file")
         # No check of the thread: a run is driven by one thread at a time, which need not be the one that began it.
-        self._base = sqlite3.connect(path, check_same_thread=False)
+        self._base = sqlite3.connect(self._place, check_same_thread=False)
         try:
+            there = {name for (name,) in self._base.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
+            columns = _columns(self._base)
+            if there and not columns.issuperset(TOLD):
+                raise _not_letters(path, "it is a database without a table of them")
             self._base.execute(_CREATE)
+            if there and "key" not in columns:
+                self._base.execute('ALTER TABLE dead_letters ADD COLUMN "key"')
         except BaseException:
             self._base.close()
             raise
 
-    def write(self, letters: Sequence[dict[str, Any]]) -> None:
+    def _keys(self) -> set[str]:
+        return {key for (key,) in self._base.execute('SELECT "key" FROM dead_letters')}
+
+    def _add(self, letters: Sequence[dict[str, Any]]) -> None:
         try:
             with self._base:
                 self._base.executemany(_INSERT, map(_as_tuple, letters))
         except sqlite3.Error as error:
             raise self._failed(error) from error
 
-    def position(self) -> Any:
-        of_run = "SELECT coalesce(max(id), 0) FROM dead_letters WHERE run = ?"
-        return self._base.execute(of_run, (self.run,)).fetchone()[0]
-
-    def cut(self, position: Any) -> None:
-        if position > self.position():
-            raise _shorter(self.path)
+    def cut(self, index: int) -> None:
         with self._base:
-            self._base.execute("DELETE FROM dead_letters WHERE id > ? AND run = ?", (position, self.run))
+            self._base.execute('DELETE FROM dead_letters WHERE "index" >= ? AND run = ?', (index, self.run))
+        self._made = self._made or self._is_empty()
+
+    def _is_empty(self) -> bool:
+        (count,) = self._base.execute("SELECT count(*) FROM dead_letters").fetchone()
+        return bool(count == 0)
 
     def sync(self) -> None:
         pass  # each transaction is synced by SQLite itself
 
     def close(self) -> None:
-        base, self._base = self._base, None  # type: ignore[assignment]
-        if base is None:
+        if self._base is None:
             return
-        empty = base.execute("SELECT count(*) FROM dead_letters").fetchone()[0] == 0
-        base.close()
-        if self._new and empty:
-            os.unlink(self.path)
+        empty = self._is_empty()
+        self._base.close()
+        self._base = None  # type: ignore[assignment]
+        if self._made and empty:
+            os.unlink(self._place)
 
 
 # --- for who runs them again ---
@@ -234,22 +317,31 @@ def rows_of(path: str) -> list[dict[str, Any]]:
 def replace_rows(path: str, rows: Sequence[dict[str, Any]]) -> None:
     """Put these letters in the place of those in the file, wholly or not at all; without any the file is taken away.
     Raises SinkError."""
+    path = os.path.realpath(path)
     try:
         if not rows:
             os.unlink(path)
         elif path.endswith(LETTERS_SQLITE):
             with closing(sqlite3.connect(path)) as base, base:  # one transaction
                 base.execute("DELETE FROM dead_letters")
+                if "key" not in _columns(base):
+                    base.execute('ALTER TABLE dead_letters ADD COLUMN "key"')
                 base.executemany(_INSERT, map(_as_tuple, rows))
         else:
-            part = f"{path}.new"
-            with open(part, "wb") as file:
-                file.writelines(_json(row).encode() + b"\n" for row in rows)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(part, path)
+            _replaced(path, [_json(row).encode() + b"\n" for row in rows])
     except (OSError, sqlite3.Error) as error:
         raise SinkError(f"the dead letters {path!r} cannot be replaced: {error}", path=path) from error
+
+
+def _replaced(path: str, lines: Sequence[bytes]) -> None:
+    """Put these lines in the place of a file that is there, with its mode."""
+    part = f"{path}.new"
+    with open(part, "wb") as file:
+        os.fchmod(file.fileno(), stat.S_IMODE(os.stat(path).st_mode))
+        file.writelines(lines)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(part, path)
 
 
 # --- records as text ---
@@ -296,7 +388,7 @@ def _pickled(record: Any) -> bytes:
 
 
 def _as_tuple(row: dict[str, Any]) -> tuple[Any, ...]:
-    return tuple(_json(row[name]) if name == "record" else row[name] for name in COLUMNS)
+    return tuple(_json(row[name]) if name == "record" else row.get(name) for name in COLUMNS)
 
 
 def _text(error: BaseException) -> str:
@@ -313,9 +405,8 @@ def _json(value: Any) -> str:
 # --- reading back ---
 
 
-def _whole_lines(file: int) -> int:
-    """Bytes of the file up to its last line end."""
-    end = os.fstat(file).st_size
+def _line_end(file: int, end: int) -> int:
+    """Behind the last line end among so many bytes of a file."""
     while end > 0:
         start = max(0, end - (1 << 16))
         at = os.pread(file, end - start, start).rfind(b"\n")
@@ -325,10 +416,27 @@ def _whole_lines(file: int) -> int:
     return 0
 
 
+def _is_letter(line: bytes) -> bool:
+    try:
+        row = json.loads(line)
+    except ValueError:
+        return False
+    return isinstance(row, dict) and row.keys() >= {*TOLD}
+
+
+def _is_begun(line: bytes) -> bool:
+    """Whether this is the beginning of a letter's line."""
+    found = _BEGINNING.match(line)
+    if found is None:
+        return b'{"index": '.startswith(line)
+    rest = line[found.end() :][: len(_THEN)]
+    return _THEN.startswith(rest)
+
+
 def _read_lines(path: str) -> Iterator[dict[str, Any]]:
     with open(path, "rb") as file:
         for number, line in enumerate(file, 1):
-            if not line.endswith(b"\n"):
+            if not line.endswith(b"\n") and not _is_letter(line):
                 return
             try:
                 row = json.loads(line)
@@ -340,10 +448,12 @@ def _read_lines(path: str) -> Iterator[dict[str, Any]]:
 
 
 def _read_database(path: str) -> Iterator[dict[str, Any]]:
-    base = sqlite3.connect(f"file:{path}?mode=ro", uri=True)
+    base = sqlite3.connect(f"file:{quote(os.path.abspath(path))}?mode=ro", uri=True)
     try:
-        for row in base.execute(f"SELECT {_NAMES} FROM dead_letters ORDER BY id"):
-            letter = dict(zip(COLUMNS, row, strict=True))
+        names = COLUMNS if "key" in _columns(base) else TOLD
+        told = ", ".join(f'"{name}"' for name in names)
+        for row in base.execute(f"SELECT {told} FROM dead_letters ORDER BY id"):
+            letter = dict(zip(names, row, strict=True))
             yield {**letter, "record": json.loads(letter["record"])}
     except (sqlite3.Error, ValueError) as error:
         raise _no_letter(path, str(error)) from error
@@ -351,10 +461,14 @@ def _read_database(path: str) -> Iterator[dict[str, Any]]:
         base.close()
 
 
+def _columns(base: sqlite3.Connection) -> set[str]:
+    return {name for _, name, *_ in base.execute("PRAGMA table_info(dead_letters)")}
+
+
 def letter_from(path: str, row: dict[str, Any]) -> DeadLetter:
     """The letter that a row of the file at `path` keeps. Raises SourceError."""
     try:
-        told = {name: row[name] for name in COLUMNS}
+        told = {name: row[name] for name in TOLD}
     except KeyError as error:
         raise _no_letter(path, f"no {error}") from error
     encoding, record = told.pop("encoding"), told.pop("record")
@@ -376,11 +490,10 @@ def _no_letter(path: str, where: str) -> SourceError:
     return SourceError(f"{path!r} holds something else than dead letters: {where}", path=path)
 
 
-def _shorter(path: str) -> ResumeError:
-    return ResumeError(
-        f"the dead letters {path!r} are fewer than the journal says: the file was cut or replaced. Put it back, or delete "
-        "the journal to run from the start",
-        path=path,
+def _not_letters(path: str, why: str) -> LineError:
+    return LineError(
+        f"dead letters are only added to a file that is empty or holds some, and {path!r} does not: {why}. "
+        "Name a new file"
     )  # fmt: skip
 
 

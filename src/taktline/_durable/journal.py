@@ -15,7 +15,7 @@ import json
 import mmap
 import os
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from hashlib import blake2b
 from time import monotonic, sleep
 from typing import Any
@@ -42,7 +42,6 @@ class Mark:
     delivered: int = 0  # in all: some may be of the records from there on
     failed: int = 0  # of the records before it
     retried: int = 0
-    letters: Any = None  # position of the dead letters before it
     seen: int = 0  # an index up to there, and the fingerprint of the record before that one, to know the source by
     print: str = ""
     state: Any = None  # where the journal keeps the states of serial steps behind the records before it
@@ -52,10 +51,15 @@ class Mark:
         return json.dumps(asdict(self))
 
     @staticmethod
+    def from_told(told: dict[str, Any]) -> Mark:
+        """From its fields, of a journal of an earlier version too."""
+        return Mark(**{each.name: told[each.name] for each in fields(Mark) if each.name in told})
+
+    @staticmethod
     def from_text(text: str) -> Mark:
         """What `to_text` gave. Raises ResumeError where it is something else."""
         try:
-            return Mark(**json.loads(text))
+            return Mark.from_told(json.loads(text))
         except (ValueError, TypeError) as error:
             raise ResumeError(f"the mark that the sink keeps cannot be read: {error}") from error
 
@@ -165,7 +169,7 @@ class Journal:
         newest = max(found, key=lambda each: int(each["turn"]))
         self._turn = int(newest["turn"])
         self.run, self.resumed = str(header["run"]), True
-        self.entry = Entry(Mark(**newest["mark"]), newest["position"], newest["state"])
+        self.entry = Entry(Mark.from_told(newest["mark"]), newest["position"], newest["state"])
         now = json.loads(json.dumps(dict(prints)))
         if told != now and told != json.loads(json.dumps(_short(prints))):
             # Where nothing was delivered yet there is nothing to go on with: as good as done.

@@ -147,6 +147,11 @@ class Options:
         """Whether the run goes on after a record that fails."""
         return self.on_error != "raise" or self.dead_letters is not None
 
+    @property
+    def shows_records(self) -> bool:
+        """Whether a record that fails is handed on, as it was read."""
+        return self.on_error == "keep" or self.dead_letters is not None
+
 
 def checked(given: Mapping[str, Any]) -> Options:
     """Options from keywords. Raises LineError that names the option, what it may be, and the nearest known name.

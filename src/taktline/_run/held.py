@@ -7,6 +7,7 @@ from typing import Any
 
 from taktline._crew import words
 from taktline._recipe.ports import Part
+from taktline._run.as_read import AsRead
 from taktline._run.lot import EncodedLot
 from taktline._run.reader import as_source_error
 from taktline._segment.batch import Batch, Failure
@@ -19,7 +20,7 @@ Encode = Callable[[list[Any]], bytes]
 class Held:
     """One batch on its way. Its values are here as objects (`batch.values`) or as bytes (`parts`)."""
 
-    __slots__ = ("batch", "each", "encoded", "error", "first", "goes_on", "here", "parts", "records")
+    __slots__ = ("batch", "before", "each", "encoded", "error", "first", "goes_on", "here", "parts", "records")
 
     def __init__(self, first: int, records: list[Any] | Part, *, goes_on: bool) -> None:
         self.first = first  # index of its first record
@@ -27,6 +28,7 @@ class Held:
         self.error: BaseException | None = None  # of the source, behind the records
         self.encoded: EncodedLot | None = None  # its results, where the sink gets them as bytes
         self.goes_on = goes_on
+        self.before: AsRead | None = None  # the records, where steps have run over them here
         self.batch = Batch(records, first=first)
         self.parts: list[carry.Bytes] | None = None
         self.each = False  # every value is in a part of its own
@@ -53,6 +55,10 @@ class Held:
     def failed(self) -> bool:
         """Whether it ends in a failure that ends the run."""
         return (bool(self.batch.failures) and not self.goes_on) or self.error is not None
+
+    def as_read(self) -> Sequence[Any]:
+        """The records as the source gave them."""
+        return self.before.records() if self.before is not None else self.records
 
     def decode(self) -> None:
         """Have the records here where they are still a part of the source: whatever goes wrong is found out on them."""

@@ -17,6 +17,7 @@ from taktline._excerpts import excerpt
 from taktline._recipe.options import Options, memory_bytes
 from taktline._recipe.plan import Plan
 from taktline._recipe.steps import Role
+from taktline._run.as_read import AsRead
 from taktline._run.held import Encode, Held
 from taktline._run.lot import Lot, settled
 from taktline._run.meter import Meter, ran_here
@@ -383,6 +384,8 @@ class Hub:
         held, segment = self._held.get(action.seq), self._here[action.lane]
         if held is None or segment is None:  # dropped while an earlier action was done
             return
+        if self._options.shows_records and held.batch.values is held.records:
+            held.before = AsRead(held.records)
         began = perf_counter()
         held.batch = segment.run(held.batch)
         if self.states is not None:
@@ -459,8 +462,9 @@ class Hub:
         if held.encoded is not None:
             results: Lot = held.encoded
         else:
+            records = held.as_read() if held.batch.failures else held.records
             results, error = settled(
-                held.batch.values, held.batch.failures, held.first, held.records, self._options, self._meter
+                held.batch.values, held.batch.failures, held.first, records, self._options, self._meter
             )
         if error is None and held.error is not None:
             # What was read behind it was none of the source's records.

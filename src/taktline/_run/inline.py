@@ -20,6 +20,7 @@ from taktline._planner.sample import Sampling
 from taktline._recipe import plan as plans
 from taktline._recipe.options import Options, usable_cores
 from taktline._recipe.steps import Maker, Role, Step
+from taktline._run.as_read import AsRead
 from taktline._run.lot import Lot, settled
 from taktline._run.meter import Meter, ran_here
 from taktline._run.reader import Reader, failure_of_source
@@ -181,6 +182,7 @@ class Inline:
         reader, meter = self._reader, self._meter
         first, began = reader.index, perf_counter()
         records = reader.read(size, LOT)
+        before = AsRead(records) if self._options.shows_records else None
         read, cpu, pauses = perf_counter(), process_time(), cores.pauses()
         meter.reading += read - began
         meter.records_in += len(records)
@@ -200,7 +202,8 @@ class Inline:
         failures, interrupt = batch.failures, None
         if failures and isinstance(failures[-1].error, KeyboardInterrupt):
             interrupt = failures.pop().error  # after the results that were there before it, as in the loop
-        results, error = settled(batch.values, failures, first, records, self._options, meter)
+        as_read = before.records() if failures and before is not None else records
+        results, error = settled(batch.values, failures, first, as_read, self._options, meter)
         if interrupt is not None:
             error, results.records = error or interrupt, 0  # not all of these records were run
         if error is not None:

@@ -7,6 +7,7 @@ process is killed in between, what comes later tells of less than is there, and 
 
 from __future__ import annotations
 
+import json
 import os
 import platform
 from collections import deque
@@ -27,7 +28,7 @@ from taktline._run.lot import Lot
 from taktline._run.meter import Meter
 from taktline._run.reader import Reader
 from taktline._run.states import States
-from taktline.errors import LineError, ResumeError, TaktlineError
+from taktline.errors import LineError, ResumeError, SourceError, TaktlineError
 
 LOOK = 0.1  # seconds between two looks at a record, to know the source again: some 10 µs each
 EVERY = 0.5  # seconds between two marks: making one safe takes some milliseconds
@@ -51,6 +52,7 @@ class Marks:
         self.by_mark: Resumable | None = None  # the sink, where `write` is to drive it from mark to mark
         self._opened = self._tells_at_once = False
         self.run = uuid4().hex
+        self._told: str | None = None  # of the source
         self.over = False  # nothing is left to run
         self.delivered = 0  # results, in all
         self._mark = self._marked = Mark()  # how far it is, and how far it was when that was last made safe
@@ -107,8 +109,6 @@ class Marks:
                 self.states.begin(None)
             if self.by_mark is not None:
                 self.by_mark.begin(self.run)
-        if self._letters is not None:
-            self._mark = self._firm = replace(self._mark, letters=self._letters.position())
         if not self.over:
             self.mark()
 
@@ -131,8 +131,8 @@ class Marks:
             newest = sink.resume(self.run, entry.position)
             mark = Mark.from_text(newest) if newest is not None else mark
             self.delivered = mark.delivered
-        if self._letters is not None and mark.letters is not None:
-            self._letters.cut(mark.letters)
+        if self._letters is not None:
+            self._letters.cut(mark.records)
         if self._live is not None:  # it gives what it was not told to be safe, by itself
             self._reader.index = self._base = mark.records
         elif entry.state == DELIVERED:
@@ -288,14 +288,27 @@ class Marks:
 
     def _write_letters(self, lot: Lot) -> None:
         if self._letters is not None:
+            source = self._source_told()
             self._letters.write(
                 [
-                    row_of(each.index, each.step, each.error, each.traceback, each.record, self.run)
+                    row_of(each.index, each.step, each.error, each.traceback, each.record, self.run, source)
                     for each in lot.failures
                 ]
             )
         elif self._options.on_error == "skip":
             self._skipped += [lost.index - self._base for lost in lot.failures]
+
+    def _source_told(self) -> str | None:
+        """What tells the source from others, in the dead letters; None of a live one, whose indexes begin anew each time."""
+        if self._live is None and self._told is None:
+            source, told = self._source, None
+            if isinstance(source, Source):
+                try:
+                    told = source.fingerprint()
+                except SourceError:  # it has gone meanwhile, or was always there for one reading alone
+                    told = source.describe()
+            self._told = json.dumps(told if told is not None else [type(source).__qualname__, self._reader.total])
+        return self._told
 
     def _passed(self, lot: Lot, count: int) -> None:
         mark = self._mark
@@ -305,9 +318,8 @@ class Marks:
             while records in self._early:
                 more, count = self._early.pop(records)
                 records, results = records + more, results + count
-            letters = self._letters.position() if lot.failures and self._letters is not None else mark.letters
             failed = mark.failed + len(lot.failures)
-            self._mark = replace(mark, records=records, results=results, failed=failed, letters=letters)
+            self._mark = replace(mark, records=records, results=results, failed=failed)
             if self.states is None or self.states.reached(records):
                 self._firm = self._mark
         # While nothing comes there is time to make things safe, and a live source may wait for just that.

@@ -16,8 +16,9 @@ class Again:
     """
 
     def __init__(self, path: str, journal: str | None) -> None:
+        path = os.path.realpath(path)  # a step may change the folder
         self._path = path
-        self._journal = journal
+        self._journal = os.path.abspath(journal) if journal is not None else None
         rows = dead_letters.rows_of(path)
         letters = [dead_letters.letter_from(path, row) for row in rows]
         lost = [isinstance(letter.record, dead_letters.Unkept) for letter in letters]
@@ -41,7 +42,8 @@ class Again:
         failed = dead_letters.rows_of(self.pending) if os.path.exists(self.pending) else []
         if self._journal is not None:  # first: a journal that is done must not let a next run replace these results
             self._forget(self._journal)
-        still = [{**row, "index": self._rows[row["index"]]["index"]} for row in failed]
+        before = [self._rows[row["index"]] for row in failed]
+        still = [{**row, "index": was["index"], "key": was.get("key")} for row, was in zip(failed, before, strict=True)]
         dead_letters.replace_rows(self._path, [*self._lost, *still])
         self._forget(self.pending)
         return len(self._rows) - len(still), len(self._lost) + len(still)
