@@ -310,12 +310,22 @@ def test_a_failed_message_in_the_dead_letters_is_acknowledged(bus, tmp_path):
     assert bus.server.left(name) == 0
 
 
-def test_messages_travel_in_full_batches_where_they_may_wait(bus):
+@pytest.mark.parametrize(
+    "options", [{"how": "line", "batch_size": 50}, {"how": "line"}, {"how": "auto"}], ids=["asked", "line", "auto"]
+)
+def test_messages_travel_in_full_batches_where_they_may_wait(bus, options):
     topic, name = bus.make()
     bus.send(topic, range(200))
     together = batch(lambda messages: [len(messages)] * len(messages), size=50)
     source = subscribe(name, limit=200, wait=3600)
-    assert list(line(together)(source, how="line", workers=1, batch_size=50)) == [50] * 200
+    assert list(line(together)(source, workers=2, **options)) == [50] * 200
+
+
+def test_a_call_that_is_not_full_begins_when_its_first_message_has_waited(bus):
+    topic, name = bus.make()
+    bus.send(topic, range(7))
+    together = batch(lambda messages: [len(messages)] * len(messages), size=100)
+    assert sum(1 / n for n in line(together)(subscribe(name, limit=7, wait=0.05), how="line", workers=1)) <= 2
 
 
 def test_two_runs_cannot_read_one_source(bus):

@@ -22,6 +22,7 @@ GIANT = 0.3  # share of the run that a single batch may take
 START_UP = 0.4  # share of the run before the workers were ready
 BATCH = 80e-6  # seconds that a batch costs hub and worker together, on the machine that this was measured on
 TOO_SMALL = 0.002  # seconds of work a batch, below which what a batch costs shows
+SHOWS = 0.2  # share of the run that what batches cost takes, from which it shows
 WORKER_BATCH = 20e-6  # seconds of it in the worker
 RECORD = 200e-9  # seconds that a record costs the hub in large batches: lists, packing and unpacking of small ones
 LAUNCH = 0.08  # seconds to start workers, as measured
@@ -30,6 +31,7 @@ TASKS = 64  # records that a step which waits could have under way
 NEAR = 0.7  # share of its rate from which a step is held back by it, and not by what it waits for
 CHEAP = 1.3  # times the loop from which a run with workers is said to be the slower one
 MOVED = 20e-9  # seconds a record of a worker's busy time that are not its steps': lists, packing and unpacking of ints
+HALF = 0.5  # of a call's records, below which it is said to have few; of the busy time, from which that matters
 WORTH = 1.1  # gain below which nothing is advised
 
 
@@ -40,6 +42,7 @@ class Group(NamedTuple):
     workers: int
     tasks: int = 0  # records that its steps, which wait, have at once
     rate: float | None = None  # records a second that they may let in
+    sizes: tuple[int, ...] = ()  # records that each of its steps takes a call, 0 where it does not say
 
 
 class Spent(NamedTuple):
@@ -59,7 +62,9 @@ class Spent(NamedTuple):
     queued: float = 0.0  # workers were ready to run and had no core
     longest: tuple[float, int, int] = (0.0, 0, 0)  # the batch that took longest: seconds, first record, records
     batches: int = 0
+    together: float = 0.0  # records that travelled together, on average; 0: not known
     batch_size: int | None = None  # where it was asked for
+    window: int | None = None  # where it was asked for
     complete: bool = True
 
     @property
@@ -84,7 +89,7 @@ def judge(spent: Spent) -> Verdict:
     """
     if not spent.seconds or not (spent.records and any(step.busy for step in spent.steps)):
         return Verdict("nothing", "There was nothing to do.", "")
-    for look in (_loop, _giant, _start_up, _small_batches, _cheap, _crowded):
+    for look in (_small_calls, _loop, _giant, _start_up, _small_batches, _cheap, _crowded):
         if (found := look(spent)) is not None:
             return found
     floors = _floors(spent)
@@ -232,10 +237,12 @@ def _start_up(spent: Spent) -> Verdict | None:
 
 
 def _small_batches(spent: Spent) -> Verdict | None:
-    """Batches of a size that was asked for, or of the technique's own one record, cost more than the work in them."""
+    """Batches cost more than the work in them: of a size that was asked for, the technique's own one record, or small for
+    another reason."""
     single = spent.how in ("pool", "queues")
-    size = 1 if single else spent.batch_size
-    if size is None or not spent.batches:
+    asked = single or spent.batch_size is not None
+    size = 1 if single else spent.batch_size or int(spent.together)
+    if not size or not spent.batches:
         return None
     work = sum(step.busy for step in spent.steps) / spent.batches
     lost = spent.batches * BATCH
@@ -245,13 +252,45 @@ def _small_batches(spent: Spent) -> Verdict | None:
     busy = _busy(spent)
     workers = max(0.1 * busy, busy - spent.batches * WORKER_BATCH) / max(1, spent.workers)
     left = spent.start_up + max(caller, workers)
+    # Large batches of cheap records are none, nor are those that are small because the source is slow.
+    if not asked and (lost < SHOWS * spent.seconds or spent.reading > spent.handling):
+        return None
     change = 'Take how="line"' if single else "Leave batch_size out"
+    if not asked:
+        change = "Leave window= out" if spent.window is not None else "Give more memory="
     return Verdict(
         "too small batches",
         f"A batch of {size:,} has {duration(work)} of work, and handing it over takes "
         f"{duration(spent.handling / spent.batches)}.",
         f"{change}, so that their size is set while running: about {duration(left)}.", _gain(spent, left),
         _heaviest(spent.steps).name,
+    )  # fmt: skip
+
+
+def _small_calls(spent: Spent) -> Verdict | None:
+    """The heaviest step takes many records a call and got few."""
+    sizes = [size for group in spent.groups for size in group.sizes or (0,) * group.steps]
+    top, size = max(zip(spent.steps, sizes, strict=False), key=lambda each: each[0].busy, default=(None, 0))
+    busy = sum(step.busy for step in spent.steps)
+    if top is None or not spent.together or spent.records < 2 * size or top.busy < HALF * busy:
+        return None
+    given = max(1.0, spent.together * top.records / max(1, spent.records))
+    if given > HALF * size:
+        return None
+    if spent.how in ("loop", "pool", "queues"):
+        action = 'how="line" fills its calls.'
+    elif spent.batch_size is not None and spent.batch_size < size:
+        action = f"Leave batch_size out: its calls are full then, of {size:,}."
+    elif spent.window is not None and spent.window < 2 * spent.workers * size:
+        action = f"A larger window fills its calls: window={2 * max(1, spent.workers) * size}."
+    elif given < HALF * spent.together:
+        action = f"Few records reach it: batch_size={int(size * spent.together / given):,} fills its calls."
+    else:
+        action = "So few came together: a source that waits for more, or a larger memory=, fills its calls."
+    return Verdict(
+        "too small batches", f"{top.name!r} takes {top.busy / busy:.0%} of the busy time, and got {given:,.0f} records a "
+        f"call, of the {size:,} that it takes; where a call costs much by itself that is dear.",
+        action, None, top.name,
     )  # fmt: skip
 
 

@@ -40,7 +40,7 @@ class Sampling:
             return self.records >= RECORDS  # nothing is to be chosen: only the report asks what steps cost
         if self._heavy >= HEAVY:
             return True
-        enough = self.records >= RECORDS and self._last >= LONG
+        enough = self.records >= RECORDS and self._last >= LONG and len(self._lots) > 1  # the first may have imported
         return enough or (self.records > 1 and self._spent > ENOUGH) or self.records >= 1 << 14
 
     @property

@@ -197,9 +197,7 @@ class _Simulation:
             [(s.workers, s.ahead) for s in plan.segments], batch_size=plan.batch_size, window=window, memory=memory
         )  # fmt: skip
         self._machine = Machine(limits.lanes, limits.limits)
-        unit = max([1, *(step.size or 1 for segment in plan.segments for step in segment.steps)])
-        least = max(segment.call for segment in plan.segments)
-        self._sizing = Sizing(plan.batch_size, unit=unit, least=least, most_bytes=limits.most_bytes)
+        self._sizing = Sizing(plan.batch_size, unit=plan.call, least=plan.call, most_bytes=limits.most_bytes)
         self._cores = _Cores(cores)
         self._count = cores
         alone = plan.batch_size == 1
@@ -336,6 +334,8 @@ class _Simulation:
 
     def _learn(self, lane: int, count: int, seconds: float, size: int) -> None:
         self._seconds[lane] = seconds / count
+        if self._plan.segments[lane].takes_all:
+            self._sizing.learn_calls(lane, count, seconds)
         self._sizing.learn(count, max(*self._seconds, self._costs.read_ns / 1e9) * count, size)
 
     def _hold(self, seq: int, size: int) -> None:

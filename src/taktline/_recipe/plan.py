@@ -5,8 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import accumulate
+from math import lcm
 
-from taktline._recipe.steps import Step
+from taktline._recipe.steps import Role, Step
+
+NEAR = 4  # times the largest size of several batch steps: so large may a batch be that all of them divide
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,9 +30,9 @@ class Segment:
         return max((step.tasks or 0 for step in self.steps), default=0) if self.waits else 0
 
     @property
-    def call(self) -> int:
-        """Records that a batch must have for the calls of its steps that wait to be full."""
-        return max((step.size or 1 for step in self.steps), default=1) if self.waits else 1
+    def takes_all(self) -> bool:
+        """Whether a batch step in it takes as many records at once as there are."""
+        return any(step.role is Role.BATCH and step.size is None for step in self.steps)
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,10 +49,34 @@ class Plan:
         """How many worker processes the plan starts."""
         return sum(segment.workers for segment in self.segments)
 
+    @property
+    def call(self) -> int:
+        """Records of a batch whose calls of batch steps are full."""
+        return full_calls([step for segment in self.segments for step in segment.steps])
+
     def seeds(self, seed: int | None) -> list[tuple[int, int] | None]:
         """For each segment the run's seed and the place of its first step in the line; None where no seed is set."""
         places = accumulate((len(segment.steps) for segment in self.segments[:-1]), initial=0)
         return [(seed, place) if seed is not None else None for place in places]
+
+
+def full_calls(steps: Sequence[Step]) -> int:
+    """How many records fill the calls of these steps that ask for a size: a multiple of all sizes, where that is not far
+    from the largest. 1 where there are none, or an `expand` before them makes any number of a record.
+
+    >>> from taktline._recipe.steps import batch, expand
+    >>> full_calls([batch(list, 100), batch(list, 40)]), full_calls([batch(list, 100), batch(list, 64)])
+    (200, 100)
+    >>> full_calls([expand(list), batch(list, 100)])
+    1
+    """
+    sizes = [1]
+    for step in steps:
+        if step.role is Role.EXPAND:
+            break
+        sizes.append(step.size or 1)
+    common = lcm(*sizes)
+    return common if common <= NEAR * max(sizes) else max(sizes)
 
 
 def here(steps: Sequence[Step]) -> Plan:

@@ -70,8 +70,7 @@ class Hub:
         )  # fmt: skip
         self._machine = Machine(limits.lanes, limits.limits, ordered=options.ordered)
         self._sizing = Sizing(
-            plan.batch_size, unit=max([1, *(step.size or 1 for s in plan.segments for step in s.steps)]),
-            least=max(segment.call for segment in plan.segments), most_bytes=limits.most_bytes,
+            plan.batch_size, unit=plan.call, least=plan.call, most_bytes=limits.most_bytes
         )  # fmt: skip
         self._here = [
             None if s.workers else Segment(s.steps, goes_on=options.goes_on, seed=seed)
@@ -265,7 +264,8 @@ class Hub:
         seq, lane = message.seq, self._lane_of[worker]
         figures, rest = words.unpack_figures(message.note)
         count = self._meter.lanes[lane]
-        spent = (figures.busy - count.busy_of(worker)) / 1e9
+        before = count.busy_of(worker)
+        spent = (figures.busy - before) / 1e9
         count.note(worker, *figures)
         self._stall.done()
         held = self._held.get(seq)
@@ -283,12 +283,15 @@ class Hub:
         except carry.RAISED:  # results of the user's classes: once more then, each in a pickle of its own
             self._tell(events.Spoiled(seq, worker))
             return
-        self._learn(lane, len(held.records), spent, size)
+        self._learn(lane, len(held.records), spent, size, first=not before)
         self._meter.worked(spent, held.first, len(held.records))
         self._tell(events.Done(seq, worker, size, held.failed))
 
-    def _learn(self, lane: int, count: int, seconds: float, size: int) -> None:
+    def _learn(self, lane: int, count: int, seconds: float, size: int, *, first: bool = False) -> None:
+        """A batch was in a lane; the `first` one of a worker, in which its steps may have imported, tells of no call."""
         self._costs[lane] = seconds / max(1, count)
+        if count and not first and self._plan.segments[lane].takes_all:
+            self._sizing.learn_calls(lane, count, seconds)
         self._sizing.learn(count, max(*self._costs, self._read_cost) * count, size)
 
     def _gone(self, worker: int, end: End) -> None:

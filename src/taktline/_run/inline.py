@@ -25,6 +25,7 @@ from taktline._run.lot import Lot, settled
 from taktline._run.meter import Meter, ran_here
 from taktline._run.reader import Reader, failure_of_source
 from taktline._run.returning import Returning
+from taktline._schedule.sizing import Calls
 from taktline._segment.batch import Batch
 from taktline._segment.compiled import Compiled
 from taktline._segment.forms import Misfit, form_of, not_of_the_form
@@ -84,6 +85,9 @@ class Inline:
         self._sampling = Sampling(moving=hub is not None)
         self._lot_size = 1
         self._lot_seconds: float | None = None  # reading and work of the last lot
+        self._units = plans.full_calls(self._steps)
+        self._takes_all = plans.here(self._steps).segments[0].takes_all
+        self._calls = Calls()  # of batch steps that ask for no size
         self._decided_on = 0.0  # nanoseconds of work a record at the last decision
         self._changed = 0  # lots in a row that cost something else
         self._settled = 0  # reasons that stay
@@ -186,6 +190,7 @@ class Inline:
         read, cpu, pauses = perf_counter(), process_time(), cores.pauses()
         meter.reading += read - began
         meter.records_in += len(records)
+        meter.lots += bool(records)
         meter.batch_size = len(records) or meter.batch_size
         batch = self._segment.run(Batch(records, first=first))
         if self.states is not None:
@@ -195,6 +200,8 @@ class Inline:
         cpu, work = process_time() - cpu, worked - read
         if cores.pauses() == pauses:
             work = min(work, cpu)
+        if self._takes_all and len(records) and self._sampling.records:  # the first record may have imported
+            self._calls.learn(len(records), work)
         self._sampling.learn(records, batch.values, read=read - began, work=work, cpu=cpu)
         ran_here(self._lane, self._segment, int((worked - read) * 1e9))
         ratio = self._sampling.work_ns / self._decided_on if self._decided_on else 1.0
@@ -215,16 +222,19 @@ class Inline:
     def _next_lot(self) -> int:
         if self._one_by_one:
             return 1
-        lot, most = self._lot_size, min(MOST, self._options.window or MOST)
+        lot, most = max(self._lot_size, self._lot_least()), min(MOST, self._options.window or MOST)
         if self._lot_seconds is None or (self._may_be_lazy and self._sampling.records < SINGLY):
             return lot
         if self._lot_seconds < LOT / 2:
             lot = min(lot * 2, most)
         elif self._lot_seconds > LOT * 2:
             lot = max(1, lot // 2)
-        units = max([1, *(step.size or 1 for step in self._steps)])
-        self._lot_size = lot - lot % units if lot > units > 1 else lot
+        self._lot_size = max(self._lot_least(), lot - lot % self._units if lot > self._units > 1 else lot)
         return self._lot_size
+
+    def _lot_least(self) -> int:
+        """Records with which the calls of batch steps are full, or take the smaller part of the time."""
+        return min(max(self._units, self._calls.wanted), MOST, self._options.window or MOST)
 
     def _rest(self) -> Iterator[Phase]:
         """What is left, in this process: for good, or until the work costs something else than what was decided on."""

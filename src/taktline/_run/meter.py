@@ -44,9 +44,11 @@ class Meter:
         self.handling = 0.0  # seconds of the hub with records and results
         self.consuming = 0.0  # seconds that the results were with who takes them
         self.start_up = 0.0  # seconds until the first worker was ready
-        self.batches = 0
+        self.batches = 0  # that came back from workers
+        self.lots = 0  # that were run in the caller's process
         self.longest = (0.0, 0, 0)  # the batch that took longest: seconds, first record, records
         self._asked_size = options.batch_size
+        self._one_by_one = options.how in ("loop", "pool", "queues")
         self.reasons: list[str] = list(plan.reasons)
         self.pids: Callable[[], Iterable[int]] = list
         self.complete = False
@@ -173,12 +175,14 @@ class Meter:
                 Group(
                     len(segment.steps), segment.workers, segment.ahead,
                     min((step.rate for step in segment.steps if step.rate), default=None),
+                    tuple(step.size or 0 for step in segment.steps),
                 )
                 for segment in self.plan.segments
             ],
             reading=self.reading, handling=self.handling, consuming=self.consuming, start_up=self.start_up,
             workers_cpu=workers_cpu, longest=self.longest, batches=self.batches,
-            queued=self._queued,
+            queued=self._queued, window=self.window,
+            together=1.0 if self._one_by_one else self.records_in / max(1, self.batches + self.lots),
             batch_size=self._asked_size, complete=self.complete,
         )  # fmt: skip
 

@@ -18,11 +18,13 @@ from taktline._planner.advise import Plan, Tried, advise
 from taktline._planner.costs import Costs, Move, StepCost, Ways
 from taktline._planner.sample import moving
 from taktline._recipe.options import Options, memory_bytes, usable_cores
+from taktline._recipe.plan import full_calls, here
 from taktline._recipe.ports import Part, Sink, Splittable
 from taktline._recipe.steps import Role, Step, as_step
 from taktline._run.held import Encode
 from taktline._run.reader import Reader, check_source
 from taktline._run.run import Run
+from taktline._schedule.sizing import Calls
 from taktline._segment.batch import Batch
 from taktline._segment.fuse import Segment
 from taktline._wire import carry
@@ -118,7 +120,8 @@ class _Trial:
         for segment in self._segments:
             segment.make()
         try:
-            spent, lot = 0, 1
+            spent, lot, calls = 0, min(RECORDS, full_calls(self.steps)), Calls()
+            takes_all = here(self.steps).segments[0].takes_all
             while spent < SECONDS * 1e9 and self.records < RECORDS and self._bytes < BYTES and not self.failure:
                 began = perf_counter_ns()
                 records = self.reader.read(lot)
@@ -127,8 +130,9 @@ class _Trial:
                     break
                 took = self._lot(records)
                 spent += took
-                if took < LOT_NS / 2:
-                    lot = min(lot * 2, max(1, RECORDS - self.records))
+                if takes_all:
+                    calls.learn(len(records), took / 1e9)
+                lot = min(max(lot * 2 if took < LOT_NS / 2 else lot, calls.wanted), max(1, RECORDS - self.records))
             if self.reader.error is not None:
                 raise self.reader.error
         finally:
