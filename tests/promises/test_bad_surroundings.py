@@ -477,3 +477,72 @@ def test_lines_inside_daemonic_processes_and_inside_steps_of_forked_workers():
         print(list(line(nested)([3, 4, 5], how="line", workers=2, start="fork")))
     """
     assert says(code) == ["[3, 6, 10]"]
+
+
+# --- what the interpreter and its libraries are told ---
+
+MIXED = """
+    import asyncio
+    from taktline import batch, expand, keep, step
+    async def waits(n):
+        await asyncio.sleep(0)
+        return n
+    def half(n):
+        return n // 2
+    flow = line(half, keep(lambda n: n % 3), waits, expand(lambda n: (n, -n)), batch(lambda some: [n + 1 for n in some], 7))
+    loop = [each + 1 for n in (m // 2 for m in range(900)) if n % 3 for each in (n, -n)]
+    for how in ("auto", "pool", "queues", "line"):
+        assert list(flow(range(900), how=how, workers=2, start=start)) == loop
+    assert [len(each) for each in line(big)(range(9), how="line", workers=2, start=start)] == [300_000] * 9
+"""
+REFUSING = """
+    import ctypes, struct
+    def refuse(*calls):
+        # A filter of the kernel's own: these system calls fail with EPERM, here and in all processes started from here.
+        code = [(0x20, 0, 0, 0)]  # load the call's number
+        for left, call in zip(range(len(calls), 0, -1), calls):
+            code.append((0x15, left, 0, call))
+        code += [(0x06, 0, 0, 0x7FFF0000), (0x06, 0, 0, 0x00050001)]  # allow; EPERM
+        program = ctypes.create_string_buffer(b"".join(struct.pack("HBBI", *each) for each in code))
+        header = ctypes.create_string_buffer(struct.pack("HxxxxxxP", len(code), ctypes.addressof(program)))
+        libc = ctypes.CDLL(None, use_errno=True)
+        assert libc.prctl(38, 1, 0, 0, 0) == 0 and libc.prctl(22, 2, header, 0, 0) == 0, ctypes.get_errno()
+    refuse(MEMFD_CREATE, SCHED_GETAFFINITY)
+    for refused in (lambda: os.memfd_create("x"), lambda: os.sched_getaffinity(0)):
+        try:
+            refused()
+        except PermissionError:
+            continue
+        raise AssertionError("it was not refused")
+"""
+CALLS = {"x86_64": (319, 204), "aarch64": (279, 123)}  # numbers of memfd_create and sched_getaffinity
+
+
+@pytest.mark.parametrize("start", ["launch", "fork"])
+def test_system_calls_that_a_sandbox_refuses_change_no_result(start):
+    numbers = CALLS.get(os.uname().machine)
+    if sys.platform != "linux" or numbers is None:
+        pytest.skip("the numbers of the system calls are not known here")
+    refusing = REFUSING.replace("MEMFD_CREATE", str(numbers[0])).replace("SCHED_GETAFFINITY", str(numbers[1]))
+    assert says(f"start = {start!r}\n{textwrap.dedent(refusing)}{textwrap.dedent(MIXED)}") == []
+
+
+@pytest.mark.parametrize("start", ["launch", "fork"])
+@pytest.mark.parametrize("flags", [["-bb"], ["-OO"], ["-I"], ["-W", "error"]], ids=" ".join)
+def test_the_interpreters_own_switches_change_no_result(flags, start):
+    code = f"{BEGIN}start = {start!r}\n{textwrap.dedent(MIXED).replace('assert ', 'same = ')}{END}"
+    code = code.replace("same = list(flow", "assert list(flow")
+    done = subprocess.run([sys.executable, *flags, "-c", code], capture_output=True, text=True, timeout=60)
+    assert (done.stdout, done.stderr) == ("left\n", "")
+
+
+@pytest.mark.parametrize("start", ["launch", "fork"])
+@pytest.mark.parametrize("late", [False, True], ids=["patched first", "patched after a run"])
+def test_a_library_that_patches_sockets_and_processes_changes_no_result(late, start):
+    pytest.importorskip("eventlet")
+    patch = "import warnings\nwarnings.simplefilter('ignore')\nimport eventlet\neventlet.monkey_patch()\n"
+    first = 'list(line(half)(range(99), how="line", workers=1))\n' if late else ""
+    before = f"def half(n):\n    return n // 2\n{first}"
+    # asyncio does not bear such a patch, and a fork inherits it.
+    mixed = textwrap.dedent(MIXED).replace("waits, ", "") if start == "fork" else textwrap.dedent(MIXED)
+    assert says(f"{before}{patch}start = {start!r}\n{mixed}") == []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import _socket
 import errno
 import os
 import signal
@@ -178,9 +179,10 @@ def fork(work: Callable[[socket.socket, int], NoReturn]) -> Process:
     return Process(pid, None, here, ours)
 
 
-def _ends() -> tuple[socket.socket, socket.socket, int, int]:
+def _ends() -> tuple[Any, Any, int, int]:
     """Both ends of a socket and of a lifeline."""
-    here, there = (socket.socket(fileno=above_standard(end.detach())) for end in socket.socketpair())
+    # The system's own sockets, whatever a library such as eventlet has put in their place.
+    here, there = (_socket.socket(fileno=above_standard(end.detach())) for end in _socket.socketpair())
     try:
         theirs, ours = map(above_standard, os.pipe())
     except BaseException:

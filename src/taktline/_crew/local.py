@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import pickle
-import select
 import signal
 import socket
 import sys
@@ -17,7 +16,7 @@ from taktline._crew import launcher, surroundings, words
 from taktline._recipe.steps import Step
 from taktline._wire import carry
 from taktline._wire.board import Board, Place
-from taktline._wire.channel import Channel, Message
+from taktline._wire.channel import Channel, Message, new_poll
 from taktline.errors import DAMAGED, LineError
 
 LOOK_AGAIN = 0.5  # seconds: a dead worker whose own children keep its socket open is noticed by then
@@ -72,7 +71,7 @@ class Local:
         self._members: dict[int, _Member] = {}
         self._by_descriptor: dict[int, int] = {}
         self._unsent: set[int] = set()  # workers with batches to flush
-        self._poll = select.poll()
+        self._poll, self._select = new_poll()
         self._abandoned = False
         _CREWS.add(self)
 
@@ -115,9 +114,9 @@ class Local:
             if worker is None:
                 continue
             member = self._members[worker]
-            if what & select.POLLOUT:
+            if what & self._select.POLLOUT:
                 self._flush(member)
-            if what & ~select.POLLOUT:
+            if what & ~self._select.POLLOUT:
                 self._hear(worker, member, heard, gone)
         if not events and seconds > 0:
             for worker, member in list(self._members.items()):
@@ -203,7 +202,7 @@ class Local:
         while speaking and (left := end - perf_counter()) > 0:
             for descriptor, what in self._poll.poll(left * 1000):
                 member = speaking[descriptor]
-                if what & select.POLLOUT:
+                if what & self._select.POLLOUT:
                     self._flush(member)
                 while (message := member.channel.receive()) is not None:
                     if message.kind in ASIDE:
@@ -267,7 +266,7 @@ class Local:
         self._watch(member)
 
     def _watch(self, member: _Member) -> None:
-        wanted = select.POLLIN | (select.POLLOUT if member.channel.backed_up else 0)
+        wanted = self._select.POLLIN | (self._select.POLLOUT if member.channel.backed_up else 0)
         if member.asked != wanted:
             self._poll.register(member.channel.fileno(), wanted)
             member.asked = wanted

@@ -29,7 +29,7 @@ from taktline._segment.batch import Batch, Failure
 from taktline._segment.forms import Formed, records_of
 from taktline._wire import carry
 from taktline._wire.board import ANY, Board
-from taktline._wire.channel import Channel, Message
+from taktline._wire.channel import Channel, Message, new_poll
 from taktline.errors import DAMAGED
 
 if TYPE_CHECKING:
@@ -80,9 +80,7 @@ def hold(lifeline: int) -> None:
         fcntl.fcntl(lifeline, fcntl.F_SETOWN, os.getpid())
         fcntl.fcntl(lifeline, fcntl.F_SETSIG, signal.SIGKILL)
         fcntl.fcntl(lifeline, fcntl.F_SETFL, fcntl.fcntl(lifeline, fcntl.F_GETFL) | os.O_ASYNC)
-        import select
-
-        poll = select.poll()
+        poll, _ = new_poll()
         poll.register(lifeline, 0)
         if poll.poll(0):  # it was gone before we asked for the signal
             os._exit(71)

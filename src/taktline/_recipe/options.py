@@ -186,7 +186,10 @@ def _did_you_mean(name: Any, known: Any) -> str:
 
 def usable_cores() -> int:
     """How many cores this process may use: its affinity, cut by the container's quota; at least 1."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    try:
+        cores = len(os.sched_getaffinity(0))
+    except (AttributeError, OSError):  # not on this system, or refused by a sandbox
+        cores = os.cpu_count() or 1
     quota = _first_line("/sys/fs/cgroup/cpu.max").split()
     if len(quota) == 2 and quota[0].isdigit():
         cores = min(cores, max(1, int(quota[0]) // int(quota[1])))

@@ -6,6 +6,7 @@ Space is used as a ring. Positions count on for ever; a position's place in the 
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import mmap
 import os
@@ -157,7 +158,12 @@ def above_standard(descriptor: int) -> int:
 
 def _unnamed_file() -> int:
     if hasattr(os, "memfd_create"):
-        return os.memfd_create("taktline", os.MFD_CLOEXEC)
+        try:
+            return os.memfd_create("taktline", os.MFD_CLOEXEC)
+        except OSError as error:
+            if error.errno not in (errno.EPERM, errno.EACCES, errno.ENOSYS):
+                raise
+            # a sandbox or an old kernel has none
     import tempfile
 
     with tempfile.TemporaryFile() as file:  # unlinked from the start

@@ -110,7 +110,9 @@ def _function_pickler() -> Any:
 
     def reduce_code(code: CodeType) -> Any:
         make, args = _code_reduce(code)
-        return make, tuple(code.co_filename if arg == "<dynamic-code>" else arg for arg in args)
+        return make, tuple(
+            code.co_filename if isinstance(arg, str) and arg == "<dynamic-code>" else arg for arg in args
+        )
 
     class FunctionPickler(cloudpickle.Pickler):  # type: ignore[misc]
         dispatch_table = ChainMap({CodeType: reduce_code}, cloudpickle.Pickler.dispatch_table)

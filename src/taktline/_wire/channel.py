@@ -32,6 +32,19 @@ GATHER = 512  # buffers in one system call; the least IOV_MAX that systems promi
 Bytes = bytes | memoryview
 
 
+def new_poll() -> tuple[Any, Any]:
+    """Return a poll of the system's own and the module with its constants, also where a library such as eventlet has taken
+    `poll` out of `select`: what waits for workers must hear of all of them."""
+    import select
+    from importlib.util import find_spec, module_from_spec
+
+    if not hasattr(select, "poll") and (spec := find_spec("select")) is not None and spec.loader is not None:
+        fresh = module_from_spec(spec)
+        spec.loader.exec_module(fresh)
+        return fresh.poll(), fresh
+    return select.poll(), select
+
+
 class Message(NamedTuple):
     """One frame as it arrived. `parts` may lie in the arena: valid until `Channel.release`, which must follow."""
 
