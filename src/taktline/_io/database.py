@@ -124,6 +124,11 @@ def shown_url(url: str) -> str:
     return shown(url) + ("?" + urlencode(options, safe="/") if options else "")
 
 
+def database_file(url: str) -> str | None:
+    """The path of a database that is a file; None for a server's."""
+    return url.removeprefix(SQLITE) if url.startswith(SQLITE) else None
+
+
 def connected(url: str, writing: bool) -> Database:
     """Raises Unreachable."""
     if url.startswith(SQLITE):

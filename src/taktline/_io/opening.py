@@ -11,6 +11,9 @@ import gzip
 import hashlib
 import io
 import os
+import re
+import secrets
+import stat
 import sys
 import tempfile
 import zlib
@@ -19,12 +22,12 @@ from contextlib import contextmanager, suppress
 from time import monotonic, sleep
 from typing import IO, Any
 
-from taktline._io import remote, zstd
+from taktline._io import place, remote, zstd
 from taktline._io.changing import Lasting
 from taktline._io.unpacked import gunzipped, unzstd
 from taktline.errors import LineError, ResumeError, SinkError, SourceError, SourceNotFound
 
-STANDARD = "-"
+STANDARD = place.STANDARD
 FORMATS = {
     ".jsonl": "jsonl",
     ".ndjson": "jsonl",
@@ -44,14 +47,18 @@ BLOCK = 1 << 16  # bytes of text compressed at once, as in BGZF, the blocked gzi
 
 
 def files(path: str) -> list[str]:
-    """The files behind a path, a glob, a folder or a URL, sorted. Raises SourceNotFound or SourceError where there is
-    none to read."""
+    """The files behind a path, a glob, a folder or a URL, sorted, whatever folder a step changes to. Raises SourceNotFound
+    or SourceError where there is none to read."""
+    return [each if each == STANDARD or remote.is_url(each) else place.absolute(each) for each in _found(path)]
+
+
+def _found(path: str) -> list[str]:
     if path == STANDARD:
         return [path]
     if remote.is_url(path):
         return remote.find(path)
     if any(mark in path for mark in "*?[") and not os.path.exists(path):
-        found = sorted(glob.glob(path, recursive=True))
+        found = sorted(each for each in glob.glob(path, recursive=True) if not os.path.isdir(each))
         if not found:
             raise SourceNotFound(f"no file matches {path!r}", path=path)
         return found
@@ -146,7 +153,9 @@ def reading(path: str) -> Iterator[IO[bytes]]:
 
 def is_plain(path: str) -> bool:
     """Whether a file's bytes are what is read of it, and other processes can open it too."""
-    return path != STANDARD and not remote.is_url(path) and not packing_of(path) and os.path.isfile(path)
+    if path == STANDARD or remote.is_url(path) or packing_of(path) or not os.path.isfile(path):
+        return False
+    return place.descriptor(place.behind_links(path)) is None  # another process has something else under that name
 
 
 def size(path: str) -> int:
@@ -163,6 +172,8 @@ def mark(path: str) -> list[Any] | None:
         return None
     if remote.is_url(path):
         return [remote.shown(path), remote.mark(path)]
+    if os.path.exists(path) and not os.path.isfile(path):  # a pipe, a device
+        return None
     try:
         with open(path, "rb") as file:
             size = os.fstat(file.fileno()).st_size
@@ -175,7 +186,8 @@ def mark(path: str) -> list[Any] | None:
 
 
 class Output:
-    """Bytes on their way into a file that appears under its name only at `commit`, or into standard output.
+    """Bytes on their way to where they are to be: into a file that appears under its name only at `commit`, or into what
+    takes them at once (a device, a pipe, standard output).
 
     A run without a journal writes into a part file with a name of its own, after `open`. One with a journal calls
     `begin` or `resume` in place of it: its part file stands beside the target under a name that a later process finds.
@@ -183,60 +195,98 @@ class Output:
     """
 
     def __init__(self, target: str | IO[bytes]) -> None:
+        self._target = place.named(target, 1) if isinstance(target, str) else target
         self.name = remote.shown(target) if isinstance(target, str) else getattr(target, "name", "a stream")
-        self._target = target
+        self._place: place.Target | None = None  # of a local path
         self._part: str | None = None
         self._opened_in = 0  # process
         self._stays = False  # the part file, after this process
         self._file: Any = None
+        self._owned = False  # the stream was opened here
         self._pack: Callable[[bytes], bytes] | None = None
         self._rest = bytearray()  # of a compressed file: the text of the block that is not full yet
         self._packed = 0  # bytes of the blocks before it
-        self.is_file = isinstance(target, str) and target != STANDARD
-        if self.is_file:
-            self._check(str(target))
-            self._pack = _PACK.get(packing_of(str(target)))
+        if isinstance(self._target, str) and self._target != STANDARD:
+            self._pack = _PACK.get(packing_of(self._target))
+            if remote.is_url(self._target):
+                remote.check_target(self._target)
+            else:
+                self._target = place.absolute(self._target)
+                self._place = place.target(self._target)
 
-    def _check(self, path: str) -> None:
-        packing_of(path)
-        if remote.is_url(path):
-            remote.check_target(path)
-            return
-        folder = os.path.dirname(path) or "."
-        if os.path.isdir(path):
-            raise LineError(f"{path!r} is a folder; name a file to write")
-        if not os.path.isdir(folder):
-            raise LineError(f"there is no folder {folder!r} to write {os.path.basename(path)!r} into; make it first")
-        if not os.access(folder, os.W_OK):
-            raise LineError(f"the folder {folder!r} cannot be written to")
+    @property
+    def is_file(self) -> bool:
+        """Whether it appears as a whole."""
+        return isinstance(self._target, str) and self._target != STANDARD and not (self._place and self._place.stream)
+
+    def paths(self) -> list[str]:
+        """The path or URL that is written, for who must know that nothing else uses it."""
+        named = isinstance(self._target, str) and self._target != STANDARD
+        return [str(self._target)] if named and not (self._place and self._place.descriptor is not None) else []
 
     def open(self) -> None:
-        """Raises SinkError where the file cannot be made."""
-        self._rest, self._packed, self._stays, self._opened_in = bytearray(), 0, False, os.getpid()
-        if not isinstance(self._target, str):
-            self._file = self._target
-        elif self._target == STANDARD:
-            self._file = sys.stdout.buffer
-        else:
-            folder, name = self._place(self._target)
-            try:
-                descriptor, self._part = tempfile.mkstemp(prefix=name.removesuffix("part"), suffix=".part", dir=folder)
-                os.chmod(descriptor, 0o666 & ~_umask())
-                self._file = os.fdopen(descriptor, "wb", buffering=BUFFER)
-            except OSError as error:
-                self.abort()
-                raise self._failed(error) from error
+        """Raises SinkError where the file cannot be made, LineError where it must not be."""
+        self._start(stays=False)
+        try:
+            if not isinstance(self._target, str):
+                self._file = self._target
+            elif self._target == STANDARD:
+                self._file = sys.stdout.buffer
+            elif self.is_file:
+                self._new_part()
+            else:
+                self._file, self._owned = self._stream(), True
+        except OSError as error:
+            self.abort()
+            raise self._failed(error) from error
+
+    def _start(self, *, stays: bool) -> None:
+        self._rest, self._packed, self._stays, self._opened_in = bytearray(), 0, stays, os.getpid()
+        if self._place is not None:  # it may have become something else since it was named
+            self._place = place.target(str(self._target))
+
+    def _stream(self) -> Any:
+        assert self._place is not None
+        number = self._place.descriptor
+        opened = os.dup(number) if number is not None else os.open(self._place.path, os.O_WRONLY | os.O_NOCTTY)
+        return os.fdopen(opened, "wb", buffering=BUFFER)
+
+    def _new_part(self) -> None:
+        folder, name = self._part_place()
+        stem = f"{name.removesuffix('part')}taktline-"
+        _sweep(folder, stem)
+        while self._part is None:
+            part = os.path.join(folder, f"{stem}{secrets.token_hex(4)}.part")
+            flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW
+            with suppress(FileExistsError):
+                self._file = os.fdopen(os.open(part, flags, self._mode()), "wb", buffering=BUFFER)
+                self._part = part
+                with suppress(OSError):  # a file system without locks: no other run can take it away either
+                    fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                if not os.fstat(self._file.fileno()).st_nlink:  # swept before it was locked
+                    self._part = None
+        self._take_over()
+
+    def _mode(self) -> int:
+        """A new file's, cut by the umask; one that takes another's place may be for few eyes, and so may a URL's."""
+        return 0o666 if self._place is not None and not self._place.replaced else 0o600
+
+    def _take_over(self) -> None:
+        if self._place is not None:
+            place.take_over(self._file.fileno(), self._place.path)
 
     def write(self, data: bytes) -> None:
         """Raises SinkError where the bytes cannot be written."""
         try:
             if self._pack is not None:
                 self._write_packed(data)
-                return
-            self._file.write(data)
+            else:
+                self._file.write(data)
             if self._part is None:
                 self._file.flush()  # somebody may be reading along
-        except BrokenPipeError:
+        except BrokenPipeError as error:
+            if self._owned:
+                raise self._failed(error) from error
             raise
         except OSError as error:
             raise self._failed(error) from error
@@ -258,22 +308,25 @@ class Output:
 
     def commit(self) -> None:
         """All is written: give the file its name. Raises SinkError where the last bytes cannot be written."""
-        if self._part is None:
-            return
         try:
             if self._pack is not None and (self._rest or not self._packed):
                 self._file.write(self._pack(bytes(self._rest)))
-            self._file.flush()
-            os.fsync(self._file.fileno())
-            self._publish(self._part, str(self._target))
-            self._file.close()  # only now, since it holds the lock that keeps other runs away from the part file
+            if self._part is not None:
+                self._file.flush()
+                self._take_over()
+                os.fsync(self._file.fileno())
+                self._publish(self._part, str(self._target))
+                self._file.close()  # only now, since it holds the lock that keeps other runs away from the part file
+            elif self._owned:
+                self._owned = False
+                self._file.close()
         except OSError as error:
             self.abort()
             raise self._failed(error) from error
 
     def _publish(self, part: str, target: str) -> None:
-        if not remote.is_url(target):
-            os.replace(part, target)
+        if self._place is not None:
+            os.replace(part, self._place.path)
         else:
             if not self._stays:
                 self._part = None  # it is whole now: where the store is away, it is kept for another try
@@ -285,14 +338,17 @@ class Output:
     def abort(self) -> None:
         """Leave nothing behind. May be called again."""
         part = self._part
-        if part is None:
-            return
         self.suspend()
-        if os.getpid() == self._opened_in:
+        if part is not None and os.getpid() == self._opened_in:
             os.unlink(part)
 
     def _failed(self, error: OSError) -> SinkError:
-        then = "The journal can still go on from the part of it" if self._stays else "No half file was left behind"
+        if not self.is_file:
+            then = "What was written before is there"
+        elif self._stays:
+            then = "The journal can still go on from the part of it"
+        else:
+            then = "No half file was left behind"
         return SinkError(f"{self.name!r} cannot be written: {error.strerror or error}. {then}.", path=self.name)
 
     # --- with a journal ---
@@ -306,55 +362,58 @@ class Output:
 
     def position(self) -> dict[str, Any]:
         """How far it is written, all of that safe against a power cut. Raises SinkError."""
-        if self._part is None:
-            return {}
-        try:
-            self._file.flush()
-            os.fsync(self._file.fileno())
-            known = os.fstat(self._file.fileno())
-        except OSError as error:
-            raise self._failed(error) from error
+        inode, end = 0, self._packed
+        if self._part is not None:
+            try:
+                self._file.flush()
+                os.fsync(self._file.fileno())
+                known = os.fstat(self._file.fileno())
+            except OSError as error:
+                raise self._failed(error) from error
+            inode, end = known.st_ino, self._packed if self._pack is not None else known.st_size
         rest = base64.b64encode(zlib.compress(self._rest, 1)).decode() if self._rest else ""
-        return {"bytes": self._packed if self._pack is not None else known.st_size, "inode": known.st_ino, "rest": rest}
+        return {"bytes": end, "inode": inode, "rest": rest}
 
     def resume(self, position: dict[str, Any]) -> None:
         """Go on behind `position`. Raises ResumeError where the part file is not there any more, or shorter."""
+        end = position.get("bytes", 0)
         if not self.is_file:
             self.open()
-            return
-        end = position["bytes"]
-        if not os.path.exists(self._part_name()):
-            raise self._gone("is not there any more")
-        self._take(fresh=False)
-        if os.fstat(self._file.fileno()).st_size < end:
-            self.suspend()
-            raise self._gone("is shorter than the journal says")
-        self._file.truncate(end)
-        self._file.seek(end)
+        else:
+            if not os.path.exists(self._part_name()):
+                raise self._gone("is not there any more")
+            self._take(fresh=False)
+            if os.fstat(self._file.fileno()).st_size < end:
+                self.suspend()
+                raise self._gone("is shorter than the journal says")
+            self._file.truncate(end)
+            self._file.seek(end)
         self._packed = end
-        self._rest = bytearray(zlib.decompress(base64.b64decode(position["rest"])) if position["rest"] else b"")
+        rest = position.get("rest")
+        self._rest = bytearray(zlib.decompress(base64.b64decode(rest)) if rest else b"")
 
     def finished(self, position: dict[str, Any]) -> bool:
         """Whether `commit` was done behind `position`: the file is the part file under its new name."""
         # An object tells nothing of the part file that it was. So that stays until the journal says that it is done, and a
         # run that was killed before puts it there once more.
-        if not self.is_file or remote.is_url(str(self._target)) or os.path.exists(self._part_name()):
+        if not self.is_file or self._place is None or os.path.exists(self._part_name()):
             return False
         try:
-            return bool(os.stat(str(self._target)).st_ino == position["inode"])
+            return bool(os.stat(self._place.path).st_ino == position["inode"])
         except FileNotFoundError:
             return False
 
     def noted(self) -> None:
         """The journal has noted that `commit` was done."""
-        if self.is_file and remote.is_url(str(self._target)):
+        if self.is_file and self._place is None:
             with suppress(FileNotFoundError):
                 os.unlink(self._part_name())
 
     def suspend(self) -> None:
         """Let go of the part file and leave it there. May be called again."""
         part, self._part = self._part, None
-        if part is None or self._file is None:
+        owned, self._owned = self._owned, False
+        if (part is None and not owned) or self._file is None:
             return
         if os.getpid() != self._opened_in:
             # A fork of the process that writes: what it holds in its buffer goes nowhere.
@@ -366,23 +425,24 @@ class Output:
             pass
 
     def _part_name(self) -> str:
-        return os.path.join(*self._place(str(self._target)))
+        return os.path.join(*self._part_place())
 
-    def _place(self, target: str) -> tuple[str, str]:
+    def _part_place(self) -> tuple[str, str]:
         """Folder and name of the part file that a later process finds."""
-        if remote.is_url(target):
-            known = hashlib.sha256(target.encode()).hexdigest()[:12]  # two shops may have an orders.jsonl each
-            return tempfile.gettempdir(), f".{os.path.basename(self.name)}.{known}.part"
-        folder, name = os.path.split(os.path.abspath(target))
-        return folder, f".{name}.part"
+        if self._place is not None:
+            folder, name = os.path.split(self._place.path)
+            return folder, f".{name}.part"
+        known = hashlib.sha256(str(self._target).encode()).hexdigest()[:12]  # two shops may have an orders.jsonl each
+        return tempfile.gettempdir(), f".{os.path.basename(self.name)}.{known}.part"
 
     def _take(self, *, fresh: bool) -> None:
-        self._rest, self._packed, self._stays, self._opened_in = bytearray(), 0, True, os.getpid()
+        self._start(stays=True)
         part = self._part_name()
         try:
-            descriptor = os.open(part, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o666)
+            descriptor = os.open(part, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, self._mode())
             self._file = os.fdopen(descriptor, "r+b", buffering=BUFFER)
             _lock(descriptor)
+            self._take_over()
             if fresh:
                 self._file.truncate(0)
         except BlockingIOError:
@@ -397,6 +457,23 @@ class Output:
             "Delete the journal to run from the start",
             path=self.name,
         )
+
+
+def _sweep(folder: str, stem: str) -> None:
+    """Take away the part files that killed runs of the same output have left: only such as are this user's own, and that
+    nobody is writing."""
+    ours = re.compile(re.escape(stem) + r"[0-9a-f]{8}\.part")
+    for name in filter(ours.fullmatch, os.listdir(folder)):
+        with suppress(OSError):  # it is gone, or somebody else's, or locked: it stays
+            path = os.path.join(folder, name)
+            file = os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+            try:
+                known = os.fstat(file)
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                if stat.S_ISREG(known.st_mode) and known.st_uid == os.geteuid() and known.st_nlink == 1:
+                    os.unlink(path)
+            finally:
+                os.close(file)
 
 
 def _gzipped(text: bytes) -> bytes:
@@ -421,9 +498,3 @@ def _lock(descriptor: int) -> None:
             if monotonic() > until:
                 raise
             sleep(0.02)
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask

@@ -11,7 +11,7 @@ from operator import length_hint
 from types import NoneType
 from typing import IO, Any
 
-from taktline._io import opening, remote
+from taktline._io import opening, place, remote
 from taktline._io.changing import Unchanged, replaced
 from taktline._io.decode import check_drift
 from taktline._recipe.ports import Part, Sink, Splittable
@@ -36,10 +36,14 @@ class ParquetFiles(Splittable):
             _check(path)
         self._name = name
         self._paths = paths
+        self._inputs = place.Inputs(name, paths)
         self._columns = columns
 
     def describe(self) -> str:
         return remote.shown(self._name)
+
+    def reads(self, path: str) -> bool:
+        return self._inputs.has(path)
 
     def fingerprint(self) -> Any:
         return ["parquet", list(self._columns or ()), [opening.mark(path) for path in self._paths]]
@@ -338,6 +342,9 @@ class ParquetFile(Sink):
 
     def describe(self) -> str:
         return str(self._output.name)
+
+    def writes(self) -> list[str]:
+        return self._output.paths()
 
     def open(self) -> None:
         self._begin()

@@ -11,7 +11,8 @@ from itertools import chain
 from typing import Any, NamedTuple
 
 from taktline._excerpts import excerpt
-from taktline._io.database import POSTGRES, Database, Unreachable, connected, quoted, shown_url
+from taktline._io.database import POSTGRES, Database, Unreachable, connected, database_file, quoted, shown_url
+from taktline._io.place import same
 from taktline._recipe.ports import Part, Splittable
 from taktline.errors import SourceError
 
@@ -26,11 +27,17 @@ Key = tuple[Any, ...]  # values of the key's columns; empty: before the first ro
 class Query(Splittable):
     """As `read_sql` has it."""
 
+    shared = True
+
     def __init__(self, url: str, query: str, key: Sequence[str], after: Key) -> None:
         self._url = url
         self._query = query
         self._key = key
         self._after = after
+
+    def reads(self, path: str) -> bool:
+        file = database_file(self._url)
+        return file is not None and same(file, path)
 
     def describe(self) -> str:
         return f"{shown_url(self._url)}: {excerpt(self._query)}"

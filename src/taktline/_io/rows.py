@@ -8,7 +8,7 @@ from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from functools import partial
 from typing import IO, Any
 
-from taktline._io import decode, encode, opening, ranges, remote, streams
+from taktline._io import decode, encode, opening, place, ranges, remote, streams
 from taktline._recipe.ports import Part, Resumable, Sink, Source, Splittable
 from taktline.errors import LineError, unwritable
 
@@ -44,7 +44,7 @@ def read(
     """
     if not isinstance(path, (str, os.PathLike)):
         raise LineError(f"read() takes a path or a glob, not {type(path).__name__}")
-    name = os.fspath(path)
+    name = place.named(os.fspath(path), 0)
     found = opening.files(name)
     how = opening.format_of_all(found, format)
     for each in found:
@@ -64,8 +64,10 @@ def read(
 def write(path: str | os.PathLike[str] | IO[bytes], format: str | None = None, schema: Any = None) -> Sink:
     """A sink that writes results into a file or to a URL, as the formats of `read`; "-" is standard output.
 
-    The file appears under its name only when the run has ended well; with a journal, what is written so far waits
-    beside it as ".name.part". Standard output cannot be cut back: there a run that was killed and resumed repeats what
+    A file appears under its name only when the run has ended well, with the owner, mode, access list and user attributes
+    of the one that it replaces; with a journal, what is written so far waits beside it as ".name.part". Behind a link its
+    target is replaced. A device, a pipe or what is open as /dev/fd/N is written into as results come. Refused are a file
+    with further names (hard links), of another user, or that is a mount of its own. Standard output cannot be cut back: there a run that was killed and resumed repeats what
     the last half second had given. CSV takes its header from the first result; Parquet, which no journal can go on with,
     its schema from the first 65,536, where `schema`, of pyarrow, is not given, and a missing key is a null.
     Raises LineError at once where the file cannot be made there, SinkError for a result that cannot be written.
@@ -109,12 +111,16 @@ class _Files(Splittable):
     def __init__(self, name: str, paths: list[str], format: str, columns: Columns, types: decode.Types | None) -> None:
         self._name = name
         self._paths = paths
+        self._inputs = place.Inputs(name, paths)
         self._format = format
         self._columns = columns
         self._types = types
 
     def describe(self) -> str:
         return remote.shown(self._name)
+
+    def reads(self, path: str) -> bool:
+        return self._inputs.has(path)
 
     def fingerprint(self) -> Any:
         marks = [opening.mark(path) for path in self._paths]
@@ -237,6 +243,9 @@ class _Rows(Resumable):
 
     def describe(self) -> str:
         return str(self._output.name)
+
+    def writes(self) -> list[str]:
+        return self._output.paths()
 
     def open(self) -> None:
         self._count = 0

@@ -15,6 +15,7 @@ from taktline._io.database import (
     RowRefused,
     Unreachable,
     connected,
+    database_file,
     over_the_same,
     quoted,
     quoted_table,
@@ -83,6 +84,7 @@ def write_sql(url: str, table: str, key: str | Sequence[str] | None = None) -> R
 
 class _Table(Resumable):
     visible = True
+    shared = True
 
     def __init__(self, url: str, table: str, key: Sequence[str]) -> None:
         self._url = url
@@ -100,6 +102,10 @@ class _Table(Resumable):
 
     def describe(self) -> str:
         return f"{shown_url(self._url)}: {self._name}"
+
+    def writes(self) -> list[str]:
+        file = database_file(self._url)
+        return [file] if file is not None else []
 
     def open(self) -> None:
         self._run = None
@@ -272,7 +278,7 @@ def _check(url: str, found: type[Exception]) -> None:
         given = shown_url(url) if isinstance(url, str) else type(url).__name__
         raise LineError(f"a database is named by sqlite:///path or postgresql://user@host/database, not {given!r}")
     if url.startswith(SQLITE):
-        path = url.removeprefix(SQLITE)
+        path = str(database_file(url))
         if not os.path.isfile(path):
             raise found(f"there is no database {path!r}")
         return

@@ -17,6 +17,7 @@ class Source(ABC):
     """Records that can be read from the start as often as asked."""
 
     forks = True  # workers may be forked while it is open; not so where it has threads or connections of its own
+    shared = False  # it is a database, which may be written to while it is read
 
     @abstractmethod
     def __iter__(self) -> Iterator[Any]:
@@ -25,6 +26,11 @@ class Source(ABC):
     def describe(self) -> str:
         """What people call this source, such as a path."""
         return type(self).__name__
+
+    def reads(self, path: str) -> bool:
+        """Whether a file of this path, or an object of this URL, is among what is read, or would be if it were there: so
+        nothing of the run itself is written there."""
+        return False
 
     def fingerprint(self) -> Any:
         """A JSON value that changes when the records do, so that no run goes on over other records than it began with;
@@ -98,6 +104,7 @@ class Sink(ABC):
 
     no_journal = ""  # why no later process can go on with it
     forks = True  # workers may be forked while it is open; not so where it has threads or connections of its own
+    shared = False  # it is a database, which may be read while it is written to
 
     @abstractmethod
     def open(self) -> None:
@@ -126,6 +133,10 @@ class Sink(ABC):
     def describe(self) -> str:
         """What people call this sink, such as a path."""
         return type(self).__name__
+
+    def writes(self) -> list[str]:
+        """The paths or URLs that are written, which must be nothing else's of the same run."""
+        return []
 
 
 class Resumable(Sink):

@@ -303,8 +303,8 @@ class Marks:
         if self._live is None and self._told is None:
             source, told = self._source, None
             if isinstance(source, Source):
-                try:
-                    told = source.fingerprint()
+                try:  # a database would have to count its rows for it
+                    told = source.describe() if source.shared else source.fingerprint()
                 except SourceError:  # it has gone meanwhile, or was always there for one reading alone
                     told = source.describe()
             self._told = json.dumps(told if told is not None else [type(source).__qualname__, self._reader.total])

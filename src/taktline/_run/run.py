@@ -15,6 +15,7 @@ from taktline._recipe.options import Options
 from taktline._recipe.plan import Plan
 from taktline._recipe.ports import Live, Resumable, Sink, Source
 from taktline._recipe.steps import Step
+from taktline._run.ends import check_apart
 from taktline._run.inline import Inline
 from taktline._run.lot import Lot
 from taktline._run.meter import Meter
@@ -152,6 +153,7 @@ class Run:
     def __init__(self, steps: tuple[Step, ...], name: str, source: Iterable[Any], options: Options) -> None:
         check_source(source)
         _check_forks(source, options)
+        check_apart(source, others=_files(options))
         self._life = _Life(steps, name, source, options)
         self._results: Iterator[Any] | None = None
         self._generator: Any = None
@@ -231,6 +233,7 @@ class Run:
         """
         _check_forks(sink, self._life.options)
         _check_shows(sink, self._life.source)
+        check_apart(self._life.source, sink, _files(self._life.options))
         with self:
             if sink is None:
                 deque(self, maxlen=0)
@@ -271,6 +274,10 @@ class Run:
             raise
         if kept is not None:
             kept.committed()
+
+
+def _files(options: Options) -> dict[str, Any]:
+    return {"the dead letters": options.dead_letters, "the journal": options.journal}
 
 
 def _check_forks(end: object, options: Options) -> None:

@@ -193,6 +193,9 @@ def run(
                 raise LineError(f"--report {saved!r}: name a .json or .html file")
             flow, records = _opened(target, source, in_format)
             writer = write(out, out_format)
+            _check_apart(records, writer, options, {"--report": saved})
+        if saved is not None:
+            saved = os.path.abspath(saved)  # a step may change the folder
         if limit is not None:
             records = _First(records, limit)
         return _carried_out(flow, records, writer, options, as_json=as_json, quiet=quiet, saved=saved).code
@@ -223,9 +226,12 @@ def retry(
         with _before_anything_runs():
             flow: Line = line_of(target)
             again = Again(letters, options.get("journal"))
-            if sink != "-" and os.path.exists(sink) and not again.goes_on:
+            if os.path.isfile(sink) and not again.goes_on:
                 raise LineError(f"there is a file {sink!r} already, which may hold results; name a new one")
+            if options.get("dead_letters") is not None:
+                raise LineError(f"what still fails stays in {letters!r}; leave out --dead-letters")
             writer = write(out, out_format)
+            _check_apart(None, writer, options, {"FILE": letters, "FILE's records that fail again": again.pending})
         with again:
             options["dead_letters"] = again.pending
             ended = _carried_out(flow, again.records, writer, options, as_json=as_json, quiet=quiet, letters=letters)
@@ -260,6 +266,9 @@ class _First(Source):
 
     def describe(self) -> str:
         return self._source.describe()
+
+    def reads(self, path: str) -> bool:
+        return self._source.reads(path)
 
     def fingerprint(self) -> Any:
         known = self._source.fingerprint()
@@ -327,6 +336,7 @@ def report(saved: str, page: str | None) -> None:
 
     from taktline._observe import pages
 
+    _check_apart(None, None, {}, {"FILE": saved, "--html": page})
     try:
         with open(saved, encoding="utf-8") as file:
             facts = json.load(file)
@@ -374,11 +384,22 @@ class _Signals:
         os.write(2, f"{self.first}: finishing what is in flight; once more to stop at once\n".encode())
 
 
+def _check_apart(source: Any, sink: Any, options: dict[str, Any], more: dict[str, str | None]) -> None:
+    """Raises LineError where two of the files of a command are one."""
+    from taktline._run.ends import check_apart
+
+    check_apart(
+        source, sink, {"--dead-letters": options.get("dead_letters"), "--journal": options.get("journal"), **more}
+    )
+
+
 @contextmanager
 def _data_apart(sink: str) -> Iterator[str | IO[bytes]]:
     """Where results go. With "-", standard output is kept for them alone: what steps print goes to standard error,
     also from worker processes and C code."""
-    if sink != "-":
+    from taktline._io.place import named
+
+    if named(sink, 1) != "-":
         yield sink
         return
     sys.stdout.flush()
@@ -442,6 +463,9 @@ def compare(
         if export is not None and not export.endswith((".md", ".json")):
             raise LineError(f"--export {export!r}: name a .md or .json file")
         flow, records = _opened(target, source, in_format)
+        _check_apart(records, None, {}, {"--export": export})
+    if export is not None:
+        export = os.path.abspath(export)  # a step may change the folder
     _print_comparison(flow, records, limit=limit, rounds=rounds, workers=workers, export=export, as_json=as_json)
 
 
