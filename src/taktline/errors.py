@@ -109,6 +109,24 @@ class FormsDiffer(TaktlineError):
         )  # fmt: skip
 
 
+class NotAwaited(TaktlineError):
+    """A step that is a plain function returned a coroutine, or something else that must be awaited."""
+
+    code = "TK250"
+    step: str
+    returned: str
+
+    def __init__(self, *, step: str, returned: str, awaited: bool = False) -> None:
+        text = f"step {step!r} returned {returned}, which nobody awaits: " + (
+            "await it inside of the step, and return what it gives"
+            if awaited
+            else "it is a plain function. Make it `async def`, or say that it is to be awaited with "
+            'step(fn, kind="async"), also inside of keep(), expand() and serial(), and batch(fn, kind="async"). '
+            "What expand() is to take from an async generator, the generator's own function gives"
+        )
+        super().__init__(text, step=step, returned=returned, awaited=awaited)
+
+
 class WorkerDied(TaktlineError):
     """A worker process ended while it worked on a record, more than once."""
 

@@ -9,6 +9,7 @@ from math import lcm
 
 from taktline._recipe.steps import Role, Step
 
+PROCESSES = 32  # that the steps of a long line are shared out over, where each would have one
 NEAR = 4  # times the largest size of several batch steps: so large may a batch be that all of them divide
 
 
@@ -96,14 +97,16 @@ def line(steps: Sequence[Step], workers: int, batch_size: int | None = None, rea
 
 def queues(steps: Sequence[Step], workers: int, costs: Sequence[float] | None = None) -> Plan:
     """A process a step, or a share of `workers` by cost, at least one each; one record at a time. Batch steps of one
-    form stay together: nothing is converted between them.
+    form stay together: nothing is converted between them. So do neighbours where there are more steps than a machine
+    should have processes.
 
     >>> [s.workers for s in queues([Step(abs, "a"), Step(abs, "b")], 5, costs=[3.0, 1.0]).segments]
     [4, 1]
     """
     groups: list[list[int]] = []
+    many = -(-len(steps) // PROCESSES)
     for n, each in enumerate(steps):
-        if n and steps[n - 1].joins(each):
+        if n and (steps[n - 1].joins(each) or (len(groups[-1]) < many and _fuse(steps[n - 1], each))):
             groups[-1].append(n)
         else:
             groups.append([n])
@@ -118,16 +121,21 @@ def queues(steps: Sequence[Step], workers: int, costs: Sequence[float] | None = 
 
 def _cut(steps: Sequence[Step], workers: int) -> tuple[Segment, ...]:
     """Fuse neighbours; cut only where a step must run in the caller's process or has a worker count of its own."""
-    groups: list[tuple[tuple[bool, bool, int | None], list[Step]]] = []
+    groups: list[list[Step]] = []
     for each in steps:
-        place = (each.in_caller, each.waits, _own(each))
-        if groups and groups[-1][0] == place and (each.waits or _own(each) is None):
-            groups[-1][1].append(each)
+        if groups and _fuse(groups[-1][-1], each):
+            groups[-1].append(each)
         else:
-            groups.append((place, [each]))
+            groups.append([each])
     return tuple(
-        Segment(tuple(group), 0 if in_caller else min(own or workers, workers)) for (in_caller, _, own), group in groups
+        Segment(tuple(group), 0 if group[0].in_caller else min(_own(group[0]) or workers, workers)) for group in groups
     )
+
+
+def _fuse(one: Step, other: Step) -> bool:
+    """Whether one function may run both of these neighbours."""
+    alike = (one.in_caller, one.waits, _own(one)) == (other.in_caller, other.waits, _own(other))
+    return alike and (other.waits or _own(other) is None)
 
 
 def _own(step: Step) -> int | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
 import os
 from collections.abc import Callable, Iterable
@@ -75,6 +76,9 @@ class Step:
         return formed and same_place and self.workers is None and other.workers is None
 
 
+WRAPPED = 100  # partials and the like around one another that are looked into
+CACHED = type(functools.cache(len))
+
 KINDS = ("auto", "process", "thread", "async", "inline")
 TASKS = 64  # records at once in a step that waits, where it is not said
 
@@ -133,10 +137,15 @@ def step(
     made = as_step(fn)
     if kind == "auto":
         kind = "thread" if tasks is not None and made.kind == "process" else made.kind
-    elif (kind == "async") != (made.kind == "async") and made.maker is None:
+    elif made.maker is None and made.kind == "async" != kind:
+        raise LineError(f"step {made.name!r} is an `async def`, which kind={kind!r} cannot run; leave kind out")
+    elif (
+        made.maker is None
+        and kind == "async" != made.kind
+        and (inspect.isbuiltin(made.fn) or isinstance(made.fn, type))
+    ):
         raise LineError(
-            f"step {made.name!r} is {'an `async def`' if made.kind == 'async' else 'a plain function'}, which "
-            f"kind={kind!r} cannot run; leave kind out"
+            f'step {made.name!r} is a plain function that gives nothing to be awaited; leave kind="async" out'
         )
     return replace(
         made, name=name or made.name, in_caller=made.in_caller or kind == "inline", workers=workers or made.workers,
@@ -201,7 +210,7 @@ def batch(
     if like is not None and not callable(like):
         raise LineError(f"batch(like={like!r}): give the same step as a function of one record")
     made = step(fn, **step_options)
-    if like is not None and _is_async(like) != (made.kind == "async"):
+    if like is not None and is_async(like) != (made.kind == "async"):
         raise LineError(
             f"batch(like=) and step {made.name!r} are the same step: make both of them `async def`, or none"
         )
@@ -280,7 +289,7 @@ def per_worker(factory: Callable[..., Callable[[Any], Any]], *args: Any, **kwarg
     """
     if not callable(factory):
         raise LineError(f"per_worker() needs a callable that builds the step, not {_shown(factory)}")
-    waits = isinstance(factory, type) and _is_async(factory.__call__)
+    waits = isinstance(factory, type) and is_async(factory.__call__)
     kind, tasks = ("async", TASKS) if waits else ("process", None)
     return Step(factory, name=name_of(factory), maker=Maker(factory, args, kwargs), kind=kind, tasks=tasks)
 
@@ -291,13 +300,35 @@ def as_step(fn: StepLike) -> Step:
         return fn
     if not callable(fn):
         raise LineError(f"a step must be a callable of one record, not {_shown(fn)}")
-    if _is_async(fn):
+    if is_async(fn):
         return Step(fn, name=name_of(fn), kind="async", tasks=TASKS)
     return Step(fn, name=name_of(fn))
 
 
-def _is_async(fn: Any) -> bool:
-    return inspect.iscoroutinefunction(fn) or inspect.iscoroutinefunction(getattr(fn, "__call__", None))  # noqa: B004
+def is_async(fn: Any) -> bool:
+    """Whether what `fn` gives is to be awaited, as far as can be told without calling it: an `async def`, also in a
+    partial, a cache, a method or `__call__`; an async generator too."""
+    inner = _inside(fn)
+    return inspect.iscoroutinefunction(inner) or inspect.isasyncgenfunction(inner)
+
+
+def gives_async(fn: Any) -> bool:
+    """Whether `fn` is an async generator's function."""
+    return inspect.isasyncgenfunction(_inside(fn))
+
+
+def _inside(fn: Any) -> Any:
+    """The function that is called in the end, where `fn` only hands on what it gives."""
+    for _ in range(WRAPPED):
+        if isinstance(fn, functools.partial):
+            fn = fn.func
+        elif isinstance(fn, CACHED):
+            fn = fn.__wrapped__
+        elif inspect.isroutine(fn) or isinstance(fn, type) or inspect.iscoroutinefunction(fn):
+            break
+        else:
+            fn = getattr(type(fn), "__call__", fn)  # noqa: B004  # of an object; a mock has any attribute itself
+    return fn
 
 
 def flatten(steps: Iterable[Any]) -> tuple[Step, ...]:
@@ -311,6 +342,11 @@ def flatten(steps: Iterable[Any]) -> tuple[Step, ...]:
         taken[each.name] = taken.get(each.name, 0) + 1
         again = taken[each.name]
         named.append(each if again == 1 else replace(each, name=f"{each.name} ({again})"))
+    for each in named:
+        if each.role is not Role.EXPAND and each.maker is None and gives_async(each.fn):
+            raise LineError(
+                f"step {each.name!r} is an async generator, which gives many results of a record: expand() takes it"
+            )
     return tuple(named)
 
 
@@ -320,7 +356,7 @@ def name_of(fn: Any) -> str:
     >>> name_of(len), name_of(str.upper)
     ('len', 'upper')
     """
-    while hasattr(fn, "func") and hasattr(fn, "keywords"):  # functools.partial
+    while isinstance(fn, functools.partial):
         fn = fn.func
     name = getattr(fn, "__name__", None) or type(fn).__name__
     code = getattr(fn, "__code__", None)

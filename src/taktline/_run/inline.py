@@ -19,13 +19,14 @@ from taktline._planner import choose
 from taktline._planner.sample import Sampling
 from taktline._recipe import plan as plans
 from taktline._recipe.options import Options, usable_cores
-from taktline._recipe.steps import Maker, Role, Step
+from taktline._recipe.steps import Maker, Role, Step, is_async
 from taktline._run.as_read import AsRead
 from taktline._run.lot import Lot, settled
 from taktline._run.meter import Meter, ran_here
 from taktline._run.reader import Reader, failure_of_source
 from taktline._run.returning import Returning
 from taktline._schedule.sizing import Calls
+from taktline._segment import guard
 from taktline._segment.batch import Batch
 from taktline._segment.compiled import Compiled
 from taktline._segment.forms import Misfit, form_of, not_of_the_form
@@ -372,6 +373,7 @@ def _of_one_record(step: Step) -> Step:
     lists = form_of("list")
 
     def only(returned: Any) -> Any:
+        guard.refuse(returned[0] if type(returned) is list and returned else returned, step.name)
         if isinstance(returned, Iterator):
             returned = drawn(returned)
         try:
@@ -387,9 +389,9 @@ def _of_one_record(step: Step) -> Step:
             return only(fn([record]))
 
         async def waiting(record: Any) -> Any:
-            return only(await fn([record]))
+            return only(await guard.awaited(fn([record])))
 
-        made: Any = waiting if step.kind == "async" else one
+        made: Any = waiting if step.kind == "async" or is_async(fn) else one
         for name in ("close", "save", "load"):
             if hasattr(fn, name):
                 setattr(made, name, getattr(fn, name))

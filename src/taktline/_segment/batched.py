@@ -15,7 +15,7 @@ from taktline._segment import guard, returned
 from taktline._segment.batch import Batch, Failure
 from taktline._segment.forms import Columns, Formed, Misfit, Unfit, cannot_stand, form_of, not_of_the_form
 from taktline._segment.same import same
-from taktline.errors import BatchLengthError, FormsDiffer
+from taktline.errors import BatchLengthError, FormsDiffer, NotAwaited
 
 if TYPE_CHECKING:
     from taktline._segment.seeds import Seeds
@@ -187,8 +187,11 @@ class Batched(Part):
                 state = self.callables[n](state)
                 if self.waits:
                     state = await state
+                guard.refuse(state[0] if type(state) is list and state else state, self.steps[n].name)
                 if type(state) is not list:
                     state = returned.drawn(state)
+            except NotAwaited as error:
+                return self._all_fail(piece, n, error)
             except BaseException as error:
                 if self.passes(error):
                     raise

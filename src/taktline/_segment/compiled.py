@@ -6,93 +6,150 @@ Measured on four trivial steps: one fused loop takes 165 ns a record, chained `m
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 from types import CodeType, FrameType, TracebackType
 from typing import Any
 
 from taktline._recipe.steps import Role, Step
 from taktline._segment import guard
 
+DEEP = 12  # loops in one another in one function; Python takes 20 blocks, and code that is indented a hundred times
+LONG = 32  # calls in one another in one expression; Python's own parser takes some 90
+ARGUMENTS = "out, froms, counts, ns, clock"
+
+Code = tuple[list[str], dict[int, int]]  # lines, and the step of each line that belongs to one
+
 
 class Compiled:
     """The code for some scalar steps in one form, and which of its lines belongs to which step."""
 
     def __init__(self, steps: Sequence[Step], form: str) -> None:
-        lines, first = FORMS[form](steps)
-        source = "\n".join(lines)
-        namespace: dict[str, Any] = {"__name__": "taktline"}  # what a warning about a step's caller is about
-        exec(compile(source, f"<taktline {form}>", "exec"), namespace)
+        lines, self._first = FORMS[form](steps)  # line: step position
+        namespace: dict[str, Any] = {
+            "__name__": "taktline",  # what a warning about a step's caller is about
+            "plain": guard.NEVER_AWAITED, "refuse": guard.Refusal([step.name for step in steps]),
+        }  # fmt: skip
+        exec(compile("\n".join(lines), f"<taktline {form}>", "exec"), namespace)
         self.run: Callable[..., Any] = namespace["run"]
-        self._code: CodeType = self.run.__code__
-        self._first = first  # line: step position
+        self._codes: set[CodeType] = {each.__code__ for each in namespace.values() if hasattr(each, "__code__")}
 
     def culprit(self, error: BaseException) -> tuple[int | None, TracebackType | None]:
         """The position of the step that raised `error` (None: no step did), and the traceback from its own code on."""
         tb = error.__traceback__
         while tb is not None:
-            if tb.tb_frame.f_code is self._code:
-                return self._first.get(tb.tb_lineno), guard.own(tb.tb_next)
-            tb = tb.tb_next
+            inner = tb.tb_next
+            if tb.tb_frame.f_code in self._codes and (inner is None or inner.tb_frame.f_code not in self._codes):
+                return self._first.get(tb.tb_lineno), guard.own(inner)
+            tb = inner
         return None, None
 
     def step_in(self, frame: FrameType) -> int | None:
         """The position of the step at which this code is; None where the frame is not of this code."""
-        return self._first.get(frame.f_lineno, 0) if frame.f_code is self._code else None
+        return self._first.get(frame.f_lineno, 0) if frame.f_code in self._codes else None
 
 
-def _names(steps: Sequence[Step]) -> str:
-    return ", ".join(f"s{n}" for n in range(len(steps)))
+def _names(steps: Sequence[Step], first: int = 0) -> str:
+    return ", ".join(f"s{n}" for n in range(first, len(steps)))
 
 
-def _loop(steps: Sequence[Step], *, origins: bool, timed: bool) -> tuple[list[str], dict[int, int]]:
+def _levels(steps: Sequence[Step]) -> list[int]:
+    """Where to go on in a function of its own, so that in none there are too many loops in one another: step positions,
+    from the first to one past the last."""
+    cuts, deep = [0], 0
+    for n, step in enumerate(steps):
+        if step.role is Role.EXPAND:
+            deep += 1
+            if deep > DEEP:
+                cuts.append(n)
+                deep = 1
+    return [*cuts, len(steps)]
+
+
+class _Writer:
+    """Lines at some depth, and the steps that they belong to."""
+
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+        self.where: dict[int, int] = {}
+        self.pad = ""
+
+    def add(self, text: str, step: int | None = None) -> None:
+        self.lines.append(self.pad + text)
+        if step is not None:
+            self.where[len(self.lines)] = step
+
+    def keep(self, step: int) -> None:
+        """What a predicate said of x: it stands in y. A coroutine is true, whatever it would say."""
+        self.add("if y is not True:", step)
+        self.add("    if not y: continue", step)
+        self.add(f"    if y.__class__ not in plain: refuse(y, {step})", step)
+
+
+def _loop(steps: Sequence[Step], *, origins: bool, timed: bool) -> Code:
     """`run(records, origins, out, froms, counts, ns, clock, s0…)`: appends results to `out`; `counts[n]` and `ns[n]` are
     added up for each step, the counts only behind a step that changes the number of records."""
-    lines = [f"def run(records, origins, out, froms, counts, ns, clock, {_names(steps)}):"]
-    counted = [n for n, step in enumerate(steps) if timed or step.role is not Role.MAP]
-    if counted:
-        lines += ["    " + " = ".join(f"c{n}" for n in counted) + " = 0", "    try:"]
-    pad = "        " if counted else "    "
-    lines.append(f"{pad}for x, origin in zip(records, origins):" if origins else f"{pad}for x in records:")
-    where: dict[int, int] = {}
-    pad += "    "
-
-    def add(text: str, step: int | None = None) -> None:
-        lines.append(pad + text)
-        if step is not None:
-            where[len(lines)] = step
-
-    for n, step in enumerate(steps):
-        if timed:
-            add(f"c{n} += 1; t = clock()")
-        if step.role is Role.MAP:
-            add(f"x = s{n}(x)", n)
-        elif step.role is Role.KEEP:
-            add(f"y = s{n}(x)", n)
-            if timed:
-                add(f"ns[{n}] += clock() - t")
-            add("if not y: continue", n)
-            if not timed:
-                add(f"c{n} += 1")
+    w, cuts = _Writer(), _levels(steps)
+    for level, (first, last) in enumerate(pairwise(cuts)):
+        counted = [n for n in range(first, last) if timed or steps[n].role is not Role.MAP]
+        w.pad = ""
+        if level:
+            w.add(f"def rest{level}(x, origin, {ARGUMENTS}, {_names(steps, first)}):")
+            # Once, so that a filter can go on with the next: so deep nobody minds the nanoseconds.
+            w.pad = "    "
+            w.add("for x in (x,):")
         else:
-            add(f"y = s{n}(x)", n)
-            if timed:  # the time inside a lazy result is counted to the step too
-                add("y = list(y)", n)
-                add(f"ns[{n}] += clock() - t")
-            add("for x in y:", n)
-            pad += "    "
-            if not timed:
-                add(f"c{n} += 1")
-        if timed and step.role is Role.MAP:
-            add(f"ns[{n}] += clock() - t")
-    add("out.append(x)")
-    if origins:
-        add("froms.append(origin)")
-    if counted:
-        lines.append("    finally:")
-        lines += [f"        counts[{n}] += c{n}" for n in counted]
-    return lines, where
+            w.add(f"def run(records, origins, {ARGUMENTS}, {_names(steps)}):")
+            w.pad = "    "
+            if counted:
+                w.add(" = ".join(f"c{n}" for n in counted) + " = 0")
+                w.add("try:")
+                w.pad += "    "
+            w.add("for x, origin in zip(records, origins):" if origins else "for x in records:")
+        w.pad += "    "
+        for n in range(first, last):
+            _step(w, n, steps[n].role, f"counts[{n}] += 1" if level else f"c{n} += 1", timed=timed)
+        if last < len(steps):
+            origin = "origin" if origins or level else "None"
+            w.add(f"rest{level + 1}(x, {origin}, {ARGUMENTS}, {_names(steps, last)})")
+        else:
+            w.add("out.append(x)")
+            if origins:
+                w.add("froms.append(origin)")
+        if counted and not level:
+            w.pad = "    "
+            w.add("finally:")
+            for n in counted:
+                w.add(f"    counts[{n}] += c{n}")
+    return w.lines, w.where
 
 
-def _lazy(steps: Sequence[Step], *, counted: bool) -> tuple[list[str], dict[int, int]]:
+def _step(w: _Writer, n: int, role: Role, count: str, *, timed: bool) -> None:
+    """One step on x. Where it is timed, what it returned is looked at too: nobody waits for a coroutine."""
+    if timed:
+        w.add(f"{count}; t = clock()")
+    if role is Role.MAP:
+        w.add(f"x = s{n}(x)", n)
+        if timed:
+            w.add(f"ns[{n}] += clock() - t")
+            w.add(f"if x.__class__ not in plain: refuse(x, {n})", n)
+        return
+    w.add(f"y = s{n}(x)", n)
+    if role is Role.KEEP:
+        if timed:
+            w.add(f"ns[{n}] += clock() - t")
+        w.keep(n)
+    else:
+        if timed:  # the time inside a lazy result is counted to the step too
+            w.add(f"if y.__class__ not in plain: refuse(y, {n})", n)
+            w.add("y = list(y)", n)
+            w.add(f"ns[{n}] += clock() - t")
+        w.add("for x in y:", n)
+        w.pad += "    "
+    if not timed:
+        w.add(count)
+
+
+def _lazy(steps: Sequence[Step], *, counted: bool) -> Code:
     """`run(phases, failed, tally, s0…)`: a generator that gives ready results as they are, and results of records else.
 
     `phases` gives pairs (ready results or None, records or None). It is the innermost loop of the in-process
@@ -101,38 +158,66 @@ def _lazy(steps: Sequence[Step], *, counted: bool) -> tuple[list[str], dict[int,
     `tally(read, given)` is called at the end. Only the counted form counts, the other says -1.
     """
     read, given = ("read", "given") if counted else ("-1", "-1")
-    lines = [f"def run(phases, failed, tally, {_names(steps)}):", "    read = given = 0", "    record = None", "    try:",
-             "        for ready, records in phases:", "            if ready is not None:",
-             "                for x in ready: yield x", "                continue", "            try:",
-             "                for record in records:"]  # fmt: skip
-    where: dict[int, int] = {}
-    pad = " " * 20
+    w, cuts = _Writer(), _levels(steps)
+    for line in (f"def run(phases, failed, tally, {_names(steps)}):", "    read = given = 0", "    record = None",
+                 "    try:", "        for ready, records in phases:", "            if ready is not None:",
+                 "                for x in ready: yield x", "                continue", "            try:",
+                 "                for record in records:"):  # fmt: skip
+        w.add(line)
+    w.pad = " " * 20
     if counted:
-        lines.append(f"{pad}read += 1")
-        lines.append(f"{pad}x = record")
-        for n, step in enumerate(steps):
-            if step.role is Role.MAP:
-                lines.append(f"{pad}x = s{n}(x)")
-            elif step.role is Role.KEEP:
-                lines.append(f"{pad}if not s{n}(x): continue")
-            else:
-                lines.append(f"{pad}for x in s{n}(x):")
-                pad += "    "
-            where[len(lines)] = n
-        lines += [f"{pad}given += 1", f"{pad}yield x"]
+        w.add("read += 1")
+        w.add("x = record")
+        if len(cuts) > 2:
+            _lazy_steps(w, steps, 0, cuts[1])
+            w.add(f"for x in rest1(x, {_names(steps, cuts[1])}):")
+            w.pad += "    "
+        else:
+            _lazy_steps(w, steps, 0, len(steps))
+        w.add("given += 1")
+        w.add("yield x")
     else:
-        # Nested calls need no local variable; each call has a line of its own for the traceback.
-        lines.append(f"{pad}yield (")
-        for n in reversed(range(len(steps))):
-            lines.append(f"{pad}s{n}(")
-            where[len(lines)] = n
-        lines.append(f"{pad}record{')' * len(steps)})")
-    lines += ["            except BaseException as error:", f"                failed(error, {read}, record)",
-              "    finally:", f"        tally({read}, {given})"]  # fmt: skip
-    return lines, where
+        _in_one_another(w, len(steps))
+    w.pad = ""
+    for line in ("            except BaseException as error:", f"                failed(error, {read}, record)",
+                 "    finally:", f"        tally({read}, {given})"):  # fmt: skip
+        w.add(line)
+    for level, (first, last) in enumerate(pairwise(cuts[1:]), 1):
+        w.pad = ""
+        w.add(f"def rest{level}(x, {_names(steps, first)}):")
+        w.pad = "    "
+        w.add("for x in (x,):")
+        w.pad += "    "
+        _lazy_steps(w, steps, first, last)
+        w.add(f"yield from rest{level + 1}(x, {_names(steps, last)})" if last < len(steps) else "yield x")
+    return w.lines, w.where
 
 
-FORMS: dict[str, Callable[[Sequence[Step]], tuple[list[str], dict[int, int]]]] = {
+def _lazy_steps(w: _Writer, steps: Sequence[Step], first: int, last: int) -> None:
+    for n in range(first, last):
+        if steps[n].role is Role.MAP:
+            w.add(f"x = s{n}(x)", n)
+        elif steps[n].role is Role.KEEP:
+            w.add(f"y = s{n}(x)", n)
+            w.keep(n)
+        else:
+            w.add(f"for x in s{n}(x):", n)
+            w.pad += "    "
+
+
+def _in_one_another(w: _Writer, count: int) -> None:
+    """Nested calls need no local variable; each call has a line of its own for the traceback."""
+    given = "record"
+    for first in range(0, count, LONG):
+        last = min(first + LONG, count)
+        w.add("yield (" if last == count else "x = (")
+        for n in reversed(range(first, last)):
+            w.add(f"s{n}(", n)
+        w.add(f"{given}{')' * (last - first)})")
+        given = "x"
+
+
+FORMS: dict[str, Callable[[Sequence[Step]], Code]] = {
     "plain": lambda steps: _loop(steps, origins=False, timed=False),
     "traced": lambda steps: _loop(steps, origins=True, timed=False),
     "timed": lambda steps: _loop(steps, origins=True, timed=True),

@@ -10,11 +10,12 @@ from time import perf_counter_ns
 from types import FrameType, MappingProxyType
 from typing import TYPE_CHECKING, Any
 
-from taktline._recipe.steps import Role, Step
+from taktline._recipe.steps import Role, Step, is_async
 from taktline._segment import guard
 from taktline._segment.batch import Batch, Begun, Came, Mark, no_mark, nobody
 from taktline._segment.batched import Batched, Part, stretches
 from taktline._segment.compiled import Compiled
+from taktline.errors import NotAwaited
 
 if TYPE_CHECKING:
     from taktline._segment.seeds import Seeds
@@ -82,7 +83,7 @@ class Segment:
                 self.close()  # those before it were built
                 raise
             fn, like = self._made[-1], step.like
-            if step.kind == "async":
+            if step.kind == "async" or is_async(fn):  # what a factory builds may be
                 from taktline._segment.waiting import OneByOne
 
                 self._loop = self._loop or OneByOne()
@@ -280,6 +281,8 @@ class _Stretch(Part):
             if error is None:
                 return True
             step, tb = code.culprit(error)
+            if step is not None and isinstance(error, NotAwaited):
+                self.callables[step] = guard.looked_at(self.callables[step], self.steps[step].name)
             if not self.fail(out, batch.origin(at), self.first + (step or 0), error, tb):
                 return False
             start = at + 1

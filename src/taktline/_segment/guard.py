@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from random import SystemRandom
 from time import monotonic, perf_counter, sleep
-from types import TracebackType
+from types import AsyncGeneratorType, CoroutineType, TracebackType
 from typing import Any
 
 from taktline._recipe.steps import Role, Step
-from taktline.errors import StepTimeout
+from taktline.errors import NotAwaited, StepTimeout
 
 JITTER = SystemRandom()  # the steps' own random numbers stay as they are
 AROUND = (__package__, "asyncio.", "concurrent.futures.")  # modules through which a step's exception may come
@@ -35,6 +35,57 @@ def guarded(fn: Function, step: Step, retry: Callable[[], None], limit: Callable
     if step.retries:
         fn = _retried(fn, step, retry)
     return fn
+
+
+# What steps mostly return. Looked up before a value is looked at: 15 ns in the place of 50.
+NEVER_AWAITED = frozenset(
+    {bool, int, float, complex, str, bytes, bytearray, type(None), list, tuple, dict, set, frozenset}
+)
+
+
+def waits(value: Any) -> bool:
+    """Whether a value is none yet: a coroutine, a future, an async generator."""
+    return hasattr(type(value), "__await__") or isinstance(value, AsyncGeneratorType)
+
+
+def refuse(value: Any, step: str, *, awaited: bool = False) -> None:
+    """Raises NotAwaited where a step returned what is still to be awaited: it would be true for every record, or stand
+    among the results. `awaited`: the step was, and gave another one."""
+    if type(value) in NEVER_AWAITED or not waits(value):
+        return
+    name = getattr(value, "__qualname__", "")
+    error = NotAwaited(
+        step=step, returned=f"{type(value).__name__} {name!r}" if name else type(value).__name__, awaited=awaited
+    )
+    if isinstance(value, CoroutineType):
+        value.close()  # it never began: nobody is to be warned of that too
+    raise error
+
+
+class Refusal:
+    """`refuse` for the steps of a fused function, by their position in it."""
+
+    def __init__(self, names: Sequence[str]) -> None:
+        self._names = names
+
+    def __call__(self, value: Any, step: int) -> None:
+        refuse(value, self._names[step])
+
+
+def looked_at(fn: Function, step: str) -> Function:
+    """`fn`, but every value is looked at: for a step that has returned a coroutine once."""
+
+    def look(value: Any) -> Any:
+        result = fn(value)
+        refuse(result, step)
+        return result
+
+    return look
+
+
+async def awaited(result: Any) -> Any:
+    """What a step that waits has returned, once it is there."""
+    return await result if hasattr(type(result), "__await__") else result
 
 
 def own(tb: TracebackType | None) -> TracebackType | None:

@@ -19,7 +19,7 @@ from traceback import format_exception
 from types import FrameType
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from taktline._recipe.steps import Role, Step
+from taktline._recipe.steps import Role, Step, gives_async, is_async
 from taktline._segment import guard
 from taktline._segment.batch import Batch, Begun, Came, Failure, Mark, no_mark, nobody
 from taktline._segment.batched import Batched, Part, Piece, stretches
@@ -271,13 +271,14 @@ class Station:
     def __init__(self, step: Step, made: Callable[[Any], Any], whole: Waiting) -> None:
         self.role = step.role
         self.tasks = step.tasks or 1
-        self.made = made
+        self._built = made
+        self.made = gathered(made)
         self._step = step
         self._whole = whole
         self._inside = asyncio.Semaphore(self.tasks)
         self._pace = guard.Pace(step)
         self._as_it_is = not (step.retries or step.rate or any(each.timeout for each in whole.steps))
-        self._threads = Threads(step.name) if step.kind == "thread" else None
+        self._threads = Threads(step.name) if step.kind == "thread" and not is_async(made) else None
 
     async def call(self, seq: int, fn: Callable[[Any], Any], value: Any) -> Any:
         """What `fn`, the step's callable or its `like`, gives for a value of this batch, with the step's options."""
@@ -314,8 +315,16 @@ class Station:
                 raise  # the step's own
             raise StepTimeout(step=self._step.name, seconds=seconds) from None
 
-    def _begun(self, fn: Callable[[Any], Any], value: Any) -> Awaitable[Any]:
-        return self._in_thread(self._threads, fn, value) if self._threads is not None else fn(value)
+    async def _begun(self, fn: Callable[[Any], Any], value: Any) -> Any:
+        if self._threads is not None:
+            result = await self._in_thread(self._threads, fn, value)
+        else:
+            result = fn(value)
+            if hasattr(type(result), "__await__"):  # a plain function that is said to be async may give a value at once
+                result = await result
+        if type(result) not in guard.NEVER_AWAITED:
+            guard.refuse(result, self._step.name, awaited=self._threads is None)
+        return result
 
     async def _in_thread(self, threads: Threads, fn: Callable[[Any], Any], value: Any) -> Any:
         call = threads.call(fn, value)
@@ -331,8 +340,8 @@ class Station:
     async def close(self) -> None:
         if self._threads is not None:
             self._threads.close()
-        if self._step.maker is not None and hasattr(self.made, "close"):
-            closed = self.made.close()
+        if self._step.maker is not None and hasattr(self._built, "close"):
+            closed = self._built.close()
             if isinstance(closed, Awaitable):
                 await closed
 
@@ -341,6 +350,17 @@ def _is_cancelled(error: BaseException) -> bool:
     """Whether an exception is the task's own end, and not a step's."""
     task = asyncio.current_task()
     return isinstance(error, asyncio.CancelledError) and task is not None and task.cancelling() > 0
+
+
+def gathered(made: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    """The callable; of an async generator one that gives all that it yields at once."""
+    if not gives_async(made):
+        return made
+
+    async def whole(value: Any) -> list[Any]:
+        return [each async for each in made(value)]
+
+    return whole
 
 
 class OneByOne:
@@ -353,11 +373,15 @@ class OneByOne:
     def plain(self, step: Step, made: Callable[[Any], Coroutine[Any, Any, Any]]) -> Callable[[Any], Any]:
         """The step as a plain function, which keeps its time limit itself: a coroutine can be ended."""
 
+        call = gathered(made)
+
         async def in_time(value: Any) -> Any:
             limit = asyncio.timeout(step.timeout)
             try:
                 async with limit:
-                    return await made(value)
+                    result = await guard.awaited(call(value))
+                    guard.refuse(result, step.name, awaited=True)
+                    return result
             except TimeoutError:
                 if not limit.expired():
                     raise
