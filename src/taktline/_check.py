@@ -36,7 +36,7 @@ class Finding:
     """One thing that a run would meet. `index`: of the first record that shows it; None: it is not one record's.
     `advice`: nothing goes wrong, but it could be better."""
 
-    kind: str  # build, carry, pickle, fails, unequal, changes, forms, apart, dies, workers, slower
+    kind: str  # build, carry, pickle, fails, unequal, changes, forms, apart, dies, workers, surroundings, slower
     step: str
     index: int | None
     says: str
@@ -142,6 +142,13 @@ def _in_workers(
     except Exception as error:  # of a factory, in a worker
         findings.append(Finding("build", "", None, f"a step cannot be built in a worker: {_told(error)}", "correct it"))
         return [], None, {}
+    for each in run.missed:
+        findings.append(
+            Finding(
+                "surroundings", "", None, f"workers do not have {each} as it is here",
+                "build it in each worker, with setup= or per_worker()",
+            )
+        )  # fmt: skip
     dead = [mark for mark in results if isinstance(mark, Failed) and isinstance(mark.error, WorkerDied)]
     for mark in dead:
         says = f"it kills its worker ({str(mark.error).splitlines()[0]})"

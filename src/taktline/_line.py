@@ -103,11 +103,14 @@ class Line:
         >>> asyncio.run(main())
         [1, 2]
         """
+        import contextvars
+
         from taktline._run.run import Run
         from taktline._run.stream import stream
 
         wanted = checked(options)
-        return stream(lambda records: Run(self._steps, self.name, records, wanted), source)
+        context = contextvars.copy_context()
+        return stream(lambda records: Run(self._steps, self.name, records, wanted), source, context)
 
     def compare(self, records: Iterable[Any], **options: Any) -> Comparison:
         """Run the four techniques in turn over the first records and set them side by side.

@@ -135,7 +135,7 @@ def _started(*descriptors: int) -> subprocess.Popen[bytes]:
     ]  # fmt: skip
     settings: dict[str, Any] = {
         "pass_fds": descriptors, "stdin": subprocess.DEVNULL, "stdout": _if_open(1), "stderr": _if_open(2),
-        "env": {**os.environ, **_one_thread(), **_kept_memory()},
+        "env": environment(),
     }  # fmt: skip
     return patiently(lambda: subprocess.Popen(command, **settings))
 
@@ -199,6 +199,11 @@ def _if_open(descriptor: int) -> int | None:
     except OSError:
         return subprocess.DEVNULL
     return None
+
+
+def environment() -> dict[str, str]:
+    """The environment that a worker starts with: this process's own, and what is better there."""
+    return {**os.environ, **_one_thread(), **_kept_memory()}
 
 
 def _one_thread() -> dict[str, str]:

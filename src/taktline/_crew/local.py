@@ -13,6 +13,7 @@ from time import perf_counter
 from typing import Any, NamedTuple, NoReturn
 
 from taktline._crew import launcher, surroundings, words
+from taktline._observe import memory
 from taktline._recipe.steps import Step
 from taktline._wire import carry
 from taktline._wire.board import Board, Place
@@ -45,6 +46,7 @@ class _Member:
         self.board = board
         self.lane = lane
         self.asked = 0  # what poll was told to watch
+        self.until = 0.0  # of one that is leaving: when its time is up
         self.began: Place | None = None  # the value it has begun last, as far as it goes carefully and says so
 
 
@@ -57,22 +59,27 @@ class Local:
 
     def __init__(
         self, segments: Sequence[tuple[Step, ...] | None], *, goes_on: bool, start: str, most: int,
-        seeds: Sequence[tuple[int, int] | None],
+        seeds: Sequence[tuple[int, int] | None], setup: Callable[[], object] | None = None,
+        tell: Callable[[list[str], list[str]], None] = lambda reasons, missed: None,
     ) -> None:  # fmt: skip
         self._segments = segments
         self._seeds = seeds
         self._goes_on = goes_on
         self._start = start
         self._most = most
+        self._set_up = setup
+        self._tell = tell
         self._setups = [
             self._setup(steps, seed) if steps and start == "launch" else b""
             for steps, seed in zip(segments, seeds, strict=True)
         ]
+        self._around: surroundings.Caller | None = None
         self._members: dict[int, _Member] = {}
         self._by_descriptor: dict[int, int] = {}
         self._unsent: set[int] = set()  # workers with batches to flush
         self._poll, self._select = new_poll()
         self._abandoned = False
+        self._leaving = 0  # the newest number, below 0, of one that was told to end while the run goes on
         _CREWS.add(self)
 
     def start(self, worker: int, lane: int) -> None:
@@ -88,8 +95,22 @@ class Local:
         self._by_descriptor[channel.fileno()] = worker
         self._watch(member)
         if self._start == "launch":
-            around = carry.pack_functions(surroundings.of_caller(worker))
-            self._send(member, words.SETUP, note=around, parts=[self._setups[lane]])
+            if self._around is None:  # for all workers of this run, whenever they start
+                steps = [step for segment in self._segments for step in segment or ()]
+                self._around = surroundings.Caller(
+                    steps, [self._set_up] if self._set_up else [], launcher.environment()
+                )
+                self._tell(*self._around.first())
+            self._send(member, words.SETUP, note=b"%d" % worker, parts=[self._setups[lane], self._around.packed])
+
+    def retire(self, worker: int) -> None:
+        """Let a worker that has nothing to do end in its own time; another may take its place at once."""
+        member = self._members.pop(worker)
+        self._leaving -= 1
+        self._members[self._leaving] = member
+        self._by_descriptor[member.channel.fileno()] = self._leaving
+        member.until = perf_counter() + GRACE
+        self._send(member, words.STOP)
 
     def send(self, worker: int, seq: int, note: bytes, parts: Sequence[carry.Bytes]) -> None:
         """Give a batch to a worker. Never blocks; a worker that has just died is heard of by `wait`."""
@@ -108,6 +129,8 @@ class Local:
         while self._unsent:
             if (waiting := self._members.get(self._unsent.pop())) is not None:
                 self._flush(waiting)
+        if self._leaving:
+            self._end_the_late()
         events = self._poll.poll(min(seconds, LOOK_AGAIN) * 1000)
         for descriptor, what in events:
             worker = self._by_descriptor.get(descriptor)
@@ -125,16 +148,21 @@ class Local:
                     if worker in self._members and self._members[worker] is member:
                         self._lose(worker, member, gone)
 
+    def _end_the_late(self) -> None:
+        for worker, member in self._members.items():
+            if worker < 0 and perf_counter() > member.until:
+                member.process.kill()
+
     def places(self) -> dict[int, Place | None]:
         """Where each worker is: the value it marked, or else the one it was at when it was asked last."""
-        return {worker: member.board.mark.get() or member.board.seen.get() for worker, member in self._members.items()}
+        return {w: each.board.mark.get() or each.board.seen.get() for w, each in self._members.items() if w >= 0}
 
     def overdue(self, now_ns: int) -> dict[int, Place]:
         """The workers whose value takes longer than it may, at this time of the monotonic clock."""
         found = {}
         for worker, member in self._members.items():
             mark = member.board.mark.get()
-            if mark is not None and 0 < mark.deadline_ns < now_ns:
+            if worker >= 0 and mark is not None and 0 < mark.deadline_ns < now_ns:
                 found[worker] = mark
         return found
 
@@ -148,6 +176,10 @@ class Local:
         """The stack of this worker when it was asked last."""
         return self._members[worker].board.stack()
 
+    def holds(self, worker: int) -> int:
+        """Bytes of memory that a worker has; 0 where the system does not tell."""
+        return memory.held_by(self._members[worker].process.pid)
+
     def process_of(self, worker: int) -> tuple[int, str]:
         """The process id of a worker, and what the system says of it where that is worth telling."""
         pid = self._members[worker].process.pid
@@ -159,7 +191,7 @@ class Local:
 
     def workers(self) -> list[int]:
         """The numbers of the workers that live."""
-        return list(self._members)
+        return [worker for worker in self._members if worker >= 0]
 
     def pids(self) -> list[int]:
         """The process ids of the workers that live."""
@@ -217,9 +249,9 @@ class Local:
 
     def _setup(self, steps: tuple[Step, ...], seed: tuple[int, int] | None) -> bytes:
         try:
-            segment = carry.pack_functions(steps)
+            segment = carry.pack_functions((steps, self._set_up))  # in one: they share their globals
         except Exception as error:
-            found = carry.which_function([step.name for step in steps], steps)
+            found = carry.which_function([*(step.name for step in steps), "setup="], [*steps, self._set_up])
             name, why = found if found is not None else (steps[0].name, error)
             raise LineError(
                 f"step {name!r} cannot be carried over to a worker process: {type(why).__name__}: {why}. "
@@ -240,7 +272,7 @@ class Local:
             from taktline._crew import worker
 
             segment = worker.segment_of(steps, goes_on=self._goes_on, seed=self._seeds[lane])
-            worker.forked(sock, lifeline, board, segment, self._most, number)
+            worker.forked(sock, lifeline, board, segment, self._most, number, self._set_up)
 
         return launcher.fork(work)
 
@@ -276,6 +308,11 @@ class Local:
         while (message := channel.receive()) is not None:
             if message.kind == words.NEED:
                 self._give(member, message)
+            elif message.kind == words.WANT and self._around is not None:
+                given = self._around.give(message.note)
+                self._send(member, words.GIVE, parts=[given] if given is not None else [])
+            elif message.kind == words.DIFFERS and self._around is not None:
+                self._tell(*self._around.differing(message.note))
             elif message.kind in ASIDE:
                 ASIDE[message.kind](message.note)
             elif message.kind == words.BEGAN:
@@ -303,7 +340,8 @@ class Local:
         mark = member.board.mark.get() if not damaged else member.began
         end = End(code, mark, member.board.stack() if crashed else "")
         member.board.close()
-        gone(worker, end)
+        if worker >= 0:
+            gone(worker, end)
 
     def _give(self, member: _Member, message: Message) -> None:
         module, name = pickle.loads(message.note)

@@ -1,7 +1,10 @@
-"""What a step finds around it besides its record: loggers and warnings. In a worker they act as in the caller's process.
+"""What a step finds around it besides its record: settings, modules, context variables, loggers and warnings.
 
-A worker takes over the levels of the caller's loggers and its filters of warnings when it starts, so that what nobody
-wants to see costs no message. What passes them travels to the caller, whose own handlers, filters and hooks decide.
+A launched worker takes over what the caller's process had when the crew was made, so that all workers have the same.
+Settings are put twice: before the worker imports anything, and after it, for what imports have changed.
+
+A worker takes over the levels of the caller's loggers and its filters of warnings, so that what nobody wants to see
+costs no message. What passes them travels to the caller, whose own handlers, filters and hooks decide.
 """
 
 from __future__ import annotations
@@ -10,10 +13,11 @@ import logging
 import pickle
 import sys
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from taktline._crew import words
+from taktline._crew import modules, settings, words
+from taktline._recipe.steps import Step
 from taktline._segment.fuse import Segment
 from taktline._wire import carry
 
@@ -28,13 +32,15 @@ _registries: dict[str | None, dict[Any, Any]] = {}  # warnings already shown, of
 class Surroundings(NamedTuple):
     """What a worker takes over from the caller."""
 
-    worker: int
     levels: dict[str, tuple[int, bool]]  # logger: its own level, and whether it is disabled
     disabled: int  # what logging.disable() was told
     filters: list[tuple[Any, ...]]  # of warnings; a category that can be imported as (name, module)
+    settings: dict[str, bytes]
+    variables: list[settings.Variable]
+    states: dict[str, modules.State]
 
-    def adopt(self) -> None:
-        """Make them this process's own."""
+    def adopt_loggers(self) -> None:
+        """Make the levels and filters this process's own."""
         for name, (level, disabled) in self.levels.items():
             logger = logging.getLogger(name)
             logger.setLevel(level)
@@ -47,8 +53,8 @@ class Surroundings(NamedTuple):
         )
 
 
-def of_caller(worker: int) -> Surroundings:
-    """This process's surroundings, for the worker with this number."""
+def of_loggers() -> tuple[dict[str, tuple[int, bool]], int, list[tuple[Any, ...]]]:
+    """The levels of this process's loggers, and its filters of warnings."""
     known = {"root": logging.root, **logging.root.manager.loggerDict}
     levels = {
         name: (logger.level, logger.disabled)
@@ -59,7 +65,95 @@ def of_caller(worker: int) -> Surroundings:
         (action, message, _by_name(category), module, lineno)
         for action, message, category, module, lineno in warnings.filters
     ]
-    return Surroundings(worker, levels, logging.root.manager.disable, filters)
+    return levels, logging.root.manager.disable, filters
+
+
+class Caller:
+    """The caller's surroundings as they are now, for its workers. `environment`: what they are started with."""
+
+    def __init__(self, steps: Sequence[Step], also: Sequence[Any], environment: Mapping[str, str]) -> None:
+        from taktline._crew.naming import Naming  # no worker needs it
+
+        named = Naming([*steps, *(Step(each, "") for each in also)])
+        out = carry.stand_ins()
+        self._named = named
+        self._snapshot = modules.Snapshot(named.beside, out)
+        variables, self._lost = settings.variables(carry.pack_functions, out)
+        levels, disabled, filters = of_loggers()
+        own = settings.read() | {"os.environ": pickle.dumps(dict(environment))}
+        self.packed = carry.pack_functions(
+            Surroundings(levels, disabled, filters, own, variables, self._snapshot.states)
+        )
+        self._told: set[str] = set()
+
+    def give(self, note: bytes) -> bytes | None:
+        """What a worker asks for of a module; None where it cannot be carried over."""
+        home, name, by_value = pickle.loads(note)
+        return self._snapshot.give(home, name, carry.pack_functions, by_value)
+
+    def differing(self, note: bytes) -> tuple[list[str], list[str]]:
+        """What a worker says it cannot have, as far as that is news: what is worth a word in the report, and what the
+        steps miss. What their own code sets, they make for themselves."""
+        made: list[str] = []
+        missed: list[str] = []
+        for home, name, what in pickle.loads(note):
+            path = f"{home}.{name}" if home else name
+            if path not in self._told:
+                self._told.add(path)
+                (made if home and self._named.stores(name.rpartition(".")[2]) else missed).append(f"{path} ({what})")
+        return [f"each worker makes its own {each}" for each in made], missed
+
+    def first(self) -> tuple[list[str], list[str]]:
+        """The same, as far as it is known before any worker starts."""
+        large = self._snapshot.large
+        words = f"too large to be compared with the workers', but for type and length: {', '.join(large)}"
+        return [words] if large else [], [f"{path} ({what})" for path, what in self._lost]
+
+
+class Adopting:
+    """A worker's end: what is taken over from the caller before anything is imported, after it, and with later imports."""
+
+    def __init__(self, around: Surroundings, ask: Callable[[str, str, bool], bytes | None], send: Send) -> None:
+        self._around = around
+        self._send = send
+        self._settling = modules.Settling(around.states, ask, self._tell)
+        settings.put(around.settings, leave="gc")  # nothing of what is imported is garbage
+
+    def adopt(self) -> list[tuple[str, str]]:
+        """After the imports: make this process's modules and settings what the caller's are; which cannot be had, and why."""
+        around = self._around
+        self._settling.settle()
+        failed = settings.put(around.settings)
+        for variable in around.variables:
+            if variable.module in sys.modules:
+                failed += self._set(variable)
+        return failed
+
+    def adopt_loggers(self, failed: list[tuple[str, str]]) -> None:
+        """Then what only this process's own code is to see; and watch what is imported later. `failed`: of `adopt`."""
+        around = self._around
+        around.adopt_loggers()
+        self._tell([modules.Lost("", name, why) for name, why in failed])
+        later = settings.libraries(around.settings) | {v.module for v in around.variables} - sys.modules.keys()
+        self._settling.watch(later, self._loaded)
+
+    def _loaded(self, library: str) -> None:
+        failed = settings.put(self._around.settings, library)
+        for variable in self._around.variables:
+            if variable.module == library:
+                failed += self._set(variable)
+        self._tell([modules.Lost("", name, why) for name, why in failed])
+
+    def _set(self, variable: settings.Variable) -> list[tuple[str, str]]:
+        try:
+            settings.set_variable(variable, carry.unpack_functions)
+        except Exception as error:  # a value of the user's classes
+            return [(f"{variable.module}.{variable.name}", f"{type(error).__name__}: {error}")]
+        return []
+
+    def _tell(self, lost: list[modules.Lost]) -> None:
+        if lost:
+            self._send(words.DIFFERS, pickle.dumps([tuple(each) for each in lost]))
 
 
 def _by_name(category: Any) -> Any:

@@ -9,9 +9,9 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 # hub to worker
-SETUP = 1  # part 0: a pickled Setup; note: Surroundings, packed as functions
+SETUP = 1  # part 0: a pickled Setup; part 1: Surroundings, packed as functions; note: the worker's number
 LOAD = 2  # a batch: note is a pickled Orders
-GIVE = 3  # part 0: what NEED asked for; no part: there is no such thing
+GIVE = 3  # part 0: what NEED or WANT asked for; no part: there is no such thing
 STOP = 4  # finish and end
 
 # worker to hub
@@ -23,6 +23,8 @@ SAID = 15  # note: "1" or "2" and a text for standard output or standard error
 BROKEN = 16  # the worker cannot work: note is a pickled Broken
 LOGGED = 17  # note: a log record (surroundings.py)
 WARNED = 18  # note: a warning (surroundings.py)
+WANT = 20  # note: pickled (module, name, by value): what the caller's module has there
+DIFFERS = 21  # note: pickled (module, name, what): of the caller's modules what cannot be had here
 BEGAN = 19  # note: a position and a step, which begins with this value of a batch that goes carefully
 
 ASK = signal.SIGUSR2  # to a worker: write on the board where you are
@@ -34,7 +36,7 @@ class Setup(NamedTuple):
     path: list[str]
     argv: list[str]
     stand_ins: tuple[str, ...]  # modules whose contents are asked for by NEED
-    segment: bytes  # the steps, packed as functions
+    segment: bytes  # the steps and what is to be called before the first record, packed as functions
     goes_on: bool
     most: int  # bytes of an arena
     seed: tuple[int, int] | None  # the run's, and the place of the segment's first step in the line

@@ -21,7 +21,7 @@ from types import FrameType, ModuleType
 from typing import TYPE_CHECKING, Any, NoReturn, TypeAlias
 
 from taktline._crew import words
-from taktline._crew.surroundings import Relay, Surroundings
+from taktline._crew.surroundings import Adopting, Relay
 from taktline._recipe.ports import Part
 from taktline._recipe.steps import Step
 from taktline._segment import fuse, guard
@@ -59,7 +59,10 @@ def segment_of(steps: Sequence[Step], *, goes_on: bool, seed: tuple[int, int] | 
     return Waiting(steps, goes_on=goes_on, worn_out=partial(os._exit, WORN_OUT))
 
 
-def forked(sock: socket.socket, lifeline: int, board: Board, segment: AnySegment, most: int, number: int) -> NoReturn:
+def forked(
+    sock: socket.socket, lifeline: int, board: Board, segment: AnySegment, most: int, number: int,
+    set_up: Callable[[], object] | None,
+) -> NoReturn:  # fmt: skip
     """Entry of a forked worker: the steps and the surroundings are here already."""
     hold(lifeline)
     if "numpy.random" in sys.modules:  # else all workers would draw the same numbers; `random` sees to itself
@@ -67,6 +70,7 @@ def forked(sock: socket.socket, lifeline: int, board: Board, segment: AnySegment
     signal.set_wakeup_fd(-1)  # it would wake an asyncio loop of the caller's
     worker = Worker(Channel(sock, blocking=True, most=most), board, lifeline)
     worker.relay = Relay(number, worker.send_note)
+    worker.set_up = set_up
     worker.live(segment)
 
 
@@ -110,6 +114,7 @@ class Worker:
         self._under_way = False
         self._late: list[tuple[int, bytes]] = []  # said while a message was under way
         self.relay: Relay | None = None
+        self.set_up: Callable[[], object] | None = None  # the user's, before the first record
         self.early: list[tuple[int, int, bytes, list[bytes]]] = []  # arrived while a GIVE was awaited
 
     def send(self, kind: int, seq: int = 0, note: bytes = b"", parts: Sequence[carry.Bytes] = ()) -> None:
@@ -157,7 +162,6 @@ class Worker:
             sys.stdout, sys.stderr = _Said(self, "1"), _Said(self, "2")
             if segment is None:
                 segment = self.loaded()
-                gc.enable()
             # What is here by now stays. In a fork, to look through it would copy the caller's pages: 8 % of 200 ms.
             gc.freeze()
             if isinstance(segment, fuse.Segment):
@@ -232,6 +236,8 @@ class Worker:
         try:
             if self.relay is not None:
                 self.relay.segment = segment
+            if self.set_up is not None:
+                guard.set_up(self.set_up)
             segment.make()
         except (BrokenPipeError, ConnectionResetError):
             raise
@@ -255,7 +261,7 @@ class Worker:
         message = self.channel.receive()
         if message is None or message.kind != words.SETUP:
             return None
-        setup, note = words.Setup(*pickle.loads(message.parts[0])), message.note
+        setup, around, number = words.Setup(*pickle.loads(message.parts[0])), bytes(message.parts[1]), int(message.note)
         self.channel.release()
         sys.path[:] = setup.path
         sys.argv[:] = setup.argv
@@ -264,26 +270,40 @@ class Worker:
             module.__getattr__ = carry.Fetching(module, self.fetch)  # type: ignore[method-assign]
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of what is imported now: the caller has imported it too
-            steps = carry.unpack_functions(setup.segment)
-        theirs: Surroundings = carry.unpack_functions(note)
-        theirs.adopt()
-        self.relay = Relay(theirs.worker, self.send_note)
+            adopting = Adopting(carry.unpack_functions(around), self.want, self.send_note)
+            steps, self.set_up = carry.unpack_functions(setup.segment)
+            failed = adopting.adopt()
+        adopting.adopt_loggers(failed)
+        self.relay = Relay(number, self.send_note)
         return segment_of(steps, goes_on=setup.goes_on, seed=setup.seed)
 
     def fetch(self, module: str, name: str) -> Any:
         """Something of a module that only the caller's process has."""
+        given = self._ask(words.NEED, (module, name))
+        if given is None:
+            raise AttributeError(f"module {module!r} has no attribute {name!r}")
+        return carry.unpack_functions(given)
+
+    def want(self, module: str, name: str, by_value: bool) -> bytes | None:
+        """What the caller's module has under this name; None where it cannot be had."""
+        if threading.current_thread() is not threading.main_thread():
+            return None  # the channel is read by the thread that gets the records
+        return self._ask(words.WANT, (module, name, by_value))
+
+    def _ask(self, kind: int, what: tuple[Any, ...]) -> bytes | None:
         self.channel.block(True)
-        self.send(words.NEED, note=pickle.dumps((module, name)))
+        self.send(kind, note=pickle.dumps(what))
         while (message := self.channel.receive()) is not None:
             if message.kind == words.GIVE:
                 break
             self.early.append((message.kind, message.seq, message.note, [bytes(part) for part in message.parts]))
+            self.channel.release()
         self.channel.block(self.sent is None)
         if message is None:
             raise BrokenPipeError
-        if not message.parts:
-            raise AttributeError(f"module {module!r} has no attribute {name!r}")
-        return carry.unpack_functions(message.parts[0])
+        given = bytes(message.parts[0]) if message.parts else None
+        self.channel.release()
+        return given
 
     def message(self) -> Message | None:
         """The next message; None where the hub is gone, or where this end does not wait and none is there."""

@@ -6,6 +6,7 @@ import os
 import re
 import resource
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field, fields
 from typing import Any
 
@@ -72,6 +73,22 @@ def _stall(value: Any) -> Any:
     return value
 
 
+def _setup(value: Any) -> Any:
+    if value is not None and not callable(value):
+        raise ValueError('give a function without arguments; the command takes "module:function" or "file.py:function"')
+    return value
+
+
+def _recycle(value: Any) -> Any:
+    if isinstance(value, str) and not value.isdigit() and "%" not in value:
+        with suppress(ValueError):
+            memory_bytes(value)
+            return value
+    elif value is None or (isinstance(value, int) and not isinstance(value, bool) and value > 0):
+        return value
+    raise ValueError('give records as a whole number of at least 1, or bytes of a worker\'s memory, such as "1GB"')
+
+
 def _seed(value: Any) -> Any:
     if value is not None and (not isinstance(value, int) or isinstance(value, bool)):
         raise ValueError("give a whole number, or leave it out")
@@ -134,6 +151,16 @@ class Options:
     stall: float | None = _option(
         300, "seconds without any record done before the run gives up and says what hangs", _stall, "float"
     )
+    setup: Callable[[], object] | None = _option(
+        None, "module:function or file.py:function, called once in each process before its first record", _setup,
+        "function",
+    )  # fmt: skip
+    recycle: int | str | None = _option(
+        None,
+        'replace a worker after so many records, or past so many bytes of memory, such as "1GB"',
+        _recycle,
+        "amount",
+    )
     seed: int | None = _option(None, "makes the steps' random numbers repeatable, by record index", _seed, "int")
     on: Any = _option(None, "another engine to run on", _not_yet, "none")
 
@@ -141,6 +168,16 @@ class Options:
     def cores(self) -> int:
         """The number of workers asked for, or the usable cores."""
         return self.workers or usable_cores()
+
+    @property
+    def recycle_records(self) -> int | None:
+        """The records after which a worker is replaced."""
+        return self.recycle if isinstance(self.recycle, int) else None
+
+    @property
+    def recycle_bytes(self) -> int | None:
+        """The bytes of memory past which a worker is replaced."""
+        return memory_bytes(self.recycle) if isinstance(self.recycle, str) else None
 
     @property
     def goes_on(self) -> bool:
@@ -174,6 +211,10 @@ def checked(given: Mapping[str, Any]) -> Options:
     options = Options(**given)
     if options.journal is not None and not options.ordered:
         raise LineError("journal= needs results in input order; leave out ordered=False")
+    if options.recycle is not None and options.how == "loop":
+        raise LineError('recycle= replaces worker processes, and how="loop" has none; leave one of the two out')
+    if options.recycle is not None and options.start == "threads":
+        raise LineError('recycle= replaces worker processes, and start="threads" has none; leave one of the two out')
     return options
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pickle
 import sys
+import warnings
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from itertools import chain
@@ -27,6 +28,7 @@ from taktline._schedule.bounds import batch_records, bounds
 from taktline._schedule.machine import Machine
 from taktline._schedule.sizing import Sizing
 from taktline._schedule.stall import Stall
+from taktline._segment import guard
 from taktline._segment.fuse import Segment
 from taktline._wire import carry
 from taktline._wire.board import ANY, Place
@@ -63,7 +65,7 @@ class Hub:
         self._crew = Local(
             [segment.steps if segment.workers else None for segment in plan.segments],
             goes_on=options.goes_on, start=options.start, most=max(1 << 20, memory // (2 * plan.workers)),
-            seeds=seeds,
+            seeds=seeds, setup=options.setup, tell=self._told,
         )  # fmt: skip
         limits = bounds(
             [(s.workers, s.ahead) for s in plan.segments], batch_size=plan.batch_size, window=options.window, memory=memory
@@ -76,6 +78,8 @@ class Hub:
             None if s.workers else Segment(s.steps, goes_on=options.goes_on, seed=seed)
             for s, seed in zip(plan.segments, seeds, strict=True)
         ]
+        self._most, self._most_bytes = options.recycle_records, options.recycle_bytes
+        self._given: dict[int, int] = {}  # records, by worker, where workers are replaced after so many
         self._gently = any(step.maker or step.kind == "async" for segment in plan.segments for step in segment.steps)
         self._held: dict[int, Held] = {}
         self._next_seq = 0
@@ -108,6 +112,8 @@ class Hub:
         """The results as they come, a batch's at once; `end(complete)` is called once."""
         complete = False
         try:
+            if self._options.setup is not None and any(self._here):
+                guard.set_up(self._options.setup)
             self.start()
             yield from self.deliveries()
             complete = True
@@ -285,6 +291,8 @@ class Hub:
             return
         self._learn(lane, len(held.records), spent, size, first=not before)
         self._meter.worked(spent, held.first, len(held.records))
+        if self._most_bytes is not None and self._crew.holds(worker) > self._most_bytes:
+            self._tell(events.Worn(worker))
         self._tell(events.Done(seq, worker, size, held.failed))
 
     def _learn(self, lane: int, count: int, seconds: float, size: int, *, first: bool = False) -> None:
@@ -364,6 +372,8 @@ class Hub:
                 self._start(action)  # type: ignore[arg-type]
             elif kind is events.Drop:
                 self._forget(action.seq)  # type: ignore[union-attr]
+            elif kind is events.Retire:
+                self._retire(action)  # type: ignore[arg-type]
             elif kind is events.Condemn:
                 self._condemn(action)  # type: ignore[arg-type]
             else:
@@ -381,6 +391,22 @@ class Hub:
         )  # fmt: skip
         assert held.parts is not None
         self._crew.send(action.worker, action.seq, note, held.parts)
+        if self._most is not None:
+            given = self._given[action.worker] = self._given.get(action.worker, 0) + len(held.records)
+            if given >= self._most:
+                self._tell(events.Worn(action.worker))
+
+    def _told(self, reasons: list[str], missed: list[str]) -> None:
+        """What is to be known of the workers' surroundings: for the report, and what they do not have as it is here."""
+        self._meter.reasons += reasons
+        if missed:
+            self._meter.missed += missed
+            says = (
+                f"workers do not have this as it is in the caller's process: {', '.join(missed)}; they have what their own "
+                "imports make. Build it in each worker, with setup= or per_worker(), or"
+            )
+            self._meter.reasons.append(says.partition(". Build")[0])
+            warnings.warn(f'{says} share this process\'s memory with start="fork"', RuntimeWarning, stacklevel=2)
 
     def _run(self, action: events.Run) -> None:
         """Through a segment in this process."""
@@ -403,6 +429,7 @@ class Hub:
 
     def _start(self, action: events.Start) -> None:
         self._lane_of[action.worker] = action.lane
+        self._given.pop(action.worker, None)
         self._starting.add(action.worker)
         try:
             self._crew.start(action.worker, action.lane)
@@ -419,6 +446,11 @@ class Hub:
                 f"a worker process cannot be started: {error}. Free some memory, processes or file descriptors, "
                 "or run with fewer workers"
             )
+
+    def _retire(self, action: events.Retire) -> None:
+        self._meter.lanes[action.lane].retire(action.worker)
+        self._crew.retire(action.worker)
+        self._start(events.Start(action.worker, action.lane))
 
     def _condemn(self, action: events.Condemn) -> None:
         held = self._held[action.seq]

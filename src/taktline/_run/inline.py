@@ -114,6 +114,8 @@ class Inline:
     def _begin(self, end: Callable[[bool], None]) -> None:
         self._end = end
         self._lane = self._meter.lanes[0]
+        if self._options.setup is not None:
+            guard.set_up(self._options.setup)
         self._segment.make()
         if self.states is not None:
             self.states.built(self._segment)

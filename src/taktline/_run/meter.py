@@ -50,6 +50,7 @@ class Meter:
         self._asked_size = options.batch_size
         self._one_by_one = options.how in ("loop", "pool", "queues")
         self.reasons: list[str] = list(plan.reasons)
+        self.missed: list[str] = []  # what workers do not have as it is in the caller's process
         self.pids: Callable[[], Iterable[int]] = list
         self.complete = False
         self.lanes: list[LaneCount] = []

@@ -193,6 +193,11 @@ class Run:
         """What the run did: so far, or, once it has ended, in all."""
         return self._life.meter.report()
 
+    @property
+    def missed(self) -> tuple[str, ...]:
+        """What workers do not have as it is in this process, so far: it cannot be carried over to them."""
+        return tuple(self._life.meter.missed)
+
     def snapshot(self) -> Snapshot:
         """How far the run is."""
         return self._life.meter.snapshot()

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any
 
 from taktline._recipe.ports import Live
@@ -14,20 +16,20 @@ END: Any = object()
 
 
 async def stream(
-    start: Callable[[Iterable[Any]], Run], source: Iterable[Any] | AsyncIterable[Any]
+    start: Callable[[Iterable[Any]], Run], source: Iterable[Any] | AsyncIterable[Any], context: contextvars.Context
 ) -> AsyncIterator[Any]:
-    """The results of the run that `start` makes of a source, in order."""
+    """The results of the run that `start` makes of a source, in order. `context`: of the code that asked for them."""
     loop = asyncio.get_running_loop()
     run = start(_Fed(source, loop) if isinstance(source, AsyncIterable) else source)
     lots = run.lots()
     with ThreadPoolExecutor(1, "taktline stream") as thread:  # one, so that the run is always driven from the same
         try:
-            while (lot := await loop.run_in_executor(thread, next, lots, END)) is not END:
+            while (lot := await loop.run_in_executor(thread, partial(context.run, next, lots, END))) is not END:
                 for result in lot:
                     yield result
         finally:
             run.leave()  # the thread may be waiting for a step
-            await asyncio.shield(loop.run_in_executor(thread, run.close))
+            await asyncio.shield(loop.run_in_executor(thread, context.run, run.close))
 
 
 class _Fed(Live):

@@ -64,6 +64,12 @@ class Overran(NamedTuple):
     tries: int  # how often a value may be tried
 
 
+class Worn(NamedTuple):
+    """This worker has done enough: it gets no more, and is replaced once it is done with what it has."""
+
+    worker: int
+
+
 class Took(NamedTuple):
     """The consumer has taken all results of this batch and asks for more."""
 
@@ -75,6 +81,13 @@ class Took(NamedTuple):
 
 class Start(NamedTuple):
     """Start this worker, for this lane."""
+
+    worker: int
+    lane: int
+
+
+class Retire(NamedTuple):
+    """End this worker, which has nothing to do; another one takes its place."""
 
     worker: int
     lane: int
@@ -121,5 +134,5 @@ class GiveUp(NamedTuple):
     worker: int
 
 
-Event = Begin | Ready | Read | Exhausted | Done | Spoiled | Died | Overran | Took
-Action = Start | Send | Run | Condemn | Emit | Drop | GiveUp
+Event = Begin | Ready | Read | Exhausted | Done | Spoiled | Died | Overran | Worn | Took
+Action = Start | Retire | Send | Run | Condemn | Emit | Drop | GiveUp

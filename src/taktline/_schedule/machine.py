@@ -23,11 +23,13 @@ from taktline._schedule.events import (
     Overran,
     Read,
     Ready,
+    Retire,
     Run,
     Send,
     Spoiled,
     Start,
     Took,
+    Worn,
 )
 from taktline._schedule.window import Limits, Window
 
@@ -46,11 +48,12 @@ class Lane(NamedTuple):
 class _Worker:
     """One worker, and the batches it has, oldest first."""
 
-    __slots__ = ("has", "lane", "ready")
+    __slots__ = ("has", "lane", "ready", "worn")
 
     def __init__(self, lane: int) -> None:
         self.lane = lane
         self.ready = False
+        self.worn = False  # it gets no more
         self.has: list[int] = []
 
 
@@ -71,7 +74,7 @@ class Machine:
         self._vain = 0
         self._answers: dict[type, Callable[[Any], list[Action]]] = {
             Begin: self._begin, Ready: self._ready, Read: self._read, Exhausted: self._exhausted, Done: self._done,
-            Spoiled: self._spoiled, Died: self._died, Overran: self._overran, Took: self._took,
+            Spoiled: self._spoiled, Died: self._died, Overran: self._overran, Worn: self._worn, Took: self._took,
         }  # fmt: skip
 
     def on(self, event: Event) -> list[Action]:
@@ -125,7 +128,7 @@ class Machine:
         if event.worker is not None:
             self._workers[event.worker].has.remove(seq)
         if self._is_dropped(seq):
-            return [*self._forget(seq), *self._dispatch(lane)]
+            return [*self._forget(seq), *self._retired(event.worker), *self._dispatch(lane)]
         self._careful.discard(seq)
         actions: list[Action] = []
         if event.failed:
@@ -135,15 +138,29 @@ class Machine:
         else:
             del self._where[seq]
             actions += [Emit(ready) for ready in self.window.finish(seq, event.size)]
-        return actions + self._dispatch(lane)
+        return actions + self._retired(event.worker) + self._dispatch(lane)
 
     def _spoiled(self, event: Spoiled) -> list[Action]:
         self._workers[event.worker].has.remove(event.seq)
         lane = self._where[event.seq]
         if self._is_dropped(event.seq):
-            return [*self._forget(event.seq), *self._dispatch(lane)]
+            return [*self._forget(event.seq), *self._retired(event.worker), *self._dispatch(lane)]
         self._careful.add(event.seq)
-        return self._enter(event.seq, lane)
+        return [*self._retired(event.worker), *self._enter(event.seq, lane)]
+
+    def _worn(self, event: Worn) -> list[Action]:
+        self._workers[event.worker].worn = True
+        return self._retired(event.worker)
+
+    def _retired(self, w: int | None) -> list[Action]:
+        """A worker that has done enough and has nothing left makes way for another one, as long as there is more to do."""
+        if w is None:
+            return []
+        worker = self._workers[w]
+        if not worker.worn or worker.has or (self.exhausted and not self._where):
+            return []
+        worker.worn = worker.ready = False
+        return [Retire(w, worker.lane)]
 
     def _died(self, event: Died) -> list[Action]:
         held = self._workers[event.worker].has
@@ -165,7 +182,7 @@ class Machine:
     def _replace(self, w: int, actions: list[Action]) -> list[Action]:
         """After `actions`, another worker in the place of one that has ended; what it had goes out again."""
         worker = self._workers[w]
-        held, worker.has, worker.ready = worker.has, [], False
+        held, worker.has, worker.ready, worker.worn = worker.has, [], False, False
         for seq in held:
             if self._is_dropped(seq):
                 actions += self._forget(seq)
@@ -218,6 +235,7 @@ class Machine:
             worker = self._workers[w]
             if (
                 worker.ready
+                and not worker.worn
                 and len(worker.has) < least
                 and not (self._careful and self._careful.intersection(worker.has))
             ):

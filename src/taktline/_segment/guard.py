@@ -20,6 +20,15 @@ in_callers_process = True  # a worker's main sets it to False: there Ctrl-C neve
 Function = Callable[[Any], Any]
 
 
+def set_up(setup: Callable[[], object]) -> None:
+    """What a run's `setup=` does in this process, before its first record. What it raises goes up with a note."""
+    try:
+        setup()
+    except BaseException as error:
+        error.add_note("raised by setup=, which each process calls before its first record")
+        raise
+
+
 def guarded(fn: Function, step: Step, retry: Callable[[], None], limit: Callable[[float], None]) -> Function:
     """`fn` itself where the step has no such options, so that they cost nothing there.
 

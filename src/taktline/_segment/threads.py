@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
+import sys
 import threading
 from collections import deque
 from collections.abc import Callable
@@ -17,6 +19,7 @@ class Threads:
     def __init__(self, name: str) -> None:
         self._name = name
         self._loop = asyncio.get_running_loop()
+        self._context = contextvars.copy_context()  # the caller's, as the worker has taken it over
         self._calls: SimpleQueue[tuple[asyncio.Future[Any], Callable[[Any], Any], Any] | None] = SimpleQueue()
         self._back: deque[tuple[asyncio.Future[Any], Any, BaseException | None]] = deque()
         self._woken = False  # the event loop is going to look at what is back
@@ -27,12 +30,18 @@ class Threads:
     def call(self, fn: Callable[[Any], Any], value: Any) -> asyncio.Future[Any]:
         """What `fn` gives for the value. Raises RuntimeError where the system gives no more threads."""
         if self._under_way == self._started:
-            threading.Thread(target=self._work, name=f"{self._name} {self._started}", daemon=True).start()
+            name = f"{self._name} {self._started}"
+            threading.Thread(target=self._context.copy().run, args=(self._begin,), name=name, daemon=True).start()
             self._started += 1
         called: asyncio.Future[Any] = self._loop.create_future()
         self._under_way += 1
         self._calls.put((called, fn, value))
         return called
+
+    def _begin(self) -> None:
+        if (decimal := sys.modules.get("decimal")) is not None:  # what it changes in place must be each thread's own
+            decimal.setcontext(decimal.getcontext().copy())
+        self._work()
 
     def _work(self) -> None:
         while (call := self._calls.get()) is not None:

@@ -7,11 +7,15 @@ pickled. Functions go by cloudpickle, which takes lambdas, closures and what was
 from __future__ import annotations
 
 import functools
+import importlib
 import io
+import os
 import pickle
+import sys
 import traceback
 from collections import ChainMap
 from collections.abc import Callable, Iterable, Sequence
+from contextvars import Context, ContextVar, copy_context
 from types import CodeType
 from typing import Any, NamedTuple
 
@@ -115,9 +119,44 @@ def _function_pickler() -> Any:
         )
 
     class FunctionPickler(cloudpickle.Pickler):  # type: ignore[misc]
-        dispatch_table = ChainMap({CodeType: reduce_code}, cloudpickle.Pickler.dispatch_table)
+        dispatch_table = ChainMap(
+            {CodeType: reduce_code, ContextVar: _reduce_variable}, cloudpickle.Pickler.dispatch_table
+        )
 
     return FunctionPickler
+
+
+_variables: dict[tuple[int, int], ContextVar[Any]] = {}  # of another process, by process and id there
+
+
+def _reduce_variable(variable: ContextVar[Any]) -> Any:
+    """A context variable by its name in a module that can be imported, else as one of its own with the value it has."""
+    out = stand_ins()
+    for home, module in list(sys.modules.items()):
+        if home not in out:
+            for name, value in list(getattr(module, "__dict__", {}).items()):
+                if value is variable and getattr(sys.modules.get(home), name, None) is variable:
+                    return _named_variable, (home, name)
+    try:
+        default: tuple[Any, ...] = (Context().run(variable.get),)
+    except LookupError:
+        default = ()
+    here = copy_context()
+    value = (here[variable],) if variable in here else ()
+    return _own_variable, ((os.getpid(), id(variable)), variable.name, default, value)
+
+
+def _named_variable(home: str, name: str) -> Any:
+    return getattr(importlib.import_module(home), name)
+
+
+def _own_variable(key: tuple[int, int], name: str, default: tuple[Any, ...], value: tuple[Any, ...]) -> ContextVar[Any]:
+    """The variable that stands for that of the caller: one object in this process, however often it comes."""
+    if key not in _variables:
+        _variables[key] = ContextVar(name, default=default[0]) if default else ContextVar(name)
+        if value:
+            _variables[key].set(value[0])
+    return _variables[key]
 
 
 def stand_ins() -> tuple[str, ...]:

@@ -139,6 +139,15 @@ def _on_records(command: Callable[..., Any]) -> Callable[..., Any]:
     return click.argument("target")(command)
 
 
+class _Amount(click.ParamType):  # type: ignore[type-arg]
+    """A whole number of records, or text such as "1GB"."""
+
+    name = "amount"
+
+    def convert(self, value: Any, *_: Any) -> Any:
+        return int(value) if str(value).isdigit() else value
+
+
 def _run_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """What is shown of a run, and every option of a run as a flag, from the table of options."""
     for each in reversed(fields(Options)):
@@ -156,6 +165,10 @@ def _run_options(command: Callable[..., Any]) -> Callable[..., Any]:
             command = click.option(f"{flag}/--no-{flag[2:]}", each.name, default=None, help=help)(command)
         elif kind == "path":
             command = click.option(flag, each.name, metavar="PATH", default=None, help=help)(command)
+        elif kind == "function":
+            command = click.option(flag, each.name, metavar="FUNCTION", default=None, help=help)(command)
+        elif kind == "amount":
+            command = click.option(flag, each.name, metavar="AMOUNT", default=None, help=help, type=_Amount())(command)
         elif kind == "text":
             command = click.option(flag, each.name, default=None, help=f"{help}  [default: {each.default}]")(command)
     command = click.option("--quiet", is_flag=True, help="no progress, no report")(command)
@@ -186,12 +199,14 @@ def run(
     same command goes on where it was stopped or killed.
     """
     from taktline import write
+    from taktline.cli.target import function_of
 
     with _data_apart(sink) as out:
         with _before_anything_runs():
             if saved is not None and not saved.endswith((".json", ".html")):
                 raise LineError(f"--report {saved!r}: name a .json or .html file")
             flow, records = _opened(target, source, in_format)
+            options["setup"] = function_of("--setup", options["setup"])
             writer = write(out, out_format)
             _check_apart(records, writer, options, {"--report": saved})
         if saved is not None:
@@ -220,11 +235,12 @@ def retry(
     """
     from taktline import write
     from taktline.cli.again import Again
-    from taktline.cli.target import line_of
+    from taktline.cli.target import function_of, line_of
 
     with _data_apart(sink) as out:
         with _before_anything_runs():
             flow: Line = line_of(target)
+            options["setup"] = function_of("--setup", options["setup"])
             again = Again(letters, options.get("journal"))
             if os.path.isfile(sink) and not again.goes_on:
                 raise LineError(f"there is a file {sink!r} already, which may hold results; name a new one")

@@ -27,12 +27,24 @@ def line_of(target: str) -> Line:
     return line(*found)
 
 
+def function_of(flag: str, target: str | None) -> Any:
+    """The function that a flag such as --setup names as module:function or file.py:function; None where it is not given."""
+    if target is None:
+        return None
+    place, colon, name = target.rpartition(":")
+    if not colon or not place or not name:
+        raise LineError(f"{flag} {target!r} names no function; write file.py:function or module:function")
+    return _attribute(_from_file(place) if place.endswith(".py") else _from_name(place), place, name.strip())
+
+
 def _from_file(path: str) -> ModuleType:
     if not os.path.isfile(path):
         raise LineError(f"there is no file {path!r}")
     folder, file = os.path.split(os.path.abspath(path))
     # Not the bare stem: a file called queue.py must not stand in the standard library's place.
     name = f"taktline_target_{file[:-3]}"
+    if (known := sys.modules.get(name)) is not None and os.path.samefile(str(known.__file__), path):
+        return known  # of another flag
     spec = importlib.util.spec_from_file_location(name, path, loader=_Script(name, path))
     assert spec is not None
     assert spec.loader is not None

@@ -1,0 +1,905 @@
+"""What the caller's modules hold, beside what a worker's own import of them gives; where the two differ, the caller's.
+
+Both ends describe each global and class attribute by a short text: a value by what it is, a function by where it was
+written, everything else by a digest of its pickle. Equal texts are the same thing and nothing travels. What differs is
+put into the worker's module: into the object that is there, where it can be, so that all who hold it see it.
+
+Objects that stand in a module under a name are told by that name wherever else they occur, so that what was one object
+is one object again. What has no value that could go (a connection, a lock) is told by its type: it differs where the
+worker has something else in its place.
+"""
+
+from __future__ import annotations
+
+import copyreg
+import dis
+import importlib
+import importlib.machinery
+import io
+import os
+import pickle
+import sys
+import threading
+from collections import OrderedDict, defaultdict, deque
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import suppress
+from enum import Enum
+from functools import cache
+from types import BuiltinFunctionType, CodeType, FunctionType, ModuleType, SimpleNamespace
+from typing import Any, NamedTuple
+
+try:
+    from _blake2 import blake2b  # hashlib would load OpenSSL too: 3 ms of a worker's start
+except ImportError:
+    from hashlib import blake2b
+
+ATOMS = (type(None), bool, int, float, complex, str, bytes, type(...), type(NotImplemented))
+SHORT = 100  # characters of an atom that are told themselves
+MANY = 10_000  # entries of a value that is looked through at the speed of C, and put in its place as a whole
+SENT = 1 << 16  # bytes of a pickle that go along; a larger one is asked for where it differs
+LARGEST = 1 << 26  # bytes of a pickle that are looked at: some 0.4 s; what is larger is known by type and length alone
+PLAIN = (list, dict, set, frozenset, tuple, bytearray, deque, OrderedDict, defaultdict)
+NOT_NAMED = {*ATOMS, tuple, frozenset, FunctionType, BuiltinFunctionType, ModuleType, type}  # nobody changes them
+# Each process has numbers of its own, on purpose.
+GENERATORS = {("random", "Random"), ("random", "SystemRandom"), ("_random", "Random")}
+
+HEAP = 1 << 9  # flag of types that are made at run time: all that are written in Python, and some others
+
+Path = tuple[str, str]  # a module, and a name in it; "Class.attribute" for what stands in a class
+MISSING: Any = object()
+
+
+class Told(NamedTuple):
+    """One name of a module. `packed`: what it has, where that is small enough to go along."""
+
+    text: str
+    packed: bytes | None
+
+
+class State(NamedTuple):
+    """All that is compared of a module. `names`: those alone; None: all of them. `told`: pickled, by name."""
+
+    names: frozenset[str] | None
+    digest: bytes
+    told: bytes
+
+
+class Lost(NamedTuple):
+    """What differs and cannot be carried over. `what`: what the caller has there."""
+
+    module: str
+    name: str
+    what: str
+
+
+class _Place(NamedTuple):
+    owner: Any
+    name: str
+    value: Any
+
+
+class _Kept:
+    """In a pickle, in the place of what cannot go: what the worker has there, if it is the same kind of thing."""
+
+    def __init__(self, text: str) -> None:
+        self.text = text
+
+
+class _Bare:
+    """In a pickle, in the place of an object whose class is not found by its name: what it holds, for one that is there."""
+
+    def __init__(self, text: str) -> None:
+        self.text = text
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.state = state
+
+
+_kept_now: list[_Kept] = []  # those of the pickle that is read back
+
+
+def _kept(text: str) -> _Kept:
+    kept = _Kept(text)
+    _kept_now.append(kept)
+    return kept
+
+
+# --- which modules ---
+
+
+def of_user(module: ModuleType) -> bool:
+    """Whether it is the user's own: a file that is neither Python's nor in a folder of installed packages."""
+    name, file = module.__name__, getattr(module, "__file__", None)
+    if not isinstance(file, str) or not isinstance(name, str) or name.partition(".")[0] in NEVER:
+        return False
+    return getattr(module, "__spec__", None) is not None and not _installed(file)
+
+
+NEVER = {"taktline", "__main__", "__mp_main__", "sitecustomize", "usercustomize", "cloudpickle"}
+
+
+@cache
+def _installed(file: str) -> bool:
+    """Whether a module's file is Python's own, or belongs to an installed package."""
+    if {"site-packages", "dist-packages"} & set(file.split(os.sep)):
+        return True
+    return file.startswith((*_homes(), "<"))
+
+
+@cache
+def _homes() -> tuple[str, ...]:
+    """The folders of Python's own modules and of packages."""
+    import site
+    import sysconfig  # 2 ms, and a worker hardly ever asks
+
+    paths = {sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")}
+    paths |= {os.path.dirname(os.__file__), *getattr(site, "getsitepackages", list)()}
+    return tuple(path.rstrip(os.sep) + os.sep for path in paths if path)
+
+
+def _places(module: ModuleType, names: frozenset[str] | None = None) -> Iterator[tuple[str, _Place]]:
+    """What is compared of a module: its globals, and the attributes of its classes and functions."""
+    space, home = vars(module), module.__name__
+    for name, value in list(space.items()):
+        if (names is not None and name not in names) or _dunder(name) or not name.isidentifier():
+            continue
+        yield name, _Place(module, name, value)
+        kind = type(value)
+        if kind is FunctionType:
+            if vars(value) and value.__module__ == home and value.__qualname__ == name:
+                for attribute, held in list(vars(value).items()):
+                    if not _dunder(attribute):
+                        yield f"{name}.{attribute}", _Place(value, attribute, held)
+        elif issubclass(kind, type) and vars(value).get("__module__") == home and value.__qualname__ == name:
+            yield from _in_class(name, value, names)
+
+
+def _in_class(path: str, cls: type, names: frozenset[str] | None) -> Iterator[tuple[str, _Place]]:
+    if issubclass(cls, Enum):
+        return
+    for name, value in list(vars(cls).items()):
+        if (names is not None and name not in names) or _dunder(name):
+            continue
+        yield f"{path}.{name}", _Place(cls, name, value)
+        if issubclass(type(value), type) and value.__qualname__ == f"{path}.{name}":
+            yield from _in_class(f"{path}.{name}", value, names)
+
+
+def _dunder(name: str) -> bool:
+    return name.startswith("__") and name.endswith("__")
+
+
+def _named(scope: Iterable[tuple[str, frozenset[str] | None]]) -> dict[int, Path]:
+    """By id: under what name of the user's modules each object stands that somebody may change; the first one where it
+    has more."""
+    names: dict[int, Path] = {}
+    for home, only in scope:
+        module = sys.modules.get(home)
+        if module is not None and only is None:
+            for name, place in _places(module):
+                kind = type(place.value)
+                if kind not in NOT_NAMED and not issubclass(kind, type):
+                    names.setdefault(id(place.value), (home, name))
+    return names
+
+
+# --- describing ---
+
+
+class _TooLarge(Exception):
+    """There is more of it than is looked at."""
+
+
+class _Digest:
+    """A file that keeps a digest of what is written, and what was written as long as that is small."""
+
+    def __init__(self) -> None:
+        self._hash = blake2b(digest_size=16)
+        self._size = 0
+        self._kept: list[bytes] | None = []
+
+    def write(self, data: bytes) -> None:
+        self._size += len(data)
+        if self._size > LARGEST:
+            raise _TooLarge
+        self._hash.update(data)
+        if self._kept is not None:
+            self._kept.append(bytes(data))
+            if self._size > SENT:
+                self._kept = None
+
+    def buffer(self, buffer: pickle.PickleBuffer) -> bool:
+        """A large buffer of an array: looked at where it lies. Whether it belongs into the stream instead."""
+        try:
+            raw = buffer.raw()
+        except BufferError:  # not contiguous
+            return True
+        if raw.nbytes <= SENT:
+            return True
+        self.write(raw)  # type: ignore[arg-type]
+        return False
+
+    def told(self, kind: type) -> Told:
+        return Told(f"{kind.__qualname__} {self._hash.hexdigest()}", b"".join(self._kept) if self._kept else None)
+
+
+class _Pickler(pickle.Pickler):
+    """Pickles a value with marks in the place of what cannot go."""
+
+    def reducer_override(self, thing: Any) -> Any:
+        kind = type(thing)
+        if kind is FunctionType or issubclass(kind, type):
+            return NotImplemented if _by_name(thing) else (_kept, (_reference(thing),))
+        if kind is ModuleType:
+            return importlib.import_module, (thing.__name__,)
+        if (kind.__module__, kind.__name__) in GENERATORS or kind.__module__.startswith("numpy.random"):
+            return _kept, (_opaque(thing),)
+        if not _by_name(kind):
+            if _plain(kind):  # such as of a class whose name its only object has taken
+                return _Bare, (_opaque(thing),), _state(thing)
+            return _kept, (_opaque(thing),)
+        reduce = copyreg.dispatch_table.get(kind)
+        try:
+            reduced = reduce(thing) if reduce is not None else thing.__reduce_ex__(pickle.HIGHEST_PROTOCOL)
+        except Exception:  # it cannot be pickled, or a reducer of the user's: anything may happen in it
+            return _kept, (_opaque(thing),)
+        if isinstance(reduced, str):
+            found = getattr(sys.modules.get(getattr(thing, "__module__", "") or ""), reduced, None)
+            return NotImplemented if found is thing else (_kept, (_opaque(thing),))
+        return reduced
+
+
+class _NamingPickler(_Pickler):
+    """The same with objects that stand under a name elsewhere as that name."""
+
+    def __init__(self, file: Any, root: Any, names: Mapping[int, Path], **settings: Any) -> None:
+        super().__init__(file, pickle.HIGHEST_PROTOCOL, **settings)
+        self._root = root
+        self._names = names
+        self.opaque = False
+
+    def reducer_override(self, thing: Any) -> Any:
+        reduced = super().reducer_override(thing)
+        if thing is self._root and reduced is not NotImplemented and reduced[0] is _kept:
+            self.opaque = True
+        return reduced
+
+    def persistent_id(self, thing: Any) -> Path | None:
+        path = self._names.get(id(thing))
+        return path if thing is not self._root else None
+
+
+def told(value: Any, path: Path, names: Mapping[int, Path]) -> Told:
+    """A text that is the same for the same thing in two processes, and a pickle of it where it is small."""
+    kind = type(value)
+    if kind in ATOMS:
+        if kind is int:  # as hexadecimal: decimal digits have a limit
+            text = hex(value)
+        elif kind in (str, bytes) and len(value) > SHORT:
+            data = value if kind is bytes else value.encode("utf-8", "surrogatepass")
+            text = blake2b(data, digest_size=16).hexdigest()
+        else:
+            text = repr(value)
+        return Told(f"{kind.__name__} {text}" if len(text) <= 4 * SHORT else _long(value), None)
+    if (reference := _reference(value)) is not None:
+        return Told(reference, None)
+    if (other := names.get(id(value), path)) != path:
+        return Told(f"is {other[0]} {other[1]}", None)
+    return _digest_of(value, kind, names)
+
+
+def _long(value: int) -> str:
+    data = value.to_bytes((value.bit_length() + 8) // 8, "little", signed=True)
+    return f"int {blake2b(data, digest_size=16).hexdigest()}"
+
+
+def _digest_of(value: Any, kind: type, names: Mapping[int, Path]) -> Told:
+    many = kind in PLAIN and len(value) > MANY
+    looked_at = value
+    if kind in (set, frozenset):
+        with suppress(TypeError):  # they have no order of their own
+            looked_at = sorted(value)
+    digest = _Digest()
+    try:
+        if many:
+            pickler: Any = _Pickler(digest, pickle.HIGHEST_PROTOCOL, buffer_callback=digest.buffer)
+            pickler.fast = True  # without a memo, which equal objects do not share alike in each process
+            try:
+                pickler.dump(looked_at)
+            except ValueError:  # something in it holds itself
+                digest = _Digest()
+                _NamingPickler(digest, value, names).dump(looked_at)
+        else:
+            pickler = _NamingPickler(digest, value, names, buffer_callback=digest.buffer)
+            pickler.dump(looked_at)
+            if pickler.opaque:
+                return Told(_opaque(value), None)
+    except _TooLarge:
+        length = len(value) if hasattr(kind, "__len__") else 0
+        return Told(f"{kind.__qualname__} of {length:,}, too large to be looked at", None)
+    except Exception:  # a reducer of the user's, or one that goes too deep
+        return Told(_opaque(value), None)
+    made = digest.told(kind)
+    return made if looked_at is value else Told(made.text, None)
+
+
+def _reference(value: Any) -> str | None:
+    """What is known by where it was written: functions, classes, modules, and what wraps them."""
+    kind = type(value)
+    if kind is FunctionType:
+        code = value.__code__
+        file = code.co_filename.rpartition(os.sep)[2]
+        return f"def {value.__module__}.{value.__qualname__} {code.co_name} {file}:{code.co_firstlineno}"
+    if issubclass(kind, type):
+        return f"class {value.__module__}.{value.__qualname__}"
+    if kind is ModuleType:
+        return f"module {value.__name__}"
+    if kind in (staticmethod, classmethod):
+        return f"{kind.__name__} {_reference(value.__func__)}"
+    if kind is property:
+        return f"property {_reference(value.fget)}"
+    if kind is BuiltinFunctionType and not hasattr(value.__self__, "__dict__"):
+        return f"def {value.__module__}.{value.__qualname__}"
+    return None
+
+
+def _opaque(value: Any) -> str:
+    kind = type(value)
+    return f"a {kind.__module__}.{kind.__qualname__}"
+
+
+def _by_name(thing: Any) -> bool:
+    """Whether a function or class is found under its own name."""
+    found: Any = sys.modules.get(getattr(thing, "__module__", None) or "")
+    for part in thing.__qualname__.split("."):
+        found = getattr(found, part, None)
+    return found is thing
+
+
+class Snapshot:
+    """What the caller's modules hold now, for workers that ask for it later. `beside`: names of other modules that are
+    compared too."""
+
+    def __init__(self, beside: Mapping[str, Iterable[str]], leave: Iterable[str]) -> None:
+        out = set(leave)
+        scope: dict[str, frozenset[str] | None] = {
+            name: None for name, module in list(sys.modules.items())
+            if isinstance(module, ModuleType) and name not in out and module.__name__ == name and of_user(module)
+        }  # fmt: skip
+        scope |= {name: frozenset(names) for name, names in beside.items() if name not in scope and name not in out}
+        self._names = _named(scope.items())
+        self._held: dict[Path, Any] = {}  # alive as long as this is: their ids stand for them
+        self.large: list[str] = []
+        self.states = {name: self._state(name, names) for name, names in scope.items()}
+
+    def _state(self, home: str, names: frozenset[str] | None) -> State:
+        state = {}
+        for name, place in _places(sys.modules[home], names):
+            state[name] = told(place.value, (home, name), self._names)
+            self._held[home, name] = place.value
+            if state[name].text.endswith("too large to be looked at"):
+                self.large.append(f"{home}.{name}")
+        packed = {name: self._with_value(home, name, each) for name, each in state.items()}
+        return State(names, _digest(state), pickle.dumps(packed))
+
+    def _with_value(self, home: str, name: str, mark: Told) -> Told:
+        value = self._held[home, name]
+        return Told(mark.text, pickle.dumps(value)) if type(value) in ATOMS and mark.packed is None else mark
+
+    def give(self, home: str, name: str, pack: Callable[[Any], bytes], by_value: bool) -> bytes | None:
+        """One thing as bytes, as it is now. `pack`: for functions; `by_value`: all of it. None where it cannot go."""
+        value = self._held[home, name]
+        if type(value) is FunctionType and (value.__module__, value.__qualname__) == (home, name):
+            value = _nameless(value)  # by its name the worker would find its own
+        try:
+            if by_value or _reference(value) is not None:
+                return pack(value)
+            file = io.BytesIO()
+            pickler = _Pickler(file, pickle.HIGHEST_PROTOCOL) if _is_large(value) else None
+            (pickler or _NamingPickler(file, value, self._names)).dump(value)
+            return file.getvalue()
+        except Exception:  # a reducer of the user's
+            return None
+
+
+def _nameless(function: FunctionType) -> FunctionType:
+    """The same function under no name by which it could be found."""
+    made = FunctionType(
+        function.__code__, function.__globals__, function.__name__, function.__defaults__, function.__closure__
+    )
+    made.__kwdefaults__, made.__doc__ = function.__kwdefaults__, function.__doc__
+    made.__dict__.update(vars(function))
+    made.__qualname__ = f"<another>.{function.__qualname__}"
+    return made
+
+
+def _is_large(value: Any) -> bool:
+    return type(value) in PLAIN and len(value) > MANY
+
+
+def _digest(state: Mapping[str, Told]) -> bytes:
+    text = "\n".join(f"{name} {each.text}" for name, each in sorted(state.items()))
+    return bytes(blake2b(text.encode("utf-8", "backslashreplace"), digest_size=16).digest())
+
+
+# --- setting ---
+
+
+class Settling:
+    """A worker's end: makes its modules what the caller's are. `ask(module, name, by_value)` fetches what did not come
+    along; `tell` is given what differs and cannot be carried over."""
+
+    def __init__(
+        self,
+        states: Mapping[str, State],
+        ask: Callable[[str, str, bool], bytes | None],
+        tell: Callable[[list[Lost]], None],
+    ) -> None:
+        self._states = states
+        self._ask = ask
+        self._tell = tell
+        self._done: set[str] = set()
+        self._names: dict[int, Path] = {}
+        self._theirs: dict[Path, Told] = {}  # what is to be changed
+        self._made: dict[Path, Any] = {}  # the objects in their places
+        self._own: dict[Path, _Place] = {}
+        self._replaced: dict[int, Any] = {}
+        self._given: dict[int, Any] = {}  # by id: objects of this process that stand in what was read back
+        self._lost: list[Lost] = []
+        self._lock = threading.RLock()  # steps in threads may import
+        self._deep = 0  # settling may import a module, which is settled then
+
+    def settle(self, only: str | None = None) -> None:
+        """Now, for all modules that are loaded and were not settled before, or for this one."""
+        with self._lock:
+            self._deep += 1
+            try:
+                self._settle(only)
+            finally:
+                self._deep -= 1
+                if not self._deep:
+                    for each in (self._theirs, self._made, self._own, self._replaced, self._given):
+                        each.clear()
+
+    def _settle(self, only: str | None) -> None:
+        ready = [only] if only is not None else [name for name in self._states if name in sys.modules]
+        ready = [name for name in ready if name not in self._done]
+        self._done |= set(ready)
+        self._names = _named((name, state.names) for name, state in self._states.items() if name in self._done)
+        for home in ready:
+            self._compare(home)
+        for path in list(self._theirs):
+            self._settled(path)
+        self._follow()
+        lost, self._lost = self._lost, []
+        if lost:
+            self._tell(lost)
+
+    def watch(self, others: Iterable[str], loaded: Callable[[str], None]) -> None:
+        """From now on settle each module when it has been loaded. Of `others` tell `loaded`."""
+        waiting = (self._states.keys() - self._done) | set(others)
+
+        def settle(name: str) -> None:
+            if name in self._states:
+                self.settle(name)
+            loaded(name)
+
+        if waiting:
+            sys.meta_path.insert(0, _Later(waiting, settle))
+
+    def _compare(self, home: str) -> None:
+        state, module = self._states[home], sys.modules[home]
+        places = dict(_places(module, state.names))
+        own = {name: told(place.value, (home, name), self._names) for name, place in places.items()}
+        if _digest(own) == state.digest:
+            return
+        theirs: dict[str, Told] = pickle.loads(state.told)
+        differing = {n: each for n, each in theirs.items() if n not in own or own[n].text != each.text}
+        gone = {n for n in own if n not in theirs and "." not in n and type(places[n].value) is not ModuleType}
+        lost = {n for n, each in differing.items() if each.text.startswith("a ")}
+        beside = _stored_beside(module, {n.rpartition(".")[2] for n in lost}) if lost else set()
+        if state.names is not None:  # of somebody else's module: whether it is ready is its own business
+            beside |= {n for n, each in differing.items() if each.text.startswith(("bool", "NoneType"))}
+            gone = set()
+            lazily = set[str]().union(*map(stores, _codes(module))) if lost else set()
+            lost -= {name for name in lost if name.rpartition(".")[2] in lazily}
+            beside |= lazily & differing.keys()
+        for name, each in differing.items():
+            path, owner = (home, name), _owner(module, name)
+            if owner is None:
+                continue
+            place = places.get(name, _Place(owner, name.rpartition(".")[2], MISSING))
+            if name in lost:
+                self._lost.append(Lost(home, name, each.text))
+            elif place.name not in beside:
+                self._theirs[path], self._own[path] = each, place
+            elif state.names is None and not each.text.startswith(("bool", "NoneType")):
+                self._lost.append(Lost(home, name, f"set together with {', '.join(sorted(lost))}"))
+        for name in gone - beside:
+            vars(module).pop(name)
+
+    def _settled(self, path: Path) -> Any:
+        """The object that stands at this path, once it is what the caller has there."""
+        if path in self._made:
+            return self._made[path]
+        if path not in self._theirs:
+            return _find(path)
+        place = self._own[path]
+        self._made[path] = place.value  # what refers back to it meanwhile
+        mark = self._theirs[path]
+        if mark.text.startswith("is "):
+            _, home, name = mark.text.split(" ")
+            value = self._settled((home, name))
+        else:
+            value = self._value(path, mark, place)
+        if value is not MISSING and value is not place.value:
+            _put(place, value)
+            if place.value is not MISSING and self._names.get(id(place.value)) == path:
+                self._replaced[id(place.value)] = value
+        self._made[path] = value
+        return value
+
+    def _value(self, path: Path, mark: Told, place: _Place) -> Any:
+        """What the caller has at this path, in the object that is here where it can be."""
+        merging = _Merging(self._names, path, self._given)
+        value = merging.merged(place.value, self._read(path, mark.packed))
+        _kept_now.clear()
+        if not merging.lost:
+            return value
+        whole = self._ask(*path, True)
+        if whole is not None:
+            with suppress(Exception):  # the user's own code: anything may happen in it
+                return _Merging(self._names, path, self._given).merged(place.value, pickle.loads(whole))
+        if self._states[path[0]].names is None:  # else it is a library's own
+            what = sorted({each[2:] for each in merging.lost if each.startswith("a ")})
+            self._lost.append(
+                Lost(*path, f"something with a {', a '.join(what)}" if what else "something with functions")
+            )
+        return place.value  # what is new would be there in part only
+
+    def _read(self, path: Path, packed: bytes | None) -> Any:
+        _kept_now.clear()
+        if packed is None:
+            packed = self._ask(*path, False)
+            if packed is None:
+                return _Kept("a value that cannot be pickled")
+        try:
+            return _Unpickler(packed, self._refer).load()
+        except Exception as error:  # the user's own code: anything may happen in it
+            return _Kept(f"a value that cannot be read back: {type(error).__name__}: {error}")
+
+    def _refer(self, path: Path) -> Any:
+        value = self._settled(path)
+        if value is MISSING:
+            raise LookupError(f"there is no {path[0]}.{path[1]} here")
+        self._given[id(value)] = value
+        return value
+
+    def _follow(self) -> None:
+        """Other names of an object that had to make way for another one."""
+        if not self._replaced:
+            return
+        for home in [name for name in self._done if name in sys.modules]:
+            for name, place in list(_places(sys.modules[home], self._states[home].names)):
+                if (home, name) not in self._theirs and id(place.value) in self._replaced:
+                    _put(place, self._replaced[id(place.value)])
+
+
+class _Unpickler(pickle.Unpickler):
+    def __init__(self, packed: bytes, refer: Callable[[Path], Any]) -> None:
+        super().__init__(io.BytesIO(packed))
+        self._refer = refer
+
+    def persistent_load(self, path: Path) -> Any:
+        return self._refer(path)
+
+
+class _Merging:
+    """Puts a value that was read back into the object that is here."""
+
+    def __init__(self, names: Mapping[int, Path], path: Path, given: Mapping[int, Any]) -> None:
+        self.lost: list[str] = []
+        self._names = names
+        self._path = path
+        self._given = given
+        self._seen: dict[int, Any] = {}
+        self._quiet = 0  # inside of what nobody is told of
+
+    def merged(self, own: Any, theirs: Any) -> Any:
+        """The object to have: `own` with what `theirs` holds, or `theirs`."""
+        if type(theirs) is _Kept:
+            return self._filled(own, theirs)
+        if id(theirs) in self._given or id(theirs) in self._seen:
+            return self._seen.get(id(theirs), theirs)
+        if type(theirs) is _Bare:
+            if _opaque(own) == theirs.text:
+                self._take_over(own, own, theirs.state)
+            else:
+                self._lose(theirs.text)
+            return own
+        kind = type(theirs)
+        alike = type(own) is kind
+        quiet = alike and _foreign(kind)  # what it keeps for itself is its own
+        self._quiet += quiet
+        try:
+            return self._made(own, theirs, alike)
+        finally:
+            self._quiet -= quiet
+
+    def _made(self, own: Any, theirs: Any, alike: bool) -> Any:
+        kind = type(theirs)
+        here = own if alike and self._names.get(id(own), self._path) == self._path else theirs
+        self._seen[id(theirs)] = here
+        how = self._how(kind)
+        if how is not None:
+            how(here, own, theirs)
+            return here
+        if _kept_now and (marks := _marks_in(theirs)):
+            self._lose(*(mark.text for mark in marks))
+            self._seen[id(theirs)] = own
+            return own
+        if kind.__name__ == "ndarray" and here is own and own.flags.writeable and _same_shape(own, theirs):
+            own[...] = theirs
+            return own
+        self._seen[id(theirs)] = theirs
+        return theirs
+
+    def _lose(self, *texts: str) -> None:
+        if not self._quiet:
+            self.lost += texts
+
+    def _how(self, kind: type) -> Callable[[Any, Any, Any], None] | None:
+        if kind in (dict, OrderedDict, defaultdict):
+            return self._dict
+        if kind in (list, deque):
+            return self._list
+        if kind in (set, bytearray):
+            return self._whole
+        if kind is SimpleNamespace:
+            return self._attributes
+        if not _plain(kind) or (_pickles_itself(kind) and _foreign(kind)):
+            return None
+        if issubclass(kind, dict):
+            return self._dict_with_attributes
+        if issubclass(kind, (list, set, deque, tuple, str, int, float, bytes)) or not (
+            kind.__dictoffset__ or any("__slots__" in vars(base) for base in kind.__mro__)
+        ):
+            return None
+        return self._attributes
+
+    def _filled(self, own: Any, kept: _Kept) -> Any:
+        if own is MISSING or kept.text not in (_opaque(own), _reference(own)):
+            self._lose(kept.text)
+        return own
+
+    def _whole(self, here: Any, own: Any, theirs: Any) -> None:
+        if here is not theirs:
+            here.clear()
+            here.extend(theirs) if isinstance(here, bytearray) else here.update(theirs)
+
+    def _list(self, here: Any, own: Any, theirs: Any) -> None:
+        if len(theirs) > MANY and not _kept_now:
+            values = list(theirs)
+        else:
+            alike = type(own) is type(theirs) and len(own) == len(theirs)
+            values = [
+                self.merged(o, t) for o, t in zip(list(own) if alike else [MISSING] * len(theirs), theirs, strict=True)
+            ]
+            values = [each for each in values if each is not MISSING]
+        here.clear()
+        here.extend(values)
+
+    def _dict(self, here: Any, own: Any, theirs: Any) -> None:
+        if len(theirs) > MANY and not _kept_now:
+            values = dict(theirs)
+        else:
+            known = own if type(own) is type(theirs) else {}
+            values = {key: self.merged(known.get(key, MISSING), value) for key, value in theirs.items()}
+        here.clear()
+        here.update((key, value) for key, value in values.items() if value is not MISSING)
+        if isinstance(here, defaultdict):
+            here.default_factory = theirs.default_factory
+
+    def _dict_with_attributes(self, here: Any, own: Any, theirs: Any) -> None:
+        self._dict(here, own, theirs)
+        self._attributes(here, own, theirs)
+
+    def _attributes(self, here: Any, own: Any, theirs: Any) -> None:
+        """Of an object. Of one of an installed class only what is its user's: what it keeps for itself is its own."""
+        self._take_over(here, own if type(own) is type(theirs) else MISSING, _state(theirs))
+
+    def _take_over(self, here: Any, own: Any, after: Mapping[str, Any]) -> None:
+        foreign = _foreign(type(here))
+        before = _state(own) if own is not MISSING else {}
+        lost = {name for name, value in after.items() if type(value) is _Kept and not self._fits(before, name, value)}
+        beside = _stored_beside(type(here), lost) if lost and before else set()
+        for name, value in after.items():
+            private = foreign and name.startswith("_") and here is own
+            if private or name in beside - lost:
+                continue
+            made = self.merged(before.get(name, MISSING), value)
+            if made is not before.get(name, MISSING):
+                _set(here, name, made)
+            elif made is MISSING:
+                _delete(here, name)
+        if here is own and not foreign:
+            for name in before.keys() - after.keys():
+                _delete(here, name)
+
+    def _fits(self, before: Mapping[str, Any], name: str, kept: _Kept) -> bool:
+        return name in before and kept.text in (_opaque(before[name]), _reference(before[name]))
+
+
+def _marks_in(thing: Any) -> list[_Kept]:
+    """The marks inside of something that was read back."""
+    marks: list[_Kept] = []
+
+    class Finding(pickle.Pickler):
+        def persistent_id(self, each: Any) -> Any:
+            if type(each) is _Kept:
+                marks.append(each)
+                return 0
+            return 0 if isinstance(each, type) or type(each) in (FunctionType, ModuleType) else None
+
+    with suppress(Exception):  # it was pickled before; where a part of it cannot be, that is in a given object
+        Finding(io.BytesIO(), pickle.HIGHEST_PROTOCOL).dump(thing)
+    return marks
+
+
+def _same_shape(own: Any, theirs: Any) -> bool:
+    return bool(own.shape == theirs.shape and own.dtype == theirs.dtype and not own.dtype.hasobject)
+
+
+def _plain(kind: Any) -> bool:
+    """Whether a class is written in Python, and its objects are pickled as any are: by their attributes."""
+    if not kind.__flags__ & HEAP or not any({"__dict__", "__slots__"} & vars(base).keys() for base in kind.__mro__):
+        return False
+    return kind.__reduce__ is object.__reduce__ and kind.__reduce_ex__ is object.__reduce_ex__
+
+
+def _pickles_itself(kind: Any) -> bool:
+    """Whether a class says itself what of its objects is pickled: they are values, such as a DataFrame."""
+    return hasattr(kind, "__setstate__") or getattr(kind, "__getstate__", None) is not getattr(
+        object, "__getstate__", None
+    )
+
+
+def _foreign(kind: type) -> bool:
+    """Whether a class is of an installed package."""
+    module = sys.modules.get(kind.__module__)
+    top = kind.__module__.partition(".")[0]
+    return module is not None and top not in sys.stdlib_module_names and top != "__main__" and not of_user(module)
+
+
+def _state(thing: Any) -> dict[str, Any]:
+    """The attributes of an object, those in slots too."""
+    state = {}
+    for base in type(thing).__mro__:
+        slots = vars(base).get("__slots__", ())
+        for name in (slots,) if isinstance(slots, str) else slots:
+            mangled = f"_{base.__name__.lstrip('_')}{name}" if name.startswith("__") and not _dunder(name) else name
+            if mangled not in ("__dict__", "__weakref__") and hasattr(thing, mangled):
+                state[mangled] = getattr(thing, mangled)
+    return state | dict(getattr(thing, "__dict__", {}))
+
+
+def _set(thing: Any, name: str, value: Any) -> None:
+    """Whatever the class does when an attribute is set, it has done in the caller's process."""
+    space = getattr(thing, "__dict__", None)
+    if space is None or (name not in space and hasattr(getattr(type(thing), name, None), "__objclass__")):
+        object.__setattr__(thing, name, value)  # a slot
+    else:
+        space[name] = value
+
+
+def _delete(thing: Any, name: str) -> None:
+    space = getattr(thing, "__dict__", {})
+    if name in space:
+        del space[name]
+    else:
+        with suppress(AttributeError):
+            object.__delattr__(thing, name)
+
+
+def _owner(module: ModuleType, name: str) -> Any:
+    """The module, class or function in which a path's last name stands; None where there is none."""
+    owner: Any = module
+    for part in name.split(".")[:-1]:
+        owner = vars(owner).get(part)
+        if owner is None or not hasattr(owner, "__dict__"):
+            return None
+    return owner
+
+
+def _find(path: Path) -> Any:
+    """What stands at a path now; MISSING where there is nothing, or not yet."""
+    owner = _owner(importlib.import_module(path[0]), path[1])
+    return vars(owner).get(path[1].rpartition(".")[2], MISSING) if owner is not None else MISSING
+
+
+def _put(place: _Place, value: Any) -> None:
+    if isinstance(place.owner, type):
+        type.__setattr__(place.owner, place.name, value)  # no metaclass has a say: the caller's had
+    else:
+        vars(place.owner)[place.name] = value
+
+
+def _stored_beside(owner: Any, names: set[str]) -> set[str]:
+    """What functions of a module or class set together with one of these names: a connection and the flag that says it
+    is there belong together."""
+    found: set[str] = set()
+    for code in _codes(owner):
+        stored = stores(code)
+        if stored & names:
+            found |= stored
+    return found
+
+
+def _codes(owner: Any) -> Iterator[CodeType]:
+    spaces = [vars(base) for base in owner.__mro__] if isinstance(owner, type) else [vars(owner)]
+    home = owner.__name__
+    for space in spaces:
+        for value in list(space.values()):
+            value = getattr(value, "__func__", value)
+            if type(value) is FunctionType:
+                yield value.__code__
+            elif isinstance(owner, ModuleType) and issubclass(type(value), type) and value.__module__ == home:
+                yield from _codes(value)
+
+
+STORING = {dis.opmap["STORE_GLOBAL"], dis.opmap["STORE_ATTR"]}
+
+
+def stores(code: CodeType) -> set[str]:
+    """The globals and attributes that this code sets."""
+    if not code.co_names:
+        return set()
+    found = {each.argval for each in dis.get_instructions(code) if each.opcode in STORING}
+    for const in code.co_consts:
+        if isinstance(const, CodeType):
+            found |= stores(const)
+    return found
+
+
+class _Later:
+    """A finder that finds nothing itself: it has modules settled that are loaded from now on, once the import that loads
+    them has come to its end: half a package would be mistaken for another one."""
+
+    def __init__(self, names: Iterable[str], settle: Callable[[str], None]) -> None:
+        self._names = set(names)
+        self._settle = settle
+        self._thread = threading.local()
+
+    def find_spec(self, name: str, path: Any = None, target: Any = None) -> Any:
+        if not self._names:
+            return None
+        for finder in sys.meta_path:
+            if finder is not self and hasattr(finder, "find_spec"):
+                spec = finder.find_spec(name, path, target)
+                if spec is not None:
+                    return self._watched(spec)
+        return None
+
+    def _watched(self, spec: importlib.machinery.ModuleSpec) -> importlib.machinery.ModuleSpec:
+        loader: Any = spec.loader
+        run = getattr(loader, "exec_module", None)
+        if run is None:
+            return spec
+
+        def exec_module(module: ModuleType) -> None:
+            with suppress(AttributeError):
+                del loader.exec_module
+            here = self._thread
+            here.deep = getattr(here, "deep", 0) + 1
+            try:
+                run(module)
+            finally:
+                here.deep -= 1
+            if not here.deep:
+                for name in [name for name in self._names if name in sys.modules]:
+                    self._names.discard(name)
+                    self._settle(name)
+
+        with suppress(AttributeError):  # a loader of somebody's with no room for it: seen with the next import
+            loader.exec_module = exec_module
+        return spec

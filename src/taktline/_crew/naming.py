@@ -1,0 +1,135 @@
+"""What the code of some steps names: the functions that it calls, transitively, and what it takes from modules."""
+
+from __future__ import annotations
+
+import functools
+import sys
+from collections import deque
+from collections.abc import Iterable, Iterator
+from itertools import islice
+from types import CodeType, FunctionType, MethodType, ModuleType
+from typing import Any
+
+from taktline._crew import modules
+from taktline._recipe.steps import Step
+
+OF_THE_WORKER = {"sys", "builtins", "warnings", "logging"}  # a worker has hooks of its own in them
+# Named only: Python's own modules, and large packages whose settings go by their own functions (`settings.py`).
+NOT_INTO = {*sys.stdlib_module_names, "numpy", "pandas", "pyarrow", "polars", "scipy", "sklearn", "torch", "tensorflow"}
+TABLE = 100  # entries of a container that are followed: as many functions as a table of them may have
+FAR = 2_000  # functions that are looked at: some 10 ms; the nearest come first
+
+
+class Naming:
+    """`beside`: of modules that are not the user's, the names that this code uses. Of those that are its functions are
+    followed, of installed packages too, but for Python's own and some large ones."""
+
+    def __init__(self, steps: Iterable[Step]) -> None:
+        self.beside: dict[str, set[str]] = {}
+        self._codes: list[CodeType] = []
+        self._seen: set[int] = set()
+        self._todo: deque[tuple[Any, frozenset[str]]] = deque()
+        self._alive: list[Any] = []  # what has an id in `seen`
+        for step in steps:
+            self._add(step.fn, step.like)
+            if step.maker is not None:
+                self._add(step.maker.factory, *step.maker.args, *step.maker.kwargs.values())
+        while self._todo and len(self._codes) < FAR:
+            self._look(*self._todo.popleft())
+
+    def stores(self, name: str) -> bool:
+        """Whether the steps' own code sets a global or an attribute of this name."""
+        return any(name in modules.stores(code) for code in self._codes if name in code.co_names or code.co_consts)
+
+    def _add(self, *things: Any, names: frozenset[str] = frozenset()) -> None:
+        for thing in things:
+            if thing is not None and type(thing) not in modules.ATOMS:
+                self._todo.append((thing, names))
+
+    def _look(self, thing: Any, names: frozenset[str]) -> None:
+        if id(thing) in self._seen:
+            return
+        self._seen.add(id(thing))
+        self._alive.append(thing)
+        kind = type(thing)
+        if kind is FunctionType:
+            self._function(thing)
+        elif kind is MethodType:
+            self._add(thing.__func__, thing.__self__)
+        elif kind in (list, tuple, set, frozenset):
+            self._add(*islice(thing, TABLE))
+        elif kind is dict:
+            self._add(*islice(thing.values(), TABLE))
+        elif kind is functools.partial:
+            self._add(thing.func, *thing.args, *thing.keywords.values())
+        elif kind in (staticmethod, classmethod):
+            self._add(thing.__func__)
+        elif kind is property:
+            self._add(thing.fget, thing.fset)
+        elif issubclass(kind, type):
+            self._class(thing, names)
+        elif kind is not ModuleType and kind.__module__ != "builtins":
+            self._add(getattr(thing, "__wrapped__", None) if kind.__module__ == "functools" else None)
+            self._add(kind, names=names | {"__call__"})
+
+    def _class(self, cls: type, names: frozenset[str]) -> None:
+        """Of a class of the user's all methods, of another one those that were named."""
+        home = sys.modules.get(cls.__module__)
+        own = home is None or cls.__module__ == "__main__" or modules.of_user(home)
+        for base in cls.__mro__:
+            if base.__module__.partition(".")[0] in NOT_INTO:
+                continue
+            for name, value in list(vars(base).items()):
+                if own or name in names or name == "__init__":
+                    self._add(value)
+
+    def _function(self, function: FunctionType) -> None:
+        home = str(function.__module__ or "")
+        if home.partition(".")[0] in NOT_INTO:
+            return
+        for cell in function.__closure__ or ():
+            try:
+                self._add(cell.cell_contents)
+            except ValueError:  # a name that is bound later
+                pass
+        names = frozenset(_names(function.__code__))
+        self._codes.append(function.__code__)
+        self._add(vars(function).get("__wrapped__"))
+        space = function.__globals__
+        for name in names:
+            if name not in space:
+                continue
+            value = space[name]
+            self._note(home, name, value)
+            if type(value) is ModuleType:
+                self._module(value, names)
+            else:
+                self._add(value, names=names)
+
+    def _module(self, module: ModuleType, names: frozenset[str]) -> None:
+        """What is named of a module, and of modules in it."""
+        space = vars(module)
+        for name in names:
+            if name not in space:
+                continue
+            value = space[name]
+            self._note(module.__name__, name, value)
+            if type(value) is ModuleType and value.__name__.startswith(f"{module.__name__}."):
+                self._module(value, names)
+            else:
+                self._add(value, names=names)
+
+    def _note(self, home: str, name: str, value: Any) -> None:
+        module, top = sys.modules.get(home), home.partition(".")[0]
+        if module is None or top in modules.NEVER or top in OF_THE_WORKER or modules.of_user(module):
+            return
+        if top in NOT_INTO and type(value) not in (FunctionType, type, *modules.ATOMS):
+            return  # what these hold for themselves is each process's own
+        self.beside.setdefault(home, set()).add(name)
+
+
+def _names(code: CodeType) -> Iterator[str]:
+    yield from code.co_names
+    for const in code.co_consts:
+        if isinstance(const, CodeType):
+            yield from _names(const)

@@ -1,0 +1,291 @@
+"""Settings of a process and of libraries that hold for all code in it: read in the caller, made a worker's own."""
+
+from __future__ import annotations
+
+import contextvars
+import gc
+import os
+import pickle
+import sys
+import threading
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from types import ModuleType
+from typing import Any, NamedTuple
+
+from taktline._crew import modules
+
+
+class _Setting(NamedTuple):
+    """One setting. `library`: the module that must be loaded for it to mean anything."""
+
+    library: str
+    get: Callable[[], Any]
+    put: Callable[[Any], None]
+
+
+# --- the process ---
+
+
+def _put_environ(wanted: Mapping[str, str]) -> None:
+    for name in os.environ.keys() - wanted.keys():
+        del os.environ[name]
+    for name, value in wanted.items():
+        if os.environ.get(name) != value:
+            os.environ[name] = value
+
+
+def _umask() -> int:
+    try:  # asked for without changing it: another thread may make a file at this moment
+        with open("/proc/self/status", encoding="ascii", errors="replace") as file:
+            for line in file:
+                if line.startswith("Umask:"):
+                    return int(line.split()[1], 8)
+    except OSError:
+        pass
+    mask = os.umask(0o077)
+    os.umask(mask)
+    return mask
+
+
+def _put_umask(mask: int) -> None:
+    os.umask(mask)
+
+
+def _folder() -> str | None:
+    try:
+        return os.getcwd()
+    except OSError:  # it was removed
+        return None
+
+
+def _put_folder(folder: str | None) -> None:
+    if folder is not None and folder != _folder():
+        os.chdir(folder)
+
+
+def _put_stack_size(size: int) -> None:
+    threading.stack_size(size)
+
+
+def _locale() -> str:
+    import _locale
+
+    return str(_locale.setlocale(_locale.LC_ALL, None))
+
+
+def _put_locale(wanted: str) -> None:
+    import _locale
+
+    if _locale.setlocale(_locale.LC_ALL, None) != wanted:
+        _locale.setlocale(_locale.LC_ALL, wanted)
+
+
+def _gc() -> tuple[bool, tuple[int, int, int]]:
+    return gc.isenabled(), gc.get_threshold()
+
+
+def _put_gc(wanted: tuple[bool, tuple[int, int, int]]) -> None:
+    enabled, threshold = wanted
+    gc.set_threshold(*threshold)
+    (gc.enable if enabled else gc.disable)()
+
+
+def _digits() -> int | None:
+    return sys.get_int_max_str_digits() if hasattr(sys, "get_int_max_str_digits") else None
+
+
+def _put_digits(wanted: int | None) -> None:
+    if wanted is not None:
+        sys.set_int_max_str_digits(wanted)
+
+
+# --- libraries ---
+
+
+def _module(name: str) -> Any:
+    return sys.modules[name]
+
+
+def _decimal() -> tuple[Any, Any]:
+    decimal = _module("decimal")
+    return decimal.getcontext().copy(), decimal.DefaultContext.copy()
+
+
+def _put_decimal(wanted: tuple[Any, Any]) -> None:
+    decimal = _module("decimal")
+    context, default = wanted
+    decimal.setcontext(context)
+    for name in ("prec", "rounding", "Emin", "Emax", "capitals", "clamp"):
+        setattr(decimal.DefaultContext, name, getattr(default, name))
+    decimal.DefaultContext.traps.update(default.traps)
+
+
+def _csv() -> tuple[int, dict[str, dict[str, Any]]]:
+    csv = _module("csv")
+    names = (
+        "delimiter",
+        "quotechar",
+        "escapechar",
+        "doublequote",
+        "skipinitialspace",
+        "lineterminator",
+        "quoting",
+        "strict",
+    )
+    dialects = {name: csv.get_dialect(name) for name in csv.list_dialects()}
+    return csv.field_size_limit(), {n: {each: getattr(d, each) for each in names} for n, d in dialects.items()}
+
+
+def _put_csv(wanted: tuple[int, dict[str, dict[str, Any]]]) -> None:
+    csv = _module("csv")
+    limit, dialects = wanted
+    csv.field_size_limit(limit)
+    known = _csv()[1]
+    for name, how in dialects.items():
+        if known.get(name) != how:
+            csv.register_dialect(name, **how)
+    for name in known.keys() - dialects.keys():
+        csv.unregister_dialect(name)
+
+
+def _numpy() -> tuple[Any, Any]:
+    numpy = _module("numpy")
+    shown = {n: v for n, v in numpy.get_printoptions().items() if n not in ("formatter", "override_repr")}
+    return numpy.geterr(), shown
+
+
+def _put_numpy(wanted: tuple[Any, Any]) -> None:
+    numpy = _module("numpy")
+    numpy.seterr(**wanted[0])
+    if _numpy()[1] != wanted[1]:
+        numpy.set_printoptions(**wanted[1])
+
+
+def _pandas() -> dict[str, Any]:
+    config = _module("pandas._config.config")
+    options = {}
+    for name in config._registered_options:
+        if name not in config._deprecated_options:
+            value = config.get_option(name)
+            if type(value) in (*modules.ATOMS, tuple, list, dict):  # others have functions in them
+                options[name] = value
+    return options
+
+
+def _put_pandas(wanted: dict[str, Any]) -> None:
+    config = _module("pandas._config.config")
+    own = _pandas()
+    for name, value in wanted.items():
+        if name in own and (type(own[name]), own[name]) != (type(value), value):
+            config.set_option(name, value)
+
+
+def _attribute(module: str, name: str) -> _Setting:
+    return _Setting(module, lambda: getattr(_module(module), name), lambda value: setattr(_module(module), name, value))
+
+
+SETTINGS = {
+    "os.environ": _Setting("os", lambda: dict(os.environ), _put_environ),
+    "os.umask": _Setting("os", _umask, _put_umask),
+    "working directory": _Setting("os", _folder, _put_folder),
+    "locale": _Setting("sys", _locale, _put_locale),
+    "gc": _Setting("gc", _gc, _put_gc),
+    "sys.setrecursionlimit": _Setting("sys", sys.getrecursionlimit, sys.setrecursionlimit),
+    "sys.set_int_max_str_digits": _Setting("sys", _digits, _put_digits),
+    "sys.setswitchinterval": _Setting("sys", sys.getswitchinterval, sys.setswitchinterval),
+    "threading.stack_size": _Setting("sys", threading.stack_size, _put_stack_size),
+    "socket.setdefaulttimeout": _Setting(
+        "socket", lambda: _module("socket").getdefaulttimeout(), lambda s: _module("socket").setdefaulttimeout(s)
+    ),
+    "csv": _Setting("csv", _csv, _put_csv),
+    "decimal.getcontext()": _Setting("decimal", _decimal, _put_decimal),
+    "tempfile.tempdir": _attribute("tempfile", "tempdir"),
+    "numpy.seterr": _Setting("numpy", _numpy, _put_numpy),
+    "pandas.options": _Setting("pandas._config.config", _pandas, _put_pandas),
+}  # fmt: skip
+
+
+def read() -> dict[str, bytes]:
+    """All settings of this process that mean something in it, each pickled; what a library does not tell is left out."""
+    found = {}
+    for name, setting in SETTINGS.items():
+        if setting.library in sys.modules:
+            try:
+                found[name] = pickle.dumps(setting.get())
+            except (AttributeError, KeyError, TypeError):  # another version of a library, or one that is half loaded
+                continue
+    return found
+
+
+def put(wanted: Mapping[str, bytes], library: str | None = None, *, leave: str = "") -> list[tuple[str, str]]:
+    """Make these settings this process's own, those of one library or of all that are loaded; which ones cannot be
+    had, and why."""
+    failed = []
+    for name, packed in wanted.items():
+        setting = SETTINGS[name]
+        if setting.library in sys.modules and library in (None, setting.library) and name != leave:
+            try:
+                setting.put(pickle.loads(packed))
+            except Exception as error:  # whatever a library says: this setting is not to be had here
+                failed.append((name, f"{type(error).__name__}: {error}"))
+    return failed
+
+
+def libraries(wanted: Iterable[str]) -> set[str]:
+    """The libraries of these settings that are not loaded yet."""
+    return {SETTINGS[name].library for name in wanted} - sys.modules.keys()
+
+
+# --- context variables ---
+
+OWN_WAY = {"decimal", "_decimal", "numpy", "taktline"}  # what theirs say goes as a setting, or is none
+
+
+class Variable(NamedTuple):
+    """A context variable that stands in a module (or in a class of it) under a name, and its value, pickled."""
+
+    module: str
+    name: str
+    value: bytes
+
+
+def variables(pack: Callable[[Any], bytes], leave: Iterable[str]) -> tuple[list[Variable], list[tuple[str, str]]]:
+    """The caller's context as far as modules know its variables, and those of the user's whose values cannot be carried
+    over. What a library keeps for itself in its own variables and cannot be pickled, stays here."""
+    context = contextvars.copy_context()
+    ours = {id(variable): variable for variable in context}
+    found: list[Variable] = []
+    lost = []
+    for home, name, variable in _homes(ours, set(leave)) if ours else ():
+        own = modules.of_user(sys.modules[home])
+        try:
+            found.append(Variable(home, name, pack(context[variable]) if own else pickle.dumps(context[variable])))
+        except Exception:  # a reducer of the user's: anything may happen in it
+            if own:
+                lost.append((f"{home}.{name}", f"a {type(context[variable]).__qualname__} as its value"))
+    return found, lost
+
+
+def _homes(
+    ours: dict[int, contextvars.ContextVar[Any]], leave: set[str]
+) -> Iterator[tuple[str, str, contextvars.ContextVar[Any]]]:
+    for home, module in list(sys.modules.items()):
+        if home in leave or not isinstance(module, ModuleType) or home.partition(".")[0] in OWN_WAY:
+            continue
+        for name, value in list(vars(module).items()):
+            kind = type(value)
+            if kind is contextvars.ContextVar:
+                if id(value) in ours and name.isidentifier():
+                    yield home, name, ours.pop(id(value))
+            elif issubclass(kind, type) and vars(value).get("__module__") == home:
+                for attribute, held in list(vars(value).items()):
+                    if type(held) is contextvars.ContextVar and id(held) in ours:
+                        yield home, f"{name}.{attribute}", ours.pop(id(held))
+
+
+def set_variable(variable: Variable, unpack: Callable[[bytes], Any]) -> None:
+    """In this context. Raises where the variable is not there, or its value cannot be read back."""
+    place: Any = sys.modules[variable.module]
+    for part in variable.name.split("."):
+        place = getattr(place, part)
+    place.set(unpack(variable.value))

@@ -1,0 +1,425 @@
+"""Promise: launched workers find in modules, settings and context variables what the caller has there, or it is named."""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import decimal
+import importlib
+import os
+import subprocess
+import sys
+import textwrap
+import warnings
+from types import ModuleType
+
+import pytest
+
+from taktline import line, step
+from taktline._crew import modules
+
+LAUNCHED = {"how": "line", "workers": 1, "start": "launch"}
+
+
+@pytest.fixture
+def module(tmp_path, monkeypatch):
+    """Makes a module of the user's from its source, and imports it."""
+    monkeypatch.syspath_prepend(tmp_path)
+    made = []
+
+    def make(name: str, source: str) -> ModuleType:
+        (tmp_path / f"{name}.py").write_text(textwrap.dedent(source))
+        importlib.invalidate_caches()
+        made.append(name)
+        return importlib.import_module(name)
+
+    yield make
+    for name in made:
+        sys.modules.pop(name, None)
+
+
+# What a module holds; what is done to it at run time; and what a step sees of it.
+CASES = {
+    "a number": ("VAT = 0.0", "m.VAT = 0.19", "VAT"),
+    "a type beside an equal value": ("ONE = 1", "m.ONE = True", "repr(ONE)"),
+    "a long number": ("N = 0", "m.N = 1 << 40_000", "N"),
+    "a deleted name": ("VAT = 1", "del m.VAT", "'VAT' in globals()"),
+    "a new name": ("", "m.VAT = 7", "VAT"),
+    "a list that others hold": ("A = []\nB = A", "m.A.append(1)", "(A, B, A is B)"),
+    "a name that got another list": ("A = [1]\nB = A", "m.A = [2]", "(A, B)"),
+    "a second name that got another": ("A = [1]\nB = A", "m.B = [2]", "(A, B)"),
+    "two that became one": ("A = [1]\nB = [1]", "m.B = m.A", "A is B"),
+    "a set of texts": ("S = {'a'}", "m.S |= set('bcdefgh')", "sorted(S)"),
+    "the order of a dict": ("D = {'a': 1, 'b': 2}", "m.D['a'] = m.D.pop('a')", "list(D)"),
+    "one of many entries": ("D = {str(n): n for n in range(100_000)}", "m.D['99'] = 0", "(sum(D.values()), len(D))"),
+    "a counter": ("from collections import Counter\nC = Counter()", "m.C['x'] += 1", "dict(C)"),
+    "a class attribute": ("class K:\n    rate = 1", "m.K.rate = 2", "K().rate"),
+    "an attribute of a nested class": ("class K:\n  class Meta:\n    x = []", "m.K.Meta.x.append(1)", "K.Meta.x"),
+    "a method": ("class K:\n    def f(self): return 1", "m.K.f = lambda self: 2", "K().f()"),
+    "a function": ("def f(): return 1", "m.f = lambda: 2", "f()"),
+    "a function that looks the same": (
+        "def f(): return 1",
+        "import functools\nm.f = functools.wraps(m.f)(lambda: 2)",
+        "f()",
+    ),
+    "an attribute of a function": ("def f(): return f.rate\nf.rate = 1", "m.f.rate = 2", "f()"),
+    "a table of functions": ("T = {'a': abs, 'b': lambda: 1}", "m.T['c'] = lambda: 3", "(T['b'](), T['c']())"),
+    "an order of functions": ("def f(): return 1\ndef g(): return 2\nT = [f, g]", "m.T.reverse()", "[t() for t in T]"),
+    "a settings object": (
+        "class C:\n    def __init__(self): self.vat = 0; self.db = {'host': 'a'}\nC = C()\nDB = C.db",
+        "m.C.vat = 3\nm.C.db['host'] = 'b'\ndel m.C.db['host']\nm.C.db['x'] = 1",
+        "(C.vat, DB, DB is C.db)",
+    ),
+    "a settings object with a lock": (
+        "import threading\nclass C:\n    def __init__(self): self.lock = threading.Lock(); self.n = 0\nC = C()",
+        "m.C.n = 3",
+        "(C.n, C.lock.acquire(False), C.lock.release())[0]",
+    ),
+    "a dataclass": (
+        "from dataclasses import *\n@dataclass\nclass C:\n  n: int = 0\n  l: list = field(default_factory=list)\nC = C()",
+        "m.C.n = 3\nm.C.l.append(1)",
+        "(C.n, C.l)",
+    ),
+    "a frozen dataclass with slots": (
+        "from dataclasses import dataclass\n@dataclass(frozen=True, slots=True)\nclass C:\n    n: int = 0\nc = C()\nd = c",
+        "object.__setattr__(m.c, 'n', 5)",
+        "(c.n, d.n)",
+    ),
+    "a namespace": (
+        "from types import SimpleNamespace as S\nN = S(a=1, b=S(c=2))\nB = N.b",
+        "m.N.a = 5\nm.N.b.c = 6",
+        "(N.a, B.c)",
+    ),
+    "arguments": ("import argparse\nA = argparse.Namespace()", "m.A.level = 3", "A.level"),
+    "an array": ("import numpy as np\nA = np.zeros(30_000)\nV = A[:5]", "m.A[3] = 7", "(float(A.sum()), float(V[3]))"),
+    "a table": ("import pandas as pd\nT = pd.DataFrame({'a': [1]})", "m.T.loc[0, 'a'] = 9", "int(T['a'].sum())"),
+    "a decimal": ("from decimal import Decimal\nD = Decimal(1)", "m.D = Decimal('0.19')", "str(D)"),
+    "a member of an enum": ("import enum\nclass E(enum.Enum):\n  a = 1\n  b = 2\nX = E.a", "m.X = m.E.b", "X is E.b"),
+    "a compiled pattern": ("import re\nP = re.compile('a')", "m.P = m.re.compile('b')", "P.pattern"),
+    "an object that holds itself": ("L = []", "m.L.append(m.L)", "L[0] is L"),
+    "an object in two places": (
+        "class O: x = 0\nO = O()\nL = [O]",
+        "m.O.x = 4\nm.L.append(m.O)",
+        "(L[0].x, L[1] is O)",
+    ),
+    "one that left a list": (
+        "class O:\n  def __init__(s, x): s.x = x\nA = O(1)\nB = O(2)\nL = [A, B]",
+        "del m.L[0]",
+        "(A.x, [o.x for o in L], L[0] is B)",
+    ),
+    "a memo": ("import functools\n@functools.cache\ndef f(n): return n", "m.f(1)", "f(2)"),
+    "a flag and a connection of its own": (
+        "import threading\nc = None\nready = False\ndef get():\n    global c, ready\n"
+        "    if not ready: c = threading.Lock(); ready = True\n    return c",
+        "m.get()",
+        "get().locked()",
+    ),
+    "a class that keeps its one object": (
+        "import threading\nclass C:\n    one = None\n    @classmethod\n    def get(cls):\n"
+        "        if cls.one is None: cls.one = cls()\n        return cls.one\n"
+        "    def __init__(self): self.lock = threading.Lock(); self.n = 1",
+        "m.C.get()",
+        "(C.get().n, C.get().lock.locked())",
+    ),
+}  # fmt: skip
+
+
+def test_a_step_sees_in_modules_what_was_done_to_them_at_run_time(module):
+    imported = {}
+    for n, (case, (source, change, seen)) in enumerate(CASES.items()):
+        made = imported[case] = module(f"case_{n}", f"{source}\ndef look():\n    return {seen}\n")
+        exec(change, {"m": made, "Decimal": decimal.Decimal})
+
+    def look(case):
+        try:
+            return imported_here(case)
+        except Exception as error:
+            return f"{type(error).__name__}: {error}"
+
+    names = {case: each.__name__ for case, each in imported.items()}
+
+    def imported_here(case):
+        return sys.modules[names[case]].look()
+
+    looks = {case: each.look for case, each in imported.items()}  # the modules are imported with the steps
+
+    def with_all(case):
+        assert looks
+        return look(case)
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", RuntimeWarning)
+        got = dict(zip(CASES, line(with_all)(list(CASES), **LAUNCHED), strict=True))
+    assert got == {case: look(case) for case in CASES}
+
+
+def test_copies_in_other_modules_and_packages_are_as_they_are_here(module, tmp_path):
+    (tmp_path / "shop").mkdir()
+    (tmp_path / "shop/__init__.py").write_text("")
+    (tmp_path / "shop/settings.py").write_text("VAT = 0\nTABLE = {}\n")
+    (tmp_path / "shop/prices.py").write_text(
+        "from shop.settings import VAT, TABLE\nfrom shop import settings\n"
+        "def look(n): return (VAT, settings.VAT, TABLE, TABLE is settings.TABLE)\n"
+    )
+    prices = importlib.import_module("shop.prices")
+    try:
+        prices.settings.VAT = 0.19
+        prices.settings.TABLE["a"] = 1
+        assert list(line(prices.look)([0], **LAUNCHED)) == [(0, 0.19, {"a": 1}, True)]
+    finally:
+        for name in ("shop", "shop.settings", "shop.prices"):
+            sys.modules.pop(name)
+
+
+def test_a_module_that_a_step_imports_late_is_what_it_is_here(module):
+    late = module("imported_late", "RATE = 1\nTABLE = {}")
+    late.RATE, late.TABLE["x"] = 5, 6
+
+    def look(n):
+        before = "imported_late" in sys.modules
+        import imported_late
+
+        return before, imported_late.RATE, imported_late.TABLE
+
+    assert list(line(look)([0], **LAUNCHED)) == [(False, 5, {"x": 6})]
+
+
+def test_all_workers_have_what_was_there_when_the_run_began(module, tmp_path):
+    rates = module("rates", "RATE = 1\ndef look(n):\n    return RATE")
+    rates.RATE = 2
+    died = tmp_path / "died"
+
+    def deadly(n):
+        if n == 5 and not died.exists():
+            died.touch()
+            os.abort()
+        return rates.look(n), os.environ.get("RATE_OF_A_TEST")
+
+    got = []
+    for each in line(deadly)(range(30), **LAUNCHED, batch_size=1, window=3):
+        got.append(each)
+        rates.RATE = 3
+        os.environ["RATE_OF_A_TEST"] = "3"
+    del os.environ["RATE_OF_A_TEST"]
+    assert died.exists()
+    assert got == [(2, None)] * 30
+
+
+def test_what_cannot_go_is_named_in_a_warning_and_in_the_report_and_check_names_it(module):
+    shop = module("shop_of_a_test", "conn = None\ndef look(n):\n    return type(conn).__name__")
+    with open(os.devnull) as shop.conn:
+        run = line(shop.look)([1], **LAUNCHED)
+        with pytest.warns(RuntimeWarning, match=r"shop_of_a_test\.conn \(a _io\.TextIOWrapper\).*setup="):
+            assert list(run) == ["NoneType"]
+        assert any("shop_of_a_test.conn" in reason for reason in run.report.reasons)
+        with pytest.warns(RuntimeWarning):
+            checked = line(shop.look).check([1])
+        assert any("shop_of_a_test.conn" in finding.says for finding in checked.findings)
+
+
+def test_what_is_set_together_with_something_that_cannot_go_is_named_too(module):
+    shop = module(
+        "shop_with_init",
+        """
+        import threading
+        conn, rate = None, 0
+        def init(given):
+            global conn, rate
+            conn, rate = threading.Lock(), given
+        def look(n):
+            return rate
+        """,
+    )
+    shop.init(3)
+    with pytest.warns(RuntimeWarning, match=r"shop_with_init\.rate"):
+        list(line(shop.look)([1], **LAUNCHED))
+
+
+def test_a_large_table_is_not_sent_where_the_workers_own_import_makes_it(module, monkeypatch):
+    source = "TABLE = {n: str(n) for n in range(200_000)}\ndef look(n):\n    return len(TABLE), TABLE.get(-1)"
+    large = module("large_of_a_test", source)
+    asked = []
+    give = modules.Snapshot.give
+    monkeypatch.setattr(modules.Snapshot, "give", lambda self, *a: asked.append(a[:2]) or give(self, *a))
+    assert list(line(large.look)([1], **LAUNCHED)) == [(200_000, None)]
+    assert not asked
+    large.TABLE[-1] = "new"
+    assert list(line(large.look)([1], **LAUNCHED)) == [(200_001, "new")]
+    assert asked == [("large_of_a_test", "TABLE")]
+
+
+ORDINARY = """
+import abc, argparse, collections, contextlib, csv, dataclasses, datetime, decimal, enum, functools, itertools
+import json, logging, re, sys, threading, typing, unittest.mock, warnings
+import numpy as np, pandas as pd, pyarrow as pa, polars as pl, requests, pytest, click, cloudpickle
+import hypothesis.strategies as st
+log = logging.getLogger(__name__)
+log.addHandler(logging.NullHandler())
+PATTERN, LOCK, LOCAL, RNG = re.compile("a"), threading.Lock(), threading.local(), np.random.default_rng()
+SESSION, COUNT, T, EVENT = requests.Session(), itertools.count(), typing.TypeVar("T"), threading.Event()
+FRAME, TABLE, SERIES = pd.DataFrame({"a": [1, 2]}), pa.table({"a": [1]}), pl.Series([1])
+STRATEGY = st.lists(st.integers() | st.text())
+class Colour(enum.Enum):
+    RED = 1
+class Base(abc.ABC):
+    @abc.abstractmethod
+    def f(self): ...
+    @property
+    def p(self): return 1
+    @functools.cached_property
+    def c(self): return 2
+    _cache = {}
+@dataclasses.dataclass
+class Data:
+    n: int = 0
+    names: list = dataclasses.field(default_factory=list)
+class Named(typing.NamedTuple):
+    x: int = 1
+@functools.cache
+def cached(n): return n
+@functools.lru_cache(maxsize=None)
+def cached_too(n): return n
+@functools.singledispatch
+def dispatched(n): return n
+@contextlib.contextmanager
+def managed(): yield
+MEMO = {}
+def memoised(n):
+    if n not in MEMO: MEMO[n] = n
+    return MEMO[n]
+HANDLERS = {"a": lambda n: n, "b": cached, "c": Data}
+handler = functools.partial(cached, 1)
+conn = None
+def connection():
+    global conn
+    if conn is None: conn = threading.Lock()
+    return conn
+def work(n):
+    with managed(), connection():
+        warnings.warn("once", DeprecationWarning)
+        log.debug("n %s", n)
+        FRAME["a"].sum(), FRAME.index.is_unique, np.log(2.0), SESSION.headers, pl.DataFrame({"a": [1]}).sum()
+        json.dumps({"n": n}), pd.Timestamp("2020-01-01"), PATTERN.match("a")
+        return cached(n) + cached_too(n) + memoised(n) + dispatched(n)
+"""
+
+
+@pytest.mark.parametrize("used", [False, True])
+def test_an_ordinary_program_raises_no_alarm(tmp_path, used):
+    (tmp_path / "ordinary.py").write_text(ORDINARY)
+    (tmp_path / "script.py").write_text(
+        "import warnings, ordinary\nfrom taktline import line\nwarnings.simplefilter('error', RuntimeWarning)\n"
+        + "warnings.simplefilter('ignore', DeprecationWarning)\n"
+        + ("next(ordinary.COUNT); [ordinary.work(n) for n in range(3)]\n" if used else "")
+        + "run = line(ordinary.work)(range(9), how='line', workers=1, start='launch')\n"
+        "assert list(run) == [4 * n for n in range(9)]\nprint([r for r in run.report.reasons if 'launched' not in r])\n"
+    )
+    done = subprocess.run([sys.executable, "script.py"], cwd=tmp_path, capture_output=True, text=True, timeout=100)
+    assert done.returncode == 0, done.stderr
+    made = "['each worker makes its own ordinary.conn (a _thread.lock)']"
+    assert done.stdout.strip() == (made if used else "[]")
+
+
+# --- settings ---
+
+SETTINGS = """
+import csv, decimal, gc, locale, os, socket, sys, tempfile, time
+import numpy, pandas
+from taktline import line
+decimal.getcontext().prec, decimal.getcontext().rounding = 6, decimal.ROUND_UP
+decimal.getcontext().traps[decimal.Inexact] = False
+os.environ["FOO_OF_A_TEST"] = "bar"
+os.environ.pop("BAR_OF_A_TEST")
+sys.setrecursionlimit(3_210)
+sys.set_int_max_str_digits(5_000)
+csv.field_size_limit(77)
+csv.register_dialect("odd", delimiter=";")
+socket.setdefaulttimeout(9)
+gc.set_threshold(111, 2, 3)
+gc.disable()
+locale.setlocale(locale.LC_ALL, "C.UTF-8")
+numpy.seterr(all="raise")
+numpy.set_printoptions(precision=3)
+pandas.set_option("display.precision", 3)
+os.umask(0o27)
+os.makedirs("below", exist_ok=True)
+os.chdir("below")
+def look(n):
+    import csv, decimal, gc, locale, os, socket, sys
+    import numpy, pandas
+    mask = os.umask(0o27)
+    context = decimal.getcontext()
+    return (
+        str(decimal.Decimal(1) / 3), context.rounding, context.traps[decimal.Inexact],
+        os.environ.get("FOO_OF_A_TEST"), os.environ.get("BAR_OF_A_TEST"), sys.getrecursionlimit(),
+        sys.get_int_max_str_digits(),
+        csv.field_size_limit(), csv.list_dialects(), socket.getdefaulttimeout(), gc.get_threshold(), gc.isenabled(),
+        locale.setlocale(locale.LC_ALL), numpy.geterr(), str(numpy.array([1 / 3])), pandas.get_option("display.precision"),
+        mask, os.getcwd(),
+    )
+(got,), (here,) = (list(line(look)([1], how=how, workers=1, start="launch")) for how in ("line", "loop"))
+assert got == here, (got, here)
+"""
+
+
+def test_settings_of_the_process_and_of_libraries_are_those_of_the_caller(tmp_path):
+    (tmp_path / "script.py").write_text(SETTINGS)
+    done = subprocess.run(
+        [sys.executable, "-W", "error::RuntimeWarning", "script.py"], cwd=tmp_path, capture_output=True, text=True,
+        timeout=100, env={**os.environ, "BAR_OF_A_TEST": "1"},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+
+
+# --- context ---
+
+USER = contextvars.ContextVar("USER", default="nobody")
+
+
+def look_around(n):
+    return USER.get(), str(decimal.Decimal(1) / 3)
+
+
+async def look_around_async(n):
+    return look_around(n)
+
+
+@pytest.mark.parametrize("how", ["loop", "line", "auto"])
+@pytest.mark.parametrize("what", [look_around, step(look_around, tasks=3), look_around_async])
+def test_context_variables_and_decimal_context_are_those_of_who_asked(how, what):
+    async def main():
+        USER.set("eva")
+        decimal.getcontext().prec = 4
+        return [each async for each in line(what).stream([1, 2], how=how, start="launch", workers=1)]
+
+    def here():
+        USER.set("anna")
+        decimal.setcontext(decimal.Context(prec=5))
+        return list(line(what)([1, 2], how=how, workers=1, start="launch")), asyncio.run(main())
+
+    assert contextvars.Context().run(here) == ([("anna", "0.33333")] * 2, [("eva", "0.3333")] * 2)
+
+
+def test_a_context_variable_of_a_script_goes_with_the_steps(tmp_path):
+    code = """
+    import contextvars
+    from taktline import line
+    user, other = contextvars.ContextVar("user"), contextvars.ContextVar("other", default=5)
+    user.set("anna")
+    def look(n):
+        return user.get(), other.get()
+    def again(seen):
+        other.set(7)
+        return *seen, other.get(), user.get()
+    print(list(line(look, again)([1], how="line", workers=1, start="launch")))
+    """
+    done = subprocess.run([sys.executable, "-c", textwrap.dedent(code)], capture_output=True, text=True, timeout=60)
+    assert done.stdout == "[('anna', 5, 7, 'anna')]\n", done.stderr
+
+
+def test_what_it_costs_is_bounded_by_the_size_of_what_is_looked_at(module, monkeypatch):
+    monkeypatch.setattr(modules, "LARGEST", 1 << 16)
+    large = module("too_large", "TABLE = {n: str(n) for n in range(20_000)}\ndef look(n):\n    return len(TABLE)")
+    run = line(large.look)([1], **LAUNCHED)
+    assert list(run) == [20_000]
+    assert any("too_large.TABLE" in reason for reason in run.report.reasons)
