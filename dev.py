@@ -6,6 +6,7 @@ python3 dev.py check            set up, then lint, format, types and all tests
 python3 dev.py bench [args]     set up, then the benchmarks; also: bench article, bench verdict
 python3 dev.py simulate [args]  set up, then a million random lives of the schedule
 python3 dev.py faults [args]    set up, then the fault suite; --rivals: with other libraries too, in .venv-rivals
+python3 dev.py ways [args]      set up, then whole ways, drawn, held against a model in plain Python
 python3 dev.py chaos [args]     set up, then a job whose workers and caller are killed at random
 python3 dev.py airflow [args]   set up .venv-airflow with Apache Airflow, then the tests in a real Airflow
 """
@@ -28,6 +29,7 @@ PROGRAMS = {
     "simulate": ("faults.simulation",),
     "faults": ("faults",),
     "chaos": ("faults.chaos",),
+    "ways": ("faults.ways",),
     "test": ("pytest",),
     "airflow": ("pytest", "--override-ini=addopts=-ra", "--override-ini=testpaths=tests/airflow"),
 }

@@ -7,7 +7,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from model import Boom, any_line, any_plan, any_values, as_line, fails_at, how_many, loop, outcome
 
-from taktline import Failed, batch, expand, keep, line, serial
+from taktline import Failed, SinkError, batch, expand, keep, line, serial
+from taktline._recipe.ports import Sink
 from taktline._segment.same import kept
 
 
@@ -112,3 +113,40 @@ def test_without_order_nothing_is_lost():
 def test_steps_in_the_callers_process_beside_each_other(how):
     flow = line(serial(lambda x: x - 1), serial(lambda x: x * 2), abs, serial(lambda x: x + 5), serial(str))
     assert list(flow(range(20), how=how, workers=2)) == [str(abs((x - 1) * 2) + 5) for x in range(20)]
+
+
+class Shown(Sink):
+    """A sink whose results are seen as they are written."""
+
+    def __init__(self, refuses=None):
+        self.shown, self.refuses = [], refuses
+
+    def open(self):
+        pass
+
+    def write(self, results):
+        self.shown += results
+
+    def commit(self):
+        if self.refuses is not None:
+            raise SinkError("not today")
+
+    def abort(self):
+        pass
+
+
+@pytest.mark.parametrize("how", ["loop", "pool", "queues", "line", "auto"])
+@pytest.mark.parametrize("bad", [0, 1, 300, 700])
+def test_a_sink_has_all_results_before_an_exception(how, bad):
+    sink = Shown()
+    with pytest.raises(ZeroDivisionError):
+        line(lambda n: n // (n != bad)).run(range(1_000), sink, how=how, workers=2)
+    assert sink.shown == list(range(bad))
+
+
+@pytest.mark.parametrize("how", ["loop", "line"])
+def test_a_run_whose_sink_fails_at_its_end_is_not_complete(how):
+    run = line(abs)(range(10), how=how, workers=2)
+    with pytest.raises(SinkError):
+        run.drain(Shown(refuses=True))
+    assert not run.report.complete

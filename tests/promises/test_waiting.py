@@ -533,6 +533,18 @@ def test_stream_gives_the_results_in_order_and_the_exception_after_them(how, sou
     assert asyncio.run(main()) == ([1 // (200 - n) for n in range(200)], 200)
 
 
+def test_a_stream_that_is_refused_says_so_and_nobody_waits(tmp_path):
+    async def records():
+        yield 1
+
+    async def main():
+        async for _ in line(abs).stream(records(), journal=tmp_path / "run.journal"):
+            pass
+
+    with pytest.raises(LineError, match="keeps its place by itself"):
+        asyncio.run(main())
+
+
 def test_stream_does_not_block_the_loop_and_a_trickle_is_not_held_up():
     async def main():
         answered = asyncio.Event()

@@ -67,8 +67,8 @@ def write(path: str | os.PathLike[str] | IO[bytes], format: str | None = None, s
     A file appears under its name only when the run has ended well, with the owner, mode, access list and user attributes
     of the one that it replaces; with a journal, what is written so far waits beside it as ".name.part". Behind a link its
     target is replaced. A device, a pipe or what is open as /dev/fd/N is written into as results come. Refused are a file
-    with further names (hard links), of another user, or that is a mount of its own. Standard output cannot be cut back: there a run that was killed and resumed repeats what
-    the last half second had given. CSV takes its header from the first result; Parquet, which no journal can go on with,
+    with further names (hard links), of another user, or that is a mount of its own. Standard output cannot be cut back:
+    there a run that was killed and resumed repeats what the last half second had given. CSV takes its header from the first result; Parquet, which no journal can go on with,
     its schema from the first 65,536, where `schema`, of pyarrow, is not given, and a missing key is a null.
     Raises LineError at once where the file cannot be made there, SinkError for a result that cannot be written.
 

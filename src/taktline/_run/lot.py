@@ -71,7 +71,10 @@ def settled(
     if not options.goes_on:
         return Lot(values, first, 0), _explained(failures[0], first, records)
     lost = tuple(
-        Lost(first + one.origin, one.step, one.error, one.traceback, records[one.origin]) for one in failures
+        Lost(
+            first + one.origin, one.step, carry.as_step_error(one.error, one.step), one.traceback, records[one.origin]
+        )
+        for one in failures
     )  # fmt: skip
     if options.on_error != "keep":
         meter.skipped += len(failures) if options.dead_letters is None else 0

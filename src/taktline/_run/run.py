@@ -240,17 +240,24 @@ class Run:
         _check_shows(sink, self._life.source)
         check_apart(self._life.source, sink, _files(self._life.options))
         with self:
-            if sink is None:
-                deque(self, maxlen=0)
-            elif isinstance(sink, Sink):
-                self._write(sink)
-            else:
-                for at, result in enumerate(self):
-                    try:
-                        sink(result)
-                    except Exception as error:
-                        raise _sink_failed(error, at) from error
+            try:
+                self._into(sink)
+            except BaseException:
+                self._life.meter.complete = False  # all may have been read by then, and not be in the sink
+                raise
         return self.report
+
+    def _into(self, sink: Sink | Callable[[Any], Any] | None) -> None:
+        if sink is None:
+            deque(self, maxlen=0)
+        elif isinstance(sink, Sink):
+            self._write(sink)
+        else:
+            for at, result in enumerate(self):
+                try:
+                    sink(result)
+                except Exception as error:
+                    raise _sink_failed(error, at) from error
 
     def _write(self, sink: Sink) -> None:
         life = self._life
@@ -267,8 +274,7 @@ class Run:
                 for lot in self.lots():
                     lot.into(sink)
             else:
-                results = iter(self)
-                while some := list(islice(results, WRITE)):
+                for some in _some(iter(self)):
                     sink.write(some)
             if life.reader.stopped and not isinstance(life.source, Live):
                 sink.abort()
@@ -283,6 +289,20 @@ class Run:
 
 def _files(options: Options) -> dict[str, Any]:
     return {"the dead letters": options.dead_letters, "the journal": options.journal}
+
+
+def _some(results: Iterator[Any]) -> Iterator[list[Any]]:
+    """The results, some at once. Those before an exception come before it: the sink may show them at once."""
+    while True:
+        some: list[Any] = []
+        try:
+            some.extend(islice(results, WRITE))  # keeps what came before an exception; list() would lose it
+        except Exception:
+            yield some
+            raise
+        if not some:
+            return
+        yield some
 
 
 def _check_forks(end: object, options: Options) -> None:

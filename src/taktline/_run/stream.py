@@ -21,9 +21,10 @@ async def stream(
     """The results of the run that `start` makes of a source, in order. `context`: of the code that asked for them."""
     loop = asyncio.get_running_loop()
     run = start(_Fed(source, loop) if isinstance(source, AsyncIterable) else source)
-    lots = run.lots()
     with ThreadPoolExecutor(1, "taktline stream") as thread:  # one, so that the run is always driven from the same
         try:
+            # Not here: what is refused there closes the source, which waits for this loop.
+            lots = await loop.run_in_executor(thread, context.run, run.lots)
             while (lot := await loop.run_in_executor(thread, partial(context.run, next, lots, END))) is not END:
                 for result in lot:
                     yield result

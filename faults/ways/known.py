@@ -1,0 +1,20 @@
+"""What the line is known not to hold yet: a way of which one of these is true may differ."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from faults.ways.case import Case
+
+NOT_YET: dict[str, Callable[[Case], bool]] = {
+    "what the caller's own source raises comes as SourceError": lambda case: case.origin.fault == "raises",
+    "a source may change what it has given": lambda case: case.origin.fault == "clears what it gave",
+    "a run that has ended keeps its source until the next garbage collection": (
+        lambda case: case.origin.kind.startswith("PostgreSQL")
+    ),
+}
+
+
+def not_yet(case: Case) -> str:
+    """Why this way may differ; empty where it must not."""
+    return next((reason for reason, is_one in NOT_YET.items() if is_one(case)), "")
