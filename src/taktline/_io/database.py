@@ -8,6 +8,7 @@ from typing import Any
 from urllib.parse import parse_qsl, urlencode, urlsplit
 
 from taktline._excerpts import is_secret
+from taktline._io.plain import plain
 from taktline._io.remote import shown
 from taktline.errors import LineError
 
@@ -63,6 +64,10 @@ class Database(ABC):
     def insert(self, table: str, columns: Sequence[str], key: Sequence[str], rows: Sequence[Values]) -> None:
         """Rows into a table (a quoted name), over those of the same `key` where there is one; of several rows with the
         same key the last one stays. Raises RowRefused."""
+
+    def value(self, value: Any) -> Any:
+        """What the driver is given for a value that is not plain. Raises ValueError where there is none."""
+        return plain(value)
 
     @abstractmethod
     def literal(self, query: str) -> str:

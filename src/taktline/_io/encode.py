@@ -4,12 +4,16 @@ number of the first one, for the errors."""
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Sequence
 from typing import Any
 
-from taktline.errors import unwritable
+from taktline._io.plain import as_json
+from taktline.errors import SinkError, unwritable
 
-_to_json = json.JSONEncoder(ensure_ascii=False).encode
+_to_json = json.JSONEncoder(ensure_ascii=False, default=as_json).encode
+_to_ascii = json.JSONEncoder(default=as_json).encode
+_HALVES = re.compile("[\ud800-\udbff][\udc00-\udfff]")
 
 
 def json_lines(results: Sequence[Any], first: int) -> bytes:
@@ -24,7 +28,15 @@ def json_lines(results: Sequence[Any], first: int) -> bytes:
     try:
         return "\n".join(lines).encode()
     except UnicodeEncodeError:  # half of a surrogate pair: JSON can say it in ASCII only
-        return "".join(f"{json.dumps(result)}\n" for result in results).encode()
+        return b"".join(map(_with_halves, range(first, first + len(results)), results, lines))
+
+
+def _with_halves(number: int, result: Any, line: str) -> bytes:
+    if _HALVES.search(line):
+        raise unwritable(
+            number, result, "two halves of a surrogate pair in it would come back as one character", "JSON"
+        )
+    return _to_ascii(result).encode() + b"\n"
 
 
 def text_lines(results: Sequence[Any], first: int) -> bytes:
@@ -33,4 +45,20 @@ def text_lines(results: Sequence[Any], first: int) -> bytes:
             raise unwritable(first + at, result, f"it is {type(result).__name__}, not str", "a line of text")
         if "\n" in result:
             raise unwritable(first + at, result, "it has a line end inside", "a line of text")
-    return "".join(f"{result}\n" for result in results).encode("utf-8", "surrogatepass")
+    # Joined, since a format would ask a kind of str of the user's own, such as an Enum, what it is called.
+    return encoded(["\n".join([*results, ""])], results, first, "a line of text")
+
+
+def encoded(lines: Sequence[str], results: Sequence[Any], first: int, form: str, headers: int = 0) -> bytes:
+    """Lines as UTF-8, `headers` of them before those of the results. Raises SinkError for one with half a surrogate pair."""
+    try:
+        return "".join(lines).encode()
+    except UnicodeEncodeError as error:
+        raise _not_utf8(lines[headers:], results, first, form) from error
+
+
+def _not_utf8(lines: Sequence[str], results: Sequence[Any], first: int, form: str) -> SinkError:
+    texts = lines if len(lines) == len(results) else results
+    bad = (at for at, text in enumerate(texts) if any("\ud800" <= sign <= "\udfff" for sign in text))
+    at = next(bad, 0)  # else it is the header, of the first one
+    return unwritable(first + at, results[at], "it has half of a surrogate pair, which UTF-8 has no bytes for", form)

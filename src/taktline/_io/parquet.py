@@ -14,6 +14,7 @@ from typing import IO, Any
 from taktline._io import opening, place, remote
 from taktline._io.changing import Unchanged, replaced
 from taktline._io.decode import check_drift
+from taktline._io.plain import PLAIN, plain
 from taktline._recipe.ports import Part, Sink, Splittable
 from taktline.errors import LineError, SourceError, TaktlineError, unwritable
 
@@ -439,6 +440,8 @@ def _column(name: str, values: list[Any], kind: Any, first: int) -> Any:
     import pyarrow as pa
 
     refused = (pa.ArrowException, OverflowError, TypeError, ValueError)
+    if not PLAIN.issuperset(map(type, values)):
+        values = [_plain(name, value, first + at) for at, value in enumerate(values)]
     try:
         column = pa.array(values, type=kind)
     except refused as error:
@@ -452,6 +455,13 @@ def _column(name: str, values: list[Any], kind: Any, first: int) -> Any:
                 why = f"its {name!r} would come back from {column.type} as {back!r}; schema= says what a column holds"
                 raise unwritable(first + at, value, why, FORM)
     return column
+
+
+def _plain(name: str, value: Any, number: int) -> Any:
+    try:
+        return value if getattr(value, "ndim", 0) else plain(value)  # an array is a list of Arrow's
+    except ValueError as error:
+        raise unwritable(number, value, f"its {name!r}: {error}", FORM) from error
 
 
 def _surely_kept(values: list[Any], kind: Any) -> bool:
@@ -468,8 +478,7 @@ def _surely_kept(values: list[Any], kind: Any) -> bool:
 
 def _same(value: Any, back: Any) -> bool:
     """Whether a value came back as it was; a dict may have got None for keys that others have."""
-    if hasattr(value, "tolist"):  # of NumPy
-        value = value.tolist()
+    value = value.tolist() if getattr(value, "ndim", 0) else plain(value)
     if isinstance(value, bool) or isinstance(back, bool):
         return value is back
     if isinstance(value, float) and isinstance(back, float):

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Generator, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 from typing import Any
 
 from taktline._io.database import Database, RowRefused, Unreachable, Values, over_the_same, quoted, without_twins
+from taktline._io.plain import as_json, plain
 
 FETCH = 1000  # rows at once
 PATIENCE = 30  # seconds that a server may take to answer at all, where the URL has no connect_timeout
@@ -26,7 +29,7 @@ class Postgres(Database):
     def __init__(self, url: str, writing: bool) -> None:
         import psycopg
         from psycopg.conninfo import conninfo_to_dict
-        from psycopg.types.json import JsonbDumper
+        from psycopg.types.json import Jsonb, JsonbDumper
 
         self.errors = (psycopg.Error, ValueError)
         self._staged = False
@@ -41,6 +44,7 @@ class Postgres(Database):
         except psycopg.Error as error:
             raise Unreachable(str(error)) from error
         self._connection.adapters.register_dumper(dict, JsonbDumper)
+        self._as_jsonb = partial(Jsonb, dumps=partial(json.dumps, default=as_json))
 
     def stream(self, query: str) -> Generator[dict[str, Any], None, None]:
         with self._connection.transaction(), self._connection.cursor(name="taktline") as cursor:
@@ -120,6 +124,11 @@ class Postgres(Database):
                     if self._connection.closed:
                         raise
                     raise RowRefused(at, str(error)) from error
+
+    def value(self, value: Any) -> Any:
+        if type(value) is list:
+            return [self.value(each) for each in value]
+        return self._as_jsonb(value) if isinstance(value, dict) else plain(value)
 
     def literal(self, query: str) -> str:
         return query.replace("%", "%%")

@@ -8,7 +8,7 @@ from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from functools import partial
 from typing import IO, Any
 
-from taktline._io import decode, encode, opening, place, ranges, remote, streams
+from taktline._io import decode, encode, opening, place, plain, ranges, remote, streams
 from taktline._recipe.ports import Part, Resumable, Sink, Source, Splittable
 from taktline.errors import LineError, unwritable
 
@@ -68,8 +68,12 @@ def write(path: str | os.PathLike[str] | IO[bytes], format: str | None = None, s
     of the one that it replaces; with a journal, what is written so far waits beside it as ".name.part". Behind a link its
     target is replaced. A device, a pipe or what is open as /dev/fd/N is written into as results come. Refused are a file
     with further names (hard links), of another user, or that is a mount of its own. Standard output cannot be cut back:
-    there a run that was killed and resumed repeats what the last half second had given. CSV takes its header from the first result; Parquet, which no journal can go on with,
-    its schema from the first 65,536, where `schema`, of pyarrow, is not given, and a missing key is a null.
+    there a run that was killed and resumed repeats what the last half second had given.
+
+    Scalars of NumPy are written as the Python values they are, NA and NaT as nothing; what a format has no exact form for
+    (bytes, an Enum or half a surrogate pair in CSV, a date in JSON) is refused with its result. CSV takes its header from
+    the first result; Parquet, which no journal can go on with, its schema from the first 65,536, where `schema`, of
+    pyarrow, is not given, and a missing key is a null.
     Raises LineError at once where the file cannot be made there, SinkError for a result that cannot be written.
 
     >>> import tempfile, pathlib
@@ -308,8 +312,23 @@ class _Csv:
             if unknown := [key for key in result if key not in self.header]:
                 why = f"its key {unknown[0]!r} is not among the first row's: {', '.join(map(str, self.header))}"
                 raise unwritable(first + at, result, why, "a row of CSV")
-            writer.writerow([result.get(key, "") for key in self.header])
-        return "".join(lines).encode()
+            cells = [result.get(key, "") for key in self.header]
+            if not _CELLS.issuperset(map(type, cells)):
+                cells = self._exact(first + at, result)
+            writer.writerow(cells)
+        return encode.encoded(lines, results, first, "a row of CSV", headers=len(lines) - len(results))
+
+    def _exact(self, number: int, result: dict[Any, Any]) -> list[Any]:
+        cells = []
+        for key in self.header:
+            try:
+                cells.append(plain.as_cell(result.get(key, "")))
+            except ValueError as error:
+                raise unwritable(number, result, f"its {key!r}: {error}", "a row of CSV") from error
+        return cells
+
+
+_CELLS = plain.PLAIN - {bytes}
 
 
 class _Lines:

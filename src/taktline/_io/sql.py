@@ -21,6 +21,7 @@ from taktline._io.database import (
     quoted_table,
     shown_url,
 )  # fmt: skip
+from taktline._io.plain import PLAIN
 from taktline._io.query import Query
 from taktline._recipe.ports import Resumable, Source
 from taktline.errors import LineError, ResumeError, SinkError, SourceNotFound, unwritable
@@ -62,7 +63,8 @@ def write_sql(url: str, table: str, key: str | Sequence[str] | None = None) -> R
     """A sink that puts results, dicts by column, into a table that is there, of SQLite or PostgreSQL.
 
     With `key`, the columns of a unique index, a result takes the place of the row with the same key; without, rows are
-    added. Everything becomes visible at once, when the run has ended well; with a journal in steps, as the run is
+    added. Scalars of NumPy go in as the Python values they are, NA and NaT as NULL; SQLite gets dates as ISO text, and
+    keeps NaN as NULL. Everything becomes visible at once, when the run has ended well; with a journal in steps, as the run is
     marked: each mark is kept in the table `taktline_marks`, in the same transaction as its rows.
 
     Raises LineError for a URL that cannot be written, and SinkError while running.
@@ -97,6 +99,7 @@ class _Table(Resumable):
 
     def _forget(self) -> None:
         self._columns: tuple[str, ...] = ()
+        self._key_at: list[int] = []  # among them
         self._waiting: list[Any] = []
         self._count = 0  # results that were given to the database
 
@@ -224,9 +227,21 @@ class _Table(Resumable):
             values = tuple([row[name] for name in self._columns])
         except KeyError as error:
             raise self._unwritable(number, row, f"it lacks {error}, which the first result has") from error
-        if empty := [name for name in self._key if row[name] is None]:
+        if not PLAIN.issuperset(map(type, values)):
+            values = self._plain(number, row, values)
+        if empty := [self._columns[at] for at in self._key_at if values[at] is None]:
             raise self._unwritable(number, row, f"its key {empty[0]!r} is None, and equal to no other")
         return values
+
+    def _plain(self, number: int, row: dict[Any, Any], values: tuple[Any, ...]) -> tuple[Any, ...]:
+        assert self._database is not None
+        made = []
+        for name, value in zip(self._columns, values, strict=True):
+            try:
+                made.append(self._database.value(value))
+            except ValueError as error:
+                raise self._unwritable(number, row, f"its {name!r}: {error}") from error
+        return tuple(made)
 
     def _choose_columns(self, number: int, row: dict[Any, Any]) -> None:
         if unknown := [name for name in row if name not in self._known]:
@@ -237,6 +252,7 @@ class _Table(Resumable):
         if missing := [name for name in self._key if name not in row]:
             raise self._unwritable(number, row, f"it lacks {missing[0]!r}, which is of the key")
         self._columns = tuple(row)
+        self._key_at = [self._columns.index(name) for name in self._key]
 
     def _unwritable(self, number: int, row: Any, why: str) -> SinkError:
         return unwritable(number, row, why, f"a row of {self._name!r}")

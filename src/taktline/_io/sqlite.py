@@ -5,10 +5,12 @@ from __future__ import annotations
 import os
 import sqlite3
 from collections.abc import Generator, Iterator, Sequence
+from datetime import date, datetime
 from typing import Any
 from urllib.parse import quote
 
 from taktline._io.database import Database, RowRefused, Unreachable, Values, over_the_same, quoted, without_twins
+from taktline._io.plain import PLAIN, plain
 
 FETCH = 1000  # rows at once
 PATIENCE = 30.0  # seconds that another program's lock is waited for
@@ -66,6 +68,21 @@ class Sqlite(Database):
             self._connection.executemany(statement, counted())
         except self.errors as error:
             raise RowRefused(at if at >= 0 else None, str(error)) from error
+
+    def value(self, value: Any) -> Any:
+        made = plain(value)
+        if type(made) in PLAIN or isinstance(made, (str, int, float)):
+            return made
+        if isinstance(made, datetime):
+            return made.isoformat(" ")
+        if isinstance(made, date):
+            return made.isoformat()
+        if isinstance(made, (bytes, bytearray)):
+            return bytes(made)
+        if hasattr(made, "__conform__") or (type(made), sqlite3.PrepareProtocol) in sqlite3.adapters:
+            return made  # the user has told the driver
+        # The driver takes the bytes of whatever has some, such as an array, as a BLOB.
+        raise ValueError(f"{type(value).__name__} is no value of SQLite; make it a number, text or bytes in a step")
 
     def literal(self, query: str) -> str:
         return query
