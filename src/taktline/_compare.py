@@ -19,6 +19,7 @@ from taktline._planner.advise import technique
 from taktline._planner.whatif import predict
 from taktline._recipe.options import usable_cores
 from taktline._recipe.steps import Role, Step
+from taktline._run.reader import check_source
 from taktline._run.trial import try_out
 from taktline._segment.forms import Unfit, cannot_stand, form_of
 from taktline.errors import LineError
@@ -110,6 +111,7 @@ def compare(
     for name, value in (("limit", limit), ("rounds", rounds), ("workers", workers if workers is not None else 1)):
         if not isinstance(value, int) or isinstance(value, bool) or value < 1:
             raise LineError(f"compare({name}={value!r}): give a whole number of at least 1")
+    check_source(records)
     taken, left_out = _first(records, limit)
     workers = workers or usable_cores()
     say = progress or (lambda _: None)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
@@ -142,8 +143,16 @@ class Line:
 
 
 def _check_sink(sink: object) -> None:
-    if sink is not None and not callable(sink) and not isinstance(sink, Sink):
-        raise LineError(f"a sink must be a callable of one result or a writer, not {type(sink).__name__}")
+    if sink is None or callable(sink) or isinstance(sink, Sink):
+        return
+    hint = ""
+    if isinstance(sink, (str, bytes, os.PathLike)):
+        hint = f"; did you mean taktline.write({os.fsdecode(sink)!r})?"
+    elif isinstance(sink, (list, set)):
+        hint = f"; did you mean its {'append' if isinstance(sink, list) else 'add'}, or list(flow(records))?"
+    elif hasattr(sink, "write"):
+        hint = "; did you mean taktline.write(stream, format), with a stream of bytes?"
+    raise LineError(f"a sink must be a callable of one result or a writer, not {type(sink).__name__}{hint}")
 
 
 def line(*steps: StepLike | Line, name: str | None = None) -> Line:

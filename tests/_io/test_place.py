@@ -411,7 +411,6 @@ def test_devices_and_streams_may_be_several_ends_and_a_database_two(folder):
     url = f"sqlite:///{folder}/shop.db"
     line(same).run(read_sql(url, "SELECT * FROM a"), write_sql(url, "b"))
     for ends in (
-        lambda: line(same).run(read_sql(url, "SELECT * FROM a"), write(folder / "shop.db", "jsonl")),
         lambda: list(line(same)(read_sql(url, "SELECT * FROM a"), dead_letters=folder / "shop.db")),
         lambda: line(same).run([1], write_sql(url, "b"), dead_letters=folder / "shop.db"),
         lambda: line(same).run([1], write_sql(url, "b"), journal=folder / "shop.db"),

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import io
 import logging
 import os
 import signal
 import subprocess
 import sys
 import threading
+from collections import OrderedDict
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -479,3 +482,55 @@ def test_a_run_left_open_when_python_ends_says_nothing():
     code = "from taktline import line\nrun = line(abs)(range(10**6), workers=2)\nprint(next(run))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
     assert (done.stdout, done.stderr) == ("0\n", "")
+
+
+TABLES = {
+    "DataFrame": lambda: __import__("pandas").DataFrame({"n": [1, 2]}),
+    "polars": lambda: __import__("polars").DataFrame({"n": [1, 2]}),
+    "Table": lambda: __import__("pyarrow").table({"n": [1, 2]}),
+    "RecordBatch": lambda: __import__("pyarrow").record_batch({"n": [1, 2]}),
+}
+
+
+@pytest.mark.parametrize(
+    ("source", "says"),
+    [
+        ("orders.jsonl", r"did you mean taktline.read\('orders.jsonl'\)\?"),
+        (Path("in") / "orders.jsonl", r"did you mean taktline.read\('in/orders.jsonl'\)\?"),
+        (b"orders.jsonl", "did you mean taktline.read"),
+        ({"n": 1}, r"did you mean its items\(\), its values\(\)"),
+        (OrderedDict(n=1), r"did you mean its items\(\), its values\(\)"),
+        *((kind, r"give its rows, to_(dicts\(\)|dict\(\"records\"\)|pylist\(\))") for kind in TABLES),
+        (7, "must be an iterable of records, not int"),
+    ],
+)
+def test_a_source_that_is_only_the_name_or_the_whole_of_one_is_refused(source, says):
+    source = TABLES[source]() if isinstance(source, str) and source in TABLES else source
+    flow, calls = line(lambda record: calls.append(record)), []
+    for use in (flow, flow.run, flow.plan, flow.check, flow.compare, lambda given: flow(given, how="line")):
+        with pytest.raises(LineError, match=says):
+            use(source)
+    assert calls == []
+
+
+@pytest.mark.parametrize("rows", [{1: 2}.items(), {1: 2}.values(), ["text"], ("a", "b"), range(2), iter([1]), {1, 2}])
+def test_what_gives_records_is_a_source(rows):
+    assert len(list(line(str)(rows, how="loop"))) in (1, 2)
+
+
+@pytest.mark.parametrize(
+    ("sink", "says"),
+    [
+        ("out.jsonl", r"did you mean taktline.write\('out.jsonl'\)\?"),
+        (Path("out.jsonl"), r"did you mean taktline.write\('out.jsonl'\)\?"),
+        ([], r"did you mean its append, or list\(flow\(records\)\)\?"),
+        (io.BytesIO(), r"did you mean taktline.write\(stream, format\)"),
+        (3, "not int"),
+    ],
+)
+def test_a_sink_that_is_only_a_name_or_a_list_is_refused(sink, says):
+    calls = []
+    for use in (line(calls.append).run, line(calls.append).plan):
+        with pytest.raises(LineError, match=says):
+            use([1], sink)
+    assert calls == []

@@ -22,9 +22,8 @@ from contextlib import contextmanager, suppress
 from time import monotonic, sleep
 from typing import IO, Any
 
-from taktline._io import place, remote, zstd
+from taktline._io import place, remote, unpacked, zstd
 from taktline._io.changing import Lasting
-from taktline._io.unpacked import gunzipped, unzstd
 from taktline.errors import LineError, ResumeError, SinkError, SourceError, SourceNotFound
 
 STANDARD = place.STANDARD
@@ -39,7 +38,16 @@ FORMATS = {
     ".parquet": "parquet",
     ".pq": "parquet",
 }
-GZIP, ZSTD = (".gz",), (".zst", ".zstd")
+PACKINGS = {".gz": "gzip", ".zst": "zstd", ".zstd": "zstd", ".bz2": "bzip2", ".xz": "xz"}
+# What a name promises that nothing here makes: it is never plain text instead.
+OTHER_PACKINGS = (
+    ".7z", ".br", ".lz", ".lz4", ".lzma", ".lzo", ".rar", ".snappy", ".sz", ".tar", ".tbz", ".tbz2", ".tgz", ".txz", ".z",
+    ".zip", ".zlib",
+)  # fmt: skip
+OTHER_FORMATS = (
+    ".arrow", ".avro", ".db", ".docx", ".feather", ".h5", ".hdf5", ".ipc", ".npy", ".npz", ".ods", ".orc", ".pdf", ".pickle",
+    ".pkl", ".sqlite", ".sqlite3", ".xls", ".xlsx",
+)  # fmt: skip
 EDGE = 1 << 16  # bytes at either end of a file that are compared to tell whether it has changed
 PATIENCE = 3.0  # seconds for another run to let go of a part file
 BUFFER = 1 << 20  # bytes read or written at once
@@ -112,11 +120,8 @@ def format_of(path: str, given: str | None) -> str:
         return given
     if path == STANDARD:
         return "jsonl"
-    path = remote.shown(path)
-    stem, suffix = os.path.splitext(path)
-    if suffix in (*GZIP, *ZSTD):
-        suffix = os.path.splitext(stem)[1]
-    suffix = suffix.lower()
+    packing_of(path)
+    suffix, path = _suffix(path), remote.shown(path)
     if suffix not in FORMATS:
         raise LineError(
             f"the format of {path!r} cannot be told from its suffix; give format= one of {', '.join(known)}"
@@ -124,35 +129,88 @@ def format_of(path: str, given: str | None) -> str:
     return FORMATS[suffix]
 
 
+def _suffix(path: str) -> str:
+    """The suffix that names the format, in small letters, before that of a packing."""
+    stem, suffix = os.path.splitext(remote.shown(path).lower())
+    return os.path.splitext(stem)[1] if suffix in PACKINGS else suffix
+
+
+def check_promise(path: str, format: str) -> None:
+    """Raises LineError where a file's name promises another format than it is to be written in."""
+    promised = _suffix(path)
+    if promised in OTHER_FORMATS or (FORMATS.get(promised, format) == "parquet") != (format == "parquet"):
+        raise LineError(
+            f"{remote.shown(path)!r} would hold {format}, and its suffix promises another format; name it anew"
+        )
+
+
 def packing_of(path: str) -> str:
-    """The suffix that says how a file is packed; empty where it is not. Raises LineError where nothing here can do it."""
-    suffix = os.path.splitext(remote.shown(path))[1]
-    if suffix in ZSTD:
+    """How a file is packed, as its suffix says it; empty where it is not. Raises LineError where nothing here can do it."""
+    suffix = os.path.splitext(remote.shown(path).lower())[1]
+    if suffix in OTHER_PACKINGS:
+        known = ", ".join(PACKINGS)
+        raise LineError(f"{remote.shown(path)!r} is packed in a way that is not known here; known are {known}")
+    kind = PACKINGS.get(suffix, "")
+    if kind == "zstd":
         zstd.check()
-    return suffix if suffix in (*GZIP, *ZSTD) else ""
+    return kind
 
 
 @contextmanager
 def reading(path: str) -> Iterator[IO[bytes]]:
     """The bytes of a file, unpacked; a local one's as far as it goes now. Raises SourceError where they cannot be had."""
-    if path == STANDARD:
-        yield sys.stdin.buffer
-        return
     name, packing = remote.shown(path), packing_of(path)
     try:
-        with remote.opened(path) if remote.is_url(path) else io.BufferedReader(Lasting(path), BUFFER) as raw:
-            if not packing:
-                yield raw
-                return
-            unpack = gunzipped if packing in GZIP else unzstd
-            with unpack(raw, name) as text:
+        if path == STANDARD:
+            with _text(sys.stdin.buffer, "standard input", packing) as text:
                 yield text
+            return
+        opened = remote.opened(path) if remote.is_url(path) else io.BufferedReader(Lasting(path), BUFFER)
+        with opened as raw, _text(raw, name, packing) as text:
+            yield text
     except OSError as error:
         raise SourceError(f"{name!r} cannot be read: {error.strerror or error}", path=name) from error
 
 
-def is_plain(path: str) -> bool:
-    """Whether a file's bytes are what is read of it, and other processes can open it too."""
+@contextmanager
+def _text(raw: Any, name: str, packing: str) -> Iterator[IO[bytes]]:
+    """A stream unpacked, as its first bytes say it; where they say nothing, as its suffix does."""
+    head = raw.peek(unpacked.HEAD)[: unpacked.HEAD] if hasattr(raw, "peek") else b""
+    if unpacked.may_become(head):
+        head = raw.read(unpacked.HEAD)
+        raw = io.BufferedReader(_Behind(head, raw), BUFFER)
+    kind = unpacked.kind_of(head) or packing
+    if not kind:
+        yield raw
+        return
+    if kind == "zstd":
+        zstd.check()
+    with unpacked.opened(raw, name, kind) as text:
+        yield text
+
+
+class _Behind(io.RawIOBase):
+    """A stream whose first bytes were read already."""
+
+    def __init__(self, head: bytes, stream: IO[bytes]) -> None:
+        self._head = head
+        self._stream = stream
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        if not self._head:
+            self._head = self._stream.read1(len(buffer))  # type: ignore[attr-defined]
+        count = min(len(buffer), len(self._head))
+        buffer[:count], self._head = self._head[:count], self._head[count:]
+        return count
+
+
+def is_plain(path: str, stream: Any = None) -> bool:
+    """Whether a file's bytes are what is read of it, and other processes can open it too. `stream`: what `reading` gave."""
+    if stream is not None and not isinstance(getattr(stream, "raw", None), Lasting):
+        return False  # it is packed, whatever its name
     if path == STANDARD or remote.is_url(path) or packing_of(path) or not os.path.isfile(path):
         return False
     return place.descriptor(place.behind_links(path)) is None  # another process has something else under that name
@@ -481,10 +539,27 @@ def _gzipped(text: bytes) -> bytes:
     return gzip.compress(text, compresslevel=6, mtime=0)
 
 
+def _bzipped(text: bytes) -> bytes:
+    import bz2
+
+    return bz2.compress(text)
+
+
+def _xzipped(text: bytes) -> bytes:
+    import lzma
+
+    # A window of the block's own size: the one of the preset costs 94 MB of memory, set up anew for each block.
+    window = {"id": lzma.FILTER_LZMA2, "preset": 6, "dict_size": BLOCK}
+    return lzma.compress(text, filters=[window])
+
+
+# Blocks of a file must be fit to be joined.
 _PACK: dict[str, Callable[[bytes], bytes]] = {
-    ".gz": _gzipped,
-    **dict.fromkeys(ZSTD, zstd.packed),
-}  # by suffix; blocks of a file must be fit to be joined
+    "gzip": _gzipped,
+    "zstd": zstd.packed,
+    "bzip2": _bzipped,
+    "xz": _xzipped,
+}
 
 
 def _lock(descriptor: int) -> None:

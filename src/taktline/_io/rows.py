@@ -24,7 +24,8 @@ def read(
     """The records of a file, of all files in a folder or that match a glob, of a URL, or of standard input ("-").
 
     `format`: "jsonl" (a record a line, mostly dicts), "csv" or "tsv" (dicts of str, named by the header), "parquet"
-    (dicts), "text" (str, without line ends); None: by the suffix. ".gz" and ".zst" are unpacked. `columns`: only these
+    (dicts), "text" (str, without line ends); None: by the suffix. What is packed
+    (gzip, bzip2, xz, zstd) is known by its first bytes, whatever its suffix. `columns`: only these
     keys. `types`: for CSV, what to make of the text of a column: `int`, `float`, `bool`, `Decimal`, `date`, `datetime`
     or `time`, where an empty cell becomes None, or any callable of the text. Several tables must have the same columns,
     or `columns` must choose.
@@ -64,6 +65,8 @@ def read(
 def write(path: str | os.PathLike[str] | IO[bytes], format: str | None = None, schema: Any = None) -> Sink:
     """A sink that writes results into a file or to a URL, as the formats of `read`; "-" is standard output.
 
+    What is written is packed as the suffix says: .gz, .bz2, .xz, .zst. A suffix that is not known is refused, where
+    `format` does not tell, and always where it promises another packing or format.
     A file appears under its name only when the run has ended well, with the owner, mode, access list and user attributes
     of the one that it replaces; with a journal, what is written so far waits beside it as ".name.part". Behind a link its
     target is replaced. A device, a pipe or what is open as /dev/fd/N is written into as results come. Refused are a file
@@ -90,6 +93,7 @@ def write(path: str | os.PathLike[str] | IO[bytes], format: str | None = None, s
     if isinstance(path, (str, os.PathLike)):
         target = os.fspath(path)
         how = opening.format_of(target, format)
+        opening.check_promise(target, how)
     elif hasattr(path, "write"):
         target, how = path, opening.format_of(opening.STANDARD, format)
     else:
@@ -152,7 +156,7 @@ class _Files(Splittable):
         )  # fmt: skip
         for path in self._paths:
             with opening.reading(path) as stream:
-                cut = cutting.parts if opening.is_plain(path) else partial(streams.stretches, cutting)
+                cut = cutting.parts if opening.is_plain(path, stream) else partial(streams.stretches, cutting)
                 wanted = yield from cut(stream, remote.shown(path), wanted)
 
     quoted = False  # a line end between double quotes ends no record

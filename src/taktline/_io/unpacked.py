@@ -1,8 +1,9 @@
-"""The bytes of packed files: gzip with all its members, Zstandard with all its frames."""
+"""The bytes of packed files: gzip, bzip2, xz and Zstandard, with all members, streams and frames."""
 
 from __future__ import annotations
 
 import io
+import re
 import zlib
 from collections.abc import Callable
 from typing import IO, Any
@@ -13,16 +14,49 @@ from taktline.errors import SourceError
 PIECE = 1 << 14  # packed bytes at once: a block of 128 KiB can be 4 bytes of zstd, so this bounds what they unpack to
 GZIP = 16 + zlib.MAX_WBITS  # with the header and the checksum of gzip
 BUFFER = 1 << 20  # bytes of text
+HEAD = 10  # bytes by which a packed file is known
+BEGINNINGS = {  # what begins with less of it may still become it
+    "gzip": (rb"\x1f\x8b\x08", b"\x1f\x8b\x08"),
+    "zstd": (rb"\x28\xb5\x2f\xfd|[\x50-\x5f]\x2a\x4d\x18", b"\x28\xb5\x2f\xfd"),
+    "bzip2": (rb"BZh[1-9](?:1AY&SY|\x17rE8P\x90)", b"BZh"),
+    "xz": (rb"\xfd7zXZ\x00", b"\xfd7zXZ\x00"),
+}
 
 
-def gunzipped(packed: IO[bytes], name: str) -> io.BufferedReader:
-    """The text in a gzip file. Raises SourceError, when it is read, where the file is damaged or ends too early."""
-    return io.BufferedReader(_Unpacked(packed, name, "gzip", lambda: zlib.decompressobj(GZIP), pad=b"\0"), BUFFER)
+def kind_of(head: bytes) -> str:
+    """How a file with these first bytes is packed; empty where it is not.
+
+    >>> kind_of(b"\\x1f\\x8b\\x08 and so on"), kind_of(b'{"n": 1}'), kind_of(b"BZhang, 3")
+    ('gzip', '', '')
+    """
+    return next((kind for kind, (whole, _) in BEGINNINGS.items() if re.match(whole, head)), "")
 
 
-def unzstd(packed: IO[bytes], name: str) -> io.BufferedReader:
-    """The text in a Zstandard file. Raises SourceError, when it is read, where it is damaged or ends too early."""
-    return io.BufferedReader(_Unpacked(packed, name, "zstd", zstd.decompressor, pad=b""), BUFFER)
+def may_become(head: bytes) -> bool:
+    """Whether so few first bytes do not tell yet."""
+    few = len(head) < HEAD
+    return few and bool(head) and any(head.startswith(b[: len(head)]) for _, b in BEGINNINGS.values())
+
+
+def opened(packed: IO[bytes], name: str, kind: str) -> io.BufferedReader:
+    """The text in a packed file. Raises SourceError, when it is read, where the file is damaged or ends too early."""
+    begin, pad = {
+        "gzip": (lambda: zlib.decompressobj(GZIP), b"\0"), "zstd": (zstd.decompressor, b""),
+        "bzip2": (_bzip2, b""), "xz": (_xz, b"\0"),
+    }[kind]  # fmt: skip
+    return io.BufferedReader(_Unpacked(packed, name, kind, begin, pad=pad), BUFFER)
+
+
+def _bzip2() -> Any:
+    import bz2
+
+    return bz2.BZ2Decompressor()
+
+
+def _xz() -> Any:
+    import lzma
+
+    return lzma.LZMADecompressor(format=lzma.FORMAT_XZ)
 
 
 class _Unpacked(io.RawIOBase):
@@ -46,7 +80,7 @@ class _Unpacked(io.RawIOBase):
 
     def readinto(self, buffer: Any) -> int:
         while not self._output:
-            if not self._input:
+            if not self._input and getattr(self._member, "needs_input", True):
                 self._input = self._packed.read(PIECE)
                 if not self._input:
                     if self._member is not None:
@@ -66,7 +100,9 @@ class _Unpacked(io.RawIOBase):
             self._member = self._begin()
         member, packed, self._input = self._member, self._input, b""
         try:
-            self._output = memoryview(member.decompress(packed))
+            # Some bytes of bzip2 or xz may hold gigabytes: those two give them piece by piece.
+            bounded = hasattr(member, "needs_input") and self._kind != "zstd"
+            self._output = memoryview(member.decompress(packed, BUFFER) if bounded else member.decompress(packed))
         except Exception as error:  # each package has an error class of its own
             raise self._damaged(str(error)) from error
         if member.eof:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import pickle
 from collections import deque
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from itertools import islice
 from typing import Any
 
@@ -12,6 +13,11 @@ from taktline._recipe.ports import Live, Part, Splittable
 from taktline.errors import LineError, ResumeError, SourceError, TaktlineError
 
 PLAIN = (str, bytes, int, float, complex, bool, type(None), frozenset, range)  # cannot change under our hands
+TABLES = {
+    "itertuples": 'to_dict("records")',
+    "to_dicts": "to_dicts()",
+    "to_pylist": "to_pylist()",
+}  # pandas, Polars, Arrow
 SKIP = 4096  # records passed over at once, before it is seen whether the run is to stop
 
 
@@ -200,10 +206,26 @@ def failure_of_source(error: BaseException, index: int) -> SourceError:
 
 
 def check_source(source: Any) -> None:
-    """Raises LineError where `source` cannot be iterated over."""
+    """Raises LineError where `source` cannot be iterated over, or what that gives would hardly be the records."""
+    if hint := _another_source(source):
+        raise LineError(f"the source must be an iterable of records, not {type(source).__name__}; {hint}")
     if not hasattr(source, "__iter__") and not hasattr(source, "__getitem__"):
         hint = "; use flow.stream() for an async source" if hasattr(source, "__aiter__") else ""
         raise LineError(f"the source must be an iterable of records, not {type(source).__name__}{hint}")
+
+
+def _another_source(source: Any) -> str:
+    """What was meant where the source is a name, a mapping or a table; empty where it is none."""
+    if isinstance(source, (str, os.PathLike)):
+        return f"did you mean taktline.read({os.fspath(source)[:200]!r})? A text alone is a record: [text]"
+    if isinstance(source, (bytes, bytearray)):
+        return "did you mean taktline.read(path)? Bytes alone are a record: [data]"
+    if isinstance(source, Mapping):
+        return "did you mean its items(), its values(), or [record] for one record?"
+    for has, rows in TABLES.items():
+        if hasattr(source, has):
+            return f"a table is no source yet: give its rows, {rows}; of a file, did you mean taktline.read(path)?"
+    return ""
 
 
 def _length(source: Any) -> int | None:
