@@ -12,6 +12,8 @@ from typing import Any
 
 from taktline._excerpts import excerpt, masked
 
+PLACES = 4  # notes of where an exception was raised that it may have
+
 
 class TaktlineError(Exception):
     """The base of all errors that taktline itself raises."""
@@ -281,12 +283,23 @@ def placed(error: BaseException, *, index: int, step: str, record: Any, tracebac
     note = f"at record {index:,} in step {step!r}\n  record  {place.excerpt}"
     if traceback and error.__traceback__ is None:
         note += "\n  in the worker:\n    " + traceback.rstrip().replace("\n", "\n    ")
+    forget_places(error, left=PLACES - 1)
     error.add_note(note)
     try:
         error.__taktline__ = place  # type: ignore[attr-defined]
     except Exception:  # an exception class may refuse attributes; the note says it all too
         pass
     return error
+
+
+def forget_places(error: BaseException, *, left: int = 0) -> None:
+    """Take out the notes of where an exception object was raised earlier, but the newest: one that is raised again and
+    again does not collect a note each time. Those of lines in the steps of other lines are such notes too."""
+    notes = error.__dict__.get("__notes__")
+    if type(notes) is list:
+        places = [n for n, note in enumerate(notes) if str(note).startswith("at record ")]
+        for n in reversed(places[: len(places) - left]):
+            del notes[n]
 
 
 def _at(index: int | None) -> str:

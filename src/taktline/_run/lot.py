@@ -11,7 +11,7 @@ from taktline._recipe.ports import Sink
 from taktline._run.meter import Meter
 from taktline._segment.batch import Failure
 from taktline._wire import carry
-from taktline.errors import Failed, placed
+from taktline.errors import Failed, forget_places, placed
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,8 +83,23 @@ def settled(
     for one in failures:
         results += values[at : one.place]
         at = one.place
-        results.append(Failed(first + one.origin, records[one.origin], one.step, _explained(one, first, records)))
+        results.append(
+            Failed(first + one.origin, records[one.origin], one.step, _of_its_own(one, first, records, meter))
+        )
     return Lot(results + values[at:], first, len(records), lost), None
+
+
+def _of_its_own(failure: Failure, first: int, records: Sequence[Any], meter: Meter) -> BaseException:
+    """The error that stands in a record's place: a copy, where another record's is the same object, that says where."""
+    error = failure.error
+    if any(error is other for other in meter.placed):
+        carried = carry.pack_error(error)
+        copied = carry.unpack_error(carried, step=failure.step, trace=failure.traceback)
+        if type(copied) is type(error):
+            forget_places(copied)
+            failure.error = copied
+    meter.placed.append(error)
+    return _explained(failure, first, records)
 
 
 def _explained(failure: Failure, first: int, records: Sequence[Any]) -> BaseException:

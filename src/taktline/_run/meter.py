@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from itertools import chain
 from time import perf_counter, process_time
@@ -45,6 +46,7 @@ class Meter:
         self.consuming = 0.0  # seconds that the results were with who takes them
         self.start_up = 0.0  # seconds until the first worker was ready
         self.batches = 0  # that came back from workers
+        self.placed: deque[BaseException] = deque(maxlen=16)  # errors that stand in the place of records, the newest
         self.lots = 0  # that were run in the caller's process
         self.longest = (0.0, 0, 0)  # the batch that took longest: seconds, first record, records
         self._asked_size = options.batch_size

@@ -44,6 +44,7 @@ class Host(Protocol):
 
     steps: tuple[Step, ...]
     goes_on: bool
+    caught: guard.Caught
     keeps_interrupt: bool  # Ctrl-C in a step ends the batch as a failure does; who runs it raises it
     seeds: Seeds | None
 
@@ -98,6 +99,7 @@ class Part:
         interrupted = isinstance(error, KeyboardInterrupt) and guard.in_callers_process
         if interrupted and not self.segment.keeps_interrupt:
             raise error  # Ctrl-C is the user's, not the record's
+        self.segment.caught.now(error)
         if out.lost(origin):
             return True
         if self.goes_on:
@@ -168,21 +170,21 @@ class Batched(Part):
         values, began = piece.values, perf_counter_ns()
         if not values or piece.first == len(self.steps):
             return self._done(piece, Columns(None, [values]))
-        try:
-            state = self.form.take(values)
-        except Unfit as unfit:
+        # What an exception was caught for is done behind the `except`: what a step raises meanwhile would have it as context.
+        state, unfit = self._taken(values)
+        if unfit is not None:
             return await self._in_parts(piece, piece.first, cannot_stand(self.steps[piece.first], unfit))
         columns = None
         for n in range(piece.first, len(self.steps)):
             self.now = n
             if isinstance(state, Columns):  # of another library's table
-                try:
-                    state = self.form.take(state.records())
-                except Unfit as unfit:
+                state, unfit = self._taken(state.records())
+                if unfit is not None:
                     return await self._in_parts(piece, n, cannot_stand(self.steps[n], unfit))
             if n > 0:
                 self.segment.begins(self.first + n)
             verified = self._to_verify(n, state)
+            raised: BaseException | None = None
             try:
                 state = self.callables[n](state)
                 if self.waits:
@@ -195,10 +197,13 @@ class Batched(Part):
             except BaseException as error:
                 if self.passes(error):
                     raise
+                raised = error
+            if raised is not None:
+                self.segment.caught.now(raised)
                 self.unverified[n] += len(verified)
                 if len(values) == 1:
                     self.segment.note(self.first + n, 1, perf_counter_ns() - began)
-                return await self._rescue(piece, n, error)
+                return await self._rescue(piece, n, raised)
             try:
                 state, count = self._checked(state, len(values))
                 if count != len(values):
@@ -210,14 +215,23 @@ class Batched(Part):
             if verified or n + 1 == len(self.steps):
                 try:
                     columns = state if isinstance(state, Columns) else self.form.give(state)
-                except Exception as misfit:  # a value without an exact one in Python; libraries have many errors
-                    return await self._in_parts(piece, n, not_of_the_form(self.steps[n], state, misfit))
+                except Exception as error:  # a value without an exact one in Python; libraries have many errors
+                    columns, raised = None, not_of_the_form(self.steps[n], state, error)
+                if raised is not None:
+                    return await self._in_parts(piece, n, raised)
             self.segment.note(self.first + n, len(values), perf_counter_ns() - began)
             if verified and columns is not None and (rows := await self._differing(n, verified, columns.records())):
                 return await self._around(piece, n, rows, columns)
             began = perf_counter_ns()
         assert columns is not None
         return self._done(piece, columns)
+
+    def _taken(self, values: list[Any]) -> tuple[Any, Unfit | None]:
+        """The values in the form, or why they do not stand in it."""
+        try:
+            return self.form.take(values), None
+        except Unfit as unfit:
+            return None, unfit
 
     def _checked(self, result: Any, given: int) -> tuple[Any, int]:
         """What a step returned, in the form or as Columns, and how many results that is."""
@@ -250,22 +264,28 @@ class Batched(Part):
         like = self.likes[step]
         if like is None:
             return await self._in_parts(piece, step, error)
+        odd: BaseException | None = None
         try:
             records = await self._before(piece, step)
-        except BaseException as odd:  # of steps that came through a moment ago
-            if self.passes(odd):
+        except BaseException as again:  # of steps that came through a moment ago
+            if self.passes(again):
                 raise
+            odd = again
+        if odd is not None:
             return await self._in_parts(piece, step, odd)
         results: list[Any] = []
         for n, record in enumerate(records):
             if self.segment.seeds is not None:
                 self.segment.seeds.at(piece.origin(n))
+            failed: BaseException | None = None
             try:
                 result = like(record)
                 results.append(await result if self.waits else result)
-            except BaseException as failed:
-                if self.passes(failed):
+            except BaseException as raised:
+                if self.passes(raised):
                     raise
+                failed = raised
+            if failed is not None:
                 if not await self.through(piece.part(n - len(results), n, results, step + 1)):
                     return False
                 if not await self._in_parts(piece.part(n, n + 1), step, failed):

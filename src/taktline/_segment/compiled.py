@@ -25,9 +25,10 @@ class Compiled:
 
     def __init__(self, steps: Sequence[Step], form: str) -> None:
         lines, self._first = FORMS[form](steps)  # line: step position
+        refusal = guard.Refusal([step.name for step in steps])
         namespace: dict[str, Any] = {
             "__name__": "taktline",  # what a warning about a step's caller is about
-            "plain": guard.NEVER_AWAITED, "refuse": guard.Refusal([step.name for step in steps]),
+            "plain": refusal.plain, "refuse": refusal,
         }  # fmt: skip
         exec(compile("\n".join(lines), f"<taktline {form}>", "exec"), namespace)
         self.run: Callable[..., Any] = namespace["run"]

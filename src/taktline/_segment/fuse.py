@@ -47,6 +47,7 @@ class Segment:
 
             self.seeds = Seeds(*seed)
         self.goes_on = goes_on
+        self.caught = guard.Caught()
         self.keeps_interrupt = False  # Ctrl-C in a step ends the batch as a failure does; who runs it raises it
         self.records = [0] * len(self.steps)  # given to each step
         self.timed_records = [0] * len(self.steps)

@@ -47,9 +47,11 @@ def guarded(fn: Function, step: Step, retry: Callable[[], None], limit: Callable
 
 
 # What steps mostly return. Looked up before a value is looked at: 15 ns in the place of 50.
-NEVER_AWAITED = frozenset(
+NEVER_AWAITED: frozenset[type] = frozenset(
     {bool, int, float, complex, str, bytes, bytearray, type(None), list, tuple, dict, set, frozenset}
 )
+
+SEEN = 100  # classes that are remembered
 
 
 def waits(value: Any) -> bool:
@@ -72,13 +74,16 @@ def refuse(value: Any, step: str, *, awaited: bool = False) -> None:
 
 
 class Refusal:
-    """`refuse` for the steps of a fused function, by their position in it."""
+    """`refuse` for the steps of a fused function, by their position in it. `plain`: classes whose values need no look."""
 
     def __init__(self, names: Sequence[str]) -> None:
         self._names = names
+        self.plain: set[type] = set(NEVER_AWAITED)
 
     def __call__(self, value: Any, step: int) -> None:
         refuse(value, self._names[step])
+        if len(self.plain) < SEEN:
+            self.plain.add(type(value))
 
 
 def looked_at(fn: Function, step: str) -> Function:
@@ -102,6 +107,26 @@ def own(tb: TracebackType | None) -> TracebackType | None:
     while tb is not None and tb.tb_frame.f_globals.get("__name__", "").startswith(AROUND):
         tb = tb.tb_next
     return tb
+
+
+class Caught:
+    """What a segment has caught. Where one exception object is raised again and again, Python puts each time in front of
+    the earlier ones: those are cut off, so that neither a traceback nor its text grows."""
+
+    def __init__(self) -> None:
+        self._heads: dict[int, int] = {}  # ids only: a traceback holds frames, and with them whole batches
+
+    def now(self, error: BaseException) -> None:
+        """This error was just caught."""
+        head = tb = error.__traceback__
+        earlier = self._heads.get(id(error))
+        while earlier is not None and tb is not None:
+            if id(tb.tb_next) == earlier:
+                tb.tb_next = None
+            tb = tb.tb_next
+        if len(self._heads) >= SEEN:
+            self._heads.clear()
+        self._heads[id(error)] = id(head)
 
 
 def pause(step: Step, tried: int) -> float:

@@ -41,6 +41,7 @@ class Waiting:
     def __init__(self, steps: Sequence[Step], *, goes_on: bool, worn_out: Callable[[], None]) -> None:
         self.steps = tuple(steps)
         self.goes_on = goes_on
+        self.caught = guard.Caught()
         self.keeps_interrupt = False
         self.seeds: Seeds | None = None
         self.mark: Mark = no_mark
@@ -205,6 +206,7 @@ class _Records:
             # whatever a step raises is the record's failure, as in any other step
             if self._whole.goes_on:
                 came.values.clear()
+            self._whole.caught.now(error)
             tb = guard.own(error.__traceback__)
             text = "".join(format_exception(type(error), error, tb)) if tb is not None else ""
             came.failures.append(Failure(len(came.values), origin, self._whole.steps[came.step].name, error, text))
