@@ -107,6 +107,46 @@ CASES = {
         "del m.L[0]",
         "(A.x, [o.x for o in L], L[0] is B)",
     ),
+    "what belongs to a thread": ("import threading\nL = threading.local()", "m.L.user = 1", "getattr(L, 'user', 0)"),
+    "an object that says what is pickled": (
+        "import threading\nclass C:\n  def __init__(s): s.n = 1; s.lock = threading.Lock()\n"
+        "  def __getstate__(s): return {'n': s.n}\n  def __setstate__(s, d): s.n = d['n']; s.lock = threading.Lock()\n"
+        "A = C()\nB = A",
+        "m.A.n = 2",
+        "(A.n, B.n, A is B, A.lock.locked())",
+    ),
+    "an object that says how it is made": (
+        "class C:\n  def __init__(s, n): s.n = n\n  def __reduce__(s): return C, (s.n,)\nA = C(1)\nB = A",
+        "m.A.n = 2",
+        "(A.n, B.n, A is B)",
+    ),
+    "private slots": (
+        "class C:\n  __slots__ = ('__x',)\n  def __init__(s): s.__x = 1\n"
+        "  def x(s): return s.__x\n  def to(s, x): s.__x = x\nc = C()",
+        "m.c.to(5)",
+        "c.x()",
+    ),
+    "a class with a metaclass that minds": (
+        "class M(type):\n  def __setattr__(c, n, v): raise AttributeError\nclass C(metaclass=M): x = 1",
+        "type.__setattr__(m.C, 'x', 2)",
+        "C.x",
+    ),
+    "a dict of one's own class": (
+        "class C(dict):\n  __getattr__ = dict.__getitem__\nc = C(a=1)\nd = c",
+        "m.c['a'] = 2",
+        "(c.a, d is c)",
+    ),
+    "settings of an installed package's object": (
+        "import flask, requests\napp = flask.Flask('x')\ns = requests.Session()",
+        "m.app.config['VAT'] = 0.19\nm.s.headers['X'] = 'y'",
+        "(app.config.get('VAT'), s.headers.get('X'))",
+    ),
+    "a mock": ("def f(): return 1", "from unittest.mock import MagicMock\nm.f = MagicMock(return_value=3)", "f()"),
+    "a class in another's place": (
+        "from datetime import date\ndef f(): return date.today()",
+        "m.date = type('D', (), {'today': lambda: 4})",
+        "f()",
+    ),
     "a memo": ("import functools\n@functools.cache\ndef f(n): return n", "m.f(1)", "f(2)"),
     "a flag and a connection of its own": (
         "import threading\nc = None\nready = False\ndef get():\n    global c, ready\n"
@@ -151,6 +191,25 @@ def test_a_step_sees_in_modules_what_was_done_to_them_at_run_time(module):
         warnings.simplefilter("error", RuntimeWarning)
         got = dict(zip(CASES, line(with_all)(list(CASES), **LAUNCHED), strict=True))
     assert got == {case: look(case) for case in CASES}
+
+
+def test_a_function_of_pythons_own_or_of_a_package_that_was_replaced_is_replaced_in_workers(monkeypatch):
+    import time
+
+    import requests
+
+    def look(n):
+        import json
+
+        return time.time(), requests.get(n), json.dumps(n)
+
+    def look_by_name(n):
+        return time.time(), requests.get(n)
+
+    monkeypatch.setattr(time, "time", lambda: 42.0)
+    monkeypatch.setattr(requests, "get", lambda url: f"got {url}")
+    assert list(line(look_by_name)(["x"], **LAUNCHED)) == [(42.0, "got x")]
+    assert list(line(look)(["x"], **LAUNCHED)) == [(42.0, "got x", '"x"')]
 
 
 def test_copies_in_other_modules_and_packages_are_as_they_are_here(module, tmp_path):

@@ -84,6 +84,15 @@ class _Kept:
     def __init__(self, text: str) -> None:
         self.text = text
 
+    def __call__(self, *_: Any, **__: Any) -> _Kept:
+        """What it would have made, or been given to, is no more to be had than itself."""
+        return _kept(self.text)
+
+    def __setstate__(self, _: Any) -> None:
+        """Nor has it a state."""
+
+    extend = append = __setitem__ = __call__
+
 
 class _Bare:
     """In a pickle, in the place of an object whose class is not found by its name: what it holds, for one that is there."""
@@ -146,7 +155,7 @@ def _places(module: ModuleType, names: frozenset[str] | None = None) -> Iterator
         yield name, _Place(module, name, value)
         kind = type(value)
         if kind is FunctionType:
-            if vars(value) and value.__module__ == home and value.__qualname__ == name:
+            if vars(value) and home_of(value) == home and value.__qualname__ == name:
                 for attribute, held in list(vars(value).items()):
                     if not _dunder(attribute):
                         yield f"{name}.{attribute}", _Place(value, attribute, held)
@@ -163,6 +172,12 @@ def _in_class(path: str, cls: type, names: frozenset[str] | None) -> Iterator[tu
         yield f"{path}.{name}", _Place(cls, name, value)
         if issubclass(type(value), type) and value.__qualname__ == f"{path}.{name}":
             yield from _in_class(f"{path}.{name}", value, names)
+
+
+def home_of(thing: Any) -> str:
+    """The name of the module that a function or class says it comes from; empty where it says none."""
+    found = getattr(thing, "__module__", None)
+    return found if type(found) is str else ""
 
 
 def _dunder(name: str) -> bool:
@@ -232,8 +247,10 @@ class _Pickler(pickle.Pickler):
             return NotImplemented if _by_name(thing) else (_kept, (_reference(thing),))
         if kind is ModuleType:
             return importlib.import_module, (thing.__name__,)
-        if (kind.__module__, kind.__name__) in GENERATORS or kind.__module__.startswith("numpy.random"):
+        if (home_of(kind), kind.__name__) in GENERATORS or home_of(kind).startswith("numpy.random"):
             return _kept, (_opaque(thing),)
+        if issubclass(kind, threading.local):
+            return _Bare, (_opaque(thing),), dict(vars(thing))
         if not _by_name(kind):
             if _plain(kind):  # such as of a class whose name its only object has taken
                 return _Bare, (_opaque(thing),), _state(thing)
@@ -244,7 +261,7 @@ class _Pickler(pickle.Pickler):
         except Exception:  # it cannot be pickled, or a reducer of the user's: anything may happen in it
             return _kept, (_opaque(thing),)
         if isinstance(reduced, str):
-            found = getattr(sys.modules.get(getattr(thing, "__module__", "") or ""), reduced, None)
+            found = getattr(sys.modules.get(home_of(thing)), reduced, None)
             return NotImplemented if found is thing else (_kept, (_opaque(thing),))
         return reduced
 
@@ -329,9 +346,9 @@ def _reference(value: Any) -> str | None:
     if kind is FunctionType:
         code = value.__code__
         file = code.co_filename.rpartition(os.sep)[2]
-        return f"def {value.__module__}.{value.__qualname__} {code.co_name} {file}:{code.co_firstlineno}"
+        return f"def {home_of(value)}.{value.__qualname__} {code.co_name} {file}:{code.co_firstlineno}"
     if issubclass(kind, type):
-        return f"class {value.__module__}.{value.__qualname__}"
+        return f"class {home_of(value)}.{value.__qualname__}"
     if kind is ModuleType:
         return f"module {value.__name__}"
     if kind in (staticmethod, classmethod):
@@ -339,18 +356,18 @@ def _reference(value: Any) -> str | None:
     if kind is property:
         return f"property {_reference(value.fget)}"
     if kind is BuiltinFunctionType and not hasattr(value.__self__, "__dict__"):
-        return f"def {value.__module__}.{value.__qualname__}"
+        return f"def {home_of(value)}.{value.__qualname__}"
     return None
 
 
 def _opaque(value: Any) -> str:
     kind = type(value)
-    return f"a {kind.__module__}.{kind.__qualname__}"
+    return f"a {home_of(kind)}.{kind.__qualname__}"
 
 
 def _by_name(thing: Any) -> bool:
     """Whether a function or class is found under its own name."""
-    found: Any = sys.modules.get(getattr(thing, "__module__", None) or "")
+    found: Any = sys.modules.get(home_of(thing))
     for part in thing.__qualname__.split("."):
         found = getattr(found, part, None)
     return found is thing
@@ -389,7 +406,7 @@ class Snapshot:
     def give(self, home: str, name: str, pack: Callable[[Any], bytes], by_value: bool) -> bytes | None:
         """One thing as bytes, as it is now. `pack`: for functions; `by_value`: all of it. None where it cannot go."""
         value = self._held[home, name]
-        if type(value) is FunctionType and (value.__module__, value.__qualname__) == (home, name):
+        if type(value) is FunctionType and (home_of(value), value.__qualname__) == (home, name):
             value = _nameless(value)  # by its name the worker would find its own
         try:
             if by_value or _reference(value) is not None:
@@ -766,8 +783,8 @@ def _pickles_itself(kind: Any) -> bool:
 
 def _foreign(kind: type) -> bool:
     """Whether a class is of an installed package."""
-    module = sys.modules.get(kind.__module__)
-    top = kind.__module__.partition(".")[0]
+    module = sys.modules.get(home_of(kind))
+    top = home_of(kind).partition(".")[0]
     return module is not None and top not in sys.stdlib_module_names and top != "__main__" and not of_user(module)
 
 
@@ -843,7 +860,7 @@ def _codes(owner: Any) -> Iterator[CodeType]:
             value = getattr(value, "__func__", value)
             if type(value) is FunctionType:
                 yield value.__code__
-            elif isinstance(owner, ModuleType) and issubclass(type(value), type) and value.__module__ == home:
+            elif isinstance(owner, ModuleType) and issubclass(type(value), type) and home_of(value) == home:
                 yield from _codes(value)
 
 

@@ -6,6 +6,7 @@ import functools
 import sys
 from collections import deque
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from itertools import islice
 from types import CodeType, FunctionType, MethodType, ModuleType
 from typing import Any
@@ -68,43 +69,44 @@ class Naming:
             self._add(thing.fget, thing.fset)
         elif issubclass(kind, type):
             self._class(thing, names)
-        elif kind is not ModuleType and kind.__module__ != "builtins":
-            self._add(getattr(thing, "__wrapped__", None) if kind.__module__ == "functools" else None)
+        elif kind is not ModuleType and modules.home_of(kind) != "builtins":
+            self._add(getattr(thing, "__wrapped__", None) if modules.home_of(kind) == "functools" else None)
             self._add(kind, names=names | {"__call__"})
 
     def _class(self, cls: type, names: frozenset[str]) -> None:
         """Of a class of the user's all methods, of another one those that were named."""
-        home = sys.modules.get(cls.__module__)
-        own = home is None or cls.__module__ == "__main__" or modules.of_user(home)
+        home = sys.modules.get(modules.home_of(cls))
+        own = home is None or home.__name__ == "__main__" or modules.of_user(home)
         for base in cls.__mro__:
-            if base.__module__.partition(".")[0] in NOT_INTO:
+            if modules.home_of(base).partition(".")[0] in NOT_INTO:
                 continue
             for name, value in list(vars(base).items()):
                 if own or name in names or name == "__init__":
                     self._add(value)
 
     def _function(self, function: FunctionType) -> None:
-        home = str(function.__module__ or "")
+        home = modules.home_of(function)
         if home.partition(".")[0] in NOT_INTO:
             return
-        for cell in function.__closure__ or ():
-            try:
-                self._add(cell.cell_contents)
-            except ValueError:  # a name that is bound later
-                pass
         names = frozenset(_names(function.__code__))
         self._codes.append(function.__code__)
         self._add(vars(function).get("__wrapped__"))
+        for cell in function.__closure__ or ():
+            with suppress(ValueError):  # a name that is bound later
+                self._value(cell.cell_contents, names)
         space = function.__globals__
         for name in names:
-            if name not in space:
-                continue
-            value = space[name]
-            self._note(home, name, value)
-            if type(value) is ModuleType:
-                self._module(value, names)
-            else:
-                self._add(value, names=names)
+            if name in space:
+                self._note(home, name, space[name])
+                self._value(space[name], names)
+            elif name in sys.modules:  # imported in the function itself
+                self._value(sys.modules[name], names)
+
+    def _value(self, value: Any, names: frozenset[str]) -> None:
+        if type(value) is ModuleType:
+            self._module(value, names)
+        else:
+            self._add(value, names=names)
 
     def _module(self, module: ModuleType, names: frozenset[str]) -> None:
         """What is named of a module, and of modules in it."""
@@ -114,10 +116,8 @@ class Naming:
                 continue
             value = space[name]
             self._note(module.__name__, name, value)
-            if type(value) is ModuleType and value.__name__.startswith(f"{module.__name__}."):
-                self._module(value, names)
-            else:
-                self._add(value, names=names)
+            if type(value) is not ModuleType or value.__name__.startswith(f"{module.__name__}."):
+                self._value(value, names)
 
     def _note(self, home: str, name: str, value: Any) -> None:
         module, top = sys.modules.get(home), home.partition(".")[0]

@@ -239,6 +239,11 @@ def libraries(wanted: Iterable[str]) -> set[str]:
 # --- context variables ---
 
 OWN_WAY = {"decimal", "_decimal", "numpy", "taktline"}  # what theirs say goes as a setting, or is none
+OWN_NAMES = {
+    "decimal_context",
+    "numpy.ufunc.extobj",
+    "format_options",
+}  # those that are there without a wish of the user's
 
 
 class Variable(NamedTuple):
@@ -253,7 +258,7 @@ def variables(pack: Callable[[Any], bytes], leave: Iterable[str]) -> tuple[list[
     """The caller's context as far as modules know its variables, and those of the user's whose values cannot be carried
     over. What a library keeps for itself in its own variables and cannot be pickled, stays here."""
     context = contextvars.copy_context()
-    ours = {id(variable): variable for variable in context}
+    ours = {id(variable): variable for variable in context if variable.name not in OWN_NAMES}
     found: list[Variable] = []
     lost = []
     for home, name, variable in _homes(ours, set(leave)) if ours else ():

@@ -117,13 +117,13 @@ class Adopting:
         self._around = around
         self._send = send
         self._settling = modules.Settling(around.states, ask, self._tell)
-        settings.put(around.settings, leave="gc")  # nothing of what is imported is garbage
+        settings.put(around.settings, leave="gc")
 
     def adopt(self) -> list[tuple[str, str]]:
         """After the imports: make this process's modules and settings what the caller's are; which cannot be had, and why."""
         around = self._around
         self._settling.settle()
-        failed = settings.put(around.settings)
+        failed = settings.put(around.settings, leave="gc")
         for variable in around.variables:
             if variable.module in sys.modules:
                 failed += self._set(variable)
@@ -136,6 +136,11 @@ class Adopting:
         self._tell([modules.Lost("", name, why) for name, why in failed])
         later = settings.libraries(around.settings) | {v.module for v in around.variables} - sys.modules.keys()
         self._settling.watch(later, self._loaded)
+
+    def collect_garbage(self) -> None:
+        """As the caller does. To be called once all that is here by now is frozen: else it would be looked through first,
+        some 10 ms where pandas is loaded."""
+        settings.put(self._around.settings, "gc")
 
     def _loaded(self, library: str) -> None:
         failed = settings.put(self._around.settings, library)

@@ -114,6 +114,7 @@ class Worker:
         self._under_way = False
         self._late: list[tuple[int, bytes]] = []  # said while a message was under way
         self.relay: Relay | None = None
+        self.adopting: Adopting | None = None  # the caller's surroundings, where this process is no fork of it
         self.set_up: Callable[[], object] | None = None  # the user's, before the first record
         self.early: list[tuple[int, int, bytes, list[bytes]]] = []  # arrived while a GIVE was awaited
 
@@ -164,6 +165,8 @@ class Worker:
                 segment = self.loaded()
             # What is here by now stays. In a fork, to look through it would copy the caller's pages: 8 % of 200 ms.
             gc.freeze()
+            if self.adopting is not None:
+                self.adopting.collect_garbage()
             if isinstance(segment, fuse.Segment):
                 if self.built(segment):
                     while self.serve(segment):
@@ -270,10 +273,10 @@ class Worker:
             module.__getattr__ = carry.Fetching(module, self.fetch)  # type: ignore[method-assign]
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of what is imported now: the caller has imported it too
-            adopting = Adopting(carry.unpack_functions(around), self.want, self.send_note)
+            self.adopting = Adopting(carry.unpack_functions(around), self.want, self.send_note)
             steps, self.set_up = carry.unpack_functions(setup.segment)
-            failed = adopting.adopt()
-        adopting.adopt_loggers(failed)
+            failed = self.adopting.adopt()
+        self.adopting.adopt_loggers(failed)
         self.relay = Relay(number, self.send_note)
         return segment_of(steps, goes_on=setup.goes_on, seed=setup.seed)
 
