@@ -206,14 +206,17 @@ class Stalled(TaktlineError):
     code = "TK340"
     seconds: float
     workers: tuple[Hanging, ...]
+    fork: str  # what the workers' being forked may have broken in them; empty where nothing is known
 
-    def __init__(self, *, seconds: float, workers: tuple[Hanging, ...]) -> None:
+    def __init__(self, *, seconds: float, workers: tuple[Hanging, ...], fork: str = "") -> None:
         text = f"no record was done for {seconds:g} s"
         text += "".join(f"\n  {each}" for each in workers)
-        text += (
-            "\n  next    give steps that may hang a limit: step(timeout=), or allow more time for one record: stall="
-        )
-        super().__init__(text, seconds=seconds, workers=workers)
+        if fork:
+            text += f"\n  cause   most likely that workers were forked: {fork}"
+            text += '\n  next    start="launch", or "auto"'
+        else:
+            text += "\n  next    give steps that may hang a limit: step(timeout=), or allow more time for one record: stall="
+        super().__init__(text, seconds=seconds, workers=workers, fork=fork)
 
 
 class ResumeError(TaktlineError):

@@ -46,10 +46,10 @@ def descriptors():
 
 
 def test_a_start_that_fails_for_a_moment_is_tried_again(refuse):
-    list(line(abs)(range(10), how="line", workers=2))  # so that all that is kept open is open
+    list(line(abs)(range(10), how="line", workers=2, start="launch"))  # so that all that is kept open is open
     before = descriptors()
     starts = refuse(errno.EFAULT, itertools.cycle([True] * (STARTS - 1) + [False]))
-    assert list(line(abs)(range(-100, 0), how="line", workers=2)) == list(range(100, 0, -1))
+    assert list(line(abs)(range(-100, 0), how="line", workers=2, start="launch")) == list(range(100, 0, -1))
     assert starts.count(False) == 2, "a worker each"
     assert len(starts) == 2 * STARTS
     assert descriptors() == before
@@ -57,11 +57,11 @@ def test_a_start_that_fails_for_a_moment_is_tried_again(refuse):
 
 @pytest.mark.parametrize(("code", "tries"), [(errno.EFAULT, STARTS), (errno.EAGAIN, 1)], ids=["EFAULT", "EAGAIN"])
 def test_a_start_that_goes_on_failing_ends_the_run(refuse, code, tries):
-    list(line(abs)(range(10), how="line", workers=2))
+    list(line(abs)(range(10), how="line", workers=2, start="launch"))
     before = descriptors()
     starts = refuse(code, itertools.repeat(True))
     with pytest.raises(WorkersCannotStart, match=os.strerror(code)):
-        list(line(abs)(range(100), how="line", workers=2))
+        list(line(abs)(range(100), how="line", workers=2, start="launch"))
     assert len(starts) <= 2 * tries
     assert len(starts) % tries == 0
     assert descriptors() == before

@@ -38,6 +38,7 @@ def decisions(monkeypatch):
             return self.looks == back_after
 
         monkeypatch.setattr(inline.choose, "choose", decide)
+        monkeypatch.setattr(inline.Inline, "_forks", lambda self: True)  # one decision each time
         monkeypatch.setattr(returning.Returning, "pays", pays)
         monkeypatch.setattr(hub.Hub, "ready", ready_at_once)
 

@@ -95,13 +95,13 @@ NO_WORKERS = [
 def test_where_no_worker_can_start_the_error_says_why_and_auto_stays_with_the_loop(limit):
     code = f"""
         import time
-        list(line(abs)([1], how="line", workers=1))  # so that all that the error needs is loaded
+        list(line(abs)([1], how="line", workers=1, start="launch"))  # so that all that the error needs is loaded
         {limit}
         try:
-            list(line(abs)(range(60), how="line", workers=2))
+            list(line(abs)(range(60), how="line", workers=2, start="launch"))
         except taktline.WorkersCannotStart as error:
             print(error)
-        run = line(abs, lambda n: time.sleep(0.003) or n)(range(60), workers=2)
+        run = line(abs, lambda n: time.sleep(0.003) or n)(range(60), workers=2, start="launch")
         print(list(run) == list(range(60)))
     """
     text, complete = says(code)

@@ -258,7 +258,7 @@ def test_a_filter_does_not_load_a_module_and_holds_once_a_step_does(tmp_path, mo
 
     with warnings.catch_warnings():
         warnings.simplefilter("error", rarely_loaded.Rare)
-        assert list(line(loads)([1, 2], how="line", workers=1)) == [False, True]
+        assert list(line(loads)([1, 2], how="line", workers=1, start="launch")) == [False, True]
 
 
 def test_a_warning_is_ignored_where_the_callers_filters_say_so_and_costs_no_message(monkeypatch):
@@ -414,4 +414,5 @@ def test_numeric_libraries_get_one_thread_unless_the_user_says_otherwise(own, fo
 def test_workers_keep_memory_at_hand_unless_the_user_says_otherwise(own, found, monkeypatch):
     for name, value in own.items():
         monkeypatch.setenv(name, value)
-    assert list(line(lambda _: os.environ.get("MALLOC_TRIM_THRESHOLD_"))([0], how="line", workers=1)) == [found]
+    flow = line(lambda _: os.environ.get("MALLOC_TRIM_THRESHOLD_"))
+    assert list(flow([0], how="line", workers=1, start="launch")) == [found]

@@ -12,21 +12,13 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 from time import monotonic, sleep
-from typing import Any, NoReturn, TypeVar
+from typing import Any, TypeVar
 
+from taktline._crew import limits
+from taktline._crew.template import Template
 from taktline._wire.arena import above_standard
 from taktline.errors import WorkersCannotStart
 
-# Thread pools of numeric libraries, one in each worker, would fight for the cores. The first rules the others, where
-# the user has set it and not them.
-ONE_THREAD = (
-    "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS", "VECLIB_MAXIMUM_THREADS",
-)  # fmt: skip
-# What glibc gives back to the system costs page faults when it is wanted again, at each record that makes arrays of some
-# 100 KB: such steps were measured up to 8 times as fast without (2 cores, glibc 2.36). It keeps as much by itself once it
-# has seen chunks of 32 MB.
-KEPT = str(32 << 20)  # bytes
-MEMORY = {"MALLOC_MMAP_THRESHOLD_": KEPT, "MALLOC_TRIM_THRESHOLD_": KEPT}
 # Nothing of what a worker imports is garbage: to look for some would take 2 ms of its 35.
 BOOT = (
     "import gc, sys; gc.disable(); sys.path.insert(0, sys.argv.pop()); from taktline._crew.worker import main; main()"
@@ -41,20 +33,20 @@ Started = TypeVar("Started")
 class Process:
     """A started worker: its process, the hub's end of its socket, and the hub's end of its lifeline."""
 
-    def __init__(self, pid: int, popen: subprocess.Popen[bytes] | None, sock: socket.socket, lifeline: int) -> None:
+    def __init__(
+        self, pid: int, parent: subprocess.Popen[bytes] | Template, sock: socket.socket, lifeline: int
+    ) -> None:  # fmt: skip
         self.pid = pid
         self.socket = sock
-        self._popen = popen
-        self._lifeline = lifeline
+        self._parent = parent  # knows how it ended
+        self.lifeline = lifeline
         self._code: int | None = None
 
     def poll(self) -> int | None:
         """The exit code, negative for a signal; None while it lives."""
         if self._code is None:
-            if self._popen is not None:
-                self._code = self._popen.poll()
-            else:
-                self._code = self._wait(os.WNOHANG)
+            parent = self._parent
+            self._code = parent.code(self.pid, wait=False) if isinstance(parent, Template) else parent.poll()
         return self._code
 
     def wait(self, seconds: float) -> bool:
@@ -75,30 +67,21 @@ class Process:
                 os.kill(self.pid, signal.SIGKILL)
             except ProcessLookupError:
                 pass
-            if self._popen is not None:
-                self._code = self._popen.wait()
-            else:
-                self._code = self._wait(0)
+            parent = self._parent
+            self._code = parent.code(self.pid, wait=True) if isinstance(parent, Template) else parent.wait()
 
     def abandon(self) -> None:
         """In a fork of the caller's process: it is not this process's worker, so that its end must not be waited for."""
         self.close()
         self._code = 0
-        if self._popen is not None:
-            self._popen.returncode = 0
+        if isinstance(self._parent, subprocess.Popen):
+            self._parent.returncode = 0
 
     def close(self) -> None:
         """Let go of the lifeline; with it the process ends, if it has not yet."""
-        if self._lifeline >= 0:
-            os.close(self._lifeline)
-            self._lifeline = -1
-
-    def _wait(self, flags: int) -> int | None:
-        try:
-            pid, status = os.waitpid(self.pid, flags)
-        except ChildProcessError:  # somebody else collected it: how it ended is lost
-            return self._code if self._code is not None else -signal.SIGKILL
-        return os.waitstatus_to_exitcode(status) if pid else None
+        if self.lifeline >= 0:
+            os.close(self.lifeline)
+            self.lifeline = -1
 
 
 def launch(board: int) -> Process:
@@ -135,7 +118,7 @@ def _started(*descriptors: int) -> subprocess.Popen[bytes]:
     ]  # fmt: skip
     settings: dict[str, Any] = {
         "pass_fds": descriptors, "stdin": subprocess.DEVNULL, "stdout": _if_open(1), "stderr": _if_open(2),
-        "env": environment(),
+        "env": limits.environment(),
     }  # fmt: skip
     return patiently(lambda: subprocess.Popen(command, **settings))
 
@@ -151,32 +134,19 @@ def patiently(start: Callable[[], Started]) -> Started:
     return start()
 
 
-def fork(work: Callable[[socket.socket, int], NoReturn]) -> Process:
-    """A worker forked from this process, which shares its memory. Raises OSError where no process can be started."""
+def fork(template: Template, lane: int, number: int, board: int) -> Process:
+    """A worker with this number, for this lane, forked from the template. Raises OSError where none can be started."""
     here, there, ours, theirs = _ends()
-    for stream in (sys.stdout, sys.stderr):
-        if stream is not None and not stream.closed:
-            stream.flush()
     try:
-        pid = os.fork()
-    except OSError:
-        for end in (here, there):
-            end.close()
-        os.close(ours)
-        os.close(theirs)
-        raise
-    if pid == 0:
+        pid = template.fork([there.fileno(), theirs, board], lane, number)
+    except BaseException:
         here.close()
-        os.close(ours)
-        # Libraries that are loaded already keep the threads they have.
-        os.environ.update(_one_thread())
-        try:
-            work(there, theirs)
-        finally:
-            os._exit(70)  # only reached when even the worker's own end failed
-    there.close()
-    os.close(theirs)
-    return Process(pid, None, here, ours)
+        os.close(ours)  # a worker that nobody got to know ends with its lifeline
+        raise
+    finally:
+        there.close()
+        os.close(theirs)
+    return Process(pid, template, here, ours)
 
 
 def _ends() -> tuple[Any, Any, int, int]:
@@ -199,21 +169,3 @@ def _if_open(descriptor: int) -> int | None:
     except OSError:
         return subprocess.DEVNULL
     return None
-
-
-def environment() -> dict[str, str]:
-    """The environment that a worker starts with: this process's own, and what is better there."""
-    return {**os.environ, **_one_thread(), **_kept_memory()}
-
-
-def _one_thread() -> dict[str, str]:
-    """What to add to the environment; the user's own settings win."""
-    if ONE_THREAD[0] in os.environ:
-        return {}
-    return {name: "1" for name in ONE_THREAD if name not in os.environ}
-
-
-def _kept_memory() -> dict[str, str]:
-    """The same for memory; settings of the user's for this allocator, or for another one, win."""
-    own = ("MALLOC_", "GLIBC_TUNABLES", "LD_PRELOAD")
-    return {} if any(name.startswith(own) for name in os.environ) else MEMORY

@@ -5,14 +5,15 @@ from __future__ import annotations
 import os
 import pickle
 import signal
-import socket
 import sys
-import weakref
-from collections.abc import Callable, Iterable, Sequence
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from time import perf_counter
 from typing import Any, NamedTuple, NoReturn
 
-from taktline._crew import launcher, surroundings, words
+from taktline._crew import launcher, limits, starts, surroundings, words
+from taktline._crew.random_streams import all_generators, own_streams
+from taktline._crew.template import Template
 from taktline._observe import memory
 from taktline._recipe.steps import Step
 from taktline._wire import carry
@@ -52,7 +53,8 @@ class _Member:
 
 class Local:
     """The crew on this machine. `segments` are the steps of each lane that has workers, None for the others;
-    `seeds`, where set, are what Segment takes, one a lane.
+    `seeds`, where set, are what Segment takes, one a lane. `start`: "fork", "launch", or "auto", which forks where that
+    is shown to be safe; `beside`: why it is not, by what else the run has.
 
     Raises LineError, naming the step, where a step cannot be carried over to a worker.
     """
@@ -60,33 +62,47 @@ class Local:
     def __init__(
         self, segments: Sequence[tuple[Step, ...] | None], *, goes_on: bool, start: str, most: int,
         seeds: Sequence[tuple[int, int] | None], setup: Callable[[], object] | None = None,
-        tell: Callable[[list[str], list[str]], None] = lambda reasons, missed: None,
+        tell: Callable[[list[str], list[str]], None] = lambda reasons, missed: None, beside: str = "",
     ) -> None:  # fmt: skip
         self._segments = segments
         self._seeds = seeds
         self._goes_on = goes_on
-        self._start = start
         self._most = most
         self._set_up = setup
         self._tell = tell
-        self._setups = [
-            self._setup(steps, seed) if steps and start == "launch" else b""
-            for steps, seed in zip(segments, seeds, strict=True)
-        ]
         self._around: surroundings.Caller | None = None
+        self.doubts = ""  # why a fork that was asked for may not work
+        self._automatic = start == "auto"
+        self.forks = start != "launch"
+        self._template: Template | None = None
+        self._generators: list[Any] = []
+        self._setups: list[bytes] = []
+        self.why = ""  # they are forked, or launched; where that was left open
+        if self.forks:
+            found, self._generators = starts.look([step for steps in segments for step in steps or ()])
+            if self._automatic and (found := beside or found):
+                self.launch_because(found)
+        else:
+            self._pack()
         self._members: dict[int, _Member] = {}
         self._by_descriptor: dict[int, int] = {}
         self._unsent: set[int] = set()  # workers with batches to flush
         self._poll, self._select = new_poll()
         self._abandoned = False
         self._leaving = 0  # the newest number, below 0, of one that was told to end while the run goes on
-        _CREWS.add(self)
+        starts.crews.add(self)
 
     def start(self, worker: int, lane: int) -> None:
         """Start a worker in this place. Raises OSError where the system gives no process."""
+        if self.forks and (self._template is None or self._template.lost):
+            self._make_template()
         board = Board()
         try:
-            process = launcher.launch(board.descriptor) if self._start == "launch" else self._fork(board, worker, lane)
+            if self.forks:
+                assert self._template is not None
+                process = launcher.fork(self._template, lane, worker, board.descriptor)
+            else:
+                process = launcher.launch(board.descriptor)
         except BaseException:
             board.close()
             raise
@@ -94,12 +110,10 @@ class Local:
         member = self._members[worker] = _Member(process, channel, board, lane)
         self._by_descriptor[channel.fileno()] = worker
         self._watch(member)
-        if self._start == "launch":
+        if not self.forks:
             if self._around is None:  # for all workers of this run, whenever they start
                 steps = [step for segment in self._segments for step in segment or ()]
-                self._around = surroundings.Caller(
-                    steps, [self._set_up] if self._set_up else [], launcher.environment()
-                )
+                self._around = surroundings.Caller(steps, [self._set_up] if self._set_up else [], limits.environment())
                 self._tell(*self._around.first())
             self._send(member, words.SETUP, note=b"%d" % worker, parts=[self._setups[lane], self._around.packed])
 
@@ -210,6 +224,8 @@ class Local:
             member.channel.close()
             member.process.close()
             member.board.close()
+        if self._template is not None:
+            self._template.close()
 
     def abandon(self) -> None:
         """In a fork of this process: the workers are not its own, and what keeps them alive must not stay open in it."""
@@ -219,6 +235,20 @@ class Local:
             member.channel.abandon()
             member.process.abandon()
             member.board.close()
+        if self._template is not None:
+            self._template.abandon()
+
+    def descriptors(self) -> Iterator[int]:
+        """What is open here to keep workers alive, and to have more of them; but for their channels."""
+        yield from (member.process.lifeline for member in list(self._members.values()))
+        if self._template is not None:
+            yield self._template.fileno()
+
+    def launch_because(self, why: str) -> None:
+        """Workers are launched, for this reason. Raises LineError where a step cannot be carried over to them."""
+        self.forks = False
+        self.why = f"workers are launched: {why}"
+        self._pack()
 
     def _not_in_a_fork(self) -> None:
         if self._abandoned:
@@ -247,6 +277,51 @@ class Local:
         for member in members:
             member.process.wait(max(0.0, end - perf_counter()))
 
+    def _make_template(self) -> None:
+        """The process that workers are forked from; where that turns out not to be safe, they are launched."""
+        if self._automatic and (found := starts.why_not_here()):
+            self.launch_because(found)
+            return
+        self._generators = all_generators(self._generators)
+        self._template = Template(self._life, self._prepare)
+        left = starts.threads_left()
+        if left and self._automatic:
+            self._template.close()
+            self.launch_because(left)
+        elif left:
+            self.doubts = left
+            warnings.warn(
+                f'start="fork" is not safe here: {left}, and what belongs to it may hang there. Use start="launch", or '
+                '"auto", which looks for this',
+                RuntimeWarning,
+                stacklevel=2,
+            )
+        elif self._automatic:
+            self.why = (
+                "workers are forked: no other thread runs here, and the steps reach nothing that two must not share"
+            )
+
+    def _prepare(self) -> None:
+        """In the template, before the first worker."""
+        limits.set_by_call()
+        if self._automatic:  # what was asked for shares what it shares
+            starts.let_go_of_pipes()
+
+    def _life(self, sock: Any, lifeline: int, board: int, lane: int, number: int) -> NoReturn:
+        """What a forked worker does."""
+        from taktline._crew import worker
+
+        own_streams(self._generators)
+        steps = self._segments[lane]
+        assert steps is not None
+        segment = worker.segment_of(steps, goes_on=self._goes_on, seed=self._seeds[lane])
+        worker.forked(sock, lifeline, Board(board), segment, self._most, number, self._set_up)
+
+    def _pack(self) -> None:
+        self._setups = [
+            self._setup(steps, seed) if steps else b"" for steps, seed in zip(self._segments, self._seeds, strict=True)
+        ]
+
     def _setup(self, steps: tuple[Step, ...], seed: tuple[int, int] | None) -> bytes:
         try:
             segment = carry.pack_functions((steps, self._set_up))  # in one: they share their globals
@@ -263,18 +338,6 @@ class Local:
             goes_on=self._goes_on, most=self._most, seed=seed,
         )  # fmt: skip
         return pickle.dumps(tuple(setup))
-
-    def _fork(self, board: Board, number: int, lane: int) -> launcher.Process:
-        steps = self._segments[lane]
-        assert steps is not None
-
-        def work(sock: socket.socket, lifeline: int) -> NoReturn:
-            from taktline._crew import worker
-
-            segment = worker.segment_of(steps, goes_on=self._goes_on, seed=self._seeds[lane])
-            worker.forked(sock, lifeline, board, segment, self._most, number, self._set_up)
-
-        return launcher.fork(work)
 
     def _signal(self, worker: int, number: int) -> None:
         member = self._members.get(worker)
@@ -374,11 +437,9 @@ def _say(note: bytes) -> None:
 
 ASIDE = {words.SAID: _say, words.LOGGED: surroundings.heard_log, words.WARNED: surroundings.heard_warning}
 
-_CREWS: weakref.WeakSet[Local] = weakref.WeakSet()
-
 
 def _abandon_all() -> None:
-    for crew in list(_CREWS):
+    for crew in list(starts.crews):
         crew.abandon()
 
 

@@ -121,14 +121,14 @@ def of_user(module: ModuleType) -> bool:
     name, file = module.__name__, getattr(module, "__file__", None)
     if not isinstance(file, str) or not isinstance(name, str) or name.partition(".")[0] in NEVER:
         return False
-    return getattr(module, "__spec__", None) is not None and not _installed(file)
+    return getattr(module, "__spec__", None) is not None and not installed(file)
 
 
 NEVER = {"taktline", "__main__", "__mp_main__", "sitecustomize", "usercustomize", "cloudpickle"}
 
 
 @cache
-def _installed(file: str) -> bool:
+def installed(file: str) -> bool:
     """Whether a module's file is Python's own, or belongs to an installed package."""
     if {"site-packages", "dist-packages"} & set(file.split(os.sep)):
         return True

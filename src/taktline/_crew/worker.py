@@ -65,8 +65,6 @@ def forked(
 ) -> NoReturn:  # fmt: skip
     """Entry of a forked worker: the steps and the surroundings are here already."""
     hold(lifeline)
-    if "numpy.random" in sys.modules:  # else all workers would draw the same numbers; `random` sees to itself
-        sys.modules["numpy.random"].seed()
     signal.set_wakeup_fd(-1)  # it would wake an asyncio loop of the caller's
     worker = Worker(Channel(sock, blocking=True, most=most), board, lifeline)
     worker.relay = Relay(number, worker.send_note)

@@ -58,6 +58,7 @@ class Spent(NamedTuple):
     handling: float = 0.0  # the caller's process packed, sent, received, unpacked, and ran its own steps of a line
     consuming: float = 0.0  # who takes the results had them: the sink
     start_up: float = 0.0  # until the first worker was ready
+    forked: bool = False  # which is as soon as it can be
     workers_cpu: float = 0.0  # processor time of the workers
     queued: float = 0.0  # workers were ready to run and had no core
     longest: tuple[float, int, int] = (0.0, 0, 0)  # the batch that took longest: seconds, first record, records
@@ -230,8 +231,13 @@ def _start_up(spent: Spent) -> Verdict | None:
         action = f'For so few records stay with the loop: how="loop" takes about {duration(loop)}.'
         return Verdict("start-up", evidence, action, _gain(spent, loop))
     left = spent.seconds - spent.start_up
+    change = (
+        "More records a run"
+        if spent.forked
+        else "Let workers be forked (the report's reasons say why not), or more records a run"
+    )
     return Verdict(
-        "start-up", evidence, f'start="fork", or more records a run: without the start about {duration(left)}.',
+        "start-up", evidence, f"{change}: without the start about {duration(left)}.",
         _gain(spent, left), _heaviest(spent.steps).name,
     )  # fmt: skip
 

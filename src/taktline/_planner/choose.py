@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-START_UP = 0.05  # seconds until workers take records,
+FORKED = 0.015  # seconds until forked workers take records,
+LAUNCHED = 0.05  # until launched ones do,
 MODULE = 0.00025  # and for each module that the caller has beside taktline's own: they may import it too
 OWN = 190  # modules
 BESIDE = 0.6  # share of the loop's speed at which work goes on here meanwhile
@@ -45,10 +46,11 @@ def without_the_hub(sample: Sample, *, records: bool, results: bool) -> Sample:
 
 def choose(
     sample: Sample, *, workers: int, cores: int, remaining: int | None, elapsed: float, returns: int = 0,
-    modules: int = OWN,
+    start_up: float = LAUNCHED,
 ) -> Choice:  # fmt: skip
     """Stay in the loop or move to workers. `remaining` records, where known; `elapsed` seconds of this run so far;
-    `returns`: how often it came back from workers, each of which makes another move harder; `modules` are imported here.
+    `returns`: how often it came back from workers, each of which makes another move harder; `start_up`: seconds until
+    workers take records.
 
     >>> dear = Sample(8, 50, 800_000, 1.0, 0, 500, 500, 500, 500)
     >>> choose(dear, workers=2, cores=2, remaining=100_000, elapsed=0).move
@@ -70,13 +72,17 @@ def choose(
     moving = sample.pack_in + sample.unpack_in + sample.pack_out + sample.unpack_out + HUB_NS
     if gain < WORTH * (1 + returns / 2):
         return Choice(False, True, reason_to_stay(moving, sample.work))
-    start_up = START_UP + MODULE * max(0, modules - OWN)
     # What is left is done at the loop's pace, or, while workers start, at a part of it, and then at theirs.
     if remaining is not None and remaining * (loop - line) / 1e9 < start_up * (1 - BESIDE * line / loop):
         return Choice(False, True, f"stay with the loop: {remaining:,} records are done before workers have started")
     if remaining is None and elapsed < start_up:
         return Choice(False, False, "stay with the loop: it is not known yet whether the source is long enough")
     return Choice(True, True, reason_to_move(workers, moving, sample.work, gain))
+
+
+def start_up(*, forks: bool, modules: int) -> float:
+    """Seconds until workers take records; `modules` are imported here."""
+    return FORKED if forks else LAUNCHED + MODULE * max(0, modules - OWN)
 
 
 def reason_to_stay(moving: float, work: float) -> str:

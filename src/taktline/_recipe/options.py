@@ -145,8 +145,8 @@ class Options:
         None, "show progress; default: on a terminal, after a second", _progress, "switch"
     )
     start: str = _option(
-        "launch", "how workers start: launch (works everywhere) or fork (shares memory)", _one_of("launch", "fork"),
-        "choice",
+        "auto", "how workers start: fork (shares memory), launch (works everywhere), auto: fork where that is safe",
+        _one_of("auto", "fork", "launch"), "choice",
     )  # fmt: skip
     stall: float | None = _option(
         300, "seconds without any record done before the run gives up and says what hangs", _stall, "float"

@@ -53,9 +53,10 @@ class Delivery(NamedTuple):
 
 
 class Hub:
-    """Runs a plan that has workers. Raises LineError at once where a step cannot be carried over to them."""
+    """Runs a plan that has workers. Raises LineError at once where a step cannot be carried over to them. `beside`: why
+    nothing can be forked beside the run's source or sink; empty where it can."""
 
-    def __init__(self, plan: Plan, options: Options, reader: Reader, meter: Meter) -> None:
+    def __init__(self, plan: Plan, options: Options, reader: Reader, meter: Meter, beside: str = "") -> None:
         self._plan = plan
         self._options = options
         self._reader = reader
@@ -65,7 +66,7 @@ class Hub:
         self._crew = Local(
             [segment.steps if segment.workers else None for segment in plan.segments],
             goes_on=options.goes_on, start=options.start, most=max(1 << 20, memory // (2 * plan.workers)),
-            seeds=seeds, setup=options.setup, tell=self._told,
+            seeds=seeds, setup=options.setup, tell=self._told, beside=beside,
         )  # fmt: skip
         limits = bounds(
             [(s.workers, s.ahead) for s in plan.segments], batch_size=plan.batch_size, window=options.window, memory=memory
@@ -136,6 +137,13 @@ class Hub:
                 if self.states is not None:
                     self.states.built(segment)
         self._tell(events.Begin())
+        self._meter.forked = self._crew.forks
+        if self._options.start == "auto":
+            self._meter.reasons.append(self._crew.why)
+
+    def launch_because(self, why: str) -> None:
+        """Before the start: nothing can be forked, for this reason. Raises LineError as the making of a Hub does."""
+        self._crew.launch_because(why)
 
     @property
     def without_workers(self) -> BaseException | None:
@@ -340,7 +348,9 @@ class Hub:
         places = self._crew.places()
         if self._stall.stuck({w: places.get(w) for w in busy}):
             hanging = tuple(self._hanging(w, places[w]) for w in busy if w in places)
-            self._fatal = self._fatal or Stalled(seconds=self._options.stall or 0.0, workers=hanging)
+            self._fatal = self._fatal or Stalled(
+                seconds=self._options.stall or 0.0, workers=hanging, fork=self._crew.doubts
+            )
         self._crew.ask(busy)
 
     def _hanging(self, worker: int, place: Place | None) -> Hanging:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import partial
 from itertools import chain, islice
 from time import perf_counter, process_time
 from typing import TYPE_CHECKING, Any
@@ -52,11 +53,12 @@ Phase = tuple[Lot | None, Iterator[Any] | None]
 
 class Inline:
     """One run in this process. `hub`, where given, makes the Hub to go on with once the planner says that workers pay.
-    `by_lots`: it is for `lots`, not for `results`. `encoded`: workers would make the bytes of results."""
+    `by_lots`: it is for `lots`, not for `results`. `encoded`: workers would make the bytes of results.
+    `beside`: why nothing can be forked beside the run's source or sink."""
 
     def __init__(
         self, steps: tuple[Step, ...], options: Options, reader: Reader, meter: Meter, hub: Callable[[], Hub] | None,
-        *, by_lots: bool = False, encoded: bool = False,
+        *, by_lots: bool = False, encoded: bool = False, beside: str = "",
     ) -> None:  # fmt: skip
         self._one_by_one = options.how == "loop"
         self._steps = tuple(_of_one_record(step) for step in steps) if self._one_by_one else steps
@@ -66,6 +68,8 @@ class Inline:
         self._make_hub = hub
         self.states: States | None = None  # of serial steps, where a journal keeps them
         self._encoded = encoded
+        self._beside = beside
+        self._would_fork: bool | None = None  # not looked at yet
         self._may_be_lazy = not (by_lots or options.goes_on or options.seed is not None) and all(
             step.role is not Role.BATCH for step in self._steps
         )
@@ -167,10 +171,13 @@ class Inline:
         sample = choose.without_the_hub(
             self._sampling.costs(here), records=self._reader.splits, results=self._encoded
         )  # fmt: skip
-        choice = choose.choose(
-            sample, workers=options.cores, cores=usable_cores(), remaining=self._reader.remaining,
-            elapsed=self._meter.elapsed, returns=self._returns, modules=len(sys.modules),
+        choose_for = partial(
+            choose.choose, sample, workers=options.cores, cores=usable_cores(), remaining=self._reader.remaining,
+            elapsed=self._meter.elapsed, returns=self._returns,
         )  # fmt: skip
+        choice = choose_for(start_up=choose.start_up(forks=options.start != "launch", modules=0))
+        if choice.move and not self._forks():  # looked at only where it matters: it takes a millisecond or two
+            choice = choose_for(start_up=choose.start_up(forks=False, modules=len(sys.modules)))
         if choice.move:
             try:
                 self._hub = self._make_hub()
@@ -183,6 +190,15 @@ class Inline:
         if choice.move:
             self._settled = len(self._meter.reasons)
         return choice.move or choice.final
+
+    def _forks(self) -> bool:
+        """Whether workers would be forked, as it looks now."""
+        if self._would_fork is None:
+            from taktline._crew import starts
+
+            may = self._options.start == "auto" and not self._beside
+            self._would_fork = self._options.start == "fork" or (may and not starts.look(self._steps)[0])
+        return self._would_fork
 
     def _lot(self, size: int) -> Lot:
         """Read some records, run them, and give their results."""

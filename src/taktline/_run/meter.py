@@ -45,6 +45,7 @@ class Meter:
         self.handling = 0.0  # seconds of the hub with records and results
         self.consuming = 0.0  # seconds that the results were with who takes them
         self.start_up = 0.0  # seconds until the first worker was ready
+        self.forked = False  # and not launched
         self.batches = 0  # that came back from workers
         self.placed: deque[BaseException] = deque(maxlen=16)  # errors that stand in the place of records, the newest
         self.lots = 0  # that were run in the caller's process
@@ -183,7 +184,7 @@ class Meter:
                 for segment in self.plan.segments
             ],
             reading=self.reading, handling=self.handling, consuming=self.consuming, start_up=self.start_up,
-            workers_cpu=workers_cpu, longest=self.longest, batches=self.batches,
+            forked=self.forked, workers_cpu=workers_cpu, longest=self.longest, batches=self.batches,
             queued=self._queued, window=self.window,
             together=1.0 if self._one_by_one else self.records_in / max(1, self.batches + self.lots),
             batch_size=self._asked_size, complete=self.complete,

@@ -51,6 +51,7 @@ class _Life:
 
             self.marks = Marks(steps, source, options, self.reader, self.meter)
         self.by_lots = False
+        self.beside = _not_beside(source)  # why nothing can be forked beside the run's ends; empty where it can
         self.encode: Encode | None = None
         self.engine: Inline | Hub | None = None
         self._process = os.getpid()
@@ -105,7 +106,7 @@ class _Life:
             by_lots = self.by_lots or self.marks is not None
             self.engine = Inline(
                 self.steps, self.options, self.reader, meter, hub, by_lots=by_lots,
-                encoded=self.encode is not None,
+                encoded=self.encode is not None, beside=self.beside,
             )  # fmt: skip
             self.engine.states = self.marks.states if self.marks is not None else None
         return self.engine
@@ -128,10 +129,19 @@ class _Life:
     def _hub(self) -> Hub:
         from taktline._run.hub import Hub  # with the crew and what starts it: some 15 ms, for nothing in the loop
 
-        hub = Hub(self.plan, self.options, self.reader, self.meter)
+        hub = Hub(self.plan, self.options, self.reader, self.meter, self.beside)
         hub.encode = self.encode
         hub.states = self.marks.states if self.marks is not None else None
         return hub
+
+    def goes_to(self, sink: object) -> None:
+        """The results go there. Raises LineError where a fork was asked for and is not possible beside it, or where
+        workers must be launched for it and a step cannot be carried over."""
+        if not self.beside and (why := _not_beside(sink)):
+            self.beside = why
+            if self.options.start == "auto" and self.engine is not None and not isinstance(self.engine, Inline):
+                self.engine.launch_because(why)
+        _check_forks(self.beside, self.options)
 
     def encode_for(self, sink: Sink) -> bool:
         """Have workers make the sink's bytes, where there are workers and it has a use for them: the results are to be
@@ -152,7 +162,7 @@ class Run:
 
     def __init__(self, steps: tuple[Step, ...], name: str, source: Iterable[Any], options: Options) -> None:
         check_source(source)
-        _check_forks(source, options)
+        _check_forks(_not_beside(source), options)
         check_apart(source, others=_files(options))
         self._life = _Life(steps, name, source, options)
         self._results: Iterator[Any] | None = None
@@ -236,7 +246,7 @@ class Run:
         """All results into `sink`, as `Line.run` does; the report. A run that is stopped finishes nothing: a file does
         not appear under its name, and with a journal its part stays for the run that goes on.
         """
-        _check_forks(sink, self._life.options)
+        self._life.goes_to(sink)
         _check_shows(sink, self._life.source)
         check_apart(self._life.source, sink, _files(self._life.options))
         with self:
@@ -305,12 +315,16 @@ def _some(results: Iterator[Any]) -> Iterator[list[Any]]:
         yield some
 
 
-def _check_forks(end: object, options: Options) -> None:
-    if options.start == "fork" and isinstance(end, (Source, Sink)) and not end.forks:
-        raise LineError(
-            f"{end.describe()!r} has threads and connections that no worker may inherit, so workers cannot be forked "
-            'beside it; use start="launch"'
-        )
+def _not_beside(end: object) -> str:
+    """Why workers cannot be forked beside this source or sink; empty where they can."""
+    if isinstance(end, (Source, Sink)) and not end.forks:
+        return f"{end.describe()!r} has threads and connections that no worker may inherit"
+    return ""
+
+
+def _check_forks(why: str, options: Options) -> None:
+    if why and options.start == "fork":
+        raise LineError(f'{why}, so workers cannot be forked beside it; use start="launch"')
 
 
 def _check_shows(sink: object, source: object) -> None:

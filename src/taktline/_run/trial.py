@@ -51,7 +51,7 @@ def plan(
     """What to do with this source of `length` records, where it does not tell, why, and how long it would take. Of a
     `sink` it is only looked at whether workers can make the bytes of its results."""
     encode = sink.encoder if isinstance(sink, Sink) else None
-    tried = try_out(steps, name, source, options.cores, encode)
+    tried = try_out(steps, name, source, options.cores, encode, options.start)
     if length is not None:
         tried = tried._replace(total=length)
     return advise(
@@ -60,7 +60,8 @@ def plan(
 
 
 def try_out(
-    steps: tuple[Step, ...], name: str, source: Iterable[Any], workers: int, encode: Encode | None = None
+    steps: tuple[Step, ...], name: str, source: Iterable[Any], workers: int, encode: Encode | None = None,
+    start: str = "auto",
 ) -> Tried:  # fmt: skip
     """What the first records of this source cost, in the loop and with workers."""
     check_source(source)
@@ -71,7 +72,7 @@ def try_out(
         loop_ns = trial.loop(name)
         if not obstacle and not all(step.in_caller for step in steps):
             try:
-                ways = trial.workers(name, min(workers, usable_cores(), WORKERS), loop_ns)
+                ways = trial.workers(name, min(workers, usable_cores(), WORKERS), loop_ns, start)
             except LineError as error:  # a step that cannot be carried over
                 obstacle = str(error)
     costs = trial.costs(loop_ns, ways)._replace(cut=_cutting(source), encode=trial.encoded())
@@ -241,16 +242,16 @@ class _Trial:
                 break
         return seconds * 1e9 / max(1, count) + self._read_ns / self.records
 
-    def workers(self, name: str, count: int, loop_ns: float) -> Ways:
+    def workers(self, name: str, count: int, loop_ns: float, start: str) -> Ways:
         """What the hand-over costs, seen on real workers with the tried records."""
-        ways = _empty_line()
+        ways = _empty_line(start)
         costs = self.costs(loop_ns, ways)
         work_ns = sum(costs.mean_ns(n) for n, step in enumerate(self.steps) if not step.in_caller)
         records = max(32 * count, int(BESIDE * count * 1e9 / max(1.0, work_ns)))
         copies = self.copies()
         times = max(1, min(-(-records // len(copies)), 50))
         source = chain.from_iterable(repeat(copies, times))
-        options = Options(how="line", workers=count, progress=False, on_error="skip")
+        options = Options(how="line", workers=count, progress=False, on_error="skip", start=start)
         run = Run(self.steps, name, islice(source, records), options)
         began = perf_counter()
         for _ in run:
@@ -343,11 +344,13 @@ def _without_calls(
 
 
 @cache
-def _empty_line() -> Ways:
-    """What workers cost that do nothing, measured once a process."""
+def _empty_line(start: str) -> Ways:
+    """What workers cost that do nothing, measured once a process and a way to start them."""
     nothing = (as_step(abs),)
     held = memory.held_here()
-    run = Run(nothing, "nothing", range(EMPTY), Options(how="line", workers=1, batch_size=1, progress=False))
+    run = Run(
+        nothing, "nothing", range(EMPTY), Options(how="line", workers=1, batch_size=1, progress=False, start=start)
+    )
     began = perf_counter()
     try:
         results = iter(run)

@@ -55,11 +55,17 @@ class Message(NamedTuple):
     position: int = NOWHERE  # in the arena
 
 
+def descriptors() -> list[int]:
+    """The sockets of all channels that this process has open."""
+    return [each for each in (channel.fileno() for channel in list(_CHANNELS)) if each >= 0]
+
+
 class Channel:
     """One end. The hub's end never blocks: it keeps what the socket does not take. A worker's end blocks."""
 
     def __init__(self, sock: socket.socket, *, blocking: bool, most: int) -> None:
         sock.setblocking(blocking)
+        _CHANNELS.add(self)
         self._socket = sock
         self._blocking = blocking
         self._most = most  # bytes of the largest arena
@@ -324,3 +330,6 @@ class Channel:
         self._kept.clear()
         self._leases.clear()
         self.ended = True
+
+
+_CHANNELS: weakref.WeakSet[Channel] = weakref.WeakSet()

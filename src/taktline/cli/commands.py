@@ -593,6 +593,8 @@ def doctor() -> None:
         print(
             f"workers    start={start!r}: {'they work' if good else 'WRONG RESULTS'}, {duration(perf_counter() - began)}"
         )
+    report = line(abs).run(range(8), how="line", workers=2)
+    print(f"           start='auto' in this process: {report.reasons[-1]}")
 
 
 if __name__ == "__main__":
