@@ -81,7 +81,7 @@ class Check:
 def check(flow: Line, source: Iterable[Any], *, limit: int = 1_000, record: int | None = None) -> Check:
     """Check a line on the first `limit` records of a source, or on one `record` by its index.
 
-    Raises LineError for a limit below 1 or a record that is not there, and SourceError where the source fails.
+    Raises LineError for a limit below 1 or a record that is not there, and what the source raises.
     """
     if not isinstance(limit, int) or isinstance(limit, bool) or limit < 1:
         raise LineError(f"check(limit={limit!r}): give a whole number of at least 1")
@@ -109,7 +109,7 @@ def check(flow: Line, source: Iterable[Any], *, limit: int = 1_000, record: int 
 
 
 def _read(source: Iterable[Any], first: int, count: int) -> list[Any]:
-    reader = Reader(source)
+    reader = Reader(source, delivers=False)
     records: list[Any] = []
     while reader.index < first + count and not reader.ended:
         records = (records + reader.read(min(4096, first + count - reader.index)))[-count:]

@@ -10,7 +10,6 @@ import statistics
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass, replace
-from itertools import islice
 from time import perf_counter
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -19,7 +18,7 @@ from taktline._planner.advise import technique
 from taktline._planner.whatif import predict
 from taktline._recipe.options import usable_cores
 from taktline._recipe.steps import Role, Step
-from taktline._run.reader import check_source
+from taktline._run.reader import Reader, check_source
 from taktline._run.trial import try_out
 from taktline._segment.forms import Unfit, cannot_stand, form_of
 from taktline.errors import LineError
@@ -147,9 +146,13 @@ def compare(
 
 def _first(records: Iterable[Any], limit: int) -> tuple[list[Any], str]:
     """The first records, and what is said of those behind them."""
-    source = iter(records)
-    taken = list(islice(source, limit))
-    if next(source, source) is source:
+    reader = Reader(records, delivers=False)
+    taken: list[Any] = []
+    while len(taken) < limit and (some := reader.read(limit - len(taken))):
+        taken += some
+    if reader.error is not None:
+        raise reader.error
+    if not reader.read(1) and reader.error is None:
         return taken, ""
     try:
         whole = len(records)  # type: ignore[arg-type]

@@ -67,7 +67,9 @@ class Line:
         ([1, 2], 2)
         """
         _check_sink(sink)
-        return self(source, **options).drain(sink)
+        run = self(source, **options)
+        del source  # which the run lets go of when it has ended: a traceback must not keep it
+        return run.drain(sink)
 
     def plan(
         self, source: Iterable[Any], sink: Sink | Callable[[Any], Any] | None = None, *, length: int | None = None,
@@ -78,8 +80,8 @@ class Line:
         Runs for a second or two and starts workers for it. The steps see copies of the first records, as in a run; the
         results are dropped, and steps with state or side effects have seen the records. An iterator is used up by as
         many; the plan says so. `sink`: where the results would go; nothing is written there. `length`: how many records
-        there are, where the source does not tell. Options are those of a run. Raises LineError for wrong ones,
-        SourceError where the source fails.
+        there are, where the source does not tell. Options are those of a run. Raises LineError for wrong ones, and what
+        the source raises.
 
         >>> from taktline import line
         >>> print(line(abs).plan(range(-1000, 0)).how)

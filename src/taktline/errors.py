@@ -226,7 +226,9 @@ class ResumeError(TaktlineError):
 
 
 class SourceError(TaktlineError):
-    """The source could not give its next record. The original exception is the `__cause__`."""
+    """A reader of taktline's could not give its next record. The original exception is the `__cause__`.
+
+    What an iterable of the caller's own raises reaches the caller as itself."""
 
     code = "TK510"
 
@@ -303,6 +305,16 @@ def forget_places(error: BaseException, *, left: int = 0) -> None:
         places = [n for n, note in enumerate(notes) if str(note).startswith("at record ")]
         for n in reversed(places[: len(places) - left]):
             del notes[n]
+
+
+def raised_by_source(error: BaseException, *, index: int, delivered: bool) -> BaseException:
+    """`error`, which the caller's own source raised, with a note that tells where; returned for raising."""
+    note = f"raised by the source before record {index:,}"
+    if delivered:
+        note += "; the results of all records before it have been delivered"
+    if note not in getattr(error, "__notes__", ()):
+        error.add_note(note)
+    return error
 
 
 def _at(index: int | None) -> str:

@@ -9,6 +9,7 @@ from taktline._planner.choose import Sample
 from taktline._wire import carry
 
 RECORDS = 32  # enough to know costs within some 10 %, few enough to be over at once
+SINGLY = 256  # records that are timed one by one
 LONG = 0.0005  # seconds of a lot that tells the cost of cheap records: the clock and the calls around it weigh nothing
 ENOUGH = 0.05  # seconds of work after which even fewer records have said enough
 MOVED = 256  # records that are packed and unpacked at once to see what moving costs
@@ -20,12 +21,14 @@ HEAVY_NS = 250_000  # nanoseconds to move one record: below that looking costs n
 
 
 class Sampling:
-    """Learns from each lot of records. With `moving` it also packs and unpacks some of them."""
+    """Learns from each lot of records. With `moving` it also packs and unpacks some of them. `singly`: each record was
+    timed by itself, so that a few of them tell as much as a long lot."""
 
-    def __init__(self, *, moving: bool) -> None:
+    def __init__(self, *, moving: bool, singly: bool = False) -> None:
         self.records = 0
         self.obstacle = ""  # why records or results cannot be moved
         self._moving = moving
+        self._singly = singly
         self._look_at = 1  # records after which moving is looked at next
         self._costs = {"in": (0.0, 0.0), "out": (0.0, 0.0)}  # packing, unpacking, in ns a record
         self._lots: list[tuple[int, float, float, float]] = []  # records, and seconds of reading, work and processor
@@ -40,7 +43,10 @@ class Sampling:
             return self.records >= RECORDS  # nothing is to be chosen: only the report asks what steps cost
         if self._heavy >= HEAVY:
             return True
-        enough = self.records >= RECORDS and self._last >= LONG and len(self._lots) > 1  # the first may have imported
+        if self._singly:
+            enough = self.records >= SINGLY
+        else:  # the first lot may have imported
+            enough = self.records >= RECORDS and self._last >= LONG and len(self._lots) > 1
         return enough or (self.records > 1 and self._spent > ENOUGH) or self.records >= 1 << 14
 
     @property
@@ -48,12 +54,17 @@ class Sampling:
         """Nanoseconds of work a record, in the newest lot."""
         return self._work
 
-    def learn(self, records: list[Any], results: list[Any], *, read: float, work: float, cpu: float) -> None:
-        """A lot was read in `read` seconds and worked on in `work` seconds, of which `cpu` on the processor."""
+    def learn(
+        self, records: list[Any], results: list[Any], *, read: float, work: float, cpu: float, count: int | None = None,
+        given: int | None = None,
+    ) -> None:  # fmt: skip
+        """A lot was read in `read` seconds and worked on in `work` seconds, of which `cpu` on the processor. `count` and
+        `given`: how many records and results it had, where only some of them are here."""
         if not records:
             return
         looking = not self.done
-        count = len(records)
+        count = len(records) if count is None else count
+        given = len(results) if given is None else given
         self.records += count
         self._spent += work
         self._last = work
@@ -63,7 +74,7 @@ class Sampling:
         if looking and self._moving and (self.records >= self._look_at or self.done) and not self.obstacle:
             self._look_at = self.records * 8
             self._look("in", records, "a record", 1.0)
-            self._look("out", results, "a result", len(results) / count)
+            self._look("out", results, "a result", given / count)
             moving = sum(map(sum, self._costs.values()))
             if moving > HEAVY_NS and moving > self._work:
                 # Large records and little work. One record may be odd; after a second one looking on would cost more

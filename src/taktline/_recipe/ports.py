@@ -18,6 +18,7 @@ class Source(ABC):
 
     forks = True  # workers may be forked while it is open; not so where it has threads or connections of its own
     shared = False  # it is a database, which may be written to while it is read
+    of_the_caller = False  # stands for an iterable of the caller's: what that raises reaches the caller as itself
 
     @abstractmethod
     def __iter__(self) -> Iterator[Any]:

@@ -119,7 +119,8 @@ class Hub:
             yield from self.deliveries()
             complete = True
         except MemoryError as error:
-            if not hasattr(error, "__taktline__"):  # a step's own says where it happened
+            # A step's own says where it happened, and so does the source's.
+            if error is not self._reader.error and not hasattr(error, "__taktline__"):
                 error.add_note(
                     "memory ran out in the caller's process while records or results were on their way; "
                     "use fewer workers, a smaller batch_size=, or a smaller memory="
@@ -189,7 +190,7 @@ class Hub:
 
     def break_off(self) -> None:
         """From another thread: `deliveries` is to end now, whatever is under way."""
-        self._fatal = self._fatal or LineError("this run was left")
+        self._fatal = self._fatal or self._reader.error or LineError("this run was left")
 
     def leave(self) -> None:
         """Read no more: `deliveries` ends with what is under way, and who reads on does so without workers."""
@@ -221,7 +222,7 @@ class Hub:
         wanted = self._sizing.next(reader.about_left, workers)
         size = batch_records(room, wanted, window=self._options.window, workers=workers)
         first, began = reader.index, perf_counter()
-        read = reader.read_part if self._here[0] is None else reader.read
+        read = reader.read_part if self._here[0] is None else self._read_here
         records = read(size, 0.0 if self._held else PATIENCE)
         seconds = perf_counter() - began
         self._meter.reading += seconds
@@ -243,6 +244,11 @@ class Hub:
             self._tell(events.Exhausted())
         self._meter.handling += perf_counter() - began - seconds
         return bool(records) or reader.ended
+
+    def _read_here(self, most: int, seconds: float) -> list[Any]:
+        """Records for a first step in this process: each goes through it before the source's own code gives the next."""
+        reader = self._reader
+        return reader.read(most if reader.runs_no_code or reader.live else 1, seconds, here=True)
 
     def _listen(self, seconds: float) -> None:
         began = perf_counter()

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from dataclasses import replace
 from functools import partial
 from itertools import chain, islice
-from time import perf_counter, process_time
+from time import perf_counter, perf_counter_ns, process_time
 from typing import TYPE_CHECKING, Any
 
 from taktline._observe import cores
@@ -24,8 +25,9 @@ from taktline._recipe.steps import Maker, Role, Step, is_async
 from taktline._run.as_read import AsRead
 from taktline._run.lot import Lot, settled
 from taktline._run.meter import Meter, ran_here
-from taktline._run.reader import Reader, failure_of_source
+from taktline._run.reader import Reader
 from taktline._run.returning import Returning
+from taktline._run.watch import Watch
 from taktline._schedule.sizing import Calls
 from taktline._segment import guard
 from taktline._segment.batch import Batch
@@ -48,7 +50,7 @@ LOOK_NS = 200_000  # nanoseconds of work in such a lot: enough to be timed
 OTHER = 3.0  # times that work must cost more or less than what was decided on
 CERTAIN = 3  # lots in a row
 
-Phase = tuple[Lot | None, Iterator[Any] | None]
+Phase = tuple[Lot | Iterator[Any] | None, Iterator[Any] | None]
 
 
 class Inline:
@@ -73,6 +75,7 @@ class Inline:
         self._may_be_lazy = not (by_lots or options.goes_on or options.seed is not None) and all(
             step.role is not Role.BATCH for step in self._steps
         )
+        self._in_batches = any(step.role is Role.BATCH for step in self._steps)
         self._hub: Hub | None = None
         (seed,) = plans.here(self._steps).seeds(options.seed)
         self._segment = Segment(self._steps, goes_on=options.goes_on, seed=seed)
@@ -87,7 +90,12 @@ class Inline:
         self._left = 0  # records left at the start of this stretch, as the source's iterator tells
         self._any = False  # the stretch has a record
         self._stretch_began = 0.0
-        self._sampling = Sampling(moving=hub is not None)
+        # Each record goes through, and its results are taken, before the next one is read: the source may wait for that.
+        self._by_one = self._may_be_lazy and (
+            self._one_by_one or not reader.runs_no_code or any(step.role is Role.EXPAND for step in self._steps)
+        )
+        self._watched = Compiled(self._steps, "watched") if self._by_one else None
+        self._sampling = self._fresh_sampling()
         self._lot_size = 1
         self._lot_seconds: float | None = None  # reading and work of the last lot
         self._units = plans.full_calls(self._steps)
@@ -112,8 +120,29 @@ class Inline:
 
     def lots(self, end: Callable[[bool], None]) -> Iterator[Lot]:
         """The results as they are made, some records' at once; `end(complete)` is called once."""
+        if self._may_be_lazy:
+            return self._gathered(self.results(end)[1])
         self._begin(end)
         return self._lots()
+
+    def _gathered(self, results: Any) -> Iterator[Lot]:
+        """Results of the lazy loop, those of some milliseconds at once; of one record, where its source may wait for them."""
+        size = 1
+        with closing(results):
+            while True:
+                began, lot = perf_counter(), Lot((), 0, 0)
+                try:
+                    lot.extend(islice(results, size))
+                except BaseException:
+                    if lot:
+                        yield lot
+                    raise
+                if not lot:
+                    return
+                seconds = perf_counter() - began
+                yield lot
+                if not (self._one_by_one and self._by_one):
+                    size = max(1, size // 2) if seconds > LOT else min(size * 2, MOST)
 
     def _begin(self, end: Callable[[bool], None]) -> None:
         self._end = end
@@ -127,7 +156,7 @@ class Inline:
     def _lots(self) -> Iterator[Lot]:
         try:
             for lot, _ in self._phases():
-                assert lot is not None
+                assert isinstance(lot, Lot)
                 yield lot
         finally:
             self._end(self._complete)
@@ -150,13 +179,13 @@ class Inline:
     def _phases(self) -> Iterator[Phase]:
         while not self._reader.ended:
             if not (self._sampling.done and self._decided()):
-                yield self._lot(self._next_lot()), None
+                yield self._some()
             elif self._hub is not None:
                 yield from self._move(self._hub)
             else:
                 yield from self._rest()
             if self._changed >= CERTAIN:  # all is open again
-                self._changed, self._decided_on, self._sampling = 0, 0.0, Sampling(moving=self._make_hub is not None)
+                self._changed, self._decided_on, self._sampling = 0, 0.0, self._fresh_sampling()
         if self._reader.error is not None:
             raise self._reader.error
         self._complete = True
@@ -200,11 +229,68 @@ class Inline:
             self._would_fork = self._options.start == "fork" or (may and not starts.look(self._steps)[0])
         return self._would_fork
 
+    def _fresh_sampling(self) -> Sampling:
+        return Sampling(moving=self._make_hub is not None, singly=self._by_one)
+
+    def _some(self) -> Phase:
+        """The next records, timed."""
+        if self._by_one:
+            return self._singly(min(self._next_lot(), SINGLY)), None
+        return self._lot(self._next_lot()), None
+
+    def _singly(self, most: int) -> Iterator[Any]:
+        """Results of up to so many records, each read when all results of the one before it were taken. How long that
+        takes, and where in the source's own code, is no concern of the steps: they are timed one by one."""
+        assert self._watched is not None
+        segment, count = self._segment, len(self._steps)
+        watch, ns, counts = Watch(self._meter), [0] * count, [0] * count
+        try:
+            yield from self._watched.run(
+                watch.each(self._reader, most),
+                ns,
+                counts,
+                perf_counter_ns,
+                watch.gave,
+                watch.took,
+                *segment.callables(),
+            )
+        except BaseException as error:
+            step = self._watched.culprit(error)[0]
+            if step is None:
+                raise
+            raise self._of_step(error, step, self._reader.index - 1, watch.record)  # noqa: B904  its cause is its own
+        finally:
+            for n in range(count):
+                segment.note(n, counts[n], ns[n])
+            ran_here(self._lane, segment, sum(ns))
+        self._reader.ended = self._reader.ended or watch.count < most
+        self._learn(watch, max(0, sum(ns) - watch.clock_ns * sum(counts)) / 1e9)
+
+    def _learn(self, watch: Watch, work: float) -> None:
+        self._lot_seconds = watch.reading + work
+        if not watch.waited:
+            work = min(work, watch.cpu)
+        self._sampling.learn(
+            watch.records,
+            watch.results,
+            read=watch.reading,
+            work=work,
+            cpu=watch.cpu,
+            count=watch.count,
+            given=watch.given,
+        )
+        self._compare_costs()
+
+    def _compare_costs(self) -> None:
+        """Does the newest lot cost something else than what was decided on?"""
+        ratio = self._sampling.work_ns / self._decided_on if self._decided_on else 1.0
+        self._changed = self._changed + 1 if self._make_hub and not 1 / OTHER < ratio < OTHER else 0
+
     def _lot(self, size: int) -> Lot:
         """Read some records, run them, and give their results."""
         reader, meter = self._reader, self._meter
         first, began = reader.index, perf_counter()
-        records = reader.read(size, LOT)
+        records = reader.read(size, LOT, here=True)
         before = AsRead(records) if self._options.shows_records else None
         read, cpu, pauses = perf_counter(), process_time(), cores.pauses()
         meter.reading += read - began
@@ -223,8 +309,7 @@ class Inline:
             self._calls.learn(len(records), work)
         self._sampling.learn(records, batch.values, read=read - began, work=work, cpu=cpu)
         ran_here(self._lane, self._segment, int((worked - read) * 1e9))
-        ratio = self._sampling.work_ns / self._decided_on if self._decided_on else 1.0
-        self._changed = self._changed + 1 if self._make_hub and not 1 / OTHER < ratio < OTHER else 0
+        self._compare_costs()
         failures, interrupt = batch.failures, None
         if failures and isinstance(failures[-1].error, KeyboardInterrupt):
             interrupt = failures.pop().error  # after the results that were there before it, as in the loop
@@ -239,7 +324,7 @@ class Inline:
         return results
 
     def _next_lot(self) -> int:
-        if self._one_by_one:
+        if self._one_by_one or not (self._reader.runs_no_code or self._reader.live or self._by_one or self._in_batches):
             return 1
         lot, most = max(self._lot_size, self._lot_least()), min(MOST, self._options.window or MOST)
         if self._lot_seconds is None or (self._may_be_lazy and self._sampling.records < SINGLY):
@@ -262,30 +347,39 @@ class Inline:
                 yield self._lot(self._next_lot()), None
             return
         records = self._reader.iterator()
-        self._was_lazy = True
         # Some milliseconds at once: between two such stretches it is seen that the run is to stop, or to be thought over.
         size, most, look_at = 1, min(MOST, self._options.window or MOST), perf_counter() + LOOK
         while not self._reader.ended and self._changed < CERTAIN:
-            began = self._stretch_began = perf_counter()
-            self._left, self._any = self._left_in(records), False
-            yield None, self._one_of(records)
-            if self._any:
-                yield None, islice(records, size)  # it reads nothing ahead, and takes 2 ns a record
-            self._stretch_ended(records, size + 1 if self._any else 0)
-            self._meter.tick()
+            yield from self._stretch(records, size)
+            began = self._stretch_began
             seconds = perf_counter() - began
             if began > look_at and self._make_hub is not None and not self._reader.ended:
                 # Some records that are timed after many that are not: too few to slow down the run.
-                yield self._lot(max(1, min(size, int(LOOK_NS / max(1.0, self._sampling.work_ns))))), None
+                some = max(1, min(size, int(LOOK_NS / max(1.0, self._sampling.work_ns))))
+                yield (self._singly(min(some, SINGLY)) if self._by_one else self._lot(some)), None
                 look_at = perf_counter() + LOOK
             size = max(1, size // 2) if seconds > LOT else min(size * 2, most)
 
+    def _stretch(self, records: Iterator[Any], size: int) -> Iterator[Phase]:
+        """Some records through the lazy loop."""
+        self._was_lazy = True
+        self._stretch_began = perf_counter()
+        self._left, self._any = self._left_in(records), False
+        yield None, self._one_of(records)
+        if self._any:
+            yield None, islice(records, size)  # it reads nothing ahead, and takes 2 ns a record
+        self._stretch_ended(records, size + 1 if self._any else 0)
+        self._meter.tick()
+
     def _one_of(self, records: Iterator[Any]) -> Iterator[Any]:
         """The next record, and a note that there was one: the source's end is seen in the lazy loop, as its errors are."""
-        for record in records:
-            self._any = True
-            yield record
-            return
+        try:
+            for record in records:
+                self._any = True
+                yield record
+                return
+        finally:
+            records = iter(())  # the source, which a traceback must not keep
 
     def _left_in(self, records: Iterator[Any]) -> int:
         return _left(records) if self._countable else 0
@@ -302,8 +396,13 @@ class Inline:
     def _move(self, hub: Hub) -> Iterator[Phase]:
         """Go on here until the workers are ready, then leave the rest to them, or come back when that pays."""
         hub.start({step.name: made for step, made in self._segment.stateful()})
+        size = 1
         while not hub.ready() and not self._reader.ended:
-            yield self._lot(self._next_lot()), None
+            if not self._by_one:
+                yield self._lot(self._next_lot()), None
+                continue
+            yield from self._stretch(self._reader.iterator(), size)
+            size = size * 2 if perf_counter() - self._stretch_began < LOT else max(1, size // 2)
         if (why := hub.without_workers) is not None:
             self._make_hub = None
             self._return(hub, f"stay with the loop after all: {why}")
@@ -364,17 +463,21 @@ class Inline:
     def _failed(self, error: BaseException, read: int, record: Any) -> None:
         """An exception came out of the lazy loop: of a step, of the source, or of who closed the loop."""
         assert self._lazy is not None
-        step, _ = self._lazy.culprit(error)
+        step = self._lazy.culprit(error)[0]
         index = self._reader.index + self._in_stretch(read) - 1
-        if step is None:
-            if not isinstance(error, Exception) or isinstance(error, TaktlineError):
-                raise error
-            raise failure_of_source(error, index + 1) from error
+        if step is not None:
+            raise self._of_step(error, step, index, record)
+        if not isinstance(error, Exception) and (error.__traceback__ is None or error.__traceback__.tb_next is None):
+            raise error  # whoever closed the loop, or Ctrl-C in it
+        raise self._reader.explained(error, index + 1)
+
+    def _of_step(self, error: BaseException, step: int, index: int, record: Any) -> BaseException:
+        """What to raise where a step raised `error`."""
         if isinstance(error, KeyboardInterrupt):
-            raise error
+            return error
         self._meter.failed += 1
         name = self._steps[step].name
-        raise placed(carry.as_step_error(error, name), index=index, step=name, record=record)
+        return placed(carry.as_step_error(error, name), index=index, step=name, record=record)
 
 
 def _left(records: Iterator[Any]) -> int:

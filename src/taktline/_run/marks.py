@@ -41,7 +41,7 @@ class Marks:
         self, steps: Sequence[Step], source: Iterable[Any], options: Options, reader: Reader, meter: Meter
     ) -> None:
         self._steps = steps
-        self._source = source
+        self._source: Iterable[Any] = source
         self._live = source if isinstance(source, Live) else None
         self._options = options
         self._reader = reader
@@ -368,6 +368,7 @@ class Marks:
 
     def close(self) -> None:
         """Let go of the files. May be called again, at any time."""
+        self._source = ()
         journal, self._journal = self._journal, None
         letters, self._letters = self._letters, None
         if letters is not None:

@@ -1,46 +1,51 @@
-"""Reads the source in lots, keeping what was read before it failed, and guarding against a source that reuses its record."""
+"""Reads the source in lots, keeping what was read before it failed. A record that is read ahead is the run's own."""
 
 from __future__ import annotations
 
 import os
-import pickle
+import signal
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from itertools import islice
+from opcode import opmap
 from typing import Any
 
-from taktline._recipe.ports import Live, Part, Splittable
-from taktline.errors import LineError, ResumeError, SourceError, TaktlineError
+from taktline._recipe.ports import Live, Part, Source, Splittable
+from taktline._run import ownership
+from taktline.errors import LineError, ResumeError, SourceError, TaktlineError, raised_by_source
 
-PLAIN = (str, bytes, int, float, complex, bool, type(None), frozenset, range)  # cannot change under our hands
 TABLES = {
     "itertuples": 'to_dict("records")',
     "to_dicts": "to_dicts()",
     "to_pylist": "to_pylist()",
 }  # pandas, Polars, Arrow
+_RAISES = {opmap[name] for name in ("RAISE_VARARGS", "RERAISE")}
 SKIP = 4096  # records passed over at once, before it is seen whether the run is to stop
 
 
 class Reader:
     """The source of one run. `split`: workers may be given parts of it to read; `exact`: of the records asked for.
+    `delivers`: when it fails, the results of all records before that have been delivered.
 
     >>> reader = Reader("abc")
     >>> reader.read(5), reader.read(5), reader.read(5), reader.ended, reader.index
     (['a'], ['b'], ['c'], True, 3)
     """
 
-    def __init__(self, source: Iterable[Any], *, split: bool = False, exact: bool = False) -> None:
-        self._source = source
+    def __init__(
+        self, source: Iterable[Any], *, split: bool = False, exact: bool = False, delivers: bool = True
+    ) -> None:
+        self._source: Iterable[Any] = source
+        self._delivers = delivers
+        self._library = isinstance(source, Source) and not source.of_the_caller
         self._parts: Generator[Part | Iterator[Any] | None, int, None] | None = None
         if split and isinstance(source, Splittable) and (parts := source.parts(exact=exact)) is not None:
             next(parts)
             self._parts = parts
         self.live = isinstance(source, Live)  # records come when they come
+        # Whether records may be read ahead without the caller's own code being run for it.
+        self.runs_no_code = self._library or ownership.runs_no_code(source)
         self._records: Iterator[Any] | None = None
-        self._last: Any = None
-        # records still to be read one at a time, to see whether the source reuses its record
-        self._probes = 0 if self.live or self._parts is not None else 2
-        self._reuses = False
         self.index = 0  # of the next record
         self.ended = False
         self.stopped = False  # before the source was at its end
@@ -71,37 +76,61 @@ class Reader:
         return max(0, round(left * self._counted / self._weighed) - (self.index - index))
 
     def iterator(self) -> Iterator[Any]:
-        """The iterator itself, for who reads on alone. Raises SourceError where the source gives none."""
+        """The iterator itself, for who reads on alone. Raises what the source does where it gives none."""
         if self._records is None:
             try:
                 self._records = iter(self._source) if self._parts is None else self._whole(self._parts)
-            except Exception as error:
-                raise failure_of_source(error, 0) from error
+            except BaseException as error:
+                raise self.explained(error, 0)  # noqa: B904  mostly itself, whose cause is its own
         return self._records
 
-    def read(self, most: int, seconds: float = 0.0) -> list[Any]:
+    def read(self, most: int, seconds: float = 0.0, *, here: bool = False) -> list[Any]:
         """The next records, at most so many; fewer, or none, at the end. An error of the source is kept in `error`.
 
-        A live source is waited for `seconds` at most; it may give fewer before its end."""
+        They are the run's own: what the source may still change is a copy. `here`: they all go through in this process
+        before the next one is read, so the last one may be the source's. A live source is waited for `seconds` at most;
+        it may give fewer before its end."""
         records: list[Any] = []
         if self.ended:
             return records
-        if (self._probes or self._reuses) and not self.live:
-            most = 1
         try:
             if isinstance(self._source, Live):
-                return self._taken(self._source.take(most, seconds))
-            # extend keeps what came before an exception; list() would lose it
-            records.extend(islice(self.iterator(), most))
-        except Exception as error:
-            self.error = as_source_error(error, self.index + len(records))
-        self.ended = self.ended or len(records) < most
+                return self._taken(self._source.take(most, seconds), here=here)
+            if self.runs_no_code or (here and most == 1):
+                # extend keeps what came before an exception; list() would lose it
+                records.extend(islice(self.iterator(), most))
+                self.ended = self.ended or len(records) < most
+            else:
+                self._take(most, records, here=here)
+        except BaseException as error:
+            if not isinstance(error, Exception) and _came_from_outside(error):
+                raise
+            self.ended, self.error = True, self.explained(error, self.index + len(records))
         self.index += len(records)
         if self.note is not None and records:
             self.note(self.index, records[-1])
-        if (self._probes or self._reuses) and records:
-            records = self._guarded(records)
         return records
+
+    def _take(self, most: int, records: list[Any], *, here: bool) -> None:
+        """Read records of a source that runs the caller's code, each of which may be changed by that."""
+        while (left := most - len(records)) > 0:
+            before = len(records)
+            whose = ownership.take(islice(self.iterator(), left), records)
+            if whose == ownership.OWN:
+                self.ended = self.ended or len(records) - before < left
+                return
+            if whose == ownership.FLEETING:
+                self._end_before_fleeting(records, here=here)
+                return
+            records[-1], could = ownership.copied(records[-1])
+            if not could:  # it goes on its way before the next one is asked for
+                return
+
+    def _end_before_fleeting(self, records: list[Any], *, here: bool) -> None:
+        """The last record lives only until the next one is asked for: it may go through in this process, alone."""
+        if here:
+            return
+        self.ended, self.error = True, _fleeting(records.pop(), self.index + len(records))
 
     def read_part(self, most: int, seconds: float = 0.0) -> list[Any] | Part:
         """As `read`; but where the source can be split there, a Part of at most so many, which nobody has read."""
@@ -113,7 +142,7 @@ class Reader:
             self.ended = True
             return []
         except Exception as error:
-            self.ended, self.error = True, as_source_error(error, self.index)
+            self.ended, self.error = True, self.explained(error, self.index)
             return []
         if isinstance(part, Part):
             self._records = None  # an iterator from before it
@@ -136,8 +165,10 @@ class Reader:
         except StopIteration:
             return
 
-    def _taken(self, records: list[Any] | None) -> list[Any]:
+    def _taken(self, records: list[Any] | None, *, here: bool) -> list[Any]:
         self.ended = self.ended or records is None
+        if records and not self._library and ownership.look(records[-1], alone=True) == ownership.FLEETING:
+            self._end_before_fleeting(records, here=here)
         self.index += len(records or ())
         return records or []
 
@@ -146,10 +177,18 @@ class Reader:
         if not self.ended:
             self.ended = self.stopped = True
 
+    def leave(self) -> None:
+        """Read no more, and end in an error: somebody else has closed the run. May be called as `stop` may."""
+        self.stop()
+        self.error = self.error or LineError("this run was closed from elsewhere while it was at work")
+
     def close(self) -> None:
-        """Let go of what cuts the source into parts, though an error's traceback may keep this reader."""
-        if self._parts is not None:
-            self._parts.close()
+        """Let go of the source, though an error's traceback or the caller may keep this reader."""
+        parts, self._parts = self._parts, None
+        self._source, self._records = (), None
+        self.ended = True
+        if parts is not None:
+            parts.close()
 
     def skip(self, records: int) -> Any:
         """Pass over so many records, which were delivered earlier; the last one. Raises ResumeError where there are not
@@ -163,23 +202,18 @@ class Reader:
                 self.index += count
                 if count < most:
                     raise _too_few(self.index, records)
+        except ResumeError:
+            raise
         except Exception as error:
-            raise error if isinstance(error, TaktlineError) else failure_of_source(error, self.index) from error
+            raise self.explained(error, self.index)  # noqa: B904  as above
         return last
 
-    def _guarded(self, records: list[Any]) -> list[Any]:
-        record = records[0]
-        if self._probes:
-            self._probes -= 1
-            self._reuses = self._reuses or (record is self._last and not isinstance(record, PLAIN))
-            self._last = record if self._probes else None
-        if not self._reuses:
-            return records
-        # A cursor that hands out the same row object again and again: each record is carried over as it is now.
-        try:
-            return [pickle.loads(pickle.dumps(record, pickle.HIGHEST_PROTOCOL))]
-        except Exception:  # then it cannot be sent to a worker either, and who sends it says so
-            return records
+    def explained(self, error: BaseException, index: int) -> BaseException:
+        """What to raise where the source raised `error` in the place of record `index`: itself, with a note; of a reader
+        of this library, a SourceError."""
+        if self._library:
+            return as_source_error(error, index) if isinstance(error, Exception) else error
+        return raised_by_source(error, index=index, delivered=self._delivers)
 
 
 def _too_few(there: int, records: int) -> ResumeError:
@@ -189,13 +223,19 @@ def _too_few(there: int, records: int) -> ResumeError:
     )
 
 
+def _fleeting(record: Any, index: int) -> LineError:
+    return LineError(
+        f"record {index:,} of the source is, or has in it, what lives only until the next record is asked for (such as a "
+        f"group, an open file, a generator): {type(record).__name__}. It cannot go to a worker, or wait for others in a "
+        'batch. Have the source make a value of it first, such as (key, list(group)) or file.read(); or run with how="loop"',
+        index=index,
+    )
+
+
 def as_source_error(error: Exception, index: int) -> BaseException:
     """`error` where it tells of the source by itself, or else what stands for it."""
-    return error if isinstance(error, TaktlineError) else failure_of_source(error, index)
-
-
-def failure_of_source(error: BaseException, index: int) -> SourceError:
-    """What to raise where the source raised `error` instead of giving the record `index`."""
+    if isinstance(error, TaktlineError):
+        return error
     made = SourceError(
         f"the source failed before record {index:,}: {type(error).__name__}: {error}. "
         "All records before it have been delivered.",
@@ -203,6 +243,18 @@ def failure_of_source(error: BaseException, index: int) -> SourceError:
     )
     made.__cause__ = error
     return made
+
+
+def _came_from_outside(error: BaseException) -> bool:
+    """Whether a signal's handler raised this, as Ctrl-C does, and not the source: then nothing is to be waited for."""
+    handlers = {getattr(signal.getsignal(number), "__code__", None) for number in signal.valid_signals()} - {None}
+    tb = error.__traceback__
+    assert tb is not None
+    while tb.tb_frame.f_code not in handlers and tb.tb_next is not None:
+        tb = tb.tb_next
+    code = tb.tb_frame.f_code
+    # What Python itself raises for Ctrl-C comes between two instructions, none of which is a raise.
+    return code in handlers or (isinstance(error, KeyboardInterrupt) and code.co_code[tb.tb_lasti] not in _RAISES)
 
 
 def check_source(source: Any) -> None:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
+from threading import get_ident
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
@@ -50,7 +52,6 @@ class _Life:
             from taktline._run.marks import Marks  # with what writes files: some 8 ms
 
             self.marks = Marks(steps, source, options, self.reader, self.meter)
-        self.by_lots = False
         self.beside = _not_beside(source)  # why nothing can be forked beside the run's ends; empty where it can
         self.encode: Encode | None = None
         self.engine: Inline | Hub | None = None
@@ -89,10 +90,13 @@ class _Life:
         engine, self.engine = self.engine, None
         if os.getpid() != self._process:
             return  # a fork of the caller's process: nothing in the run is its own to end
-        self.meter.end(complete=complete and not self.reader.stopped)
-        if engine is not None:
-            engine.close()
-        self.reader.close()
+        self.source = ()
+        try:
+            self.meter.end(complete=complete and not self.reader.stopped)
+            if engine is not None:
+                engine.close()
+        finally:
+            self.reader.close()
 
     def _engine(self) -> Inline | Hub:
         meter, automatic = self.meter, self.options.how == "auto" and self.plan.workers > 0
@@ -103,9 +107,8 @@ class _Life:
         if self.engine is None:
             meter.use(plans.here(self.steps))
             hub = self._hub if automatic else None
-            by_lots = self.by_lots or self.marks is not None
             self.engine = Inline(
-                self.steps, self.options, self.reader, meter, hub, by_lots=by_lots,
+                self.steps, self.options, self.reader, meter, hub, by_lots=self.marks is not None,
                 encoded=self.encode is not None, beside=self.beside,
             )  # fmt: skip
             self.engine.states = self.marks.states if self.marks is not None else None
@@ -167,11 +170,26 @@ class Run:
         self._life = _Life(steps, name, source, options)
         self._results: Iterator[Any] | None = None
         self._generator: Any = None
+        self._thread: int | None = None  # that iterates over it
 
     def __iter__(self) -> Iterator[Any]:
+        self._check_thread()
         if self._results is None:
-            self._results, self._generator = self._life.begin()
+            try:
+                self._results, self._generator = self._life.begin()
+            except BaseException:
+                self._life.end(False)
+                raise
         return self._results
+
+    def _check_thread(self) -> None:
+        here = get_ident()
+        if self._thread != here and self._thread in sys._current_frames():
+            raise LineError(
+                "another thread iterates over this run already, and gets all of its results. Hand them on from there, such "
+                "as through a queue.Queue, or give each thread a run of its own"
+            )
+        self._thread = here
 
     def __next__(self) -> Any:
         return next(iter(self))
@@ -187,14 +205,13 @@ class Run:
         life = self._life
         if life.options.journal is not None:  # each result counts by itself
             return (Lot([result], 0, 0) for result in self)
-        life.by_lots = True
         self._results = iter(())
         self._generator = life.lots() if life.marks is None else life.marks.lots(life.lots())
         return self._generator  # type: ignore[no-any-return]
 
     def leave(self) -> None:
         """From another thread than the run's own: give up what is under way. `close` must follow."""
-        self.stop()
+        self._life.reader.leave()
         if (engine := self._life.engine) is not None:
             engine.break_off()
 
@@ -234,8 +251,13 @@ class Run:
         self._life.reader.stop()
 
     def close(self) -> None:
-        """End the run and its workers. May be called again, and before the first result."""
+        """End the run and its workers. May be called again, before the first result, and from another thread: one that
+        waits for a result of this run then gets a LineError.
+        """
         self._results = iter(())
+        if getattr(self._generator, "gi_running", False):  # in another thread, or below us: whoever runs it cleans up
+            self.leave()
+            return
         if self._generator is not None:
             self._generator.close()
         self._life.end(False)
@@ -286,7 +308,7 @@ class Run:
             else:
                 for some in _some(iter(self)):
                     sink.write(some)
-            if life.reader.stopped and not isinstance(life.source, Live):
+            if life.reader.stopped and not life.reader.live:
                 sink.abort()
                 return
             sink.commit()
@@ -307,7 +329,7 @@ def _some(results: Iterator[Any]) -> Iterator[list[Any]]:
         some: list[Any] = []
         try:
             some.extend(islice(results, WRITE))  # keeps what came before an exception; list() would lose it
-        except Exception:
+        except BaseException:
             yield some
             raise
         if not some:

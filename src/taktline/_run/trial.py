@@ -94,7 +94,7 @@ class _Trial:
 
     def __init__(self, steps: tuple[Step, ...], source: Iterable[Any], encode: Encode | None) -> None:
         self.steps = steps
-        self.reader = Reader(source)
+        self.reader = Reader(source, delivers=False)
         self._encode = encode
         self._encoding = [0.0, 0.0, 0.0]  # nanoseconds, bytes, and the records that gave what was encoded
         self.obstacle = ""  # why records or results cannot be moved

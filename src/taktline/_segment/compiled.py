@@ -181,7 +181,8 @@ def _lazy(steps: Sequence[Step], *, counted: bool) -> Code:
         _in_one_another(w, len(steps))
     w.pad = ""
     for line in ("            except BaseException as error:", f"                failed(error, {read}, record)",
-                 "    finally:", f"        tally({read}, {given})"):  # fmt: skip
+                 "    finally:", "        phases = ready = records = None",  # the source, which a traceback must not keep
+                 f"        tally({read}, {given})"):  # fmt: skip
         w.add(line)
     for level, (first, last) in enumerate(pairwise(cuts[1:]), 1):
         w.pad = ""
@@ -192,6 +193,54 @@ def _lazy(steps: Sequence[Step], *, counted: bool) -> Code:
         _lazy_steps(w, steps, first, last)
         w.add(f"yield from rest{level + 1}(x, {_names(steps, last)})" if last < len(steps) else "yield x")
     return w.lines, w.where
+
+
+WATCHED = "ns, counts, clock, gave, took"
+
+
+def _watched(steps: Sequence[Step]) -> Code:
+    """`run(records, ns, counts, clock, gave, took, s0…)`: a generator of results, as lazy as the loop itself, that adds up
+    what each step is given and takes. `gave(x)` is called before a result is handed over, `took()` after that."""
+    w, cuts = _Writer(), _levels(steps)
+    for level, (first, last) in enumerate(pairwise(cuts)):
+        w.pad = ""
+        name, values = (f"rest{level}", "x") if level else ("run", "records")
+        w.add(f"def {name}({values}, {WATCHED}, {_names(steps, first)}):")
+        w.pad = "    "
+        w.add("for x in (x,):" if level else "for x in records:")
+        w.pad += "    "
+        w.add("t = clock()")
+        ends = [_watched_step(w, n, steps[n].role) for n in range(first, last)]
+        if last < len(steps):
+            w.add(f"yield from rest{level + 1}(x, {WATCHED}, {_names(steps, last)})")
+            w.add("t = clock()")
+        else:
+            w.add("gave(x)")
+            w.add("yield x")
+            w.add("took(); t = clock()")
+        w.pad = ""
+        for end in reversed(ends):
+            if end:
+                w.add(end)
+    return w.lines, w.where
+
+
+def _watched_step(w: _Writer, n: int, role: Role) -> str:
+    """One step on x; the line that goes behind all that follows from what it gave."""
+    spent = f"u = clock(); ns[{n}] += u - t; t = u"
+    w.add(f"counts[{n}] += 1")
+    given, end = "x" if role is Role.MAP else "y", ""
+    w.add(f"{given} = s{n}(x)", n)
+    if role is not Role.KEEP:
+        w.add(f"if {given}.__class__ not in plain: refuse({given}, {n})", n)
+    if role is Role.EXPAND:
+        end = w.pad + spent
+        w.add("for x in y:", n)
+        w.pad += "    "
+    w.add(spent)
+    if role is Role.KEEP:
+        w.keep(n)
+    return end
 
 
 def _lazy_steps(w: _Writer, steps: Sequence[Step], first: int, last: int) -> None:
@@ -223,5 +272,6 @@ FORMS: dict[str, Callable[[Sequence[Step]], Code]] = {
     "traced": lambda steps: _loop(steps, origins=True, timed=False),
     "timed": lambda steps: _loop(steps, origins=True, timed=True),
     "lazy": lambda steps: _lazy(steps, counted=False),  # only for steps that are all one in, one out
+    "watched": _watched,
     "counted": lambda steps: _lazy(steps, counted=True),
 }
