@@ -7,6 +7,7 @@ import sys
 import warnings
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from itertools import chain
 from time import monotonic_ns, perf_counter
 from types import MappingProxyType
@@ -66,7 +67,7 @@ class Hub:
         self._crew = Local(
             [segment.steps if segment.workers else None for segment in plan.segments],
             goes_on=options.goes_on, start=options.start, most=max(1 << 20, memory // (2 * plan.workers)),
-            seeds=seeds, setup=options.setup, tell=self._told, beside=beside,
+            seeds=seeds, setup=options.setup, tell=partial(_told, meter), beside=beside,
         )  # fmt: skip
         limits = bounds(
             [(s.workers, s.ahead) for s in plan.segments], batch_size=plan.batch_size, window=options.window, memory=memory
@@ -412,18 +413,6 @@ class Hub:
             if given >= self._most:
                 self._tell(events.Worn(action.worker))
 
-    def _told(self, reasons: list[str], missed: list[str]) -> None:
-        """What is to be known of the workers' surroundings: for the report, and what they do not have as it is here."""
-        self._meter.reasons += reasons
-        if missed:
-            self._meter.missed += missed
-            says = (
-                f"workers do not have this as it is in the caller's process: {', '.join(missed)}; they have what their own "
-                "imports make. Build it in each worker, with setup= or per_worker(), or"
-            )
-            self._meter.reasons.append(says.partition(". Build")[0])
-            warnings.warn(f'{says} share this process\'s memory with start="fork"', RuntimeWarning, stacklevel=2)
-
     def _run(self, action: events.Run) -> None:
         """Through a segment in this process."""
         held, segment = self._held.get(action.seq), self._here[action.lane]
@@ -535,6 +524,19 @@ class Hub:
             self._unreadable, self._reader.error = held.first, held.error
         self._reader.ended, held.error = True, None
         self._meter.records_in -= counted - len(held.records)
+
+
+def _told(meter: Meter, reasons: list[str], missed: list[str]) -> None:
+    """What is to be known of the workers' surroundings: for the report, and what they do not have as it is here."""
+    meter.reasons += reasons
+    if missed:
+        meter.missed += missed
+        says = (
+            f"workers do not have this as it is in the caller's process: {', '.join(missed)}; they have what their own "
+            "imports make. Build it in each worker, with setup= or per_worker(), or"
+        )
+        meter.reasons.append(says.partition(". Build")[0])
+        warnings.warn(f'{says} share this process\'s memory with start="fork"', RuntimeWarning, stacklevel=2)
 
 
 def _why_broken(broken: words.Broken) -> BaseException:
