@@ -225,6 +225,22 @@ class ResumeError(TaktlineError):
     code = "TK410"
 
 
+class OutputLost(ResumeError):
+    """The output that a journal tells of, half-written or whole, is gone."""
+
+    code = "TK411"
+    why: str
+
+    path: str
+
+    def __init__(self, *, path: str, why: str) -> None:
+        super().__init__(
+            f"{why}. Delete the journal to run from the start, or have that done: on_lost=\"restart\" (--on-lost restart); "
+            "or put it back to go on",
+            path=path, why=why,
+        )  # fmt: skip
+
+
 class SourceError(TaktlineError):
     """A reader of taktline's could not give its next record. The original exception is the `__cause__`.
 

@@ -148,30 +148,34 @@ def test_marks_change_with_the_object(request, store):
     assert read(url).fingerprint() != before
 
 
-STOPS = set()  # a journal does not look at it, so that the step stays the same one
+STOPS = Path(tempfile.gettempdir(), f"taktline-stops-{os.getpid()}")  # what is in a file is no part of the step
 
 
 def stops_at(row):
-    if row["n"] in STOPS:
+    if str(row["n"]) in STOPS.read_text().split():
         raise ZeroDivisionError
     return row
 
 
 @pytest.mark.parametrize("suffix", [".jsonl", ".csv", ".jsonl.zst"])
 def test_a_run_with_a_journal_goes_on_where_it_stopped(s3, parts, tmp_path, suffix):
-    STOPS.update((600, 900))
+    STOPS.write_text("600 900")
     url = f"{s3}/journal/a{suffix}"
     for stop in (600, 900):
         with pytest.raises(ZeroDivisionError):
             line(stops_at).run(ROWS, write(url), journal=tmp_path / "journal", how="loop")
-        assert len(os.listdir(parts)) == 1
+        assert os.listdir(parts) == []
+        assert sorted(os.listdir(tmp_path)) == [".journal.part", "journal"]
+        assert (tmp_path / ".journal.part").stat().st_mode & 0o777 == 0o600
         with pytest.raises(FileNotFoundError):
             read(url)
-        STOPS.remove(stop)
+        STOPS.write_text("900" if stop == 600 else "")
     report = line(stops_at).run(ROWS, write(url), journal=tmp_path / "journal", how="loop")
     assert (report.resumed_at, report.records_out) == (900, 1000)
     assert as_read(url) == ROWS
     assert os.listdir(parts) == []
+    assert os.listdir(tmp_path) == ["journal"]
+    STOPS.unlink()
     assert fsspec.open(url).open().read() == fsspec.open(written(f"{s3}/journal/b{suffix}")).open().read()
 
 

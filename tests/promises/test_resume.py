@@ -21,6 +21,7 @@ from taktline import (
     LineError,
     ResumeError,
     SinkError,
+    _files,
     expand,
     keep,
     line,
@@ -495,15 +496,13 @@ def test_a_full_disk_at_the_file_ends_in_one_error_and_can_be_gone_on_from(tmp_p
     (tmp_path / "whole").mkdir()
     run(tmp_path / "whole")
     in_a_process(on_a_small_disk)
-    assert sorted(os.listdir(tmp_path)) == [f".{name}.part", "j", "whole"]
+    assert sorted(os.listdir(tmp_path)) == [f".{name}.part", f".{name}.part.journal", "j", "whole"]
     run(tmp_path, journal=tmp_path / "j")
     assert (tmp_path / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
 
 
 def test_two_runs_cannot_have_one_journal(tmp_path, monkeypatch):
-    from taktline._durable import journal
-
-    monkeypatch.setattr(journal, "PATIENCE", 0)
+    monkeypatch.setattr(_files, "PATIENCE", 0)
     first = line(abs)(range(9), journal=tmp_path / "j", how="loop")
     assert next(first) == 0
     with pytest.raises(LineError, match="another run is at work"):
@@ -519,7 +518,7 @@ def test_a_part_file_that_is_gone_is_told(tmp_path):
 
     with pytest.raises(ValueError, match="twenty"):
         line(sink_fails).run(range(30), write(tmp_path / "o.jsonl"), journal=tmp_path / "j", how="loop")
-    assert sorted(os.listdir(tmp_path)) == [".o.jsonl.part", "j"]
+    assert sorted(os.listdir(tmp_path)) == [".o.jsonl.part", ".o.jsonl.part.journal", "j"]
     (tmp_path / ".o.jsonl.part").unlink()
     with pytest.raises(ResumeError, match=r"is not there any more. Delete the journal"):
         line(sink_fails).run(range(30), write(tmp_path / "o.jsonl"), journal=tmp_path / "j", how="loop")

@@ -86,7 +86,7 @@ def test_a_file_of_a_stopped_run_is_not_made_or_waits_for_the_next(tmp_path, how
     report = begun(flow, range(2000), how=how, journal=journal).drain(out)
     assert not report.complete
     assert "run it again with the journal" in str(report)
-    assert sorted(os.listdir(tmp_path)) == [".out.jsonl.part", "j"]
+    assert sorted(os.listdir(tmp_path)) == [".out.jsonl.part", ".out.jsonl.part.journal", "j"]
     assert (tmp_path / ".out.jsonl.part").read_text() == "".join(f"{n}\n" for n in range(report.records_out))
 
     whole = begun(flow, range(2000), how=how, journal=journal).drain(out)

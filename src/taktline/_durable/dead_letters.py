@@ -25,8 +25,8 @@ from math import isfinite
 from typing import Any
 from urllib.parse import quote
 
-from taktline._durable.journal import lock
 from taktline._excerpts import excerpt
+from taktline._files import lock, put, sync_folder
 from taktline._recipe.options import LETTERS_SQLITE
 from taktline.errors import LineError, SinkError, SourceError, SourceNotFound
 
@@ -131,6 +131,10 @@ class DeadLetters(ABC):
         """Drop this run's own letters from this index on, which an earlier process has written: its records are run again."""
 
     @abstractmethod
+    def forget(self, run: str) -> None:
+        """Drop the letters of another run, in whose place this one begins. Raises SinkError."""
+
+    @abstractmethod
     def sync(self) -> None:
         """Make all that was written survive a power cut."""
 
@@ -166,6 +170,7 @@ class _Lines(DeadLetters):
                 raise _not_letters(path, "it is no plain file")
             lock(self._file)
             self._end = self._mended(path)
+            sync_folder(self._place)
         except BaseException:
             os.close(self._file)
             raise
@@ -236,6 +241,15 @@ class _Lines(DeadLetters):
         os.close(self._file)
         self._file = moved
 
+    def forget(self, run: str) -> None:
+        with open(self._place, "rb") as there:
+            lines = there.readlines()
+        kept = [line for line in lines if not _is_of(line, run)]
+        if len(kept) < len(lines):
+            self._move_up(0, kept)
+            self._end = sum(map(len, kept))
+            self._made = self._made or not self._end
+
     def sync(self) -> None:
         try:
             os.fsync(self._file)
@@ -265,6 +279,7 @@ class _Database(DeadLetters):
             columns = _columns(self._base)
             if there and not columns.issuperset(TOLD):
                 raise _not_letters(path, "it is a database without a table of them")
+            self._base.execute("PRAGMA synchronous = EXTRA")
             self._base.execute(_CREATE)
             if there and "key" not in columns:
                 self._base.execute('ALTER TABLE dead_letters ADD COLUMN "key"')
@@ -290,6 +305,11 @@ class _Database(DeadLetters):
     def _is_empty(self) -> bool:
         (count,) = self._base.execute("SELECT count(*) FROM dead_letters").fetchone()
         return bool(count == 0)
+
+    def forget(self, run: str) -> None:
+        with self._base:
+            self._base.execute("DELETE FROM dead_letters WHERE run = ?", (run,))
+        self._made = self._made or self._is_empty()
 
     def sync(self) -> None:
         pass  # each transaction is synced by SQLite itself
@@ -341,7 +361,7 @@ def _replaced(path: str, lines: Sequence[bytes]) -> None:
         file.writelines(lines)
         file.flush()
         os.fsync(file.fileno())
-    os.replace(part, path)
+    put(part, path)
 
 
 # --- records as text ---
@@ -414,6 +434,10 @@ def _line_end(file: int, end: int) -> int:
             return start + at + 1
         end = start
     return 0
+
+
+def _is_of(line: bytes, run: str) -> bool:
+    return run.encode() in line and json.loads(line).get("run") == run
 
 
 def _is_letter(line: bytes) -> bool:

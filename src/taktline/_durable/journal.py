@@ -1,7 +1,8 @@
 """The journal: one small file of constant size that says how far a run is, and that a SIGKILL or a power cut cannot spoil.
 
-    header   who the run is: its name, and fingerprints of what its results depend on. Written once.
-    word     8 bytes: how many results the caller has had. A store into shared memory each, so it survives SIGKILL.
+    header   who the run is: its name, and fingerprints of what its results depend on. Written once;
+             another one is a new file in the place of this one.
+    word     8 bytes: how many results the caller has had. A write each, so it survives SIGKILL.
     slots    two entries, written in turn: the older one is overwritten, so the other one is whole at any moment.
     states   only where serial steps save theirs: a state beside the one that the newest entry tells of.
 
@@ -12,23 +13,22 @@ from __future__ import annotations
 
 import fcntl
 import json
-import mmap
 import os
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from hashlib import blake2b
-from time import monotonic, sleep
 from typing import Any
 from uuid import uuid4
 
+from taktline._files import CANNOT, is_still, lock, put
 from taktline.errors import LineError, ResumeError, SinkError
 
 PAGE = 1 << 14  # bytes of the header, and of the word's part: a multiple of every machine's page
 SLOT = 1 << 17  # bytes an entry may take: a sink's position may hold up to a block of text not yet compressed
 SIZE = 2 * PAGE + 2 * SLOT
-FORM = 1  # of this file; another number is another form
+FORM = 2  # of this file; another number is another form
 COUNT_BITS = 40
-PATIENCE = 3.0  # seconds for the workers of a caller that was just killed to let go of the file
+ORDER = "the order of the steps"  # a name among the prints
 
 RUNNING, DELIVERED, DONE = "running", "delivered", "done"
 
@@ -77,32 +77,62 @@ class Journal:
     """One run's journal. A new one is made where there is none, or where a run with other `prints` is done, or has not
     delivered anything.
 
-    `prints`: what the results depend on, as JSON values by name. Raises LineError where the file cannot be made or
-    another run has it, ResumeError where it is damaged, or tells of an unfinished run with other prints.
+    `prints`: what the results depend on, as JSON values by name. `even`: every record gives one result. `if_changed`:
+    other than "refuse", an unfinished run with other prints is left for `go_on` or `restart`, and `changed` names what
+    differs. Raises LineError where the file cannot be made or another run has it, ResumeError where it is damaged, or
+    tells of an unfinished run with other prints.
     """
 
-    def __init__(self, path: str, prints: Mapping[str, Any]) -> None:
+    def __init__(
+        self, path: str, prints: Mapping[str, Any], *, even: bool = False, if_changed: str = "refuse"
+    ) -> None:  # fmt: skip
         self.path = path
+        self.changed: list[str] = []  # what differs from the unfinished run
+        self.left: Any = None  # the sink's position in a run that was given up just now
         self._file: int | None = None
-        self._words: memoryview
+        self._about = _About(uuid4().hex, dict(prints), even)
         self._turn = -1
         self._kept: list[Any] = [SIZE, 0, ""]  # where the state is that counts, how long it is, and its digest
         try:
-            self._file = self._locked()
-            if os.fstat(self._file).st_size == 0:
-                self._make(prints)
-            else:
-                self._read(prints)
+            while self._file is None:
+                self._file = self._locked()
+                if self._file is not None:
+                    self._read(self._about, if_changed)
+                else:
+                    self._make(self._about)
         except BaseException as error:
             self.close()
             if isinstance(error, OSError):
                 raise LineError(f"the journal {path!r} cannot be used: {error.strerror or error}") from error
             raise
 
-    def _locked(self) -> int:
-        """The file, made where there is none, and this process the only one that has it."""
+    @property
+    def run(self) -> str:
+        """The run's name, which stays the same when it is resumed."""
+        return self._about.run
+
+    @property
+    def even(self) -> bool:
+        """Whether every record of the unfinished run has given one result."""
+        return self._about.even
+
+    @property
+    def changes(self) -> list[list[Any]]:
+        """Where `go_on` was called: from which record on, and what had changed."""
+        return self._about.changes
+
+    @property
+    def instead(self) -> str:
+        """The name of the run in whose place `restart` has put this one; empty where there was none."""
+        return self._about.instead
+
+    def _locked(self) -> int | None:
+        """The file, and this process the only one that has it; None where there is none."""
         while True:
-            file = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+            try:
+                file = os.open(self.path, os.O_RDWR | os.O_CLOEXEC)
+            except FileNotFoundError:
+                return None
             try:
                 lock(file)
                 if os.path.samestat(os.fstat(file), os.stat(self.path)):
@@ -111,45 +141,51 @@ class Journal:
                 pass  # somebody has just put another file in its place
             except BlockingIOError:
                 os.close(file)
-                raise LineError(f"another run is at work with the journal {self.path!r}") from None
+                raise self._at_work() from None
             except BaseException:
                 os.close(file)
                 raise
             os.close(file)
 
-    def _make(self, prints: Mapping[str, Any]) -> None:
-        """A new journal, which takes the old one's place only when it is whole."""
-        self.run, self.resumed, self.entry = uuid4().hex, False, Entry()
-        part, empty = f"{self.path}.new", self._file
-        assert empty is not None
-        file = os.open(part, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o666)
+    def _make(self, about: _About, entry: Entry = Entry(), count: int = 0, state: bytes | None = None) -> None:
+        """A new journal, which takes its name, or the old one's place, only when it is whole. Nothing is made, and
+        `_file` stays None, where another run has just made one."""
+        part, before = f"{self.path}.new", self._file
+        file = os.open(part, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
         try:
-            lock(file)
-            if hasattr(os, "posix_fallocate"):
-                os.posix_fallocate(file, 0, SIZE)
-            else:
-                os.pwrite(file, bytes(SIZE), 0)
-            header = _line({"journal": FORM, "run": self.run, "prints": dict(prints)})
-            if len(header) > PAGE:  # very many steps: say less
-                header = _line({"journal": FORM, "run": self.run, "prints": _short(prints)})
-            os.pwrite(file, header, 0)
-            self._open(file)
-            self._file = file
-            self.count(0)
-            self.write(self.entry)
-            self.write(self.entry)
-            os.rename(part, self.path)
-            _sync_folder(self.path)
+            try:
+                lock(file)
+            except BlockingIOError:
+                raise self._at_work() from None
+            if not is_still(file, part) or (before is None and os.path.lexists(self.path)):
+                if is_still(file, part):
+                    os.unlink(part)
+                os.close(file)
+                return
+            os.ftruncate(file, 0)
+            _allocate(file)
+            os.pwrite(file, about.line(), 0)
+            self._begin(about, file)
+            self.count(count)
+            if state is not None:
+                entry = replace(entry, mark=replace(entry.mark, state=self.keep(state)))
+            for _ in range(2):
+                self._write(entry)
+            put(part, self.path)
         except BaseException:
-            self._file = empty
+            self._file = before
+            if is_still(file, part):
+                os.unlink(part)
             os.close(file)
-            os.unlink(part)
-            if os.fstat(empty).st_size == 0:
-                os.unlink(self.path)
             raise
-        os.close(empty)
+        if before is not None:
+            os.close(before)
 
-    def _read(self, prints: Mapping[str, Any]) -> None:
+    def _begin(self, about: _About, file: int) -> None:
+        self._about, self._file, self._turn, self.resumed = about, file, -1, False
+        self._kept = [SIZE, 0, ""]
+
+    def _read(self, now: _About, if_changed: str) -> None:
         file = self._file
         assert file is not None
         if os.fstat(file).st_size < SIZE:
@@ -161,31 +197,64 @@ class Journal:
         header = _said(os.pread(file, PAGE, 0))
         if header is None or header.get("journal") != FORM:
             raise self._damaged("its header cannot be read")
-        told = header["prints"]
-        self._open(file)
         found = [each for n in (0, 1) if (each := _said(os.pread(file, SLOT, self._slot(n)))) is not None]
         if not found:
             raise self._damaged("neither of its two entries can be read")
         newest = max(found, key=lambda each: int(each["turn"]))
-        self._turn = int(newest["turn"])
-        self.run, self.resumed = str(header["run"]), True
+        self._turn, self.resumed, self._about = int(newest["turn"]), True, _About.told(header)
         self.entry = Entry(Mark.from_told(newest["mark"]), newest["position"], newest["state"])
-        now = json.loads(json.dumps(dict(prints)))
-        if told != now and told != json.loads(json.dumps(_short(prints))):
-            # Where nothing was delivered yet there is nothing to go on with: as good as done.
-            if self.entry.state != DONE and (self.entry.mark.records or self.delivered):
-                raise self._other(_differing(told, now))
-            self._make(prints)
+        if self._about.same_as(now):
+            return
+        # Where nothing was delivered yet there is nothing to go on with: as good as done.
+        if self.entry.state == DONE:
+            self._make(now)
+            return
+        if not (self.entry.mark.records or self.delivered):
+            self.left = self.entry.position
+            self._make(replace(now, instead=self.run))
+            return
+        self.changed = _differing(self._about.prints, now.prints)
+        self._now = now
+        if if_changed == "refuse":
+            raise self.refusal()
 
-    def _open(self, file: int) -> None:
-        self._turn = -1
-        self._words = memoryview(mmap.mmap(file, SIZE))[PAGE : PAGE + 8].cast("Q")
+    def refusal(self, why: str = "") -> ResumeError:
+        """What to raise where the run is another one than that of the journal."""
+        changed = ", ".join(self.changed[:5]) + (" and more" if len(self.changed) > 5 else "")
+        then = why or (
+            'Run it as it was to go on; or, with if_changed="continue" (--if-changed continue), keep the results of the '
+            f"{self.entry.mark.records:,} records that are done and go on with the new ones; or begin anew: "
+            'if_changed="restart" (--if-changed restart), or delete the journal to run from the start'
+        )
+        return ResumeError(
+            f"the journal {self.path!r} tells of an unfinished run that differs in {changed}. {then}",
+            path=self.path, changed=changed,
+        )  # fmt: skip
+
+    def go_on(self, *, even: bool) -> None:
+        """Keep what the journal says, and what the run depends on now in the place of what it did. `even`: also how many
+        results were delivered of records that are not done."""
+        entry, mark, count = self.entry, self.entry.mark, self.delivered
+        if not even:
+            mark, count = replace(mark, delivered=mark.results), mark.results
+        state = None if mark.state is None else self.kept(mark.state)
+        changes = [*self.changes, [mark.records, ", ".join(self.changed)]]
+        now = replace(self._now, run=self.run, changes=changes, instead=self.instead)
+        self._make(now, replace(entry, mark=mark), count, state)
+        self.resumed = True
+
+    def restart(self) -> None:
+        """Give up what the journal says: as a new one, which knows the name of the run that it was of."""
+        now = self._now if self.changed else replace(self._about, changes=[])
+        self.left = self.entry.position
+        self._make(replace(now, run=uuid4().hex, instead=self.run))
 
     @property
     def delivered(self) -> int:
         """Results that the caller has had, counted by `count` or told by the newest entry. Raises ResumeError where
         the count is damaged."""
-        word = int(self._words[0])
+        assert self._file is not None
+        word = int.from_bytes(os.pread(self._file, 8, PAGE), "little")
         count = word & ((1 << COUNT_BITS) - 1)
         if word != _checked(count):
             raise self._damaged("its count of results cannot be read")
@@ -193,21 +262,49 @@ class Journal:
 
     def count(self, results: int) -> None:
         """The caller has had so many results in all. Survives SIGKILL at once, a power cut with the next entry."""
-        self._words[0] = results | (results * 0x9E3779B97F4A7C15 + 0x5A5A5A0000000000 & 0xFFFFFF0000000000)  # _checked
+        word = results | (results * 0x9E3779B97F4A7C15 + 0x5A5A5A0000000000 & 0xFFFFFF0000000000)  # _checked
+        # Not by a map of the file: where somebody cuts that, a store into it ends the process.
+        try:
+            os.pwrite(self._file, word.to_bytes(8, "little"), PAGE)  # type: ignore[arg-type]
+        except OSError as error:
+            raise self._unwritable(error) from error
 
     def write(self, entry: Entry) -> None:
-        """Note an entry, which is safe against a power cut when this returns. Raises SinkError where it cannot be."""
+        """Note an entry, which is safe against a power cut when this returns. Raises SinkError where it cannot be, also
+        where somebody has cut or replaced the file."""
+        try:
+            self._check_whole()
+            self._write(entry)
+        except OSError as error:
+            raise self._unwritable(error) from error
+
+    def _write(self, entry: Entry) -> None:
         turn = self._turn + 1
         line = _line({"turn": turn, "mark": asdict(entry.mark), "position": entry.position, "state": entry.state})
         if len(line) > SLOT:
             raise SinkError(f"the sink's position is too large for the journal {self.path!r}: {len(line):,} bytes")
-        try:
-            assert self._file is not None
-            os.pwrite(self._file, line, self._slot(turn % 2))
-            os.fsync(self._file)
-        except OSError as error:
-            raise SinkError(f"the journal {self.path!r} cannot be written: {error.strerror or error}") from error
+        assert self._file is not None
+        os.pwrite(self._file, line, self._slot(turn % 2))
+        os.fsync(self._file)
         self._turn, self.entry = turn, entry
+
+    def _check_whole(self) -> None:
+        """Raises SinkError where the file is not what this process made or found: nobody could go on with it."""
+        file = self._file
+        assert file is not None
+        try:
+            there = os.path.samestat(os.fstat(file), os.stat(self.path))
+        except FileNotFoundError:
+            there = False
+        if there and os.fstat(file).st_size >= SIZE and _said(os.pread(file, PAGE, 0)) is not None:
+            return
+        done = "was cut or overwritten" if there else "was taken away or replaced"
+        raise SinkError(
+            f"the journal {self.path!r} {done} by another program while the run was at work, so no run could go on from "
+            f"what comes now. {self.entry.mark.delivered:,} results were noted before. Keep others away from it, delete "
+            "what is left of it, and run from the start",
+            path=self.path,
+        )
 
     def keep(self, state: bytes) -> list[Any]:
         """Put states of steps beside the entries, safe against a power cut when this returns; what the next entry must
@@ -224,7 +321,7 @@ class Journal:
                     left, end = left[written:], end + written
                 os.fsync(self._file)
             except OSError as error:
-                raise SinkError(f"the journal {self.path!r} cannot be written: {error.strerror or error}") from error
+                raise self._unwritable(error) from error
             self._kept = [at, len(state), digest]
         return self._kept
 
@@ -242,11 +339,17 @@ class Journal:
         """Let go of the file. May be called again."""
         file, self._file = self._file, None
         if file is not None:
-            fcntl.flock(file, fcntl.LOCK_UN)  # the map, and forked workers, have the same open file
+            fcntl.flock(file, fcntl.LOCK_UN)  # forked workers have the same open file
             os.close(file)
 
     def _slot(self, n: int) -> int:
         return 2 * PAGE + n * SLOT
+
+    def _at_work(self) -> LineError:
+        return LineError(f"another run is at work with the journal {self.path!r}")
+
+    def _unwritable(self, error: OSError) -> SinkError:
+        return SinkError(f"the journal {self.path!r} cannot be written: {error.strerror or error}")
 
     def _damaged(self, why: str) -> ResumeError:
         return ResumeError(
@@ -255,24 +358,44 @@ class Journal:
             path=self.path,
         )  # fmt: skip
 
-    def _other(self, changed: str) -> ResumeError:
-        return ResumeError(
-            f"the journal {self.path!r} tells of an unfinished run that differs in {changed}. Run it as it was to go on, "
-            "or delete the journal to run from the start",
-            path=self.path, changed=changed,
-        )  # fmt: skip
+
+@dataclass(frozen=True, slots=True)
+class _About:
+    """What the header says."""
+
+    run: str
+    prints: dict[str, Any]
+    even: bool  # every record gives one result
+    changes: list[list[Any]] = field(default_factory=list)
+    instead: str = ""
+
+    def line(self) -> bytes:
+        header = _line({"journal": FORM, **asdict(self)})
+        if len(header) > PAGE:  # very many steps: say less
+            header = _line(
+                {"journal": FORM, **asdict(self), "prints": _short(self.prints), "changes": self.changes[-9:]}
+            )
+        return header
+
+    @staticmethod
+    def told(header: Mapping[str, Any]) -> _About:
+        return _About(*(header[each.name] for each in fields(_About)))
+
+    def same_as(self, now: _About) -> bool:
+        plain = json.loads(json.dumps(now.prints))
+        return self.prints in (plain, _short(now.prints))
 
 
-def lock(file: int) -> None:
-    """Keep other runs away from a file. Raises BlockingIOError where one has it, and does not let go in some seconds."""
-    until = monotonic() + PATIENCE
-    while True:
+def _allocate(file: int) -> None:
+    """Have the room on the disk, so that a full one is met before anything runs."""
+    if hasattr(os, "posix_fallocate"):
         try:
-            return fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            if monotonic() > until:
+            os.posix_fallocate(file, 0, SIZE)
+            return
+        except OSError as error:
+            if error.errno not in CANNOT:
                 raise
-            sleep(0.02)
+    os.pwrite(file, bytes(SIZE), 0)
 
 
 def _checked(count: int) -> int:
@@ -303,16 +426,10 @@ def _short(prints: Mapping[str, Any]) -> dict[str, Any]:
     return {"the run": _digest(json.dumps(dict(prints)).encode()).decode()}
 
 
-def _differing(told: Mapping[str, Any], now: Mapping[str, Any]) -> str:
+def _differing(told: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     """Names of what differs, for people."""
-    names = [name for name in dict.fromkeys((*told, *now)) if told.get(name) != now.get(name)]
-    return ", ".join(names[:5]) + (" and more" if len(names) > 5 else "")
-
-
-def _sync_folder(path: str) -> None:
-    """Make a rename in the folder of `path` survive a power cut."""
-    folder = os.open(os.path.dirname(os.path.abspath(path)), os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
+    plain = json.loads(json.dumps(dict(now)))
+    names = [name for name in dict.fromkeys((*told, *plain)) if told.get(name) != plain.get(name)]
+    if told.keys() != plain.keys() and len(names) > 1:  # that their order is another one too says nothing then
+        names = [name for name in names if name != ORDER]
+    return names

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from abc import ABC, abstractmethod
 from collections.abc import Generator, Sequence
 from typing import Any
@@ -132,6 +133,11 @@ def shown_url(url: str) -> str:
 def database_file(url: str) -> str | None:
     """The path of a database that is a file; None for a server's."""
     return url.removeprefix(SQLITE) if url.startswith(SQLITE) else None
+
+
+def known_as(url: str) -> str:
+    """Which database it is, whatever the folder is that the process is in."""
+    return f"{SQLITE}{os.path.abspath(url.removeprefix(SQLITE))}" if url.startswith(SQLITE) else shown_url(url)
 
 
 def connected(url: str, writing: bool) -> Database:

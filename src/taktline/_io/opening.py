@@ -19,12 +19,12 @@ import tempfile
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from time import monotonic, sleep
 from typing import IO, Any
 
+from taktline._files import is_still, lock, put, sync_folder, write_whole
 from taktline._io import place, remote, unpacked, zstd
 from taktline._io.changing import Lasting
-from taktline.errors import LineError, ResumeError, SinkError, SourceError, SourceNotFound
+from taktline.errors import LineError, OutputLost, SinkError, SourceError, SourceNotFound
 
 STANDARD = place.STANDARD
 FORMATS = {
@@ -48,8 +48,8 @@ OTHER_FORMATS = (
     ".arrow", ".avro", ".db", ".docx", ".feather", ".h5", ".hdf5", ".ipc", ".npy", ".npz", ".ods", ".orc", ".pdf", ".pickle",
     ".pkl", ".sqlite", ".sqlite3", ".xls", ".xlsx",
 )  # fmt: skip
-EDGE = 1 << 16  # bytes at either end of a file that are compared to tell whether it has changed
-PATIENCE = 3.0  # seconds for another run to let go of a part file
+WHOLE = 1 << 26  # bytes of files that are compared whole to tell whether they have changed, some 60 ms; more by samples
+SAMPLES, EDGE = 64, 1 << 16  # of a large file, and bytes of each
 BUFFER = 1 << 20  # bytes read or written at once
 BLOCK = 1 << 16  # bytes of text compressed at once, as in BGZF, the blocked gzip of bgzip: any gunzip reads it
 
@@ -224,23 +224,45 @@ def size(path: str) -> int:
         return 0
 
 
-def mark(path: str) -> list[Any] | None:
-    """A JSON value that changes when the file does; None for what cannot be read twice."""
-    if path == STANDARD:
+def marks(paths: list[str]) -> list[Any] | None:
+    """Values that change when the files do, as far as `untold` does not say else; None for what cannot be read twice.
+    Raises SourceError where they cannot be read."""
+    if STANDARD in paths:
         return None
-    if remote.is_url(path):
-        return [remote.shown(path), remote.mark(path)]
-    if os.path.exists(path) and not os.path.isfile(path):  # a pipe, a device
-        return None
+    if any(not remote.is_url(path) and os.path.exists(path) and not os.path.isfile(path) for path in paths):
+        return None  # a pipe, a device
+    whole = _compared_whole(paths)
+    return [[remote.shown(path), remote.mark(path)] if remote.is_url(path) else _mark(path, whole) for path in paths]
+
+
+def untold(paths: list[str]) -> str:
+    """What `marks` cannot see; empty where it sees any change."""
+    silent = [remote.shown(path) for path in paths if remote.is_url(path) and remote.mark(path) is None]
+    if silent:
+        return f"whether {silent[0]!r} has changed, of which the store tells no mark"
+    if _compared_whole(paths) or all(map(remote.is_url, paths)):
+        return ""
+    what = repr(paths[0]) if len(paths) == 1 else f"{len(paths):,} files"
+    return f"what is between the samples that were taken of {what}; their times of change are the same"
+
+
+def _compared_whole(paths: list[str]) -> bool:
+    return sum(size(path) for path in paths if not remote.is_url(path)) <= WHOLE
+
+
+def _mark(path: str, whole: bool) -> list[Any]:
+    """Of a large file samples and its time of change; of small ones all bytes, so that a copy is the same file."""
     try:
-        with open(path, "rb") as file:
-            size = os.fstat(file.fileno()).st_size
-            edges = hashlib.sha256(file.read(EDGE))
-            file.seek(max(0, size - EDGE))
-            edges.update(file.read(EDGE))
+        with open(path, "rb", buffering=0) as file:
+            known = os.fstat(file.fileno())
+            end, seen = known.st_size, hashlib.blake2b(digest_size=12)
+            step = EDGE if whole else max(EDGE, (end - EDGE) // SAMPLES)
+            for at in range(0, end, step):
+                seen.update(os.pread(file.fileno(), EDGE, at))
+            seen.update(os.pread(file.fileno(), EDGE, max(0, end - EDGE)))
     except OSError as error:
         raise SourceError(f"{path!r} cannot be read: {error.strerror or error}", path=path) from error
-    return [os.path.abspath(path), size, edges.hexdigest()]
+    return [os.path.abspath(path), end, seen.hexdigest(), None if whole else known.st_mtime_ns]
 
 
 class Output:
@@ -259,6 +281,7 @@ class Output:
         self._part: str | None = None
         self._opened_in = 0  # process
         self._stays = False  # the part file, after this process
+        self._journal: str | None = None  # that tells of the part file
         self._file: Any = None
         self._owned = False  # the stream was opened here
         self._pack: Callable[[bytes], bytes] | None = None
@@ -281,6 +304,10 @@ class Output:
         """The path or URL that is written, for who must know that nothing else uses it."""
         named = isinstance(self._target, str) and self._target != STANDARD
         return [str(self._target)] if named and not (self._place and self._place.descriptor is not None) else []
+
+    def known_as(self) -> str:
+        """Where the bytes go, whatever the folder is that the process is in."""
+        return self._place.path if self._place is not None else str(self.name)
 
     def open(self) -> None:
         """Raises SinkError where the file cannot be made, LineError where it must not be."""
@@ -384,7 +411,7 @@ class Output:
 
     def _publish(self, part: str, target: str) -> None:
         if self._place is not None:
-            os.replace(part, self._place.path)
+            put(part, self._place.path)
         else:
             if not self._stays:
                 self._part = None  # it is whole now: where the store is away, it is kept for another try
@@ -430,16 +457,14 @@ class Output:
                 raise self._failed(error) from error
             inode, end = known.st_ino, self._packed if self._pack is not None else known.st_size
         rest = base64.b64encode(zlib.compress(self._rest, 1)).decode() if self._rest else ""
-        return {"bytes": end, "inode": inode, "rest": rest}
+        return {"bytes": end, "inode": inode, "rest": rest, "part": self._part}
 
     def resume(self, position: dict[str, Any]) -> None:
-        """Go on behind `position`. Raises ResumeError where the part file is not there any more, or shorter."""
+        """Go on behind `position`. Raises OutputLost where the part file is not there any more, or shorter."""
         end = position.get("bytes", 0)
         if not self.is_file:
             self.open()
         else:
-            if not os.path.exists(self._part_name()):
-                raise self._gone("is not there any more")
             self._take(fresh=False)
             if os.fstat(self._file.fileno()).st_size < end:
                 self.suspend()
@@ -457,15 +482,40 @@ class Output:
         if not self.is_file or self._place is None or os.path.exists(self._part_name()):
             return False
         try:
-            return bool(os.stat(self._place.path).st_ino == position["inode"])
+            there = os.stat(self._place.path)
         except FileNotFoundError:
             return False
+        return bool(there.st_ino == position["inode"] and there.st_size >= position["bytes"])
+
+    def is_gone(self, position: dict[str, Any]) -> str:
+        """Why what `commit` has made visible is not there any more; empty where it is."""
+        if not self.is_file or "bytes" not in position:
+            return ""
+        if self._place is None:
+            gone = not remote.may_be_there(str(self._target))
+        else:
+            gone = not os.path.exists(self._place.path)
+            if not gone and position["bytes"] and not os.path.getsize(self._place.path):
+                return f"{self.name!r} was written whole, and is empty now"
+        return f"{self.name!r} was written whole, and is not there any more" if gone else ""
 
     def noted(self) -> None:
         """The journal has noted that `commit` was done."""
-        if self.is_file and self._place is None:
-            with suppress(FileNotFoundError):
-                os.unlink(self._part_name())
+        if not self.is_file:
+            return
+        if self._place is None:
+            _take_away(self._part_name())
+        elif self._owner(self._part_name()) == self._journal:
+            _take_away(_owners(self._part_name()))
+
+    def forget(self, position: dict[str, Any]) -> None:
+        """Another run begins in the place of one that has come to `position`: take away its part file, where it is that
+        run's."""
+        part = str(position.get("part") or "")
+        if not part.endswith(".part") or self._owner(part) not in (self._journal, None):
+            return
+        _take_away(part)
+        _take_away(_owners(part))
 
     def suspend(self) -> None:
         """Let go of the part file and leave it there. May be called again."""
@@ -482,6 +532,10 @@ class Output:
         except OSError:  # what could not be written comes after the last position: it is made again
             pass
 
+    def beside(self, journal: str) -> None:
+        """The journal that is to know of the part file."""
+        self._journal = os.path.abspath(journal)
+
     def _part_name(self) -> str:
         return os.path.join(*self._part_place())
 
@@ -490,6 +544,9 @@ class Output:
         if self._place is not None:
             folder, name = os.path.split(self._place.path)
             return folder, f".{name}.part"
+        if self._journal is not None:  # wherever the journal goes, what it tells of goes with it
+            folder, name = os.path.split(self._journal)
+            return folder, f".{name}.part"
         known = hashlib.sha256(str(self._target).encode()).hexdigest()[:12]  # two shops may have an orders.jsonl each
         return tempfile.gettempdir(), f".{os.path.basename(self.name)}.{known}.part"
 
@@ -497,23 +554,68 @@ class Output:
         self._start(stays=True)
         part = self._part_name()
         try:
-            descriptor = os.open(part, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, self._mode())
-            self._file = os.fdopen(descriptor, "r+b", buffering=BUFFER)
-            _lock(descriptor)
-            self._take_over()
-            if fresh:
-                self._file.truncate(0)
+            descriptor = self._locked(part, fresh)
+        except FileNotFoundError as error:
+            raise self._failed(error) if fresh else self._gone("is not there any more") from error
         except BlockingIOError:
             raise SinkError(f"another run is writing {self.name!r}", path=self.name) from None
         except OSError as error:
             raise self._failed(error) from error
+        self._file = os.fdopen(descriptor, "r+b", buffering=BUFFER)
+        try:
+            self._claim(part, descriptor)
+            self._take_over()
+            if fresh:
+                self._file.truncate(0)
+                sync_folder(part)
+        except OSError as error:
+            self._file.close()
+            raise self._failed(error) from error
+        except BaseException:
+            self._file.close()
+            raise
         self._part = part
 
-    def _gone(self, why: str) -> ResumeError:
-        return ResumeError(
-            f"the part of {self.name!r} that was written, {self._part_name()!r}, {why}. "
-            "Delete the journal to run from the start",
-            path=self.name,
+    def _locked(self, part: str, fresh: bool) -> int:
+        """The part file, and this run the only one that has it. Raises OSError."""
+        made = os.O_CREAT if fresh else 0
+        while True:
+            descriptor = os.open(part, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW | made, self._mode())
+            try:
+                lock(descriptor)
+                if is_still(descriptor, part):
+                    return descriptor
+            except BaseException:
+                os.close(descriptor)
+                raise
+            os.close(descriptor)  # the run that had it has given it its name, and this one must not write into that
+
+    def _claim(self, part: str, descriptor: int) -> None:
+        """Note beside a part file which journal tells of it. Raises LineError where that is another one, which can still
+        go on with it."""
+        if self._journal is None or self._place is None:  # that one's is beside its own journal
+            return
+        owner = self._owner(part)
+        if owner == self._journal:
+            return
+        if owner is not None and os.fstat(descriptor).st_size and os.path.exists(owner):
+            raise LineError(
+                f"an unfinished run with the journal {owner!r} is writing {self.name!r}, and can go on: end it first, or "
+                f"delete {part!r}, what it has written so far, to give it up"
+            )
+        write_whole(_owners(part), f"{self._journal}\n".encode("utf-8", "surrogateescape"))
+
+    def _owner(self, part: str) -> str | None:
+        """The journal that tells of a part file; None where none is known."""
+        try:
+            with open(_owners(part), encoding="utf-8", errors="surrogateescape") as file:
+                return file.read().rstrip("\n")
+        except FileNotFoundError:
+            return None
+
+    def _gone(self, why: str) -> OutputLost:
+        return OutputLost(
+            path=str(self.name), why=f"the part of {self.name!r} that was written, {self._part_name()!r}, {why}"
         )
 
 
@@ -532,6 +634,16 @@ def _sweep(folder: str, stem: str) -> None:
                     os.unlink(path)
             finally:
                 os.close(file)
+
+
+def _owners(part: str) -> str:
+    """The file beside a part file that names its journal."""
+    return f"{part}.journal"
+
+
+def _take_away(path: str) -> None:
+    with suppress(FileNotFoundError):
+        os.unlink(path)
 
 
 def _gzipped(text: bytes) -> bytes:
@@ -560,16 +672,3 @@ _PACK: dict[str, Callable[[bytes], bytes]] = {
     "bzip2": _bzipped,
     "xz": _xzipped,
 }
-
-
-def _lock(descriptor: int) -> None:
-    """Keep other runs away from a file. Raises BlockingIOError where one has it, also after some seconds: the workers of
-    a caller that was just killed may have it for a moment."""
-    until = monotonic() + PATIENCE
-    while True:
-        try:
-            return fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            if monotonic() > until:
-                raise
-            sleep(0.02)

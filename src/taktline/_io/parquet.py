@@ -47,7 +47,10 @@ class ParquetFiles(Splittable):
         return self._inputs.has(path)
 
     def fingerprint(self) -> Any:
-        return ["parquet", list(self._columns or ()), [opening.mark(path) for path in self._paths]]
+        return ["parquet", self._columns, opening.marks(self._paths)]
+
+    def untold(self) -> str:
+        return opening.untold(self._paths)
 
     def __len__(self) -> int:
         if any(remote.is_url(path) for path in self._paths):

@@ -11,7 +11,7 @@ from itertools import chain
 from typing import Any, NamedTuple
 
 from taktline._excerpts import excerpt
-from taktline._io.database import POSTGRES, Database, Unreachable, connected, database_file, quoted, shown_url
+from taktline._io.database import POSTGRES, Database, Unreachable, connected, database_file, known_as, quoted, shown_url
 from taktline._io.place import same
 from taktline._recipe.ports import Part, Splittable
 from taktline.errors import SourceError
@@ -45,7 +45,10 @@ class Query(Splittable):
     def fingerprint(self) -> Any:
         # Rows that are read by key may get more behind them. Without one, any change may move all of them.
         count = None if self._key else self._count()
-        return [shown_url(self._url), self._query, list(self._key), [str(value) for value in self._after], count]
+        return [known_as(self._url), self._query, list(self._key), list(self._after), count]
+
+    def untold(self) -> str:
+        return f"whether rows of {shown_url(self._url)!r} have other values"
 
     def _count(self) -> int:
         with closing(self._connect()) as database:

@@ -74,6 +74,16 @@ def mark(url: str) -> str | None:
         return None
 
 
+def may_be_there(url: str) -> bool:
+    """Whether there is something at the URL, or the store does not say."""
+    store, path = _store(url)
+    try:
+        store.invalidate_cache()
+        return bool(store.exists(path))
+    except Exception:  # each store has errors of its own: one that is away has not lost it
+        return True
+
+
 def check_target(url: str) -> None:
     """Raises LineError where nothing can be written to this kind of URL."""
     _store(url)

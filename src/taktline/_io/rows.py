@@ -110,7 +110,7 @@ def write(path: str | os.PathLike[str] | IO[bytes], format: str | None = None, s
         "tsv": _Csv("\t"),
         "text": encode.text_lines,
     }
-    return _Rows(target, encoders[how])
+    return _Rows(target, encoders[how], how)
 
 
 class _Files(Splittable):
@@ -131,11 +131,11 @@ class _Files(Splittable):
         return self._inputs.has(path)
 
     def fingerprint(self) -> Any:
-        marks = [opening.mark(path) for path in self._paths]
-        if None in marks:
-            return None
-        types = {key: getattr(kind, "__qualname__", repr(kind)) for key, kind in (self._types or {}).items()}
-        return [self._format, list(self._columns or ()), types, marks]
+        marks = opening.marks(self._paths)
+        return None if marks is None else [self._format, self._columns, self._types, marks]
+
+    def untold(self) -> str:
+        return opening.untold(self._paths)
 
     def __iter__(self) -> Iterator[Any]:
         for path in self._paths:
@@ -242,8 +242,9 @@ _FORMATS: dict[str, type[_Files]] = {"jsonl": _Jsonl, "csv": _Delimited, "tsv": 
 class _Rows(Resumable):
     """Results as lines of a file. `lines(results, first)` makes their bytes; `first` is the number of the first one."""
 
-    def __init__(self, target: str | IO[bytes], lines: Any) -> None:
+    def __init__(self, target: str | IO[bytes], lines: Any, format: str) -> None:
         self._output = opening.Output(target)
+        self._format = format
         self._encode = lines
         self._count = 0
         if not isinstance(lines, _Csv):  # which must know what came before
@@ -272,6 +273,18 @@ class _Rows(Resumable):
 
     def abort(self) -> None:
         self._output.abort()
+
+    def fingerprint(self) -> Any:
+        return [self._output.known_as(), self._format]
+
+    def beside(self, journal: str) -> None:
+        self._output.beside(journal)
+
+    def forget(self, run: str, position: Any) -> None:
+        self._output.forget(position)
+
+    def is_gone(self, run: str, position: Any) -> str:
+        return self._output.is_gone(position)
 
     def begin(self, run: str) -> None:
         self._count = 0

@@ -16,6 +16,7 @@ from taktline._io.database import (
     Unreachable,
     connected,
     database_file,
+    known_as,
     over_the_same,
     quoted,
     quoted_table,
@@ -24,7 +25,7 @@ from taktline._io.database import (
 from taktline._io.plain import PLAIN
 from taktline._io.query import Query
 from taktline._recipe.ports import Resumable, Source
-from taktline.errors import LineError, ResumeError, SinkError, SourceNotFound, unwritable
+from taktline.errors import LineError, OutputLost, ResumeError, SinkError, SourceNotFound, unwritable
 
 LOT = 5_000  # results that go to the database at once
 MARKS = "taktline_marks"  # the table of how far each run with a journal has come
@@ -93,6 +94,7 @@ class _Table(Resumable):
         self._name = table
         self._table = quoted_table(table)
         self._key = key
+        self.keyed = bool(key)
         self._database: Database | None = None
         self._run: str | None = None
         self._forget()
@@ -160,9 +162,10 @@ class _Table(Resumable):
         if not rows or rows[0]["results"] < saved:
             there = f"{rows[0]['results']:,}" if rows else "none"
             self._close()
-            raise ResumeError(
-                f"{self.describe()} was given {saved:,} results of this run and has {there}: it is another database, or an "
-                "older copy of it. Begin anew with another journal, on a table without this run's rows"
+            raise OutputLost(
+                path=self.describe(),
+                why=f"{self.describe()} was given {saved:,} results of this run and has {there}: it is another database, or "
+                "an older copy of it",
             )
         self._count = rows[0]["results"]
         mark: str | None = rows[0]["mark"]
@@ -170,6 +173,9 @@ class _Table(Resumable):
 
     def suspend(self) -> None:
         self._close()
+
+    def fingerprint(self) -> Any:
+        return [known_as(self._url), self._name, list(self._key)]
 
     def finished(self, run: str, position: Any) -> bool:
         self._connect()
@@ -179,6 +185,11 @@ class _Table(Resumable):
             rows = self._marked(database)
         self._close()
         return bool(rows and rows[0]["finished"])
+
+    def is_gone(self, run: str, position: Any) -> str:
+        if self.finished(run, position):
+            return ""
+        return f"{self.describe()} was given the results of this run, and does not know of it any more"
 
     def _marked(self, database: Database) -> list[dict[str, Any]]:
         return database.fetch(f"SELECT * FROM {MARKS} WHERE run = {database.placeholder}", (self._run,))

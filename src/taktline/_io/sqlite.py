@@ -30,6 +30,8 @@ class Sqlite(Database):
             self._connection = sqlite3.connect(
                 file, uri=True, isolation_level=None, check_same_thread=False, timeout=PATIENCE
             )
+            if writing:  # by itself SQLite leaves it to the disk when the end of its own journal is safe
+                self._connection.execute("PRAGMA synchronous = EXTRA")
         except sqlite3.Error as error:
             raise Unreachable(str(error)) from error
 

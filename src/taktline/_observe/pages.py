@@ -110,6 +110,7 @@ def _facts(report: dict[str, Any]) -> list[tuple[str, str]]:
         ("steps", steps),
         ("verdict", " ".join(filter(None, (verdict["evidence"], verdict["action"], following)))),
         ("why", "; ".join(report["reasons"])),
+        ("note", "; ".join(report.get("notes", ()))),
         ("retry", again),
         ("resume", resume),
     ]

@@ -88,6 +88,7 @@ class Report:
     journal: str | None = None
     dead_lettered: int = 0  # records that failed and are in the file `dead_letters`
     dead_letters: str | None = None
+    notes: tuple[str, ...] = field(default=())  # what a journal could not compare, and from where on a run was another
 
     def __str__(self) -> str:
         from taktline._observe import pages

@@ -141,6 +141,14 @@ class Options:
     journal: str | os.PathLike[str] | None = _option(
         None, "file that an interrupted run goes on from", _file, "path"
     )  # fmt: skip
+    if_changed: str = _option(
+        "refuse", "where the journal is of other steps, options or records: refuse, continue behind what is delivered, "
+        "or restart", _one_of("refuse", "continue", "restart"), "choice",
+    )  # fmt: skip
+    on_lost: str = _option(
+        "refuse", "where the output that the journal tells of is gone: refuse or restart", _one_of("refuse", "restart"),
+        "choice",
+    )  # fmt: skip
     progress: bool | Callable[[Any], None] | None = _option(
         None, "show progress; default: on a terminal, after a second", _progress, "switch"
     )
@@ -215,6 +223,9 @@ def checked(given: Mapping[str, Any]) -> Options:
         raise LineError('recycle= replaces worker processes, and how="loop" has none; leave one of the two out')
     if options.recycle is not None and options.start == "threads":
         raise LineError('recycle= replaces worker processes, and start="threads" has none; leave one of the two out')
+    for name in ("if_changed", "on_lost"):
+        if given.get(name, "refuse") != "refuse" and options.journal is None:
+            raise LineError(f"{name}={given[name]!r} says what to do with a journal; give journal= too")
     return options
 
 

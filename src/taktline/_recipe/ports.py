@@ -34,9 +34,13 @@ class Source(ABC):
         return False
 
     def fingerprint(self) -> Any:
-        """A JSON value that changes when the records do, so that no run goes on over other records than it began with;
-        None where it cannot tell."""
+        """Plain values, and callables that make the records, that change when the records do, so that no run goes on over
+        other records than it began with; None where it cannot tell."""
         return None
+
+    def untold(self) -> str:
+        """What may change without its `fingerprint` changing, in words; empty where nothing may."""
+        return ""
 
 
 class Part(Sequence[Any]):
@@ -145,6 +149,15 @@ class Resumable(Sink):
     `write` and `save`, then `commit`, or `suspend` where a later process will go on."""
 
     visible = False  # True: what `save` has made safe is seen at once and stays, whether or not `commit` follows
+    keyed = False  # True: a result takes the place of an earlier one of the same key, so that it may come twice
+
+    def fingerprint(self) -> Any:
+        """A JSON value that tells where results go and how: no run goes on into something else."""
+        return self.describe()
+
+    def beside(self, journal: str) -> None:
+        """The run's journal has this path: told before `begin` or `resume`. What a later process needs may lie beside
+        it."""
 
     @abstractmethod
     def begin(self, run: str) -> None:
@@ -162,7 +175,8 @@ class Resumable(Sink):
         """Go on behind a saved `position`, cutting off what was written after it.
 
         A sink that keeps marks itself (a database, in the same transaction as the rows) returns the newest one it has,
-        which may be later than `position`; others return None. Raises ResumeError where it cannot go on."""
+        which may be later than `position`; others return None. Raises ResumeError where it cannot go on, as `OutputLost`
+        where what was written is gone."""
 
     @abstractmethod
     def suspend(self) -> None:
@@ -171,6 +185,15 @@ class Resumable(Sink):
 
     def noted(self) -> None:
         """The journal says that `commit` was done: what was kept in case it did not come to that may go."""
+
+    def forget(self, run: str, position: Any) -> None:
+        """The run is given up, and another one begins in its place: what it has written up to `position` and nobody sees
+        may go. It may have been written by another sink of this kind."""
+
+    def is_gone(self, run: str, position: Any) -> str:
+        """The whole result of this run was made visible by `commit`: why it is not there any more; empty where it is,
+        or where that cannot be told."""
+        return ""
 
     @abstractmethod
     def finished(self, run: str, position: Any) -> bool:

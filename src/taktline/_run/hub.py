@@ -503,9 +503,7 @@ class Hub:
             results: Lot = held.encoded
         else:
             records = held.as_read() if held.batch.failures else held.records
-            results, error = settled(
-                held.batch.values, held.batch.failures, held.first, records, self._options, self._meter
-            )
+            results, error = settled(held.batch, held.first, records, self._options, self._meter)
         if error is None and held.error is not None:
             # What was read behind it was none of the source's records.
             self._reader.ended = True

@@ -312,11 +312,13 @@ class Inline:
         self._compare_costs()
         failures, interrupt = batch.failures, None
         if failures and isinstance(failures[-1].error, KeyboardInterrupt):
-            interrupt = failures.pop().error  # after the results that were there before it, as in the loop
+            interrupt = failures.pop()  # after the results that were there before it, as in the loop
         as_read = before.records() if failures and before is not None else records
-        results, error = settled(batch.values, failures, first, as_read, self._options, meter)
-        if interrupt is not None:
-            error, results.records = error or interrupt, 0  # not all of these records were run
+        results, error = settled(batch, first, as_read, self._options, meter)
+        if interrupt is not None and error is None:
+            error = interrupt.error
+            behind = len(batch.values) - batch.before(interrupt.origin)
+            results.upto(interrupt.origin, len(results) - behind)  # not all of these records were run
         if error is not None:
             self._reader.ended = True
             self._reader.error = error

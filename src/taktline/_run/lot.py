@@ -9,7 +9,7 @@ from typing import Any, NoReturn
 from taktline._recipe.options import Options
 from taktline._recipe.ports import Sink
 from taktline._run.meter import Meter
-from taktline._segment.batch import Failure
+from taktline._segment.batch import Batch, Failure
 from taktline._wire import carry
 from taktline.errors import Failed, forget_places, placed
 
@@ -28,13 +28,18 @@ class Lost:
 class Lot(list[Any]):
     """Results. Those of the records before `first + records` are all delivered with it."""
 
-    __slots__ = ("failures", "first", "records")
+    __slots__ = ("failures", "first", "records", "whole")
 
     def __init__(self, results: Iterable[Any], first: int, records: int, failures: tuple[Lost, ...] = ()) -> None:
         super().__init__(results)
         self.first = first
-        self.records = records  # 0 where the last one failed and ends the run: what it gave before is no whole result
+        self.records = records  # without one that failed and ends the run
+        self.whole = len(self)  # results of these records; those behind are what the one that failed gave before
         self.failures = failures
+
+    def upto(self, records: int, whole: int) -> None:
+        """Only so many of its records are done, and gave so many of its results."""
+        self.records, self.whole = records, whole
 
     def into(self, sink: Sink) -> None:
         """Write the results."""
@@ -47,9 +52,9 @@ class EncodedLot(Lot):
     __slots__ = ("_count", "_data")
 
     def __init__(self, data: bytes, count: int, first: int, records: int) -> None:
+        self._count = count
         super().__init__((), first, records)
         self._data = data
-        self._count = count
 
     def __len__(self) -> int:
         return self._count
@@ -62,14 +67,18 @@ class EncodedLot(Lot):
 
 
 def settled(
-    values: list[Any], failures: list[Failure], first: int, records: Sequence[Any], options: Options, meter: Meter
+    batch: Batch, first: int, records: Sequence[Any], options: Options, meter: Meter
 ) -> tuple[Lot, BaseException | None]:
     """What to deliver of a batch that came through with failures, as `on_error` says, and what to raise after it."""
+    values, failures = batch.values, batch.failures
     if not failures:
         return Lot(values, first, len(records)), None
     meter.failed += len(failures)
     if not options.goes_on:
-        return Lot(values, first, 0), _explained(failures[0], first, records)
+        done = failures[0].origin
+        lot = Lot(values, first, len(records))
+        lot.upto(done, batch.before(done))
+        return lot, _explained(failures[0], first, records)
     lost = tuple(
         Lost(
             first + one.origin, one.step, carry.as_step_error(one.error, one.step), one.traceback, records[one.origin]

@@ -7,7 +7,6 @@ process is killed in between, what comes later tells of less than is there, and 
 
 from __future__ import annotations
 
-import json
 import os
 import platform
 from collections import deque
@@ -20,17 +19,18 @@ from uuid import uuid4
 
 from taktline._durable import fingerprint
 from taktline._durable.dead_letters import DeadLetters, open_dead_letters, row_of
-from taktline._durable.journal import DELIVERED, DONE, RUNNING, Entry, Journal, Mark
+from taktline._durable.journal import DELIVERED, DONE, ORDER, RUNNING, Entry, Journal, Mark
 from taktline._recipe.options import Options, memory_bytes
 from taktline._recipe.ports import Live, Resumable, Sink, Source
-from taktline._recipe.steps import Step
+from taktline._recipe.steps import Role, Step
 from taktline._run.lot import Lot
 from taktline._run.meter import Meter
 from taktline._run.reader import Reader
 from taktline._run.states import States
-from taktline.errors import LineError, ResumeError, SourceError, TaktlineError
+from taktline.errors import LineError, OutputLost, ResumeError, SourceError, TaktlineError
 
 LOOK = 0.1  # seconds between two looks at a record, to know the source again: some 10 µs each
+UNTOLD = 4  # things that the report names of those that cannot be compared
 EVERY = 0.5  # seconds between two marks: making one safe takes some milliseconds
 
 
@@ -98,19 +98,90 @@ class Marks:
             self._live.open(options.window, memory_bytes(options.memory))
         self._opened = True
         if options.journal is not None:
-            self._journal = Journal(os.fspath(options.journal), self._prints())
-            self.run = self._journal.run
-        if options.dead_letters is not None and not self._is_done():
-            self._letters = open_dead_letters(os.fspath(options.dead_letters), self.run)
+            self._take_journal(os.fspath(options.journal))
+        if not self._is_done():
+            self._open_letters()
         if self._journal is not None and self._journal.resumed:
-            self._resume(self._journal, self._journal.entry)
+            try:
+                self._resume(self._journal, self._journal.entry)
+            except OutputLost as lost:
+                if options.on_lost != "restart":
+                    raise
+                self._restart(self._journal, lost.why)
+                self._open_letters()
+                self._begin()
         else:
-            if self.states is not None:
-                self.states.begin(None)
-            if self.by_mark is not None:
-                self.by_mark.begin(self.run)
+            self._begin()
         if not self.over:
             self.mark()
+
+    def _take_journal(self, path: str) -> None:
+        even = self._options.dead_letters is None and self._options.on_error != "skip"
+        even = even and all(step.role in (Role.MAP, Role.BATCH) for step in self._steps)
+        if self.by_mark is not None:
+            self.by_mark.beside(path)
+        journal = self._journal = Journal(path, self._prints(), even=even, if_changed=self._options.if_changed)
+        if journal.changed and self._options.if_changed == "restart":
+            self._restart(journal, f"another run than before: {', '.join(journal.changed)}")
+        elif journal.changed:
+            self._go_on(journal, even)
+        self.run = journal.run
+        self._meter.notes += [
+            f"with another {what} from record {record:,} on; results before it are of the old one"
+            for record, what in journal.changes
+        ]
+
+    def _go_on(self, journal: Journal, even: bool) -> None:
+        """Go on with other steps, options or records behind what is delivered. Raises ResumeError where that is in another
+        sink, or cannot be told."""
+        if "the sink" in journal.changed:
+            raise journal.refusal(
+                'What is delivered is in the old one, so that if_changed="continue" cannot keep it. Give the old one, '
+                'or begin anew: if_changed="restart" (--if-changed restart)'
+            )
+        even = even and journal.even
+        if not even and self.states is not None and self.by_mark is not None and journal.entry.position is not None:
+            # Their states are of a border some records before what is delivered.
+            raise journal.refusal(
+                "The states of its serial steps are known for a place some records before what is delivered, and with steps "
+                'that drop or add records if_changed="continue" cannot tell which results to leave out from there on. Begin '
+                'anew: if_changed="restart" (--if-changed restart)'
+            )
+        journal.go_on(even=even)
+
+    def _restart(self, journal: Journal, why: str) -> None:
+        """Give up the unfinished run of the journal, and what it has made and nobody sees. Raises ResumeError where its
+        results are in sight, and would be there twice."""
+        sink, entry = self.by_mark, journal.entry
+        if sink is not None and sink.visible and not sink.keyed and entry.mark.delivered:
+            raise ResumeError(
+                f"the journal {journal.path!r} cannot begin anew: {entry.mark.delivered:,} results of its run are in "
+                f"{sink.describe()} for all to see, and would be there twice. Take them away and delete the journal, or "
+                "write by key=",
+                path=journal.path,
+            )
+        journal.restart()
+        self.run = journal.run
+        self._meter.notes.append(f"begun anew: {why}")
+
+    def _open_letters(self) -> None:
+        letters, self._letters = self._letters, None
+        if letters is not None:
+            letters.close()
+        if self._options.dead_letters is not None:
+            self._letters = open_dead_letters(os.fspath(self._options.dead_letters), self.run)
+
+    def _begin(self) -> None:
+        """From the start."""
+        journal = self._journal
+        if journal is not None and journal.instead and self._letters is not None:
+            self._letters.forget(journal.instead)
+        if journal is not None and journal.left is not None and self.by_mark is not None:
+            self.by_mark.forget(journal.instead, journal.left)
+        if self.states is not None:
+            self.states.begin(None)
+        if self.by_mark is not None:
+            self.by_mark.begin(self.run)
 
     def _is_done(self) -> bool:
         return self._journal is not None and self._journal.entry.state == DONE
@@ -118,10 +189,15 @@ class Marks:
     def _resume(self, journal: Journal, entry: Entry) -> None:
         mark, sink = entry.mark, self.by_mark
         if entry.state == DONE or (entry.state == DELIVERED and sink and sink.finished(self.run, entry.position)):
+            if sink is not None and entry.position is not None and (why := sink.is_gone(self.run, entry.position)):
+                told = f"the journal {journal.path!r} says that all is done, but {why}"
+                raise OutputLost(path=sink.describe(), why=told)
             self._delivered_earlier(mark)
             self._meter.reasons[:] = [f"already done; delete {journal.path!r} to run it again"]
             if entry.state != DONE:
                 journal.write(replace(entry, state=DONE))
+            if sink is not None:
+                sink.noted()
             return
         if sink is None:
             self.delivered = journal.delivered
@@ -167,26 +243,45 @@ class Marks:
 
     def _prints(self) -> dict[str, Any]:
         """Everything that the results depend on, by the names that people know."""
-        source, options = self._source, self._options
-        told = source.fingerprint() if isinstance(source, Source) else [type(source).__qualname__, self._reader.total]
-        if not isinstance(source, Source) or told is None:
-            self._reader.note = self._look_at
-        prints: dict[str, Any] = {"the source": told, "the number of steps": len(self._steps)}
-        for step in self._steps:
+        options = self._options
+        untold: list[str] = []
+        prints: dict[str, Any] = {"the source": self._print_of_source(untold), "the number of steps": len(self._steps)}
+        names = []
+        for n, step in enumerate(self._steps, 1):
             # A lambda's name tells its line, which changes when something above it does.
-            named = "" if step.name.startswith("lambda at ") else step.name
-            made = (step.maker.factory, step.maker.args, step.maker.kwargs) if step.maker is not None else (step.fn,)
+            name = f"step {n}, a lambda" if step.name.startswith("lambda at ") else f"step {step.name!r}"
+            made = (step.maker.factory, *step.maker.args, step.maker.kwargs) if step.maker is not None else (step.fn,)
             if step.has_state and step.maker is None:
                 made = (type(step.fn),)  # its state is no part of what it is
-            code = fingerprint.of_code(*made, step.like, step.size, step.role.value)
-            prints[f"step {step.name!r}" if named else f"step {len(prints) - 1}, a lambda"] = code
+            known = fingerprint.look(*made, step.like, step.size, step.form, step.has_state, step.role.value)
+            prints[name] = known.digest
+            names.append(name)
+            untold += [f"{name}: {what}" for what in known.untold]
         letters = os.path.abspath(os.fspath(options.dead_letters)) if options.dead_letters is not None else None
+        sink = self._sink
+        if untold:
+            more = f" and {len(untold) - UNTOLD} more" if len(untold) > UNTOLD else ""
+            self._meter.notes.append(f"the journal cannot tell of changes in {'; '.join(untold[:UNTOLD])}{more}")
         return {
-            **prints, "option on_error": options.on_error, "option dead_letters": letters,
+            **prints, ORDER: names, "option on_error": options.on_error, "option dead_letters": letters,
             "option seed": options.seed,
-            "the sink": self._sink.describe() if self._sink is not None else None,
+            "the sink": sink.fingerprint() if isinstance(sink, Resumable) else sink.describe() if sink else None,
             "Python's version": ".".join(platform.python_version_tuple()[:2]),
         }  # fmt: skip
+
+    def _print_of_source(self, untold: list[str]) -> Any:
+        """What the source is known by; what that leaves open goes to `untold`."""
+        source = self._source
+        told = source.fingerprint() if isinstance(source, Source) else None
+        if not self._reader.splits:
+            self._reader.note = self._look_at
+        if not isinstance(source, Source) or told is None:
+            untold.append("the source: records are compared now and then")
+            name = source.describe() if isinstance(source, Source) else type(source).__qualname__
+            return [name, self._reader.total]
+        known = fingerprint.look(told)
+        untold += [f"the source: {what}" for what in (*known.untold, source.untold()) if what]
+        return known.digest
 
     def _look_at(self, index: int, last: Any) -> None:
         """Remember what the record before `index` was, now and then."""
@@ -206,12 +301,13 @@ class Marks:
         asked for."""
         try:
             for lot in lots:
-                count = len(lot)
+                count = lot.whole
                 if lot.failures:
                     self._write_letters(lot)
                 if self._drop:
-                    dropped = min(self._drop, count)
+                    dropped = min(self._drop, len(lot))
                     self._drop -= dropped
+                    lot.whole -= dropped
                     del lot[:dropped]
                 yield lot
                 self._passed(lot, count)
@@ -273,6 +369,8 @@ class Marks:
         try:
             with closing(self.lots(lots)) as kept:
                 for lot in kept:
+                    if self._journal is not None:  # what a record gave before it failed comes again
+                        del lot[lot.whole :]
                     if lot:
                         self._amid = True
                         lot.into(sink)
@@ -307,7 +405,8 @@ class Marks:
                     told = source.describe() if source.shared else source.fingerprint()
                 except SourceError:  # it has gone meanwhile, or was always there for one reading alone
                     told = source.describe()
-            self._told = json.dumps(told if told is not None else [type(source).__qualname__, self._reader.total])
+            told = told if told is not None else [type(source).__qualname__, self._reader.total]
+            self._told = fingerprint.look(told).digest
         return self._told
 
     def _passed(self, lot: Lot, count: int) -> None:
@@ -339,7 +438,10 @@ class Marks:
             mark = replace(mark, state=self._journal.keep(self.states.packed()))
         if self._letters is not None:
             self._letters.sync()
-        position = self.by_mark.save(mark.to_text()) if self.by_mark is not None and state != DONE else None
+        position = None
+        if self.by_mark is not None:  # what is done was saved before it was committed
+            kept = self._journal.entry.position if self._journal is not None else None
+            position = self.by_mark.save(mark.to_text()) if state != DONE else kept
         if self._journal is not None:
             self._journal.write(Entry(mark, position, state))
         if self._live is not None and (self._sink is None or self.by_mark is not None or state == DONE):

@@ -54,6 +54,7 @@ class Meter:
         self._one_by_one = options.how in ("loop", "pool", "queues")
         self.reasons: list[str] = list(plan.reasons)
         self.missed: list[str] = []  # what workers do not have as it is in the caller's process
+        self.notes: list[str] = []
         self.pids: Callable[[], Iterable[int]] = list
         self.complete = False
         self.lanes: list[LaneCount] = []
@@ -169,7 +170,7 @@ class Meter:
             complete=self.complete, resumed_at=self.resumed_at, journal=self.journal, dead_letters=self.dead_letters,
             dead_lettered=self.failed if self.dead_letters is not None else 0, steps=steps,
             verdict=judge(self._spent(seconds, workers_cpu, steps)),
-            reasons=tuple(self.reasons),
+            reasons=tuple(self.reasons), notes=tuple(self.notes),
         )  # fmt: skip
 
     def _spent(self, seconds: float, workers_cpu: float, steps: tuple[StepCount, ...]) -> Spent:

@@ -52,6 +52,10 @@ class Batch:
         """Whether the record at `origin`, the newest in this batch, has failed: what else it gives goes with it."""
         return bool(self.failures) and self.failures[-1].origin == origin
 
+    def before(self, origin: int) -> int:
+        """How many values come of the records before the one at `origin`."""
+        return min(origin, len(self.values)) if self.origins is None else bisect_left(self.origins, origin)
+
     def take_back(self, origin: int) -> None:
         """The record at `origin`, the newest in this batch, has failed: take out what it gave before."""
         while self.origins and self.origins[-1] == origin:

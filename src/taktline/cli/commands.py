@@ -290,6 +290,9 @@ class _First(Source):
         known = self._source.fingerprint()
         return None if known is None else [known, self._limit]
 
+    def untold(self) -> str:
+        return self._source.untold()
+
 
 class _Ended(NamedTuple):
     code: int
