@@ -16,6 +16,7 @@ ROWS = {
     "_excerpts": -1,
     "errors": 0,
     "_recipe": 1,
+    "_files": 1,
     "_schedule": 2, "_segment": 2, "_wire": 2, "_observe": 2, "_io": 2, "_durable": 2,
     "_crew": 3, "_planner": 3, "views": 3,
     "_run": 4,

@@ -445,7 +445,7 @@ class _Comparison:
         """Files that nobody has a use for."""
         known = {"out.db", "run.journal", "broken", self.case.target.name, f"letters.{self.case.letters}"}
         if self.case.journal and self.wanted.endings:
-            known.add(f".{self.case.target.name}.part")
+            known |= {f".{self.case.target.name}.part", f".{self.case.target.name}.part.journal"}
         odd = [name for name in os.listdir(self.folder) if name not in known and not name.startswith("in")]
         return [f"files are left: {odd}"] if odd else []
 

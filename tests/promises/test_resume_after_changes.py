@@ -28,6 +28,7 @@ from taktline import (
     write,
     write_sql,
 )
+from taktline._run import marks
 from taktline.errors import OutputLost
 
 
@@ -179,10 +180,11 @@ def test_states_go_on_with_a_mended_step_where_their_place_can_be_told(tmp_path)
 # --- begun anew ---
 
 
-def test_restart_leaves_nothing_of_the_run_before(tmp_path, fail):
+@pytest.mark.parametrize("every", [0, 9])  # marked after each lot; killed before a first mark
+def test_restart_leaves_nothing_of_the_run_before(tmp_path, fail, monkeypatch, every):
+    monkeypatch.setattr(marks, "EVERY", every)
     letters = tmp_path / "f.jsonl"
     letters.write_text("")
-    line(lambda n: 1 // n)(range(2), dead_letters=letters, how="loop").close()
     list(line(lambda n: 1 // n)(range(2), dead_letters=letters, how="loop"))  # of somebody else: it stays
     first = step(lambda n: n if n % 10 else 1 // 0, name="first")
     with pytest.raises(SinkError):  # a result that cannot be written
@@ -197,7 +199,7 @@ def test_restart_leaves_nothing_of_the_run_before(tmp_path, fail):
     assert rows(tmp_path) == [mended(n) for n in range(100) if n % 10]
     assert [letter.index for letter in read_dead_letters(letters)] == [0, *range(0, 100, 10)]
     assert sorted(os.listdir(tmp_path)) == ["f.jsonl", "j", "out.jsonl"]
-    assert "begun anew" in str(report)
+    assert ("begun anew" in str(report)) == (every == 0)
     assert report.resumed_at == 0
 
 
@@ -342,7 +344,10 @@ def test_what_a_journal_cannot_compare_is_in_the_report(tmp_path):
             return n
 
     report = line(locked).run(range(3), print, journal=tmp_path / "j", how="loop")
-    assert "cannot tell of changes in the source: records are compared now and then; step 'locked': lock" in str(report)
+    assert report.notes == (
+        "the journal cannot tell of changes in the source: records are compared now and then; step 'locked': lock, a lock",
+    )
+    assert "note     the journal cannot tell" in str(report)
 
 
 # --- others at work ---

@@ -117,7 +117,7 @@ def test_ctrl_c_in_the_library_keeps_what_the_journal_needs(tmp_path, how):
     options = {"how": how, "workers": 2, "window": 100, "journal": tmp_path / "j"}
     with pytest.raises(KeyboardInterrupt):
         flow.run(range(1000), write(tmp_path / "out.jsonl"), **options)
-    assert sorted(os.listdir(tmp_path)) == [".out.jsonl.part", "j", "once"]
+    assert sorted(os.listdir(tmp_path)) == [".out.jsonl.part", ".out.jsonl.part.journal", "j", "once"]
     flow.run(range(1000), write(tmp_path / "out.jsonl"), **options)
     assert (tmp_path / "out.jsonl").read_text() == "".join(f"{n}\n" for n in range(1000))
 
@@ -263,4 +263,5 @@ def test_a_second_signal_stops_a_source_that_gives_nothing(folder):
     process.send_signal(signal.SIGINT)
     assert process.wait(timeout=60) == 130
     process.stdin.close()
-    assert sorted(os.listdir(folder)) == [".out.jsonl.part", "in.jsonl", "run.journal", "steps.py"]
+    left = [".out.jsonl.part", ".out.jsonl.part.journal", "in.jsonl", "run.journal", "steps.py"]
+    assert sorted(os.listdir(folder)) == left

@@ -119,7 +119,7 @@ class TaktlineOperator(BaseOperator):  # type: ignore[misc]
             raise LineError(
                 'journal=True puts the journal beside the sink, which is no file; name a folder: journal="/…/"'
             )
-        checked(options)
+        checked({**options, "journal": "a file of its own" if journal else None})
         if not _is_template(target):
             self.line(target)  # raises where it is no line
         self.target = _not_called(target)
