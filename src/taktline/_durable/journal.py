@@ -87,6 +87,7 @@ class Journal:
         self, path: str, prints: Mapping[str, Any], *, even: bool = False, if_changed: str = "refuse"
     ) -> None:  # fmt: skip
         self.path = path
+        self._place = os.path.abspath(path)  # a step may change the folder
         self.changed: list[str] = []  # what differs from the unfinished run
         self.left: Any = None  # the sink's position in a run that was given up just now
         self._file: int | None = None
@@ -130,12 +131,12 @@ class Journal:
         """The file, and this process the only one that has it; None where there is none."""
         while True:
             try:
-                file = os.open(self.path, os.O_RDWR | os.O_CLOEXEC)
+                file = os.open(self._place, os.O_RDWR | os.O_CLOEXEC)
             except FileNotFoundError:
                 return None
             try:
                 lock(file)
-                if os.path.samestat(os.fstat(file), os.stat(self.path)):
+                if os.path.samestat(os.fstat(file), os.stat(self._place)):
                     return file
             except FileNotFoundError:
                 pass  # somebody has just put another file in its place
@@ -150,14 +151,14 @@ class Journal:
     def _make(self, about: _About, entry: Entry = Entry(), count: int = 0, state: bytes | None = None) -> None:
         """A new journal, which takes its name, or the old one's place, only when it is whole. Nothing is made, and
         `_file` stays None, where another run has just made one."""
-        part, before = f"{self.path}.new", self._file
+        part, before = f"{self._place}.new", self._file
         file = os.open(part, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
         try:
             try:
                 lock(file)
             except BlockingIOError:
                 raise self._at_work() from None
-            if not is_still(file, part) or (before is None and os.path.lexists(self.path)):
+            if not is_still(file, part) or (before is None and os.path.lexists(self._place)):
                 if is_still(file, part):
                     os.unlink(part)
                 os.close(file)
@@ -171,7 +172,7 @@ class Journal:
                 entry = replace(entry, mark=replace(entry.mark, state=self.keep(state)))
             for _ in range(2):
                 self._write(entry)
-            put(part, self.path)
+            put(part, self._place)
         except BaseException:
             self._file = before
             if is_still(file, part):
@@ -293,7 +294,7 @@ class Journal:
         file = self._file
         assert file is not None
         try:
-            there = os.path.samestat(os.fstat(file), os.stat(self.path))
+            there = os.path.samestat(os.fstat(file), os.stat(self._place))
         except FileNotFoundError:
             there = False
         if there and os.fstat(file).st_size >= SIZE and _said(os.pread(file, PAGE, 0)) is not None:
