@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import faulthandler
 import os
 import signal
 import time
@@ -219,3 +220,49 @@ def test_a_crash_shows_where_it_was():
         list(line(crash)(range(20), how="line", workers=2))
     assert (caught.value.index, caught.value.signal) == (7, signal.SIGSEGV)
     assert "in crash" in "".join(caught.value.__notes__)
+
+
+def take_default():
+    signal.signal(signal.SIGUSR2, signal.SIG_DFL)
+
+
+def take_away():
+    faulthandler.unregister(signal.SIGUSR2)
+    signal.signal(signal.SIGUSR2, signal.SIG_DFL)
+
+
+def ignore():
+    signal.signal(signal.SIGUSR2, signal.SIG_IGN)
+
+
+def block():
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGUSR2})
+
+
+def handle():
+    signal.signal(signal.SIGUSR2, lambda *_: os._exit(9))
+
+
+def handle_in_c():
+    faulthandler.register(signal.SIGUSR2, os.open(os.devnull, os.O_WRONLY))
+
+
+STALL = 1.0
+
+
+@pytest.mark.parametrize(
+    ("take", "steps"),
+    [*((take, "plain") for take in (take_default, take_away, ignore, block, handle, handle_in_c)), (take_away, "async")],
+)
+def test_a_step_may_take_the_signal_that_asks_for_itself_and_be_slow(take, steps):
+    def slow(n):
+        if n == 0:
+            take()
+        time.sleep(STALL / 4)  # asked twice in it; all records of a batch together take longer than `stall`
+        return n
+
+    async def waits(n):
+        return slow(n)
+
+    flow = line(slow if steps == "plain" else step(waits, tasks=1))
+    assert list(flow(range(6), how="line", workers=1, batch_size=6, stall=STALL)) == list(range(6))

@@ -167,9 +167,9 @@ class Local:
             if worker < 0 and perf_counter() > member.until:
                 member.process.kill()
 
-    def places(self) -> dict[int, Place | None]:
-        """Where each worker is: the value it marked, or else the one it was at when it was asked last."""
-        return {w: each.board.mark.get() or each.board.seen.get() for w, each in self._members.items() if w >= 0}
+    def places(self) -> dict[int, tuple[Place | None, Place | None]]:
+        """Where each worker is: the value it has marked, and the one it was at when it was asked last."""
+        return {w: (each.board.mark.get(), each.board.seen.get()) for w, each in self._members.items() if w >= 0}
 
     def overdue(self, now_ns: int) -> dict[int, Place]:
         """The workers whose value takes longer than it may, at this time of the monotonic clock."""
@@ -183,7 +183,9 @@ class Local:
     def ask(self, workers: Iterable[int]) -> None:
         """Have these workers write on their boards where they are. Does not wait for it."""
         for worker in workers:
-            if worker in self._members and self._members[worker].board.seen.used:
+            member = self._members.get(worker)
+            # The signal may belong to a step by now: who does not expect it from us would be ended by it.
+            if member and member.board.seen.used and not member.board.taken.used and _hears(member.process.pid):
                 self._signal(worker, words.ASK)
 
     def stack(self, worker: int) -> str:
@@ -427,6 +429,17 @@ def _state(pid: int) -> str:
             return file.read().rpartition(")")[2].split()[0]
     except (OSError, IndexError):
         return ""
+
+
+def _hears(pid: int) -> bool:
+    """Whether a process has a handler for the signal that asks, and has not blocked it, as far as the system tells."""
+    try:
+        with open(f"/proc/{pid}/status", encoding="ascii", errors="replace") as file:
+            masks = dict(entry.split(":", 1) for entry in file.read().splitlines() if entry.startswith("Sig"))
+        caught, blocked = (int(masks[name], 16) >> (words.ASK - 1) & 1 for name in ("SigCgt", "SigBlk"))
+    except (OSError, KeyError, ValueError):
+        return True
+    return bool(caught and not blocked)
 
 
 def _say(note: bytes) -> None:

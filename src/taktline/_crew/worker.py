@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import faulthandler
 import fcntl
+import functools
 import gc
 import io
 import os
@@ -16,7 +17,7 @@ import traceback
 import warnings
 from collections.abc import Callable, Sequence
 from functools import partial
-from time import monotonic_ns, perf_counter_ns, process_time_ns
+from time import monotonic_ns, perf_counter_ns, process_time_ns, sleep
 from types import FrameType, ModuleType
 from typing import TYPE_CHECKING, Any, NoReturn, TypeAlias
 
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
 AnySegment: TypeAlias = "fuse.Segment | Waiting"
 
 WORN_OUT = 72  # exit code of a worker in which too many threads hang
+TELL = 0.1  # seconds between two times that a worker which cannot be asked says where it is
 SETUP_MEMORY = 1 << 26  # bytes of an arena until the setup says more
 
 
@@ -103,6 +105,7 @@ class Worker:
         self.board = board
         self._socket = channel.fileno()
         self._own = {each: _identity(each) for each in (self._socket, board.descriptor, lifeline)}
+        self._process = os.getpid()
         self._limit = 0.0  # seconds that it may take to pack or unpack a value, where a step has a limit
         self.seq = 0  # of the batch at work
         self.segment: AnySegment | None = None
@@ -196,12 +199,41 @@ class Worker:
         faulthandler.enable(descriptor, all_threads=False)
         signal.signal(words.ASK, self._asked)
         faulthandler.register(words.ASK, descriptor, all_threads=False, chain=True)
+        for module, name in ((signal, "signal"), (signal, "pthread_sigmask"), (faulthandler, "register")):
+            setattr(module, name, self._noticed(getattr(module, name)))
         self.board.seen.clear()  # from now on the signal that asks does not kill
 
-    def _asked(self, number: int, frame: FrameType | None) -> None:
+    def _noticed(self, takes: Callable[..., Any]) -> Callable[..., Any]:
+        """`takes`, by which a step may take the signal that asks for itself: then this worker is asked no more, and tells
+        by itself, from a thread, where it is."""
+
+        @functools.wraps(takes)
+        def noticed(*args: Any, **kwargs: Any) -> Any:
+            named = [(each if isinstance(each, (set, frozenset, list, tuple)) else [each]) for each in args[:2]]
+            if (
+                any(words.ASK in each for each in [*named, kwargs.values()])
+                and not self.board.taken.used
+                and os.getpid() == self._process
+            ):
+                self.board.taken.clear()
+                threading.Thread(target=self._tell, name="taktline", daemon=True).start()
+            return takes(*args, **kwargs)
+
+        return noticed
+
+    def _tell(self) -> None:
+        main = threading.main_thread().ident
+        assert main is not None
+        while True:
+            self._be_at(sys._current_frames().get(main))
+            sleep(TELL)
+
+    def _be_at(self, frame: FrameType | None) -> None:
         if self.segment is not None:
             self.board.seen.set(self.seq, self.segment.position(), self.segment.step_in(frame))
 
+    def _asked(self, number: int, frame: FrameType | None) -> None:
+        self._be_at(frame)
         if isinstance(self.segment, fuse.Segment) or self.segment is None:
             return
         if stack := self.segment.stack():  # the loop's own tells nothing

@@ -354,7 +354,7 @@ class Hub:
         busy = [w for w in self._lane_of if machine.holding(w) or w in self._starting]
         places = self._crew.places()
         if self._stall.stuck({w: places.get(w) for w in busy}):
-            hanging = tuple(self._hanging(w, places[w]) for w in busy if w in places)
+            hanging = tuple(self._hanging(w, places[w][0] or places[w][1]) for w in busy if w in places)
             self._fatal = self._fatal or Stalled(
                 seconds=self._options.stall or 0.0, workers=hanging, fork=self._crew.doubts
             )

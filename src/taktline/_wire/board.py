@@ -1,6 +1,6 @@
 """A page of memory that one worker writes and the hub reads: which value it is at. It outlives the worker.
 
-Two places, each (batch, position in it, step): the *mark* is set before a value that may kill or hang its worker, and
+Places, each (batch, position in it, step): the *mark* is set before a value that may kill or hang its worker, and
 taken off after it; *seen* is where the worker was when it was last asked. Behind the page the worker's stack is
 appended as text when the hub asks for it, by a C function that needs neither the interpreter nor its lock.
 """
@@ -51,6 +51,7 @@ class Board:
             raise
         self.mark = Slot(self._map, 0)
         self.seen = Slot(self._map, PLACE.size)
+        self.taken = Slot(self._map, 2 * PLACE.size)  # used once a step has taken the signal that asks for itself
 
     def stack(self) -> str:
         """The newest stack that the worker left, as text; empty where there is none."""
@@ -64,6 +65,7 @@ class Board:
         """Let go of it. May be called again."""
         self.mark.close()
         self.seen.close()
+        self.taken.close()
         if self.descriptor >= 0:
             self._map.close()
             os.close(self.descriptor)
