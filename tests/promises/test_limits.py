@@ -252,7 +252,10 @@ STALL = 1.0
 
 @pytest.mark.parametrize(
     ("take", "steps"),
-    [*((take, "plain") for take in (take_default, take_away, ignore, block, handle, handle_in_c)), (take_away, "async")],
+    [
+        *((take, "plain") for take in (take_default, take_away, ignore, block, handle, handle_in_c)),
+        (take_away, "async"),
+    ],
 )
 def test_a_step_may_take_the_signal_that_asks_for_itself_and_be_slow(take, steps):
     def slow(n):

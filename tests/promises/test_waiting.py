@@ -423,6 +423,130 @@ def test_a_step_that_blocks_the_event_loop_is_ended_and_named():
     assert results == [n for n in range(20) if n != 7]
 
 
+async def swallows():
+    while True:
+        try:
+            await asyncio.sleep(600)
+        except asyncio.CancelledError:
+            continue
+
+
+async def swallows_a_thread():
+    while True:
+        try:
+            await asyncio.to_thread(time.sleep, 0.05)
+        except asyncio.CancelledError:
+            continue
+
+
+async def waits_for_nothing():
+    await asyncio.get_running_loop().create_future()
+
+
+async def shields():
+    await asyncio.shield(asyncio.ensure_future(asyncio.sleep(600)))
+
+
+async def leaves_a_group():
+    async with asyncio.TaskGroup() as group:
+        group.create_task(swallows())
+
+
+ENDLESS = [swallows, swallows_a_thread, waits_for_nothing, shields, leaves_a_group]
+
+
+@pytest.mark.parametrize(
+    ("endless", "how"), [(each, how) for each in ENDLESS for how in ("line", "loop")] + [(swallows, "auto")]
+)
+def test_an_async_step_that_does_not_let_itself_be_cancelled_is_over_its_time(how, endless):
+    async def hang(n):
+        if n in (3, 4):
+            await endless()
+        return n
+
+    results = list(line(step(hang, timeout=0.2, tasks=2))(range(8), how=how, workers=1, on_error="keep"))
+    assert [each for each in results if not isinstance(each, Failed)] == [0, 1, 2, 5, 6, 7]
+    assert [type(each.error) for each in results if isinstance(each, Failed)] == [StepTimeout, StepTimeout]
+
+
+@pytest.mark.parametrize("how", ["line", "loop"])
+def test_a_call_of_a_batch_that_does_not_let_itself_be_cancelled_costs_the_record_at_fault(how):
+    async def hang(records):
+        if 3 in records:
+            await swallows()
+        return records
+
+    results = list(line(batch(step(hang, timeout=0.2), size=4))(range(8), how=how, workers=1, on_error="skip"))
+    assert results == [0, 1, 2, 4, 5, 6, 7]
+
+
+def test_a_failure_does_not_wait_for_others_that_do_not_let_themselves_be_cancelled():
+    async def hang(n):
+        if n == 0:
+            await asyncio.sleep(0.1)
+            raise Boom(n)
+        await swallows()
+
+    with pytest.raises(Boom):
+        list(line(hang)(range(4), how="line", workers=1, batch_size=4))
+
+
+async def cancels_itself():
+    asyncio.current_task().cancel()
+
+
+async def cancels_itself_and_waits():
+    asyncio.current_task().cancel()
+    await asyncio.sleep(600)
+
+
+async def cancels_itself_and_raises():
+    asyncio.current_task().cancel()
+    raise ValueError
+
+
+async def cancelled():
+    raise asyncio.CancelledError
+
+
+async def closes_the_loop():
+    asyncio.get_running_loop().close()
+
+
+async def runs_another():
+    asyncio.run(asyncio.sleep(0))
+
+
+OWN = [cancels_itself, cancels_itself_and_waits, cancels_itself_and_raises, cancelled, closes_the_loop, runs_another]
+
+
+@pytest.mark.filterwarnings("ignore:coroutine 'sleep' was never awaited")
+@pytest.mark.parametrize("how", ["line", "loop"])
+@pytest.mark.parametrize("timeout", [None, 30])
+@pytest.mark.parametrize("own", OWN)
+def test_an_async_step_that_ends_its_own_task_or_loop_costs_its_record_alone(how, timeout, own):
+    async def harm(n):
+        if n in (3, 4):
+            await own()
+        return n
+
+    flow = line(step(harm, timeout=timeout))
+    results = list(flow(range(8), how=how, workers=1, on_error="keep"))
+    assert [each for each in results if not isinstance(each, Failed)] == [0, 1, 2, 5, 6, 7]
+    assert [each.index for each in results if isinstance(each, Failed)] == [3, 4]
+
+
+def test_an_async_step_that_stops_its_event_loop_costs_its_record_alone():
+    async def stop(n):
+        if n == 3:
+            asyncio.get_running_loop().stop()
+            await asyncio.sleep(0)
+        return n
+
+    results = list(line(stop)(range(8), how="line", workers=1, on_error="skip"))
+    assert results == [0, 1, 2, 4, 5, 6, 7]
+
+
 def test_a_record_that_kills_its_worker_is_found():
     async def kill(n):
         if n == 33:

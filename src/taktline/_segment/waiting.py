@@ -29,7 +29,9 @@ from taktline.errors import StepTimeout
 if TYPE_CHECKING:
     from taktline._segment.seeds import Seeds
 
-LEFT_ALONE = 64  # threads of one step that never came back; one more, and the worker must be replaced
+LEFT_ALONE = 64  # threads, or coroutines, of one step that never came back; one more, and the worker must be replaced
+CLEAN_UP = 1.0  # seconds for a coroutine that is cancelled: it may catch that, and go on for ever
+LEAVING = 0.8  # the same when the run is left: what was built for the worker is still to be closed in the hub's GRACE
 
 Done = Callable[[Batch], None]
 _Way: TypeAlias = "asyncio.Task[Batch] | Failure"  # of a record, or of those of one call; or one that failed before
@@ -57,6 +59,8 @@ class Waiting:
         self.calls = 0  # that have come back
         self._parts: list[_Records | _Calls] = []
         self._tasks: set[asyncio.Task[None]] = set()
+        self._closing = False
+        self._given_up: set[asyncio.Task[Any]] = set()  # cancelled here, and not by a step
         self._open: dict[int, list[_Way]] = {}  # by id: those of each batch in a part, in the order in which they began
 
     def make(self) -> None:
@@ -122,12 +126,22 @@ class Waiting:
                 if out.failures and not self.goes_on:
                     break
         finally:
-            left = _under_way(ways)
-            for way in left:
-                way.cancel()
-            await asyncio.gather(*left, return_exceptions=True)  # the steps' own clean-up is waited for
+            await self._give_up(_under_way(ways), CLEAN_UP)
             del self._open[id(ways)]
         return out
+
+    async def _give_up(self, tasks: Sequence[asyncio.Task[Any]], seconds: float) -> None:
+        """Cancel them; the steps' own clean-up is waited for, but not for ever."""
+        self._given_up.update(tasks)
+        for task in tasks:
+            task.add_done_callback(self._given_up.discard)
+            task.cancel()
+        if tasks:
+            await asyncio.wait(tasks, timeout=seconds)
+
+    def is_given_up(self, error: BaseException) -> bool:
+        """Whether an exception is the end of the task that is run now, as it was told, and not a step's own."""
+        return isinstance(error, asyncio.CancelledError) and (self._closing or asyncio.current_task() in self._given_up)
 
     def callables(self) -> list[Any]:
         """What each step calls, in order."""
@@ -175,9 +189,9 @@ class Waiting:
 
     async def close(self) -> None:
         """Cancel what is under way, wait for its clean-up, and close what was built for this worker."""
-        for task in list(self._tasks):
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        self._closing = True
+        ways = [way for each in self._open.values() for way in _under_way(each)]
+        await self._give_up([*self._tasks, *ways], LEAVING)
         for station in self.stations:
             await station.close()
 
@@ -201,7 +215,7 @@ class _Records:
         try:
             await self._through(seq, batch.values[start], self._first, came)
         except BaseException as error:
-            if _is_cancelled(error):
+            if self._whole.is_given_up(error):
                 raise
             # whatever a step raises is the record's failure, as in any other step
             if self._whole.goes_on:
@@ -248,6 +262,7 @@ class _Calls(Batched):
 
     def __init__(self, whole: Waiting, first: int, last: int) -> None:
         super().__init__(whole, first, last, traced=True)
+        self._whole = whole
         self._stations = whole.stations[first:last]
 
     async def came_of(self, seq: int, batch: Batch, start: int, end: int) -> Batch:
@@ -264,7 +279,7 @@ class _Calls(Batched):
         return out
 
     def passes(self, error: BaseException) -> bool:
-        return _is_cancelled(error)
+        return self._whole.is_given_up(error)
 
 
 class Station:
@@ -281,6 +296,7 @@ class Station:
         self._pace = guard.Pace(step)
         self._as_it_is = not (step.retries or step.rate or any(each.timeout for each in whole.steps))
         self._threads = Threads(step.name) if step.kind == "thread" and not is_async(made) else None
+        self._left_alone: set[asyncio.Task[Any]] = set()
 
     async def call(self, seq: int, fn: Callable[[Any], Any], value: Any) -> Any:
         """What `fn`, the step's callable or its `like`, gives for a value of this batch, with the step's options."""
@@ -288,7 +304,7 @@ class Station:
         try:
             async with self._inside:
                 if self._as_it_is:
-                    return await self._begun(fn, value)
+                    return await self._own(fn, value)
                 for tried in range(step.retries):
                     try:
                         return await self._in_time(seq, fn, value)
@@ -305,17 +321,20 @@ class Station:
         seconds = self._step.timeout
         if self._whole.enters is not None:
             self._whole.enters(seq)
-        call = self._begun(fn, value)
         if seconds is None:
-            return await call
-        limit = asyncio.timeout(seconds)
+            return await self._own(fn, value)
+        return await in_time(self._begun(fn, value), self._step.name, seconds, self._leave_alone)
+
+    async def _own(self, fn: Callable[[Any], Any], value: Any) -> Any:
+        """What a call gives that is part of this task, which the step may cancel: that is an error of its own then."""
+        task = asyncio.current_task()
+        assert task is not None
         try:
-            async with limit:
-                return await call
-        except TimeoutError:
-            if not limit.expired():
-                raise  # the step's own
-            raise StepTimeout(step=self._step.name, seconds=seconds) from None
+            return await self._begun(fn, value)
+        finally:
+            if task.cancelling() and not self._whole.is_given_up(asyncio.CancelledError()):
+                task.uncancel()
+                await asyncio.sleep(0)  # raises CancelledError, where the step has not waited for it
 
     async def _begun(self, fn: Callable[[Any], Any], value: Any) -> Any:
         if self._threads is not None:
@@ -327,6 +346,12 @@ class Station:
         if type(result) not in guard.NEVER_AWAITED:
             guard.refuse(result, self._step.name, awaited=self._threads is None)
         return result
+
+    def _leave_alone(self, task: asyncio.Task[Any]) -> None:
+        self._left_alone.add(task)
+        task.add_done_callback(self._left_alone.discard)
+        if len(self._left_alone) > LEFT_ALONE:
+            self._whole.worn_out()
 
     async def _in_thread(self, threads: Threads, fn: Callable[[Any], Any], value: Any) -> Any:
         call = threads.call(fn, value)
@@ -348,10 +373,39 @@ class Station:
                 await closed
 
 
-def _is_cancelled(error: BaseException) -> bool:
-    """Whether an exception is the task's own end, and not a step's."""
-    task = asyncio.current_task()
-    return isinstance(error, asyncio.CancelledError) and task is not None and task.cancelling() > 0
+async def in_time(
+    call: Awaitable[Any], step: str, seconds: float, leave_alone: Callable[[asyncio.Task[Any]], object]
+) -> Any:
+    """What `call` gives. Raises StepTimeout when its time is up: it is cancelled then, and may clean up.
+
+    It is a task of its own, since it may catch that and go on: `leave_alone(task)` is told so."""
+    task = asyncio.create_task(_kept(call))
+    try:
+        await asyncio.wait({task}, timeout=seconds)
+    except asyncio.CancelledError:  # the caller's own end
+        task.cancel()
+        await asyncio.wait({task}, timeout=CLEAN_UP)
+        raise
+    if not task.done():
+        task.cancel()
+        await asyncio.wait({task}, timeout=CLEAN_UP)
+        if not task.done():
+            leave_alone(task)
+        elif not task.cancelled():
+            task.result()  # what it raised instead is its own error
+        raise StepTimeout(step=step, seconds=seconds)
+    result, error = task.result()
+    if error is not None:
+        raise error
+    return result
+
+
+async def _kept(call: Awaitable[Any]) -> tuple[Any, BaseException | None]:
+    """What `call` gives, or what it raised that would end the event loop."""
+    try:
+        return await call, None
+    except (KeyboardInterrupt, SystemExit) as error:
+        return None, error
 
 
 def gathered(made: Callable[[Any], Any]) -> Callable[[Any], Any]:
@@ -371,25 +425,21 @@ class OneByOne:
     def __init__(self) -> None:
         self._runner: asyncio.Runner | None = None
         self._thread: ThreadPoolExecutor | None = None
+        self._left_alone: list[asyncio.Task[Any]] = []
 
     def plain(self, step: Step, made: Callable[[Any], Coroutine[Any, Any, Any]]) -> Callable[[Any], Any]:
         """The step as a plain function, which keeps its time limit itself: a coroutine can be ended."""
 
         call = gathered(made)
 
-        async def in_time(value: Any) -> Any:
-            limit = asyncio.timeout(step.timeout)
-            try:
-                async with limit:
-                    result = await guard.awaited(call(value))
-                    guard.refuse(result, step.name, awaited=True)
-                    return result
-            except TimeoutError:
-                if not limit.expired():
-                    raise
-                raise StepTimeout(step=step.name, seconds=step.timeout or 0.0) from None
+        async def checked(value: Any) -> Any:
+            result = await guard.awaited(call(value))
+            guard.refuse(result, step.name, awaited=True)
+            return result
 
-        return lambda value: self.run(in_time(value))
+        if (seconds := step.timeout) is None:
+            return lambda value: self.run(checked(value))
+        return lambda value: self.run(in_time(checked(value), step.name, seconds, self._left_alone.append))
 
     def run(self, call: Coroutine[Any, Any, Any]) -> Any:
         if self._runner is None:
@@ -411,8 +461,19 @@ class OneByOne:
         if runner is None:
             return
         if self._thread is None:
-            runner.close()
+            self._end(runner)
         else:
-            self._thread.submit(runner.close).result()
+            self._thread.submit(self._end, runner).result()
             self._thread.shutdown()
             self._thread = None
+
+    def _end(self, runner: asyncio.Runner) -> None:
+        if all(task.done() for task in self._left_alone):
+            runner.close()
+            return
+        # It would wait for ever for what does not let itself be cancelled.
+        loop = runner.get_loop()
+        loop.set_exception_handler(lambda *_: None)
+        loop.run_until_complete(loop.shutdown_asyncgens())
+        loop.close()
+        asyncio.set_event_loop(None)
