@@ -148,7 +148,7 @@ class _Drawing:
     def step(self, place: int, *, rows: bool) -> Spec:
         kind = self.kind_of(KINDS, without=() if rows else ("changes it",))
         about, like = KINDS[kind], False
-        many = self.one_of(1, 2, 4) if about.where == "waits" or kind == "own workers" else None
+        many = self.one_of(1, 2, 4) if about.where == "waits" or kind in COUNTED else None
         if about.batches and about.where == "worker":
             like = self.likely(0.4)
         return Spec(
@@ -168,22 +168,31 @@ class _Drawing:
         more = {
             "batch_size": self.one_of(1, 3, 16, 64), "window": self.one_of(1, 5, 40, 300),
             "memory": self.one_of("100KB", "5MB"), "on_error": self.one_of("skip", "skip", "keep"), "ordered": False,
-            "seed": 7,
+            "seed": 7, "recycle": self.one_of(30, 100),
         }  # fmt: skip
-        shares = {"batch_size": 0.3, "window": 0.2, "memory": 0.1, "on_error": 0.35, "ordered": 0.12, "seed": 0.05}
+        shares = {
+            "batch_size": 0.3,
+            "window": 0.2,
+            "memory": 0.1,
+            "on_error": 0.35,
+            "ordered": 0.12,
+            "seed": 0.05,
+            "recycle": 0.04,
+        }
         return options | {key: more[key] for key, share in shares.items() if self.likely(share)}
 
     def journal(self, origin: Origin, target: Target) -> tuple[str | None, tuple[tuple[str, int], ...]]:
         if not self.likely(0.22) or (target.fault and (target.fault, target.kind) != ("is left", "loop")):
             return None, ()
-        if not SOURCES[origin.kind].again or SINKS[target.kind].make is None:
+        taken = target.kind == "loop" and not target.fault
+        if not SOURCES[origin.kind].again or (SINKS[target.kind].make is None and not taken):
             if target.fault == "is left" and target.kind == "loop":
                 return "goes on after it was left", ()
             return "is run again", ()
         what = self.one_of("is run again", "goes on after the mend", "goes on after SIGKILL", "goes on after SIGKILL")
         if what != "goes on after SIGKILL":
             return what, ()
-        events = ["results into the sink", "operations on files"]
+        events = ["results taken" if taken else "results into the sink", "operations on files"]
         events += ["records out of the source"] if origin.kind in OWN else []
         kills = [(self.one_of(*events), self.chance.randrange(1, 40)) for _ in range(self.one_of(1, 1, 2))]
         return what, tuple(kills)
@@ -254,5 +263,6 @@ class _Drawing:
 
 EVERY_RECORD = ("has nanoseconds", "its query fails", "gives one row again and again", "clears what it gave")
 SQL = {name for name in (*SOURCES, *SINKS) if "SQL" in name}
+COUNTED = ("own workers", "by array")
 HEAVY = ("pandas", "polars", "arrow")
 OWN = [name for name, about in SOURCES.items() if about.again and about.gives in ("number",)]

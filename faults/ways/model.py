@@ -55,6 +55,8 @@ def refused(case: Case) -> str:
     """Why the library must refuse this way before anything starts; empty where it must not."""
     sink, options, live = SINKS[case.target.kind], case.options, case.origin.kind.startswith("live")
     serial = any(step.kind in SERIAL for step in case.steps)
+    if "recycle" in options and options["how"] == "loop":
+        return "there are no workers to replace"
     if case.journal is None:
         return ""
     if not options.get("ordered", True):

@@ -23,7 +23,7 @@ from faults.ways.case import Case
 from faults.ways.model import Ending, Wanted
 from faults.ways.sinks import SINKS, Spilt, Table, plain, same
 from faults.ways.sources import SOURCES, Broken, Messages
-from faults.ways.steps import built
+from faults.ways.steps import built, set_up
 from taktline import line, read_dead_letters
 from taktline._run import marks
 from taktline.errors import LineError, TaktlineError
@@ -80,6 +80,7 @@ class _Run:
         self.folder = folder
         self.came = Came()
         self.source: Any = None
+        self.delivered: int | None = None  # results that the next run does not give again, where that is another number
 
     def go(self, kill: Callable[[Any], None] = lambda sink: None) -> Came:
         came, before = self.came, _children()
@@ -97,11 +98,19 @@ class _Run:
             ]
         return came
 
+    def began(self, run: Any) -> None:
+        """Told of a run before its results are taken."""
+
+    def took(self, result: Any) -> None:
+        """Told of each result that was taken."""
+
     def _letters(self) -> Path:
         return self.folder / f"letters.{self.case.letters or 'none'}"
 
     def options(self) -> dict[str, Any]:
         options = {**self.case.options, "stall": STALL}
+        if any(step.kind == "needs what is set up" for step in self.case.steps):
+            options["setup"] = set_up
         if self.case.letters:
             options["dead_letters"] = self._letters()
         if self.case.journal:
@@ -127,14 +136,18 @@ class _Run:
                 run.drain(sink)
             else:
                 with run:
+                    self.began(run)
                     for result in run:
                         results.append(result)
+                        self.took(result)
                         if target.fault and len(results) == target.at:
                             if target.fault == "is left":
                                 break
                             run.stop()
         finally:
             report = run.report
+            if case.journal and target.fault == "is left":
+                self.delivered = run.delivered
             self.came.counts = {
                 key: getattr(report, key) for key in ("records_in", "records_out", "failed", "skipped", "complete")
             }
@@ -204,7 +217,7 @@ def gone(case: Case, folder: Path) -> Iterator[tuple[Wanted, Came]]:
     if isinstance(run.source, Messages):
         case = replace(case, origin=replace(case.origin, safe=max([0, *run.source.told])))
     two = _Run(case, folder).go()
-    two.results = one.results + two.results
+    two.results = one.results[: run.delivered] + two.results
     if mends:
         case = replace(case, steps=tuple(replace(step, fault="", at=frozenset()) for step in case.steps))
     yield model.wanted(case, broken), two
@@ -230,7 +243,38 @@ def _killed(case: Case, folder: Path) -> Came:
             return Came(odd=[f"the caller ended with {process.exitcode}"])
     came: Came = pickle.loads(out.read_bytes())
     out.unlink()
+    came.results = _taken(folder)
     return came
+
+
+def _taken(folder: Path) -> list[Any]:
+    """The results that callers of this folder have written down themselves."""
+    results: list[Any] = []
+    with suppress(FileNotFoundError), open(folder / TAKEN, "rb") as file, suppress(EOFError):
+        while True:
+            results.append(pickle.load(file))
+    return results
+
+
+class _KilledRun(_Run):
+    """One whose caller writes down what it takes, so that the next one can go on behind it."""
+
+    def __init__(self, case: Case, folder: Path, kill: tuple[str, int] | None) -> None:
+        super().__init__(case, folder)
+        self._after = kill[1] if kill is not None and kill[0] == "results taken" else None  # results
+
+    def began(self, run: Any) -> None:
+        kept = _taken(self.folder)[: run.delivered] if self.case.target.kind == "loop" else []
+        (self.folder / TAKEN).write_bytes(b"".join(map(pickle.dumps, kept)))
+
+    def took(self, result: Any) -> None:
+        with open(self.folder / TAKEN, "ab", buffering=0) as file:
+            file.write(pickle.dumps(result))
+        if self._after is not None and len(self.came.results) == self._after:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+
+TAKEN = "taken"
 
 
 FORKS = multiprocessing.get_context("forkserver")
@@ -241,13 +285,13 @@ def _one_caller(case: Case, folder: Path, out: Path, kill: tuple[str, int] | Non
     sources.POSTGRES = postgres
     if case.seed % 2:
         marks.EVERY = 0.0  # seconds: a mark whenever there may be one
-    came = _Run(case, folder).go(_killer(kill))
+    came = _KilledRun(case, folder, kill).go(_killer(kill))
     out.write_bytes(pickle.dumps(replace(came, results=[])))
 
 
 def _killer(kill: tuple[str, int] | None) -> Callable[[Any], None]:
     """What ends this process by SIGKILL after so many events; given the sink before the run."""
-    if kill is None:
+    if kill is None or kill[0] == "results taken":
         return lambda sink: None
     what, most = kill
     so_far, me = count(1), os.getpid()
@@ -443,7 +487,7 @@ class _Comparison:
 
     def left(self) -> list[str]:
         """Files that nobody has a use for."""
-        known = {"out.db", "run.journal", "broken", self.case.target.name, f"letters.{self.case.letters}"}
+        known = {"out.db", "run.journal", "broken", TAKEN, self.case.target.name, f"letters.{self.case.letters}"}
         if self.case.journal and self.wanted.endings:
             known |= {f".{self.case.target.name}.part", f".{self.case.target.name}.part.journal"}
         odd = [name for name in os.listdir(self.folder) if name not in known and not name.startswith("in")]

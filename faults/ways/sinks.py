@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import gzip
 import io
 import json
 import sqlite3
@@ -84,8 +83,6 @@ def _content(target: Target, folder: Path) -> bytes | None:
     data = path.read_bytes()
     if data == OLD:
         return None if target.there else b"old?"
-    if target.packing == ".gz":
-        return gzip.decompress(data)
     return sources.unpacked(data, target.packing)
 
 
@@ -177,7 +174,7 @@ class Kind(NamedTuple):
     drawn: int = 4
 
 
-PACKED = ("", "", "", ".gz", ".zst")
+PACKED = ("", "", "", "", *sources.PACK)
 SINKS: dict[str, Kind] = {
     "loop": Kind(refuses=False, faults=("is left", "is stopped"), drawn=12),
     "stream": Kind(refuses=False, faults=("is left",), drawn=6),

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import bz2
 import csv
 import gzip
 import io
 import json
+import lzma
 import os
 import sqlite3
 import zlib
@@ -113,11 +115,7 @@ def packed(data: bytes, packing: str) -> bytes:
     if not packing:
         return data
     pieces = [data[at : at + 3000] for at in range(0, len(data), 3000)] or [b""]
-    if packing == ".gz":
-        return b"".join(gzip.compress(piece, 1, mtime=0) for piece in pieces)
-    import zstandard
-
-    return b"".join(zstandard.ZstdCompressor(1).compress(piece) for piece in pieces)
+    return b"".join(map(PACK[packing], pieces))
 
 
 def unpacked(data: bytes, packing: str) -> bytes:
@@ -126,15 +124,30 @@ def unpacked(data: bytes, packing: str) -> bytes:
         return data
     text = b""
     while data:
-        if packing == ".gz":
-            member: Any = zlib.decompressobj(31)
-        else:
-            import zstandard
-
-            member = zstandard.ZstdDecompressor().decompressobj()
+        member = UNPACK[packing]()
         text += member.decompress(data)
         data = member.unused_data
     return text
+
+
+def _zstd() -> Any:
+    import zstandard
+
+    return zstandard
+
+
+PACK: dict[str, Callable[[bytes], bytes]] = {
+    ".gz": lambda data: gzip.compress(data, 1, mtime=0),
+    ".zst": lambda data: _zstd().ZstdCompressor(1).compress(data),
+    ".bz2": lambda data: bz2.compress(data, 1),
+    ".xz": lambda data: lzma.compress(data, preset=0),
+}
+UNPACK: dict[str, Callable[[], Any]] = {
+    ".gz": lambda: zlib.decompressobj(31),
+    ".zst": lambda: _zstd().ZstdDecompressor().decompressobj(),
+    ".bz2": bz2.BZ2Decompressor,
+    ".xz": lzma.LZMADecompressor,
+}
 
 
 def _bodies(origin: Origin) -> tuple[list[bytes], Broken | None]:
@@ -339,7 +352,7 @@ class Kind(NamedTuple):
     drawn: int = 4
 
 
-PACKED = ("", "", ".gz", ".zst")
+PACKED = ("", "", "", "", *PACK)
 FILE = ("is no record", "is cut")
 HOW_IT_ENDS = ("no last line end", "BOM")
 SOURCES: dict[str, Kind] = {

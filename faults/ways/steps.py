@@ -13,12 +13,13 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from taktline import batch, expand, keep, per_worker, serial, step
+from taktline import batch, expand, keep, line, per_worker, serial, step
 from taktline._segment import guard
 
 MOST = 9973  # numbers stay below
 LONG = 60.0  # seconds that a step hangs where somebody can end it
 SPIN = 6_000  # rounds of a dear step, some 200 µs
+LARGE = 5_000  # numbers in an array
 TEXTS = ("", "é", "a,b", 'say "x"', "two\nlines")
 
 
@@ -170,7 +171,7 @@ def harmed(spec: Spec, fn: Callable[[Any], Any], numbers: Callable[[Any], list[i
         if fault.harm is not None and bad and (not spec.until or os.path.exists(spec.until)):
             fault.harm(spec, bad[0])
         if spec.fault == "gives too few":
-            return fn(value)[:-1]
+            return _but_one(fn(value))
         if spec.fault == "gives None":
             return None
         if spec.fault == "gives what cannot be pickled" and bad:
@@ -178,6 +179,21 @@ def harmed(spec: Spec, fn: Callable[[Any], Any], numbers: Callable[[Any], list[i
         return fn(value)
 
     return call
+
+
+def _but_one(results: Any) -> Any:
+    if isinstance(results, dict):
+        return {name: column[:-1] for name, column in results.items()}
+    return results.iloc[:-1] if hasattr(results, "iloc") else results[:-1]
+
+
+def set_up() -> None:
+    """What each process does before its first record."""
+    ready.append(True)
+
+
+ready: list[bool] = []
+tried: set[tuple[str, int]] = set()  # what a flaky step has refused once in this process
 
 
 # --- the plain functions ---
@@ -263,6 +279,41 @@ def _map(spec: Spec) -> Callable[[Any], Any]:
     return harmed(spec, work, alone)
 
 
+def _needy(spec: Spec) -> Callable[[Any], Any]:
+    def work(value: Any) -> Any:
+        if not ready:
+            raise LookupError("this process was not set up")
+        return renumbered(value, mapped(spec, number(value)))
+
+    return harmed(spec, work, alone)
+
+
+def _flaky(spec: Spec) -> Callable[[Any], Any]:
+    def work(value: Any) -> Any:
+        if number(value) % spec.m == 0 and (spec.name, number(value)) not in tried:
+            tried.add((spec.name, number(value)))
+            raise Boom(number(value), "the first time")
+        return renumbered(value, mapped(spec, number(value)))
+
+    return harmed(spec, work, alone)
+
+
+def _by_array(spec: Spec) -> Any:
+    """Through an array that is large enough to go beside the pickle, from one step to the next."""
+
+    def out(value: Any) -> Any:
+        import numpy as np
+
+        return value, np.full(LARGE, number(value))
+
+    def back(both: Any) -> Any:
+        value, array = both
+        return renumbered(value, mapped(spec, int(array[-1])))
+
+    fn = harmed(spec, back, lambda both: alone(both[0]))
+    return line(step(out, name=f"{spec.name}_out", workers=spec.many), step(fn, **_options(spec)))
+
+
 def _mutated(spec: Spec) -> Callable[[Any], Any]:
     def work(value: Any) -> Any:
         value["n"] = mapped(spec, value["n"])
@@ -300,8 +351,8 @@ def _one(spec: Spec) -> Callable[[Any], Any]:
 
 def _options(spec: Spec) -> dict[str, Any]:
     options: dict[str, Any] = {"name": spec.name}
-    if spec.retries:
-        options |= {"retries": spec.retries, "backoff": 0.0}
+    if retries := spec.retries or int(spec.kind == "flaky"):
+        options |= {"retries": retries, "backoff": 0.0}
     return options | ({"timeout": spec.timeout} if spec.timeout else {})
 
 
@@ -428,6 +479,9 @@ class Kind(NamedTuple):
 KINDS: dict[str, Kind] = {
     "map": Kind(lambda s: step(_map(s), **_options(s)), drawn=12),
     "changes it": Kind(lambda s: step(_mutated(s), **_options(s)), rows=True),
+    "by array": Kind(_by_array, drawn=3),
+    "flaky": Kind(lambda s: step(_flaky(s), **_options(s)), drawn=2),
+    "needs what is set up": Kind(lambda s: step(_needy(s), **_options(s)), drawn=2),
     "keep": Kind(lambda s: keep(step(_kept(s), **_options(s)), name=s.name), "keep", drawn=8),
     "expand": Kind(lambda s: expand(step(_parts(s), **_options(s)), name=s.name), "expand", drawn=8),
     "list": Kind(_batch("list"), batches=True, drawn=8),
