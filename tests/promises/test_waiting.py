@@ -657,6 +657,28 @@ def test_stream_gives_the_results_in_order_and_the_exception_after_them(how, sou
     assert asyncio.run(main()) == ([1 // (200 - n) for n in range(200)], 200)
 
 
+@pytest.mark.parametrize("deadly", [0, 1, 2, 3])
+def test_a_step_that_waits_and_kills_its_worker_is_named_among_its_neighbours(deadly):
+    def work(n, place):
+        if n == 7 and place == deadly:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return n
+
+    async def one(n):
+        return work(n, 0)
+
+    async def many(numbers):
+        return [work(n, 1) for n in numbers]
+
+    async def more(numbers):
+        return [work(n, 2) for n in numbers]
+
+    steps = line(one, batch(many, size=3), batch(more, size=3), step(lambda n: work(n, 3), kind="thread", name="last"))
+    with pytest.raises(WorkerDied) as died:
+        list(steps(range(20), how="line"))
+    assert (died.value.index, died.value.step) == (7, ["one", "many", "more", "last"][deadly])
+
+
 def test_a_stream_that_is_refused_says_so_and_nobody_waits(tmp_path):
     async def records():
         yield 1

@@ -29,7 +29,7 @@ class _Attendant:
         self._segment = segment
         limits = [step.timeout for step in segment.steps if step.timeout]
         self._limit = min(limits) if limits else 0.0
-        self._position = 0  # of the record at work, in a batch that goes carefully
+        self._position = self._step = 0  # of the record at work, in a batch that goes carefully
         self._began = perf_counter_ns()
         self._open: dict[int, bool] = {}  # batches under way: whether they go carefully
         self._arrived = asyncio.Event()
@@ -105,7 +105,7 @@ class _Attendant:
             loop.remove_writer(channel.fileno())
 
     def _at(self, position: int, step: int, seconds: float) -> None:
-        self._position = position
+        self._position, self._step = position, step
         self._show()
 
     def _entered(self, seq: int) -> None:
@@ -124,4 +124,4 @@ class _Attendant:
             seq = self._newest if self._newest in self._open else next(iter(self._open))
             careful = self._open[seq]
             grace = self._limit * 2 + 1 if self._limit else 0.0
-            self._worker.show(seq, self._position if careful else 0, 0, grace)
+            self._worker.show(seq, *((self._position, self._step) if careful else (0, 0)), grace)

@@ -58,6 +58,7 @@ class Waiting:
         self.stations: list[Station] = []
         self.calls = 0  # that have come back
         self._parts: list[_Records | _Calls] = []
+        self._alone: int | None = None  # position in the batch of the value that is run by itself
         self._tasks: set[asyncio.Task[None]] = set()
         self._closing = False
         self._given_up: set[asyncio.Task[Any]] = set()  # cancelled here, and not by a step
@@ -97,8 +98,10 @@ class Waiting:
         for start, end, failure in batch.spans():
             for at in range(start, end):
                 self.begun(at, 0)
+                self._alone = at
                 self.mark(at, 0, 0.0)
                 one = await self._through(seq, Batch([batch.values[at]], [batch.origin(at)]))
+                self._alone = None
                 self.came(at, one)
                 whole.append(one, goes_on=self.goes_on)
                 if whole.failures and not self.goes_on:
@@ -152,7 +155,9 @@ class Waiting:
         return [step.like for step in self.steps]
 
     def begins(self, step: int) -> None:
-        """Many steps are at work: nothing is told of one."""
+        """A step begins; of use where it is one record alone that is run, for else many are at work."""
+        if self._alone is not None:
+            self.mark(self._alone, step, 0.0)
 
     def runs(self, part: Part, values: Any, end: int) -> None:
         """The same with values."""
@@ -230,6 +235,7 @@ class _Records:
     async def _through(self, seq: int, value: Any, first: int, came: _Came) -> None:
         for n in range(first, self._last):
             came.step = n
+            self._whole.begins(n)
             station = self._whole.stations[n]
             began = perf_counter_ns()
             try:
@@ -267,6 +273,7 @@ class _Calls(Batched):
 
     async def came_of(self, seq: int, batch: Batch, start: int, end: int) -> Batch:
         """What comes of the values from `start` to `end`."""
+        self.segment.begins(self.first)
         one, out = copy.copy(self), Batch([], [])  # what it holds while it is under way is not the others'
         one.pieces = []
         one.callables = [partial(station.call, seq, station.made) for station in self._stations]
