@@ -6,13 +6,7 @@ from collections.abc import Callable
 
 from faults.ways.case import Case
 
-NOT_YET: dict[str, Callable[[Case], bool]] = {
-    "what the caller's own source raises comes as SourceError": lambda case: case.origin.fault == "raises",
-    "a source may change what it has given": lambda case: case.origin.fault == "clears what it gave",
-    "a run that has ended keeps its source until the next garbage collection": (
-        lambda case: case.origin.kind.startswith("PostgreSQL")
-    ),
-}
+NOT_YET: dict[str, Callable[[Case], bool]] = {}
 
 
 def not_yet(case: Case) -> str:

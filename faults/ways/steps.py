@@ -281,7 +281,9 @@ def _map(spec: Spec) -> Callable[[Any], Any]:
 
 def _needy(spec: Spec) -> Callable[[Any], Any]:
     def work(value: Any) -> Any:
-        if not ready:
+        from faults.ways import steps  # a function that travels by value has its own copy of what it names
+
+        if not steps.ready:
             raise LookupError("this process was not set up")
         return renumbered(value, mapped(spec, number(value)))
 
