@@ -248,6 +248,37 @@ def test_idle_ends_the_run_and_limit_does(bus):
     assert left(name, 0) == []
 
 
+@pytest.mark.filterwarnings("ignore:.*were not confirmed")
+@pytest.mark.parametrize("how", ["the server is gone", "every stream is refused", "only looking is refused"])
+def test_idle_does_not_end_well_what_cannot_be_read(bus, how):
+    topic, name = bus.make()
+    bus.send(topic, range(3))
+    results = iter(line(number)(subscribe(name, idle=IDLE), how="loop"))
+    assert [next(results) for _ in range(3)] == [0, 1, 2]
+    if how == "the server is gone":
+        bus.server.__exit__()
+    elif how == "every stream is refused":
+        bus.server.fail("StreamingPull", "UNAVAILABLE", times=100_000)
+        bus.server.fail("during StreamingPull", "UNAVAILABLE")
+    else:
+        bus.server.fail("GetSubscription", "UNAVAILABLE", times=100_000)
+    why = "UNAVAILABLE" if how == "the server is gone" else "UNAVAILABLE: as the test asked for"
+    with pytest.raises(SourceError, match=f"cannot be reached.*{why}"):
+        next(results)
+
+
+def test_idle_begins_anew_when_the_server_is_back(bus):
+    topic, name = bus.make()
+    bus.server.fail("StreamingPull", "UNAVAILABLE", times=2)
+    bus.server.fail(
+        "GetSubscription", "UNAVAILABLE", times=1, when=lambda request: bus.server.calls["StreamingPull"] > 2
+    )
+    results = iter(line(number)(subscribe(name, idle=3 * IDLE), how="loop"))
+    bus.send(topic, range(3))
+    assert list(results) == [0, 1, 2]
+    assert bus.server.calls["StreamingPull"] == 3
+
+
 def test_idle_does_not_end_a_run_that_works_on_a_full_window(bus):
     topic, name = bus.make()
     bus.send(topic, range(20))

@@ -425,7 +425,7 @@ class Output:
         part = self._part
         self.suspend()
         if part is not None and os.getpid() == self._opened_in:
-            os.unlink(part)
+            _take_away(part)  # or it has its name already, and the folder could not be synced
 
     def _failed(self, error: OSError) -> SinkError:
         if not self.is_file:

@@ -104,11 +104,11 @@ class Report:
         return json.dumps(self.to_dict())
 
     def to_html(self, path: str) -> None:
-        """Write the report as one HTML file without outside assets."""
+        """Write the report as one HTML file without outside assets; it is there as a whole, or as it was before."""
+        from taktline._files import write_whole
         from taktline._observe import pages
 
-        with open(path, "w", encoding="utf-8") as file:
-            file.write(pages.html_page(self.name, pages.report_html(self.to_dict())))
+        write_whole(path, pages.html_page(self.name, pages.report_html(self.to_dict())).encode())
 
     def _repr_html_(self) -> str:
         from taktline._observe import pages

@@ -15,6 +15,7 @@ import click
 
 from taktline import Line, LineError, ResumeError, SourceError, TaktlineError, __version__
 from taktline._excerpts import harmless
+from taktline._files import write_whole
 from taktline._recipe.options import Options
 from taktline._recipe.ports import Source
 
@@ -338,8 +339,7 @@ def _save(report: Report, path: str) -> None:
     if path.endswith(".html"):
         report.to_html(path)
         return
-    with open(path, "w", encoding="utf-8") as file:
-        file.write(report.to_json() + "\n")
+    write_whole(path, f"{report.to_json()}\n".encode())
 
 
 @commands.command()

@@ -26,6 +26,7 @@ IDS = 1000  # acknowledgements in a request, whose limit is 512 KiB
 GRACE = 2.0  # seconds a stream may take to end, so that what was already sent arrives and can be given back
 FLUSH = 15.0  # seconds the last acknowledgements may take
 FULL = 0.002  # seconds that a full window is waited for
+STOOD = 60.0  # seconds after which a stream that breaks has stood: servers end each one now and then
 LOOK = 0.25  # seconds of waiting after which a signal is looked for
 
 
@@ -65,8 +66,11 @@ class Intake:
         self._last = threading.Event()  # all that is owed is in the ledger: send it, and end
         self._error: Exception | None = None  # that ended the receiving
         self._stream: Any = None
-        self._moved = monotonic()  # when a message last came, or was safe
+        self._opened = self._moved = monotonic()  # when a stream was last opened, a message last came, or was safe
         self._oldest = 0.0  # when the first of those that wait came
+        self._standing = False  # a stream is open, and nothing is known of it but good
+        self._away: float | None = None  # since when no stream has stood for long
+        self._reason: BaseException | None = None  # why the newest one broke
         self._stop_at: float | None = None  # when the time that SIGTERM gave is over
         self._unconfirmed = 0  # acknowledgements
         self._release = self._catch_sigterm()
@@ -100,14 +104,45 @@ class Intake:
                 else:
                     due = self._moved + settings.idle if settings.idle is not None else until
                     # A full window tells nothing of what there is to come, while the run still works on it.
-                    if settings.idle is not None and now >= due and (seconds or ledger.held < self._window):
-                        return None
-                    due = max(due, now)
+                    if settings.idle is not None and (seconds or ledger.held < self._window):
+                        if self._standing and now >= due and self._answers():
+                            return None
+                        if not self._standing or now >= due:
+                            self._check_reached(settings.idle)
+                    due = due if due > now else now + LOOK
                 if now >= until:
                     return []
                 if ledger.held >= self._window:  # nothing comes before something is safe: let the caller see to that
                     until = min(until, now + FULL)
                 self._changed.wait(min(due, until, now + LOOK) - now)
+
+    def _answers(self) -> bool:
+        """Whether nothing comes because there is nothing: a stream whose server has stopped is silent too. Raises
+        SourceError where the subscription cannot be read."""
+        moved = self._moved
+        trouble: BaseException | None = None
+        self._changed.release()
+        try:
+            check_there(self._client.get_subscription, "subscription", self._settings.name, SourceError)
+        except SourceError as error:
+            trouble = error.__cause__
+            if trouble is None or not hasattr(trouble, "grpc_status_code") or not passes(trouble):
+                raise
+        finally:
+            self._changed.acquire()
+        if trouble is not None:
+            self._away, self._reason = self._away or monotonic(), trouble
+            return False
+        return self._standing and moved == self._moved and not self._ledger.waiting and self._error is None
+
+    def _check_reached(self, idle: float) -> None:
+        """Raises SourceError where the server has been out of reach for as long as the source may be idle."""
+        if self._away is None or monotonic() < self._away + idle or (self._standing and self._reason is None):
+            return
+        name = self._settings.name
+        if self._reason is None:
+            raise SourceError(f"the subscription {name!r} cannot be read: its server ends every stream it has opened")
+        raise explained(self._reason, "subscription", name, SourceError) from self._reason
 
     def safe(self, records: int, skipped: Sequence[int]) -> None:
         """The results of all before the index `records` are safe, but those at `skipped`, which were left out."""
@@ -175,10 +210,12 @@ class Intake:
                 for response in stream:
                     pause = FIRST_PAUSE
                     self._arrived(type(response).pb(response))  # the wrapper costs more than all else here
+                self._broke(None)
             except grpc.RpcError as error:
                 if error.code().name not in PASSING:
                     self._fail(error)
                     return
+                self._broke(error)
             self._over.wait(pause)
             pause = min(pause * 2, LONGEST_PAUSE)
 
@@ -189,7 +226,24 @@ class Intake:
                 return None
             route = (("x-goog-request-params", f"subscription={self._settings.name}"),)
             self._stream = self._client.transport.streaming_pull(self._requests(), metadata=route)
+            self._standing, self._opened = True, monotonic()
+            if (
+                self._away is not None
+            ):  # while there was none nothing could come: the time without a message begins anew
+                self._moved = self._opened
+            self._changed.notify_all()
             return self._stream
+
+    def _broke(self, error: Any) -> None:
+        """A stream has ended, and another one will be opened."""
+        from google.api_core.exceptions import from_grpc_error
+
+        with self._changed:
+            now, self._standing = monotonic(), False
+            if self._away is None or now - self._opened > STOOD:
+                self._away = now
+            self._reason = from_grpc_error(error) if error is not None else self._reason
+            self._changed.notify_all()
 
     def _requests(self) -> Iterator[Any]:
         from google.pubsub_v1.types import StreamingPullRequest
@@ -211,7 +265,7 @@ class Intake:
         ):  # a message is ours only once the server has confirmed the lease
             refused = self._extend([one.ack_id for one in deliveries])
         with self._changed:
-            self._moved = monotonic()
+            self._moved, self._away, self._reason = monotonic(), None, None
             if not self._ledger.waiting:
                 self._oldest = self._moved
             for one in deliveries:

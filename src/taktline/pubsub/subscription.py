@@ -22,7 +22,8 @@ def subscribe(
     A message is acknowledged after its result is safe: the sink has it, or, in a loop, the next result is asked for. All
     that are not go back when the run ends. The run's `window` (1000 where None) is the flow control.
 
-    wait: seconds a batch may wait for more messages. idle: seconds without a message after which the run ends.
+    wait: seconds a batch may wait for more messages. idle: seconds without a message after which the run ends;
+    time in which the server cannot be reached does not count, and as many seconds of that end it in SourceError.
     limit: messages after which it ends. drain: seconds that a SIGTERM gives to what is under way; what is not done then
     goes back and SystemExit(143) is raised. failed: "nack" gives a message that `on_error="skip"` leaves out back, to
     come again or to go to the subscription's dead letter topic; "ack" drops it. lease: seconds (10 to 600) after which
