@@ -561,3 +561,10 @@ def test_the_next_run_takes_away_what_a_killed_one_has_left_and_nothing_else(tmp
     run_into(tmp_path / "out.jsonl")
     assert parts(tmp_path) == sorted(others)
     assert (tmp_path / "out.jsonl").read_text() == TEXT
+
+
+def test_the_longest_name_has_room_for_its_part(tmp_path):
+    path = tmp_path / ("é" * 124 + ".jsonl")
+    for journal in (None, tmp_path / "j"):
+        run_into(path, journal=journal)
+        assert path.read_text() == TEXT

@@ -231,6 +231,41 @@ def test_retry_runs_dead_letters_again_and_keeps_what_still_fails(with_letters, 
     ]  # fmt: skip
 
 
+GROWS = """
+import os
+from taktline import expand, line
+
+def grows(order):
+    order["lines"] *= 10
+    return order
+
+def lines_of(order):
+    if order["id"] % 2 and not os.path.exists("mended"):
+        order["lines"].clear()
+        raise ValueError("odd")
+    return [{"id": order["id"], "line": each} for each in order["lines"]]
+
+flow = line(grows, expand(lines_of))
+"""
+
+
+@pytest.mark.parametrize("how", ["loop", "line"])
+def test_retry_of_records_that_steps_have_changed_gives_what_the_first_run_would_have_given(folder, how):
+    (folder / "grows.py").write_text(GROWS)
+    (folder / "orders.jsonl").write_text("".join(f'{{"id": {n}, "lines": [1, 2]}}\n' for n in range(10)))
+    run = ("grows.py:flow", "--how", how, "--workers", "1")
+    done = taktline(folder, "run", *run, "--in", "orders.jsonl", "--out", "o.jsonl", "--dead-letters", "failed.jsonl")
+    assert done.returncode == 3, done.stderr
+    (folder / "mended").touch()
+    done = taktline(folder, "retry", "failed.jsonl", *run, "--out", "more.jsonl")
+    assert done.returncode == 0, done.stderr
+    both = [json.loads(text) for name in ("o.jsonl", "more.jsonl") for text in (folder / name).read_text().splitlines()]
+    assert sorted((each["id"], each["line"]) for each in both) == sorted((n, k) for n in range(10) for k in [1, 2] * 10)
+    done = taktline(folder, "retry", "failed.jsonl", *run, "--out", "x.jsonl", "--dead-letters", "other.jsonl")
+    assert done.returncode == 2
+    assert not (folder / "failed.jsonl").exists()
+
+
 def test_a_retry_that_fails_leaves_the_letters_as_they_were(with_letters):
     folder = with_letters
     before = (folder / "failed.jsonl").read_text()

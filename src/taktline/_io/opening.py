@@ -50,6 +50,7 @@ OTHER_FORMATS = (
 )  # fmt: skip
 WHOLE = 1 << 26  # bytes of files that are compared whole to tell whether they have changed, some 60 ms; more by samples
 SAMPLES, EDGE = 64, 1 << 16  # of a large file, and bytes of each
+LONG_NAME = 220  # bytes; a part file's name is somewhat longer, and 255 are allowed
 BUFFER = 1 << 20  # bytes read or written at once
 BLOCK = 1 << 16  # bytes of text compressed at once, as in BGZF, the blocked gzip of bgzip: any gunzip reads it
 
@@ -543,6 +544,8 @@ class Output:
         """Folder and name of the part file that a later process finds."""
         if self._place is not None:
             folder, name = os.path.split(self._place.path)
+            if len(os.fsencode(name)) > LONG_NAME:
+                name = f"{name[:40]}.{hashlib.sha256(os.fsencode(name)).hexdigest()[:12]}"
             return folder, f".{name}.part"
         if self._journal is not None:  # wherever the journal goes, what it tells of goes with it
             folder, name = os.path.split(self._journal)

@@ -318,6 +318,7 @@ class _Csv:
 
     def __call__(self, results: Sequence[Any], first: int) -> bytes:
         lines: list[str] = []
+        known = set(self.header)
         # Its own line end makes the writer quote cells with "\r" in them too; before Python 3.13 nothing else does.
         writer = csv.writer(_Lines(lines.append), delimiter=self._delimiter, lineterminator="\r\n")
         for at, result in enumerate(results):
@@ -325,9 +326,11 @@ class _Csv:
                 raise unwritable(first + at, result, f"it is {type(result).__name__}, not dict", "a row of CSV")
             if first + at == 0:
                 self.header = list(result)
+                known = set(self.header)
                 writer.writerow(self.header)
-            if unknown := [key for key in result if key not in self.header]:
-                why = f"its key {unknown[0]!r} is not among the first row's: {', '.join(map(str, self.header))}"
+            if not result.keys() <= known:
+                unknown = next(key for key in result if key not in known)
+                why = f"its key {unknown!r} is not among the first row's: {', '.join(map(str, self.header))}"
                 raise unwritable(first + at, result, why, "a row of CSV")
             cells = [result.get(key, "") for key in self.header]
             if not _CELLS.issuperset(map(type, cells)):
