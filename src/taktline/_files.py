@@ -1,14 +1,57 @@
-"""What only one run may have, and what a power cut must not undo: locks on files, and folders made safe."""
+"""Files that only one run may have, that nobody else may read or have made, and that a power cut must not undo."""
 
 from __future__ import annotations
 
 import errno
 import fcntl
 import os
+import stat
 from time import monotonic, sleep
 
 PATIENCE = 3.0  # seconds for another run to let go of a file: the workers of a caller that was just killed may have it
 CANNOT = {errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EBADF, errno.EISDIR}
+
+
+def private(path: str, *, make: bool = True) -> int:
+    """Open a file that holds records, to read and write; where there is none, and it is to be made, make it for this user's
+    eyes alone. Raises PermissionError where it is somebody else's, OSError where it is a link or no plain file."""
+    flags = os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY
+    while True:
+        try:
+            file = os.open(path, flags)
+            break
+        except FileNotFoundError:
+            if not make:
+                raise
+        try:
+            return os.open(path, flags | os.O_CREAT | os.O_EXCL, 0o600)
+        except FileExistsError:
+            continue  # somebody has made it just now: look at whose it is
+    try:
+        known = os.fstat(file)
+        if not stat.S_ISREG(known.st_mode):
+            raise OSError(errno.EINVAL, "it is no plain file", path)
+        if known.st_uid != os.geteuid():
+            why = f"it belongs to the user {known.st_uid}, and this is {os.geteuid()}: chown it to go on with what is in it"
+            raise PermissionError(errno.EPERM, why, path)
+    except BaseException:
+        os.close(file)
+        raise
+    return file
+
+
+def umask() -> int:
+    """Return the bits that new files do not get, without changing them, since another thread may make a file meanwhile."""
+    try:
+        with open("/proc/self/status", encoding="ascii", errors="replace") as file:
+            for line in file:
+                if line.startswith("Umask:"):
+                    return int(line.split()[1], 8)
+    except OSError:
+        pass
+    mask = os.umask(0o077)
+    os.umask(mask)
+    return mask
 
 
 def lock(file: int) -> None:
@@ -59,8 +102,10 @@ def sync_folder(path: str) -> None:
 def write_whole(path: str, data: bytes) -> None:
     """A small file that is there as a whole or as it was before, also after a power cut. Raises OSError."""
     part = f"{path}.new"
+    made = private(part)
     try:
-        with open(part, "wb") as file:
+        with os.fdopen(made, "wb") as file:
+            file.truncate(0)
             file.write(data)
             file.flush()
             os.fsync(file.fileno())

@@ -13,6 +13,7 @@ from types import ModuleType
 from typing import Any, NamedTuple
 
 from taktline._crew import modules
+from taktline._files import umask
 
 
 class _Setting(NamedTuple):
@@ -32,19 +33,6 @@ def _put_environ(wanted: Mapping[str, str]) -> None:
     for name, value in wanted.items():
         if os.environ.get(name) != value:
             os.environ[name] = value
-
-
-def _umask() -> int:
-    try:  # asked for without changing it: another thread may make a file at this moment
-        with open("/proc/self/status", encoding="ascii", errors="replace") as file:
-            for line in file:
-                if line.startswith("Umask:"):
-                    return int(line.split()[1], 8)
-    except OSError:
-        pass
-    mask = os.umask(0o077)
-    os.umask(mask)
-    return mask
 
 
 def _put_umask(mask: int) -> None:
@@ -186,7 +174,7 @@ def _attribute(module: str, name: str) -> _Setting:
 
 SETTINGS = {
     "os.environ": _Setting("os", lambda: dict(os.environ), _put_environ),
-    "os.umask": _Setting("os", _umask, _put_umask),
+    "os.umask": _Setting("os", umask, _put_umask),
     "working directory": _Setting("os", _folder, _put_folder),
     "locale": _Setting("sys", _locale, _put_locale),
     "gc": _Setting("gc", _gc, _put_gc),

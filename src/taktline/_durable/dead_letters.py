@@ -26,7 +26,7 @@ from typing import Any
 from urllib.parse import quote
 
 from taktline._excerpts import excerpt
-from taktline._files import lock, put, sync_folder
+from taktline._files import lock, private, put, sync_folder
 from taktline._recipe.options import LETTERS_SQLITE
 from taktline.errors import LineError, SinkError, SourceError, SourceNotFound
 
@@ -164,10 +164,8 @@ class _Lines(DeadLetters):
 
     def __init__(self, path: str, run: str) -> None:
         super().__init__(path, run)
-        self._file = os.open(self._place, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NONBLOCK, 0o666)
+        self._file = private(self._place)
         try:
-            if not stat.S_ISREG(os.fstat(self._file).st_mode):
-                raise _not_letters(path, "it is no plain file")
             lock(self._file)
             self._end = self._mended(path)
             sync_folder(self._place)
@@ -236,7 +234,7 @@ class _Lines(DeadLetters):
     def _move_up(self, to: int, lines: list[bytes]) -> None:
         # In a new file: killed in the middle of it, none of the others' letters may be lost.
         _replaced(self._place, [os.pread(self._file, to, 0), *lines])
-        moved = os.open(self._place, os.O_RDWR | os.O_CLOEXEC)
+        moved = private(self._place, make=False)
         lock(moved)
         os.close(self._file)
         self._file = moved
@@ -270,8 +268,7 @@ class _Database(DeadLetters):
 
     def __init__(self, path: str, run: str) -> None:
         super().__init__(path, run)
-        if not self._made and not stat.S_ISREG(os.stat(self._place).st_mode):
-            raise _not_letters(path, "it is no plain file")
+        os.close(private(self._place))
         # No check of the thread: a run is driven by one thread at a time, which need not be the one that began it.
         self._base = sqlite3.connect(self._place, check_same_thread=False)
         try:
@@ -356,7 +353,8 @@ def replace_rows(path: str, rows: Sequence[dict[str, Any]]) -> None:
 def _replaced(path: str, lines: Sequence[bytes]) -> None:
     """Put these lines in the place of a file that is there, with its mode."""
     part = f"{path}.new"
-    with open(part, "wb") as file:
+    with os.fdopen(private(part), "wb") as file:
+        file.truncate(0)
         os.fchmod(file.fileno(), stat.S_IMODE(os.stat(path).st_mode))
         file.writelines(lines)
         file.flush()

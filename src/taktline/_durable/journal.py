@@ -20,7 +20,7 @@ from hashlib import blake2b
 from typing import Any
 from uuid import uuid4
 
-from taktline._files import CANNOT, is_still, lock, put
+from taktline._files import CANNOT, is_still, lock, private, put
 from taktline.errors import LineError, ResumeError, SinkError
 
 PAGE = 1 << 14  # bytes of the header, and of the word's part: a multiple of every machine's page
@@ -131,7 +131,7 @@ class Journal:
         """The file, and this process the only one that has it; None where there is none."""
         while True:
             try:
-                file = os.open(self._place, os.O_RDWR | os.O_CLOEXEC)
+                file = private(self._place, make=False)
             except FileNotFoundError:
                 return None
             try:
@@ -152,7 +152,7 @@ class Journal:
         """A new journal, which takes its name, or the old one's place, only when it is whole. Nothing is made, and
         `_file` stays None, where another run has just made one."""
         part, before = f"{self._place}.new", self._file
-        file = os.open(part, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+        file = private(part)
         try:
             try:
                 lock(file)

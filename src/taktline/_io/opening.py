@@ -21,7 +21,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import IO, Any
 
-from taktline._files import is_still, lock, put, sync_folder, write_whole
+from taktline._files import is_still, lock, private, put, sync_folder, umask, write_whole
 from taktline._io import place, remote, unpacked, zstd
 from taktline._io.changing import Lasting
 from taktline.errors import LineError, OutputLost, SinkError, SourceError, SourceNotFound
@@ -345,20 +345,19 @@ class Output:
             part = os.path.join(folder, f"{stem}{secrets.token_hex(4)}.part")
             flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW
             with suppress(FileExistsError):
-                self._file = os.fdopen(os.open(part, flags, self._mode()), "wb", buffering=BUFFER)
+                self._file = os.fdopen(os.open(part, flags, 0o600), "wb", buffering=BUFFER)
                 self._part = part
                 with suppress(OSError):  # a file system without locks: no other run can take it away either
                     fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 if not os.fstat(self._file.fileno()).st_nlink:  # swept before it was locked
                     self._part = None
-        self._take_over()
-
-    def _mode(self) -> int:
-        """A new file's, cut by the umask; one that takes another's place may be for few eyes, and so may a URL's."""
-        return 0o666 if self._place is not None and not self._place.replaced else 0o600
+        if self._place is not None:
+            place.check_owner(self._place.path)
 
     def _take_over(self) -> None:
+        """Let the file be seen by whom its name lets see it: until it has that, it is this user's alone."""
         if self._place is not None:
+            os.fchmod(self._file.fileno(), 0o666 & ~umask())
             place.take_over(self._file.fileno(), self._place.path)
 
     def write(self, data: bytes) -> None:
@@ -567,7 +566,8 @@ class Output:
         self._file = os.fdopen(descriptor, "r+b", buffering=BUFFER)
         try:
             self._claim(part, descriptor)
-            self._take_over()
+            if self._place is not None:
+                place.check_owner(self._place.path)
             if fresh:
                 self._file.truncate(0)
                 sync_folder(part)
@@ -581,9 +581,8 @@ class Output:
 
     def _locked(self, part: str, fresh: bool) -> int:
         """The part file, and this run the only one that has it. Raises OSError."""
-        made = os.O_CREAT if fresh else 0
         while True:
-            descriptor = os.open(part, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW | made, self._mode())
+            descriptor = private(part, make=fresh)
             try:
                 lock(descriptor)
                 if is_still(descriptor, part):

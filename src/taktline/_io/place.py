@@ -144,6 +144,19 @@ def _mounts() -> set[str]:
         return set()
 
 
+def check_owner(path: str) -> None:
+    """Raise OSError where `take_over` could not give a file of this user's to the owner of the one that is there."""
+    try:
+        known = os.lstat(path)
+    except FileNotFoundError:
+        return
+    user = os.geteuid()
+    if user and (known.st_uid != user or known.st_gid not in (os.getegid(), *os.getgroups())):
+        raise PermissionError(
+            errno.EPERM, "it belongs to another user or group, and could not be given back to them", path
+        )
+
+
 def take_over(file: int, path: str) -> None:
     """Give an open file the owner, mode, access list and user attributes of the one whose place it takes, if there is one.
     Raises OSError where that cannot be; also where what is there now is no plain file."""
