@@ -142,6 +142,8 @@ class World:
                 self.hung.add(worker)
                 return
         self.at[worker].pop(0)
+        if self.chance.random() < 0.02:  # it has done enough
+            self.tell(events.Worn(worker))
         self.come_through(seq, worker)
 
     def come_through(self, seq: int, worker: int | None) -> None:
@@ -192,6 +194,10 @@ class World:
         for action in self.machine.on(event):
             match action:
                 case events.Start(worker, _):
+                    self.starting.add(worker)
+                case events.Retire(worker, _):
+                    assert not self.at[worker], "retired with batches"
+                    self.lose(worker)
                     self.starting.add(worker)
                 case events.Send(seq, lane, worker, careful):
                     assert worker in self.at, "sent to a worker that is not ready"

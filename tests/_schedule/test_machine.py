@@ -49,6 +49,20 @@ def test_a_record_over_its_time_is_condemned_at_once_where_it_is_known():
             machine.on(events.Ready(0))
 
 
+def test_a_worker_that_has_done_enough_gets_no_more_and_is_replaced_once_it_has_nothing_left():
+    machine = Machine((Lane(1),), Limits(None, 30, 1 << 40))
+    machine.on(events.Begin())
+    machine.on(events.Ready(0))
+    machine.on(events.Read(10, 10))
+    assert machine.on(events.Worn(0)) == []
+    assert machine.on(events.Read(10, 10)) == []
+    assert machine.on(events.Done(0, 0, 1, False)) == [events.Emit(0), events.Retire(0, 0)]
+    assert machine.on(events.Ready(0)) == [events.Send(1, 0, 0, False)]
+    machine.on(events.Exhausted())
+    machine.on(events.Worn(0))
+    assert machine.on(events.Done(1, 0, 1, False)) == [events.Emit(1)], "nothing is left to do for another one"
+
+
 def test_workers_that_never_get_ready_end_the_run():
     machine = Machine((Lane(2),), Limits(None, 8, 1 << 40))
     machine.on(events.Begin())
