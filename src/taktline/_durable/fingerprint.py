@@ -211,7 +211,10 @@ class _Look:
         """An object's attributes, without those that its own methods change."""
         if self._roots is None:
             return state
-        changed = {name for each in kind.__mro__ for name in _changed_by(each)} & state.keys()
+        own = (
+            each for each in kind.__mro__ if self._is_own(vars(sys.modules.get(each.__module__, sys)), each.__module__)
+        )
+        changed = {name for each in own for name in _changed_by(each)} & state.keys()
         for name in sorted(changed):
             self.untold[f"{name}, which {kind.__qualname__} changes itself"] = None
         return {name: value for name, value in state.items() if name not in changed}
@@ -236,7 +239,8 @@ class _Look:
             if not _is_filled(cell):
                 parts.append(b"not bound")
             else:
-                parts.append(self._beside(name, cell.cell_contents, facts))
+                changed = facts.changed if own else facts.bound
+                parts.append(self._beside(name, cell.cell_contents, changed))
         parts += [self._named(name, inside[name]) for name in sorted(inside) if name not in facts.attributes]
         if own:
             parts += self._globals(function.__globals__, facts)
@@ -249,16 +253,16 @@ class _Look:
             if isinstance(names[name], ModuleType):
                 yield self._module(names[name], facts.names)
             else:
-                yield self._beside(name, names[name], facts)
+                yield self._beside(name, names[name], facts.changed)
         for name, level in facts.imported:
             try:
                 yield self._source(resolve_name("." * level + name, str(names.get("__package__") or "")))
             except ImportError:  # the step will say so
                 yield name.encode()
 
-    def _beside(self, name: str, value: Any, facts: _Facts) -> bytes:
+    def _beside(self, name: str, value: Any, changed: set[str]) -> bytes:
         """What a function names beside it: its value, unless the function changes that by itself."""
-        if name not in facts.changed or callable(value):
+        if name not in changed or callable(value):
             return self._named(name, value)
         self.untold[f"{name}, which the step changes itself"] = None
         return self.mixed(name, [_name(type(value)).encode()])
@@ -359,7 +363,8 @@ class _Facts:
 
     loaded: dict[str, None] = field(default_factory=dict)  # global names, in their order
     names: set[str] = field(default_factory=set)  # all names: attributes too
-    changed: set[str] = field(default_factory=set)  # names beside it that it binds anew, or what is there changes
+    changed: set[str] = field(default_factory=set)  # names beside it that it binds anew, or changes what is there
+    bound: set[str] = field(default_factory=set)  # those that it binds anew
     attributes: set[str] = field(default_factory=set)  # of its first argument, that it sets or changes
     imported: list[tuple[str, int]] = field(default_factory=list)  # modules, and from how many packages up
 
@@ -382,6 +387,7 @@ def _facts(code: CodeType) -> _Facts:
             facts.loaded[ins.argval] = None
         elif ins.opname in BINDS and (ins.argval in code.co_freevars or ins.argval in code.co_names):
             facts.changed.add(ins.argval)
+            facts.bound.add(ins.argval)
         elif ins.opname == "IMPORT_NAME":
             facts.imported.append((ins.argval, instructions[n - 2].argval or 0))
     _note_changes(code, instructions, facts)
@@ -391,6 +397,7 @@ def _facts(code: CodeType) -> _Facts:
             facts.loaded.update(found.loaded)
             facts.names |= found.names
             facts.changed |= found.changed
+            facts.bound |= found.bound
             facts.imported += found.imported
     return facts
 
