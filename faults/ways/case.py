@@ -241,7 +241,7 @@ class _Drawing:
         if about.where != "caller" and apart:
             faults += [*DEADLY, "hangs"]
         if about.batches:
-            faults += ALWAYS
+            faults += ALWAYS * 2
         if last and case.options["how"] in IN_WORKERS and about.where == "worker" and about.role == "map":
             faults += ["gives what cannot be pickled"] * (spec.kind in ("map", "made", "own workers"))
         return [each for each in faults if each in FAULTS]
