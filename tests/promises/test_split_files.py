@@ -501,3 +501,12 @@ def test_a_result_that_cannot_be_written_is_named_as_ever(tmp_path, source):
         flow.run(records, write(tmp_path / "out.jsonl"), how="loop")
     assert str(error.value) == str(plain.value)
     assert os.listdir(tmp_path) == ["in.jsonl"]
+
+
+@pytest.mark.parametrize("technique", ["loop", "line", "auto"])
+@pytest.mark.parametrize("name", ["in.txt", "in.jsonl", "in.csv", "in.txt.gz"])
+def test_a_file_of_nothing_but_a_byte_order_mark_has_no_records(tmp_path, name, technique):
+    data = "\ufeff".encode()
+    (tmp_path / name).write_bytes(gzip.compress(data) if name.endswith(".gz") else data)
+    report = line(str)(read(tmp_path / name), how=technique, workers=1).drain(write(tmp_path / "out.txt"))
+    assert (report.records_in, report.complete, (tmp_path / "out.txt").read_bytes()) == (0, True, b"")

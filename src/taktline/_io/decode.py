@@ -78,6 +78,8 @@ def text_records(lines: Iterable[bytes], name: str, first: int = 1) -> Iterator[
     for number, line in enumerate(lines, first):
         if number == 1 and line.startswith(BOM):
             line = line[len(BOM) :]
+            if not line:
+                continue  # nothing but the mark: an empty file
         if line.endswith(b"\n"):
             line = line[:-2] if line.endswith(b"\r\n") else line[:-1]
         try:

@@ -186,8 +186,10 @@ def json_lines(data: bytes) -> int | None:
     return text_lines(data)
 
 
-def text_lines(data: bytes) -> int:
-    """The lines, the last one with or without an end."""
+def text_lines(data: bytes) -> int | None:
+    """The lines, the last one with or without an end; None for a byte-order mark, which may be all that there is."""
+    if data == BOM:
+        return None
     return data.count(b"\n") + (not data.endswith(b"\n"))
 
 
