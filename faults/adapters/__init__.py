@@ -23,6 +23,7 @@ MODULES = {
     "taktline queues": "taktline",
     "taktline line": "taktline",
     "taktline auto": "taktline",
+    "taktline launched": "taktline",
 }
 OURS = tuple(name for name in MODULES if name.startswith("taktline"))
 PACKAGES = ("mpire", "joblib", "pypeln", "streamable", "taktline")

@@ -42,15 +42,15 @@ def flow(job: Job) -> Line:
 
 
 @contextmanager
-def run(how: str, job: Job, records: Iterable[Any]) -> Iterator[Iterator[Any]]:
-    with flow(job)(records, how=how, workers=WORKERS, **job.options) as results:
+def run(how: str, job: Job, records: Iterable[Any], start: str = "auto") -> Iterator[Iterator[Any]]:
+    with flow(job)(records, how=how, start=start, workers=WORKERS, **job.options) as results:
         yield results
 
 
-def drain(how: str, job: Job) -> None:
+def drain(how: str, job: Job, start: str = "auto") -> None:
     assert job.out is not None
     sink = write_sql(job.out, "results") if job.out.startswith("sqlite:") else write(job.out)
-    flow(job).run(job.records(), sink, how=how, workers=WORKERS, **job.options)
+    flow(job).run(job.records(), sink, how=how, start=start, workers=WORKERS, **job.options)
 
 
 EVERYWHERE = frozenset({
@@ -66,3 +66,8 @@ ADAPTERS = [
     )
     for how in ("loop", "pool", "queues", "line", "auto")
 ]  # fmt: skip
+# The others fork where that is safe, which it is in the suite's programs.
+ADAPTERS.append(
+    Adapter("taktline launched", "taktline", WITH_WORKERS, partial(run, "line", start="launch"),
+            partial(drain, "line", start="launch"))
+)  # fmt: skip

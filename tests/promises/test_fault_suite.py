@@ -1,4 +1,5 @@
-"""The fault suite over taktline: each fast scenario with `line`, every second one with one of the others in turn too; and
+"""The fault suite over taktline: each fast scenario with `line`, whose workers are forked
+there, every second one with launched workers or one of the other techniques in turn too; and
 over the standard library, where its verdicts are known. `python3 dev.py faults` runs all of them with all."""
 
 from __future__ import annotations
@@ -14,7 +15,14 @@ from faults.guard import Result
 from faults.scenario import Complete, FailsAt, Seen, Told, Verdict, names
 from faults.scenarios import scenario, scenarios
 
-OTHERS = ("taktline auto", "taktline pool", "taktline queues", "taktline loop")
+OTHERS = (
+    "taktline launched",
+    "taktline auto",
+    "taktline launched",
+    "taktline pool",
+    "taktline queues",
+    "taktline loop",
+)
 FAST = [each.name for each in scenarios() if each.fast]
 PAIRS = [("taktline line", name) for name in FAST]
 PAIRS += [(OTHERS[number % len(OTHERS)], name) for number, name in enumerate(FAST[::2])]
