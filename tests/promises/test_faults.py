@@ -30,8 +30,15 @@ from taktline import (
     serial,
     step,
 )
+from taktline._recipe.options import Options
 
 HOWS = ["pool", "queues", "line"]
+
+
+@pytest.fixture(params=["launch", "fork"], autouse=True)
+def start(request, monkeypatch):
+    """Each promise holds however workers start."""
+    monkeypatch.setitem(Options.__init__.__kwdefaults__, "start", request.param)
 
 
 def deadly(how_to_die, *records):
@@ -202,7 +209,7 @@ def test_auto_keeps_to_the_loop_where_nothing_can_travel():
 def test_a_step_that_cannot_travel_is_named_before_anything_starts():
     held = threading.Lock()
     with pytest.raises(LineError, match="'locked' cannot be carried over"):
-        line(abs, step(lambda n: held.locked(), name="locked"))([1], how="line", workers=2)
+        line(abs, step(lambda n: held.locked(), name="locked"))([1], how="line", workers=2, start="auto")
 
 
 @pytest.mark.parametrize("how", HOWS)
