@@ -476,6 +476,22 @@ def test_a_context_variable_of_a_script_goes_with_the_steps(tmp_path):
     assert done.stdout == "[('anna', 5, 7, 'anna')]\n", done.stderr
 
 
+def test_a_module_that_is_loaded_when_it_is_used_is_not_loaded_by_looking(tmp_path, monkeypatch):
+    from importlib.util import LazyLoader, module_from_spec, spec_from_file_location
+
+    (tmp_path / "lazy_of_a_test.py").write_text("raise RuntimeError('it was looked into')")
+    spec = spec_from_file_location("lazy_of_a_test", tmp_path / "lazy_of_a_test.py")
+    spec.loader = LazyLoader(spec.loader)
+    made = module_from_spec(spec)
+    monkeypatch.setitem(sys.modules, "lazy_of_a_test", made)
+    spec.loader.exec_module(made)
+    token = USER.set("anna")
+    try:
+        assert list(line(look_around)([1], **LAUNCHED)) == [look_around(1)]
+    finally:
+        USER.reset(token)
+
+
 def test_what_it_costs_is_bounded_by_the_size_of_what_is_looked_at(module, monkeypatch):
     monkeypatch.setattr(modules, "LARGEST", 1 << 16)
     large = module("too_large", "TABLE = {n: str(n) for n in range(20_000)}\ndef look(n):\n    return len(TABLE)")

@@ -118,10 +118,16 @@ def _kept(text: str) -> _Kept:
 
 def of_user(module: ModuleType) -> bool:
     """Whether it is the user's own: a file that is neither Python's nor in a folder of installed packages."""
-    name, file = module.__name__, getattr(module, "__file__", None)
-    if not isinstance(file, str) or not isinstance(name, str) or name.partition(".")[0] in NEVER:
+    space = object.__getattribute__(module, "__dict__")  # to ask the module itself would load one that is lazy
+    name, file = space.get("__name__"), space.get("__file__")
+    if not isinstance(file, str) or not isinstance(name, str) or name.partition(".")[0] in NEVER or is_lazy(module):
         return False
-    return getattr(module, "__spec__", None) is not None and not installed(file)
+    return space.get("__spec__") is not None and not installed(file)
+
+
+def is_lazy(module: ModuleType) -> bool:
+    """Whether it is a module of importlib's LazyLoader that nobody has used yet: whoever looks into it loads it."""
+    return type(module).__name__ == "_LazyModule"
 
 
 NEVER = {"taktline", "__main__", "__mp_main__", "sitecustomize", "usercustomize", "cloudpickle"}
@@ -381,7 +387,7 @@ class Snapshot:
         out = set(leave)
         scope: dict[str, frozenset[str] | None] = {
             name: None for name, module in list(sys.modules.items())
-            if isinstance(module, ModuleType) and name not in out and module.__name__ == name and of_user(module)
+            if isinstance(module, ModuleType) and name not in out and of_user(module) and module.__name__ == name
         }  # fmt: skip
         scope |= {name: frozenset(names) for name, names in beside.items() if name not in scope and name not in out}
         self._names = _named(scope.items())

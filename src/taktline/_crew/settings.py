@@ -265,6 +265,8 @@ def _homes(
     for home, module in list(sys.modules.items()):
         if home in leave or not isinstance(module, ModuleType) or home.partition(".")[0] in OWN_WAY:
             continue
+        if modules.is_lazy(module):
+            continue
         for name, value in list(vars(module).items()):
             kind = type(value)
             if kind is contextvars.ContextVar:
