@@ -431,6 +431,14 @@ def test_a_source_may_wait_for_what_an_inline_first_step_does_with_the_record_be
         assert list(line(step(follow, kind="inline"), abs)(queue(), how=how, workers=1)) == list(range(61))
 
 
+@pytest.mark.parametrize("source", [range(100), iter, lambda r: (n for n in r)], ids=["range", "iterator", "generator"])
+def test_a_record_that_fails_in_the_loop_gave_no_result(source):
+    run = line(lambda n: 1 // (n - 60))(source if isinstance(source, range) else source(range(100)), how="loop")
+    got, error = caught_from(run)
+    assert isinstance(error, ZeroDivisionError)
+    assert (run.report.records_in, run.report.records_out, len(got)) == (61, 60, 60)
+
+
 # --- what the source raises ---
 
 

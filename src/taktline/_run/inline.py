@@ -468,6 +468,7 @@ class Inline:
         step = self._lazy.culprit(error)[0]
         index = self._reader.index + self._in_stretch(read) - 1
         if step is not None:
+            self._meter.records_out -= self._countable  # it was read, and is counted by that
             raise self._of_step(error, step, index, record)
         if not isinstance(error, Exception) and (error.__traceback__ is None or error.__traceback__.tb_next is None):
             raise error  # whoever closed the loop, or Ctrl-C in it

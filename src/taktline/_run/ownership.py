@@ -53,7 +53,8 @@ def runs_no_code(source: Any) -> bool:
 
 
 def take(records: Iterator[Any], taken: list[Any]) -> int:
-    """Take records into a list as long as each is the run's own: OWN where they have ended, else whose the last one is.
+    """Take records into a list as long as each is the run's own, or can be made so by a plain copy: OWN where they have
+    ended, else whose the last one is.
 
     It must cost next to nothing where records are fresh dicts, lists or tuples of plain values: 45 ns a record and 40 for
     each value in it (benchmarks/ownership.py)."""
@@ -63,19 +64,22 @@ def take(records: Iterator[Any], taken: list[Any]) -> int:
             append(record)
             kind = type(record)
             if kind is dict:
-                if getrefcount(record) <= ALONE:
-                    for value in record.values():
-                        if type(value) not in ATOMS:
-                            break
-                    else:
-                        continue
+                for value in record.values():
+                    if type(value) not in ATOMS:
+                        break
+                else:
+                    if getrefcount(record) > ALONE:
+                        taken[-1] = record.copy()
+                    continue
             elif kind in ATOMS:
                 continue
-            elif kind is tuple or (kind is list and getrefcount(record) <= ALONE):
+            elif kind is tuple or kind is list:
                 for value in record:
                     if type(value) not in ATOMS:
                         break
                 else:
+                    if kind is list and getrefcount(record) > ALONE:
+                        taken[-1] = record.copy()
                     continue
             value = None
             alone = getrefcount(record) <= ALONE  # before it is an argument: that counts too
@@ -143,13 +147,6 @@ def _is_fleeting(value: Any) -> bool:
 
 def copied(record: Any) -> tuple[Any, bool]:
     """The record as it is now, whatever its source does to it; and whether that could be had."""
-    kind = type(record)
-    if kind is dict or kind is list:
-        for value in record.values() if kind is dict else record:
-            if type(value) not in ATOMS:
-                break
-        else:
-            return record.copy(), True
     try:
         return carry.unpack(carry.pack([record]))[0], True
     except Exception:  # then it cannot go to a worker either, and who sends it says so

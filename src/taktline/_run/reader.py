@@ -37,7 +37,8 @@ class Reader:
     ) -> None:
         self._source: Iterable[Any] = source
         self._delivers = delivers
-        self._library = isinstance(source, Source) and not source.of_the_caller
+        own = isinstance(source, Source) and not source.of_the_caller
+        self._library = own and type(source).__module__.partition(".")[0] == "taktline"
         self._parts: Generator[Part | Iterator[Any] | None, int, None] | None = None
         if split and isinstance(source, Splittable) and (parts := source.parts(exact=exact)) is not None:
             next(parts)
