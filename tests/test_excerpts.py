@@ -15,6 +15,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import taktline
 from taktline import Failed, line
 from taktline._excerpts import EXCERPT_CHARACTERS, excerpt, harmless, masked
 
@@ -140,6 +141,22 @@ def test_a_record_that_holds_itself_is_shown() -> None:
     value.append(value)
     assert excerpt(value)
     assert excerpt(Holding(Holding(value)))
+
+
+@pytest.mark.parametrize(
+    "options", [{"dead_letters": "failed.jsonl"}, {"dead_letters": "failed.sqlite"}, {"journal": "run"}]
+)
+@pytest.mark.parametrize("how", ["loop", "line"])
+def test_a_record_whose_text_would_not_end_is_kept_and_told_apart(
+    tmp_path: Path, options: dict[str, str], how: str
+) -> None:
+    options = {name: str(tmp_path / file) for name, file in options.items()}
+    flow = line(len, lambda n: 1 // (n - 2))
+    records = iter([[1], doubled(), [1]])
+    assert list(flow(records, how=how, workers=1, on_error="skip", **options)) == [-1, -1]
+    if "dead_letters" in options:
+        (letter,) = taktline.read_dead_letters(options["dead_letters"])
+        assert len(letter.record) == 2
 
 
 def test_a_failed_record_that_would_not_end_reaches_the_caller() -> None:

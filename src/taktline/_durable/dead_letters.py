@@ -30,7 +30,8 @@ from taktline._files import lock, private, put, sync_folder
 from taktline._recipe.options import LETTERS_SQLITE
 from taktline.errors import LineError, SinkError, SourceError, SourceNotFound
 
-DEEP = 60  # levels of a record that are tried as JSON
+DEEP = 60  # levels of a record that are tried as JSON,
+MANY = 100_000  # and values in it, one counted as often as it would be written
 MANY_BITS = 4096  # of a whole number; longer ones are refused by many readers of JSON
 TOLD = ("index", "step", "error", "message", "traceback", "record", "encoding", "run", "time")
 COLUMNS = (*TOLD, "key")  # what it is about; letters of earlier versions have none
@@ -367,7 +368,7 @@ def _replaced(path: str, lines: Sequence[bytes]) -> None:
 
 def _kept(record: Any) -> tuple[str, Any]:
     """How a record is kept, and the JSON value that keeps it."""
-    if _is_plain(record, DEEP):
+    if _is_plain(record, DEEP, [MANY]):
         return "json", record
     try:
         return "pickle", base64.b64encode(_pickled(record)).decode()
@@ -375,9 +376,13 @@ def _kept(record: Any) -> tuple[str, Any]:
         return "text", excerpt(record)
 
 
-def _is_plain(value: Any, deep: int) -> bool:
-    """Whether JSON gives exactly this value back: nothing but its own types, no subclasses, no odd numbers."""
+def _is_plain(value: Any, deep: int, left: list[int]) -> bool:
+    """Whether JSON gives exactly this value back: nothing but its own types, no subclasses, no odd numbers; and so many
+    values are left at most, where one that is held many times is written as often."""
     kind = type(value)
+    left[0] -= 1
+    if left[0] < 0:
+        return False
     if kind is str:
         return value.isascii() or not any("\ud800" <= sign <= "\udfff" for sign in value)
     if kind is bool or value is None:
@@ -389,9 +394,12 @@ def _is_plain(value: Any, deep: int) -> bool:
     if deep == 0:
         return False
     if kind is list:
-        return all(_is_plain(each, deep - 1) for each in value)
+        return all(_is_plain(each, deep - 1, left) for each in value)
     if kind is dict:
-        return all(type(key) is str and _is_plain(key, 0) and _is_plain(each, deep - 1) for key, each in value.items())
+        return all(
+            type(key) is str and _is_plain(key, 0, left) and _is_plain(each, deep - 1, left)
+            for key, each in value.items()
+        )
     return False
 
 
