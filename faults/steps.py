@@ -85,6 +85,14 @@ def first_of(row: list[int]) -> int:
     return row[0]
 
 
+def number_in(record: dict[str, int]) -> int:
+    return record["n"]
+
+
+def last_in(record: dict[str, Any]) -> int:
+    return int(record["last"][-1])
+
+
 @dataclass(frozen=True)
 class Pace(Harm):
     """Every record takes so long."""

@@ -27,6 +27,20 @@ def reused_row() -> Iterator[list[int]]:
         yield row
 
 
+def cleared() -> Iterator[dict[str, int]]:
+    for n in range(500):
+        record = {"n": n}
+        yield record
+        record.clear()
+
+
+def with_one_list() -> Iterator[dict[str, Any]]:
+    shared: list[int] = []
+    for n in range(500):
+        shared.append(n)
+        yield {"n": n, "last": shared}
+
+
 def one_large() -> list[bytes]:
     return [b"x", bytes(50_000_000), b"y"]
 
@@ -81,6 +95,18 @@ SCENARIOS = [
         name="a source that hands out one object again and again",
         fault="as a database cursor's row: each record is what it was when it was read",
         job=Job(reused_row, (steps.first_of,)),
+        expect=Complete(),
+    ),
+    Scenario(
+        name="a source that clears what it gave",
+        fault="as people do with elements of a large XML file: each record is what it was when it was read",
+        job=Job(cleared, (steps.number_in,)),
+        expect=Complete(),
+    ),
+    Scenario(
+        name="fresh records that share a list, which grows",
+        fault="each record is what it was when it was read",
+        job=Job(with_one_list, (steps.last_in,)),
         expect=Complete(),
     ),
     Scenario(
