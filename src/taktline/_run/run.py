@@ -108,7 +108,7 @@ class _Life:
             meter.use(plans.here(self.steps))
             hub = self._hub if automatic else None
             self.engine = Inline(
-                self.steps, self.options, self.reader, meter, hub, by_lots=self.marks is not None,
+                self.steps, self.options, self.reader, meter, hub, by_lots=self.marks is not None or self.encode is not None,
                 encoded=self.encode is not None, beside=self.beside,
             )  # fmt: skip
             self.engine.states = self.marks.states if self.marks is not None else None
