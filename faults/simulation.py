@@ -15,7 +15,7 @@ from dataclasses import dataclass, fields
 
 from taktline._schedule import events
 from taktline._schedule.machine import Lane, Machine
-from taktline._schedule.window import ENDLESS, Limits
+from taktline._schedule.window import AHEAD, ENDLESS, Limits
 
 STEPS = 20_000  # events of a life; one that has not ended by then is stuck
 HANG = 0.03  # share of the records that hang for ever
@@ -26,12 +26,16 @@ class World:
 
     def __init__(self, chance: random.Random) -> None:
         self.chance = chance
-        self.lanes = tuple(Lane(chance.choice([0, 1, 1, 2, 3])) for _ in range(chance.randint(1, 3)))
+        self.splits = chance.random() < 0.4  # whether what comes of a batch may come in parts
+        self.lanes = tuple(
+            Lane(chance.choice([0, 1, 1, 2, 3]), parts=self.splits and chance.random() < 0.7)
+            for _ in range(chance.randint(1, 3))
+        )
         self.window = chance.choice([None, chance.randint(1, 40)])
         self.ordered = chance.random() < 0.8
         self.length = chance.choice([0, 1, chance.randint(0, 60)])
         self.enough = chance.choice([ENDLESS, chance.randint(1, 40)])
-        limits = Limits(self.window, chance.randint(1, 12), 1 << 40, self.enough)
+        limits = Limits(self.window, chance.randint(1, 4 if self.splits else 12), 1 << 40, self.enough)
         self.machine = Machine(self.lanes, limits, ordered=self.ordered)
         self.fails = self.some(0.02)
         self.poison = self.somewhere(0.02)  # record: the lane in which it kills its worker
@@ -50,6 +54,11 @@ class World:
         self.starting: set[int] = set()
         self.at: dict[int, list[tuple[int, int, bool]]] = {}  # worker: batches, oldest first
         self.hung: set[int] = set()  # workers
+        self.asked: dict[int, int] = {}  # worker: parts of the batch at work that were not answered
+        self.now: int | None = None  # the batch of which a part is told
+        self.head: list[int] = []  # the records of that part
+        self.parts = self.stops = 0
+        self.deaths_to_come: list[int] = []  # workers that were told to stop
         self.seq = 0
         self.events = 0
         self.deaths = 0
@@ -87,9 +96,10 @@ class World:
             found.append(self.read_batch)
         if self.stops_at is not None and not self.stopped and len(self.taken) >= self.stops_at:
             found.append(self.stop)
+        found += [self.stop_one] * bool(self.deaths_to_come)
         found += [lambda w=w: self.get_ready(w) for w in self.starting]
         for worker, batches in self.at.items():
-            if batches and worker not in self.hung:
+            if batches and worker not in self.hung and self.asked.get(worker, 0) < AHEAD:
                 found += [lambda w=worker: self.work(w)] * 3
         if self.death and self.chance.random() < self.death:
             found += [lambda w=w: self.die(w, None) for w in {*self.at, *self.starting}]
@@ -101,9 +111,10 @@ class World:
         if count:
             self.batches[self.seq] = list(range(self.read, self.read + count))
             self.seq += 1
-            assert self.read - len(self.taken) - self.gone < self.enough, "read on where it was enough"
+            bound = self.ordered or not self.splits  # the rest of a batch may be taken before one of its parts
+            assert not bound or self.read - len(self.taken) - self.gone < self.enough, "read on where it was enough"
             self.read += count
-            if self.window is not None:
+            if self.window is not None and bound:
                 assert self.read - len(self.taken) - self.gone <= self.window, "over the window"
             self.tell(events.Read(count, count))
         if self.read == self.length:
@@ -114,6 +125,10 @@ class World:
         self.stopped = True
         self.length = self.read
         self.tell(events.Exhausted())
+
+    def stop_one(self) -> None:
+        worker = self.deaths_to_come[0]
+        self.die(worker, None)
 
     def stall(self) -> None:
         """Only hung workers are left: the machine must know which, and with what."""
@@ -129,6 +144,8 @@ class World:
 
     def work(self, worker: int) -> None:
         seq, lane, careful = self.at[worker][0]
+        if self.split(seq, lane, worker):
+            return
         for position, record in enumerate(self.batches[seq]):
             if record in self.condemned:
                 continue
@@ -142,9 +159,34 @@ class World:
                 self.hung.add(worker)
                 return
         self.at[worker].pop(0)
+        self.asked.pop(worker, None)
         if self.chance.random() < 0.02:  # it has done enough
             self.tell(events.Worn(worker))
         self.come_through(seq, worker)
+
+    def split(self, seq: int, lane: int, worker: int | None) -> bool:
+        """By chance let some records go on before the others of their batch; whether it was so."""
+        if not self.lanes[lane].parts or self.chance.random() < 0.3:
+            return False
+        records = self.batches[seq]
+        bad = [n for n, record in enumerate(records) if record in self.fails or any(
+            record in each for each in (self.poison, self.slow, self.hangs, self.condemned))]  # fmt: skip
+        count = self.chance.randint(0, min(bad, default=len(records)))
+        if not count:
+            return False
+        if worker is not None:
+            self.asked[worker] = self.asked.get(worker, 0) + 1
+        self.parts += 1
+        self.now, self.head, self.batches[seq] = seq, records[:count], records[count:]
+        self.tell(events.Part(seq, worker, count))
+        if self.head:  # it comes after the end
+            self.gone += len(self.head)
+            self.head = []
+        return True
+
+    def run_here(self, seq: int, lane: int) -> None:
+        if seq in self.batches and not self.split(seq, lane, None):
+            self.come_through(seq, None)
 
     def come_through(self, seq: int, worker: int | None) -> None:
         if self.chance.random() < 0.01 and worker is not None:
@@ -179,8 +221,10 @@ class World:
 
     def lose(self, worker: int) -> None:
         self.at.pop(worker, None)
+        self.asked.pop(worker, None)
         self.starting.discard(worker)
         self.hung.discard(worker)
+        self.deaths_to_come = [other for other in self.deaths_to_come if other != worker]
 
     def take(self) -> None:
         seq = self.ready.pop(0)
@@ -202,9 +246,18 @@ class World:
                 case events.Send(seq, lane, worker, careful):
                     assert worker in self.at, "sent to a worker that is not ready"
                     self.at[worker].append((seq, lane, careful))
-                case events.Run(seq, _):
-                    if seq in self.batches:
-                        self.come_through(seq, None)
+                case events.Run(seq, lane) | events.More(seq, lane, None):
+                    self.run_here(seq, lane)
+                case events.More(_, _, int(worker)):
+                    self.asked[worker] -= 1
+                case events.Split(seq, part):
+                    assert seq == self.now
+                    self.batches[part], self.head = self.head, []
+                    self.seq = part + 1
+                case events.Stop(worker):
+                    assert self.asked[worker] == AHEAD, "stopped though it could go on"
+                    self.stops += 1
+                    self.deaths_to_come.append(worker)
                 case events.Emit(seq):
                     self.ready.append(seq)
                 case events.Drop(seq):
@@ -249,6 +302,8 @@ class Totals:
     stalled: int = 0
     stopped: int = 0
     gave_up: int = 0
+    parts: int = 0
+    stops: int = 0
 
     def __str__(self) -> str:
         return ", ".join(f"{getattr(self, each.name):,} {each.name.replace('_', ' ')}" for each in fields(self))
@@ -273,6 +328,8 @@ def simulate(runs: int, seed: int) -> Totals:
         totals.stalled += world.stalled
         totals.stopped += world.stopped
         totals.gave_up += world.gave_up
+        totals.parts += world.parts
+        totals.stops += world.stops
     return totals
 
 

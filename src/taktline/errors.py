@@ -175,6 +175,22 @@ class StepTimeout(TaktlineError):
         )  # fmt: skip
 
 
+class ResultsTooLarge(TaktlineError):
+    """A record gives more results than may be kept until it is through: those of a failed record would be taken back, and
+    those of a step that waits go on together."""
+
+    code = "TK335"
+    size: int
+
+    def __init__(self, *, size: int) -> None:
+        super().__init__(
+            f"a record's results take more than the {size:,} bytes that may be kept of them until the record is through. "
+            "Give more with memory=; or let them be delivered as they come, by a plain step in expand() and with "
+            'on_error="raise", without dead letters',
+            size=size,
+        )  # fmt: skip
+
+
 @dataclass(frozen=True, slots=True)
 class Hanging:
     """What a worker was busy with when the run stalled."""

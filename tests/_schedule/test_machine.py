@@ -22,6 +22,8 @@ def test_random_event_orders_end_in_complete_ordered_output_or_the_defined_error
     totals = simulate(RUNS, seed)
     assert totals.deaths > RUNS / 2, "too few deaths to say anything"
     assert min(totals.overran, totals.stopped, totals.stalled) > RUNS / 100
+    assert totals.parts > RUNS / 10
+    assert totals.stops > RUNS / 5000, "too few workers that had to be stopped with a part to say anything"
     assert totals.gave_up < RUNS / 100, "most runs must get to their end"
 
 

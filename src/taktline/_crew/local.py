@@ -133,6 +133,10 @@ class Local:
         member.channel.send(words.LOAD, seq, note, parts, later=True)
         self._unsent.add(worker)
 
+    def go_on(self, worker: int, seq: int) -> None:
+        """Tell a worker that one more part of a batch may come."""
+        self._send(self._members[worker], words.MORE, seq)
+
     def buffers(self, worker: int, message: Message) -> list[Any]:
         """All parts of a message that is being heard but the first one, as buffers for keeps."""
         return self._members[worker].channel.buffers(message)
@@ -316,7 +320,7 @@ class Local:
         own_streams(self._generators)
         steps = self._segments[lane]
         assert steps is not None
-        segment = worker.segment_of(steps, goes_on=self._goes_on, seed=self._seeds[lane])
+        segment = worker.segment_of(steps, goes_on=self._goes_on, seed=self._seeds[lane], most=self._most)
         worker.forked(sock, lifeline, Board(board), segment, self._most, number, self._set_up)
 
     def _pack(self) -> None:

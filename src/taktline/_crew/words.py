@@ -13,10 +13,12 @@ SETUP = 1  # part 0: a pickled Setup; part 1: Surroundings, packed as functions;
 LOAD = 2  # a batch: note is a pickled Orders
 GIVE = 3  # part 0: what NEED or WANT asked for; no part: there is no such thing
 STOP = 4  # finish and end
+MORE = 5  # one more part of this batch may come
 
 # worker to hub
 READY = 10
 DONE = 11  # a batch came through: note is Figures and a pickled Outcome
+PART = 22  # some of what comes of a batch, before the rest: the same
 SPOILED = 12  # the batch's bytes cannot be read back as a whole
 NEED = 14  # note: pickled (module, name) that a pickle refers to and that cannot be imported here
 SAID = 15  # note: "1" or "2" and a text for standard output or standard error
@@ -45,7 +47,7 @@ class Setup(NamedTuple):
 class Orders(NamedTuple):
     """How to run a batch. `failures` are (place, origin, key) of records that failed before; the hub knows the rest.
     `each`: every value is in a part of its own. `first`: index of its first record, where a seed is set. `encode`: makes
-    the bytes that a sink wants of the results."""
+    the bytes that a sink wants of the results. `passed`: so many results and failures have come in parts already."""
 
     careful: bool
     each: bool
@@ -53,6 +55,7 @@ class Orders(NamedTuple):
     failures: list[tuple[int, int, int]]
     first: int = 0
     encode: Callable[[list[Any]], bytes] | None = None
+    passed: tuple[int, int] = (0, 0)
 
 
 class NewFailure(NamedTuple):
@@ -67,12 +70,13 @@ class NewFailure(NamedTuple):
 
 class Outcome(NamedTuple):
     """What is not the results themselves. `each`: every result is in a part of its own. `encoded`: so many results are
-    one part, as the bytes for the sink."""
+    one part, as the bytes for the sink; `tail`, as Batch.tail, where it is a part."""
 
     each: bool
     origins: list[int] | None
     failures: list[tuple[int, int, int] | NewFailure]
     encoded: int | None = None
+    tail: tuple[int, int] | None = None
 
 
 PLAIN_ORDERS = Orders(False, False, None, [])

@@ -31,7 +31,7 @@ from taktline._segment.forms import Formed, records_of
 from taktline._wire import carry
 from taktline._wire.board import ANY, Board
 from taktline._wire.channel import Channel, Message, new_poll
-from taktline.errors import DAMAGED
+from taktline.errors import DAMAGED, StepError
 
 if TYPE_CHECKING:
     from taktline._segment.waiting import Waiting
@@ -39,6 +39,7 @@ if TYPE_CHECKING:
 AnySegment: TypeAlias = "fuse.Segment | Waiting"
 
 WORN_OUT = 72  # exit code of a worker in which too many threads hang
+PARTS = 2  # of a batch that may be under way: as many as the schedule lets come before there is room (window.py)
 TELL = 0.1  # seconds between two times that a worker which cannot be asked says where it is
 SETUP_MEMORY = 1 << 26  # bytes of an arena until the setup says more
 
@@ -52,13 +53,17 @@ def main() -> NoReturn:
     Worker(Channel(sock, blocking=True, most=SETUP_MEMORY), Board(board), lifeline).live()
 
 
-def segment_of(steps: Sequence[Step], *, goes_on: bool, seed: tuple[int, int] | None) -> AnySegment:
-    """What a worker runs these steps with."""
+def segment_of(steps: Sequence[Step], *, goes_on: bool, seed: tuple[int, int] | None, most: int) -> AnySegment:
+    """What a worker runs these steps with. `most`: bytes that it may hold."""
     if not steps[0].waits:
-        return fuse.Segment(steps, goes_on=goes_on, seed=seed)
+        segment = fuse.Segment(steps, goes_on=goes_on, seed=seed)
+        segment.most = most
+        return segment
     from taktline._segment.waiting import Waiting  # asyncio: some 30 ms
 
-    return Waiting(steps, goes_on=goes_on, worn_out=partial(os._exit, WORN_OUT))
+    waiting = Waiting(steps, goes_on=goes_on, worn_out=partial(os._exit, WORN_OUT))
+    waiting.most = most
+    return waiting
 
 
 def forked(
@@ -106,6 +111,7 @@ class Worker:
         self._socket = channel.fileno()
         self._own = {each: _identity(each) for each in (self._socket, board.descriptor, lifeline)}
         self._process = os.getpid()
+        self._unanswered = 0  # parts of the batch at work that were not answered
         self._limit = 0.0  # seconds that it may take to pack or unpack a value, where a step has a limit
         self.seq = 0  # of the batch at work
         self.segment: AnySegment | None = None
@@ -308,7 +314,7 @@ class Worker:
             failed = self.adopting.adopt()
         self.adopting.adopt_loggers(failed)
         self.relay = Relay(number, self.send_note)
-        return segment_of(steps, goes_on=setup.goes_on, seed=setup.seed)
+        return segment_of(steps, goes_on=setup.goes_on, seed=setup.seed, most=setup.most)
 
     def fetch(self, module: str, name: str) -> Any:
         """Something of a module that only the caller's process has."""
@@ -355,7 +361,8 @@ class Worker:
         if message.kind == words.STOP:
             segment.close()
             return False
-        self.work(message, segment)
+        if message.kind != words.MORE:  # that is late: the batch has ended
+            self.work(message, segment)
         return True
 
     def work(self, message: Message, segment: fuse.Segment) -> None:
@@ -370,14 +377,61 @@ class Worker:
             return
         if self._limit:
             self._mark(ANY, 0, 0.0)
+        if segment.expands:
+            self.busy += perf_counter_ns() - began
+            self._in_parts(message.seq, segment, batch, orders)
+            return
         batch = segment.run(batch, careful=orders.careful, formed=True)
         self.busy += perf_counter_ns() - began
-        if self._limit:
+        self._came_through(words.DONE, message.seq, batch, segment, orders)
+
+    def _came_through(self, kind: int, seq: int, batch: Batch, segment: fuse.Segment, orders: words.Orders) -> None:
+        if self._limit and not orders.careful:
             self._give_time(len(segment.steps) - 1)
         self.answer(
-            message.seq, batch, segment, careful=orders.careful, busy=self.busy, waiting=self.waiting,
-            timed_records=segment.timed_records, timed_ns=segment.timed_ns, encode=orders.encode,
+            seq, batch, segment, careful=orders.careful, busy=self.busy, waiting=self.waiting,
+            timed_records=segment.timed_records, timed_ns=segment.timed_ns, encode=orders.encode, kind=kind,
         )  # fmt: skip
+
+    def _in_parts(self, seq: int, segment: fuse.Segment, batch: Batch, orders: words.Orders) -> None:
+        """Run a batch, and answer with what comes of it as it comes."""
+        given, kind, passed = segment.pieces(batch, careful=orders.careful, formed=True), words.PART, [*orders.passed]
+        self._unanswered = 0
+        while kind == words.PART:
+            began = perf_counter_ns()
+            try:
+                piece = next(given)
+            except StopIteration as end:
+                piece, kind = end.value, words.DONE
+            self.busy += perf_counter_ns() - began
+            if any(passed):
+                piece = _without(piece, passed)
+            if kind == words.DONE and any(passed) and not piece.failures:
+                piece.failures.append(_fewer(piece, batch, segment.steps[-1].name))
+            if kind == words.PART and not (len(piece.values) or piece.failures):
+                continue
+            self._came_through(kind, seq, piece, segment, orders)
+            if kind == words.PART:
+                began = perf_counter_ns()
+                self._await_room(seq, segment)
+                self.blocked += perf_counter_ns() - began
+
+    def _await_room(self, seq: int, segment: fuse.Segment) -> None:
+        """Wait until there is room for one more part."""
+        self._unanswered += 1
+        while self._unanswered >= PARTS:
+            kept = [n for n, each in enumerate(self.early) if each[:2] == (words.MORE, seq)]
+            if kept:
+                del self.early[kept[0]]
+                self._unanswered -= 1
+                continue
+            message = self.channel.receive()
+            if message is not None and message.kind != words.STOP:
+                self.early.append((message.kind, message.seq, message.note, [bytes(part) for part in message.parts]))
+                self.channel.release()
+                continue
+            segment.close()
+            raise BrokenPipeError  # nobody wants the rest
 
     def _give_time(self, step: int) -> None:
         """A whole batch is packed or unpacked: it may take longer than one of its values, and nobody will know which."""
@@ -415,12 +469,13 @@ class Worker:
     def answer(
         self, seq: int, batch: Batch, segment: AnySegment, *, careful: bool, busy: int, waiting: int,
         timed_records: list[int], timed_ns: list[int], encode: Callable[[list[Any]], bytes] | None = None,
+        kind: int = words.DONE,
     ) -> None:  # fmt: skip
         """Send what came of a batch, with the worker's counters since it started; times in nanoseconds."""
         began = perf_counter_ns()
         packed: list[carry.Bytes]
-        if encode is not None and (data := _encoded(batch, encode)) is not None:
-            packed, outcome = [data], words.Outcome(False, None, [], len(batch.values))
+        if encode is not None and not careful and (data := _encoded(batch, encode)) is not None:
+            packed, outcome = [data], words.Outcome(False, None, [], len(batch.values), batch.tail())
         else:
             packed = batch.values if careful else self.packed(batch, segment)
             outcome = words.Outcome(careful, batch.origins, [_told(failure) for failure in batch.failures])
@@ -431,10 +486,10 @@ class Worker:
             timed_records, timed_ns,
         )  # fmt: skip
         note = figures.pack() + words.pack_note(outcome, words.PLAIN_OUTCOME)
-        if self._limit:
+        if self._limit and not careful:
             self._mark(ANY, 0, 0.0)
         began = perf_counter_ns()
-        self.send(words.DONE, seq, note, packed)
+        self.send(kind, seq, note, packed)
         self.blocked += perf_counter_ns() - began
 
     def unpacked(self, message: Message, orders: words.Orders, segment: AnySegment) -> Batch | None:
@@ -482,6 +537,26 @@ class Worker:
         last = segment.steps[-1].name
         what = carry.failed_to_go(last, error.error, "its result cannot be sent from a worker to the caller")
         batch.fail(error.position, last, what, goes_on=segment.goes_on)
+
+
+def _without(batch: Batch, passed: list[int]) -> Batch:
+    """The batch without what came of it in parts when it was run before; what is still to be left out stays in `passed`."""
+    values, failures = min(passed[0], len(batch.values)), min(passed[1], len(batch.failures))
+    passed[0] -= values
+    passed[1] -= failures
+    left = batch.failures[failures:]
+    for failure in left:
+        failure.place -= values
+    return Batch(records_of(batch.values)[values:], (batch.origins or [])[values:], left)
+
+
+def _fewer(rest: Batch, given: Batch, step: str) -> Failure:
+    origin = max(0, len(given.values) - 1)
+    error = StepError(
+        step=step, type_name="StepError", text="fewer results than when it was run before its worker died",
+        why="what was delivered by then can only be told from the rest where a step gives the same each time",
+    )  # fmt: skip
+    return Failure(len(rest.values), given.origin(origin), step, error)
 
 
 def _identity(descriptor: int) -> tuple[int, int] | None:

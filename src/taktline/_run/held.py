@@ -20,7 +20,21 @@ Encode = Callable[[list[Any]], bytes]
 class Held:
     """One batch on its way. Its values are here as objects (`batch.values`) or as bytes (`parts`)."""
 
-    __slots__ = ("batch", "before", "each", "encoded", "error", "first", "goes_on", "here", "parts", "records")
+    __slots__ = (
+        "batch",
+        "before",
+        "each",
+        "encoded",
+        "error",
+        "first",
+        "goes_on",
+        "here",
+        "kin",
+        "parts",
+        "passed",
+        "records",
+        "tail",
+    )
 
     def __init__(self, first: int, records: list[Any] | Part, *, goes_on: bool) -> None:
         self.first = first  # index of its first record
@@ -33,6 +47,9 @@ class Held:
         self.parts: list[carry.Bytes] | None = None
         self.each = False  # every value is in a part of its own
         self.here = True  # the values are here as objects
+        self.passed = (0, 0)  # results and failures that have left it in parts, in the lane it is in
+        self.tail: tuple[int, int] | None = None  # of encoded results, as Batch.tail
+        self.kin = [1]  # of a batch and its parts: how many are not delivered
 
     @property
     def size(self) -> int:
@@ -54,7 +71,19 @@ class Held:
     @property
     def failed(self) -> bool:
         """Whether it ends in a failure that ends the run."""
-        return (bool(self.batch.failures) and not self.goes_on) or self.error is not None
+        return self.batch.is_over(goes_on=self.goes_on) or self.error is not None
+
+    def part(self) -> Held:
+        """A batch for some of its results: of the same records, which are delivered with the last of them."""
+        part = Held(self.first, self.records, goes_on=self.goes_on)
+        part.batch, part.before, part.kin = self.batch, self.before, self.kin
+        self.kin[0] += 1
+        return part
+
+    def has_passed(self, part: Held) -> None:
+        """These results have left it, and must not come again where it is run again."""
+        count = part.encoded.__len__() if part.encoded is not None else part.count
+        self.passed = self.passed[0] + count, self.passed[1] + len(part.batch.failures)
 
     def as_read(self) -> Sequence[Any]:
         """The records as the source gave them."""
@@ -91,7 +120,7 @@ class Held:
         batch = self.batch
         failures = [(failure.place, failure.origin, key) for key, failure in enumerate(batch.failures)]
         return words.pack_note(
-            words.Orders(careful, self.each, batch.origins, failures, self.first if seeded else 0, encode),
+            words.Orders(careful, self.each, batch.origins, failures, self.first if seeded else 0, encode, self.passed),
             words.PLAIN_ORDERS,
         )
 
@@ -130,6 +159,7 @@ class Held:
         what unpickling raises where they came as a whole, and is as before then."""
         if outcome.encoded is not None:
             self.encoded = EncodedLot(bytes(parts[0]), outcome.encoded, self.first, len(self.records))
+            self.tail = outcome.tail
             return
         values: list[Any] = []
         bad: list[carry.NotCarried] = []

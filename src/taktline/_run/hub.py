@@ -30,7 +30,8 @@ from taktline._schedule.machine import Machine
 from taktline._schedule.sizing import Sizing
 from taktline._schedule.stall import Stall
 from taktline._segment import guard
-from taktline._segment.fuse import Segment
+from taktline._segment.amount import amount
+from taktline._segment.fuse import Pieces, Segment
 from taktline._wire import carry
 from taktline._wire.board import ANY, Place
 from taktline._wire.channel import Message
@@ -72,7 +73,11 @@ class Hub:
         limits = bounds(
             [(s.workers, s.ahead) for s in plan.segments], batch_size=plan.batch_size, window=options.window, memory=memory
         )  # fmt: skip
-        self._machine = Machine(limits.lanes, limits.limits, ordered=options.ordered)
+        lanes = tuple(
+            lane._replace(parts=not s.waits and any(step.role is Role.EXPAND for step in s.steps))
+            for lane, s in zip(limits.lanes, plan.segments, strict=True)
+        )
+        self._machine = Machine(lanes, limits.limits, ordered=options.ordered)
         self._sizing = Sizing(
             plan.batch_size, unit=plan.call, least=plan.call, most_bytes=limits.most_bytes
         )  # fmt: skip
@@ -82,9 +87,16 @@ class Hub:
         ]
         self._most, self._most_bytes = options.recycle_records, options.recycle_bytes
         self._given: dict[int, int] = {}  # records, by worker, where workers are replaced after so many
+        for segment in self._here:
+            if segment is not None:
+                segment.most = memory // 2
+        self._under_way: dict[int, Pieces] = {}  # seq of a batch that comes in pieces here: the rest of them
+        self._part: Held | None = None  # that has come, and has no number yet
+        self._unheard: set[int] = set()  # workers that were ended in the middle of what they say
+        self._events: deque[tuple[events.Event, Held | None]] = deque()
+        self._telling = False
         self._gently = any(step.maker or step.kind == "async" for segment in plan.segments for step in segment.steps)
         self._held: dict[int, Held] = {}
-        self._next_seq = 0
         self._overran: dict[int, Place] = {}  # worker that was ended: the value that took too long
         self._limited = any(step.timeout for s in plan.segments if s.workers for step in s.steps)
         self._tells = reader.live or options.journal is not None
@@ -150,7 +162,7 @@ class Hub:
     @property
     def without_workers(self) -> BaseException | None:
         """Why no worker can be had, where that is so and no record was read for them."""
-        return self._fatal if isinstance(self._fatal, WorkersCannotStart) and not self._next_seq else None
+        return self._fatal if isinstance(self._fatal, WorkersCannotStart) and not self._machine.next_seq else None
 
     def ready(self) -> bool:
         """Whether all workers wait for records. Looks, does not wait; an error of theirs is raised by `deliveries`."""
@@ -233,8 +245,7 @@ class Hub:
             if self._here[0] is None:
                 held.pack(self._plan.segments[0].steps[0].name)
                 self._sizing.weigh(len(records), held.size)
-            self._held[self._next_seq] = held
-            self._next_seq += 1
+            self._held[self._machine.next_seq] = held
             self._meter.records_in += len(records)
             self._meter.held += len(records)
             self._meter.batch_size = len(records)
@@ -267,7 +278,9 @@ class Hub:
 
     def _heard(self, worker: int, message: Message) -> None:
         kind = message.kind
-        if kind == words.DONE:
+        if worker in self._unheard:
+            return
+        if kind in (words.DONE, words.PART):
             began = perf_counter()
             self._came_back(worker, message)
             self._meter.handling += perf_counter() - began
@@ -289,10 +302,11 @@ class Hub:
         spent = (figures.busy - before) / 1e9
         count.note(worker, *figures)
         self._stall.done()
-        held = self._held.get(seq)
-        if held is None:  # dropped meanwhile
+        whole, is_part = self._held.get(seq), message.kind == words.PART
+        if whole is None:  # dropped meanwhile
             self._tell(events.Done(seq, worker, 0, False))
             return
+        held = whole.part() if is_part else whole
         size = sum(map(len, message.parts))
         onward = lane + 1 < len(self._here) and self._here[lane + 1] is None
         outcome = words.Outcome(*pickle.loads(rest)) if rest else words.PLAIN_OUTCOME
@@ -302,8 +316,18 @@ class Hub:
             last = self._plan.segments[lane].steps[-1].name
             held.came_back(outcome, message.parts, buffers, last, decode=not onward)
         except carry.RAISED:  # results of the user's classes: once more then, each in a pickle of its own
-            self._tell(events.Spoiled(seq, worker))
+            if not is_part:
+                self._tell(events.Spoiled(seq, worker))
+                return
+            whole.kin[0] -= 1
+            self._unheard.add(worker)
+            self._crew.kill(worker)
             return
+        if is_part:
+            whole.has_passed(held)
+            self._tell(events.Part(seq, worker, max(size, _weight(held))), held)
+            return
+        held.passed = (0, 0)
         self._learn(lane, len(held.records), spent, size, first=not before)
         self._meter.worked(spent, held.first, len(held.records))
         if self._most_bytes is not None and self._crew.holds(worker) > self._most_bytes:
@@ -321,6 +345,7 @@ class Hub:
         lane = self._lane_of[worker]
         self._meter.lanes[lane].retire(worker)
         self._starting.discard(worker)
+        self._unheard.discard(worker)
         overran = self._overran.pop(worker, None)
         mark = end.mark
         # It may have gone on to the next value just before it was ended: then that one is not to blame.
@@ -376,8 +401,24 @@ class Hub:
 
     # --- what the schedule says ---
 
-    def _tell(self, event: events.Event) -> None:
-        for action in self._machine.on(event):
+    def _tell(self, event: events.Event, part: Held | None = None) -> None:
+        """Tell the schedule, and do what it says; what happens meanwhile it is told then. `part`: what has come."""
+        self._events.append((event, part))
+        if self._telling:
+            return
+        self._telling = True
+        try:
+            while self._events:
+                event, self._part = self._events.popleft()
+                self._do(self._machine.on(event))
+                if self._part is not None:  # it comes behind the end of the run
+                    self._part.kin[0] -= 1
+        finally:
+            self._telling = False
+            self._events.clear()
+
+    def _do(self, actions: list[events.Action]) -> None:
+        for action in actions:
             kind = type(action)
             if kind is events.Send:
                 self._send(action)  # type: ignore[arg-type]
@@ -393,6 +434,13 @@ class Hub:
                 self._retire(action)  # type: ignore[arg-type]
             elif kind is events.Condemn:
                 self._condemn(action)  # type: ignore[arg-type]
+            elif kind is events.Split:
+                assert self._part is not None
+                self._held[action.part], self._part = self._part, None  # type: ignore[union-attr]
+            elif kind is events.More:
+                self._go_on(action)  # type: ignore[arg-type]
+            elif kind is events.Stop:
+                self._crew.kill(action.worker)  # type: ignore[union-attr, arg-type]
             else:
                 self._give_up(action)  # type: ignore[arg-type]
 
@@ -413,6 +461,12 @@ class Hub:
             if given >= self._most:
                 self._tell(events.Worn(action.worker))
 
+    def _go_on(self, action: events.More) -> None:
+        if action.worker is None:
+            self._run(events.Run(action.seq, action.lane))
+        else:
+            self._crew.go_on(action.worker, action.seq)
+
     def _run(self, action: events.Run) -> None:
         """Through a segment in this process."""
         held, segment = self._held.get(action.seq), self._here[action.lane]
@@ -421,16 +475,35 @@ class Hub:
         if self._options.shows_records and held.batch.values is held.records:
             held.before = AsRead(held.records)
         began = perf_counter()
-        held.batch = segment.run(held.batch)
-        if self.states is not None:
+        part = self._next_piece(action.seq, held, segment)
+        if part is None and self.states is not None:
             self.states.passed(segment, held.first + len(held.records))
         spent = perf_counter() - began
         ran_here(self._meter.lanes[action.lane], segment, int(spent * 1e9))
-        self._learn(action.lane, len(held.records), spent, 0)
-        onward = action.lane + 1
+        onward, came = action.lane + 1, part or held
         if onward < len(self._here) and self._here[onward] is None:
-            held.pack(self._plan.segments[onward].steps[0].name)
+            came.pack(self._plan.segments[onward].steps[0].name)
+        if part is not None:
+            self._tell(events.Part(action.seq, None, max(part.size, _weight(part))), part)
+            return
+        self._learn(action.lane, len(held.records), spent, 0)
         self._tell(events.Done(action.seq, None, held.size, held.failed))
+
+    def _next_piece(self, seq: int, held: Held, segment: Segment) -> Held | None:
+        """Run a batch here until there is some of it that may go on, or to its end: None then."""
+        if not segment.expands:
+            held.batch = segment.run(held.batch)
+            return None
+        given = self._under_way.pop(seq, None) or segment.pieces(held.batch)
+        try:
+            piece = next(given)
+        except StopIteration as end:
+            held.batch = end.value
+            return None
+        self._under_way[seq] = given
+        part = held.part()
+        part.batch = piece
+        return part
 
     def _start(self, action: events.Start) -> None:
         self._lane_of[action.worker] = action.lane
@@ -493,11 +566,15 @@ class Hub:
 
     def _forget(self, seq: int) -> None:
         held = self._held.pop(seq, None)
+        self._under_way.pop(seq, None)
         if held is not None:
-            self._meter.held -= len(held.records)
+            held.kin[0] -= 1
+            if not held.kin[0]:
+                self._meter.held -= len(held.records)
 
     def _emit(self, seq: int) -> None:
         held = self._held.pop(seq)
+        held.kin[0] -= 1
         error: BaseException | None = None
         if held.encoded is not None:
             results: Lot = held.encoded
@@ -509,7 +586,9 @@ class Hub:
             self._reader.ended = True
             self._meter.records_in = self._reader.index = held.first + len(held.records)
             error = held.error
-        self._out.append(Delivery(seq, len(held.records), results, error))
+        if held.kin[0]:  # there is more to come of these records
+            results.more_comes(held.tail or held.batch.tail())
+        self._out.append(Delivery(seq, len(held.records) if not held.kin[0] else 0, results, error))
 
     def _decode(self, held: Held) -> None:
         """Read a part of the source here, where a worker could not, or died with it."""
@@ -535,6 +614,12 @@ def _told(meter: Meter, reasons: list[str], missed: list[str]) -> None:
         )
         meter.reasons.append(says.partition(". Build")[0])
         warnings.warn(f'{says} share this process\'s memory with start="fork"', RuntimeWarning, stacklevel=2)
+
+
+def _weight(held: Held) -> int:
+    """Bytes that a part takes as objects, about: some kinds take many times what they take as bytes."""
+    values = held.batch.values
+    return amount(values[-1]) * len(values) if held.here and len(values) else 0
 
 
 def _why_broken(broken: words.Broken) -> BaseException:

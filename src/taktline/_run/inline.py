@@ -20,7 +20,7 @@ from taktline._observe.counters import LaneCount
 from taktline._planner import choose
 from taktline._planner.sample import Sampling
 from taktline._recipe import plan as plans
-from taktline._recipe.options import Options, usable_cores
+from taktline._recipe.options import Options, memory_bytes, usable_cores
 from taktline._recipe.steps import Maker, Role, Step, is_async
 from taktline._run.as_read import AsRead
 from taktline._run.lot import Lot, settled
@@ -30,7 +30,7 @@ from taktline._run.returning import Returning
 from taktline._run.watch import Watch
 from taktline._schedule.sizing import Calls
 from taktline._segment import guard
-from taktline._segment.batch import Batch
+from taktline._segment.batch import Batch, Failure
 from taktline._segment.compiled import Compiled
 from taktline._segment.forms import Misfit, form_of, not_of_the_form
 from taktline._segment.fuse import Segment
@@ -80,6 +80,7 @@ class Inline:
         (seed,) = plans.here(self._steps).seeds(options.seed)
         self._segment = Segment(self._steps, goes_on=options.goes_on, seed=seed)
         self._segment.keeps_interrupt = True
+        self._segment.most, self._segment.piece_seconds = memory_bytes(options.memory) // 2, LOT
         self._complete = False
         self._end: Callable[[bool], None]
         self._lane: LaneCount
@@ -179,7 +180,7 @@ class Inline:
     def _phases(self) -> Iterator[Phase]:
         while not self._reader.ended:
             if not (self._sampling.done and self._decided()):
-                yield self._some()
+                yield from self._some()
             elif self._hub is not None:
                 yield from self._move(self._hub)
             else:
@@ -232,11 +233,13 @@ class Inline:
     def _fresh_sampling(self) -> Sampling:
         return Sampling(moving=self._make_hub is not None, singly=self._by_one)
 
-    def _some(self) -> Phase:
+    def _some(self, most: int | None = None) -> Iterator[Phase]:
         """The next records, timed."""
+        size = self._next_lot() if most is None else most
         if self._by_one:
-            return self._singly(min(self._next_lot(), SINGLY)), None
-        return self._lot(self._next_lot()), None
+            yield self._singly(min(size, SINGLY)), None
+        else:
+            yield from self._lot(size)
 
     def _singly(self, most: int) -> Iterator[Any]:
         """Results of up to so many records, each read when all results of the one before it were taken. How long that
@@ -286,8 +289,8 @@ class Inline:
         ratio = self._sampling.work_ns / self._decided_on if self._decided_on else 1.0
         self._changed = self._changed + 1 if self._make_hub and not 1 / OTHER < ratio < OTHER else 0
 
-    def _lot(self, size: int) -> Lot:
-        """Read some records, run them, and give their results."""
+    def _lot(self, size: int) -> Iterator[Phase]:
+        """Read some records, run them, and give their results: of what may be endless some at a time."""
         reader, meter = self._reader, self._meter
         first, began = reader.index, perf_counter()
         records = reader.read(size, LOT, here=True)
@@ -297,10 +300,20 @@ class Inline:
         meter.records_in += len(records)
         meter.lots += bool(records)
         meter.batch_size = len(records) or meter.batch_size
-        batch = self._segment.run(Batch(records, first=first))
+        given, batch, elsewhere = self._segment.pieces(Batch(records, first=first)), None, 0.0
+        while batch is None:
+            try:
+                piece = next(given)
+            except StopIteration as end:
+                batch = end.value
+                break
+            left, cpu_left = perf_counter(), process_time()
+            yield self._to_deliver(piece, first, records, before), None
+            elsewhere += perf_counter() - left
+            cpu += process_time() - cpu_left
         if self.states is not None:
             self.states.passed(self._segment, reader.index)
-        worked = perf_counter()
+        worked = perf_counter() - elsewhere
         self._lot_seconds = worked - began
         cpu, work = process_time() - cpu, worked - read
         if cores.pauses() == pauses:
@@ -313,16 +326,25 @@ class Inline:
         failures, interrupt = batch.failures, None
         if failures and isinstance(failures[-1].error, KeyboardInterrupt):
             interrupt = failures.pop()  # after the results that were there before it, as in the loop
-        as_read = before.records() if failures and before is not None else records
-        results, error = settled(batch, first, as_read, self._options, meter)
+        yield self._to_deliver(batch, first, records, before, interrupt=interrupt, last=True), None
+
+    def _to_deliver(
+        self, batch: Batch, first: int, records: list[Any], before: AsRead | None, *,
+        interrupt: Failure | None = None, last: bool = False,
+    ) -> Lot:  # fmt: skip
+        """What to deliver of these results; `last`: with them all has come of these records."""
+        as_read = before.records() if batch.failures and before is not None else records
+        results, error = settled(batch, first, as_read, self._options, self._meter)
         if interrupt is not None and error is None:
             error = interrupt.error
             behind = len(batch.values) - batch.before(interrupt.origin)
             results.upto(interrupt.origin, len(results) - behind)  # not all of these records were run
+        if not last:
+            results.more_comes(batch.tail())
         if error is not None:
             self._reader.ended = True
             self._reader.error = error
-        meter.delivered(len(results))
+        self._meter.delivered(len(results))
         return results
 
     def _next_lot(self) -> int:
@@ -346,7 +368,7 @@ class Inline:
         """What is left, in this process: for good, or until the work costs something else than what was decided on."""
         if not self._may_be_lazy:
             while not self._reader.ended and self._changed < CERTAIN:
-                yield self._lot(self._next_lot()), None
+                yield from self._lot(self._next_lot())
             return
         records = self._reader.iterator()
         # Some milliseconds at once: between two such stretches it is seen that the run is to stop, or to be thought over.
@@ -357,8 +379,7 @@ class Inline:
             seconds = perf_counter() - began
             if began > look_at and self._make_hub is not None and not self._reader.ended:
                 # Some records that are timed after many that are not: too few to slow down the run.
-                some = max(1, min(size, int(LOOK_NS / max(1.0, self._sampling.work_ns))))
-                yield (self._singly(min(some, SINGLY)) if self._by_one else self._lot(some)), None
+                yield from self._some(max(1, min(size, int(LOOK_NS / max(1.0, self._sampling.work_ns)))))
                 look_at = perf_counter() + LOOK
             size = max(1, size // 2) if seconds > LOT else min(size * 2, most)
 
@@ -401,7 +422,7 @@ class Inline:
         size = 1
         while not hub.ready() and not self._reader.ended:
             if not self._by_one:
-                yield self._lot(self._next_lot()), None
+                yield from self._lot(self._next_lot())
                 continue
             yield from self._stretch(self._reader.iterator(), size)
             size = size * 2 if perf_counter() - self._stretch_began < LOT else max(1, size // 2)

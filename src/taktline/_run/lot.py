@@ -11,7 +11,7 @@ from taktline._recipe.ports import Sink
 from taktline._run.meter import Meter
 from taktline._segment.batch import Batch, Failure
 from taktline._wire import carry
-from taktline.errors import Failed, forget_places, placed
+from taktline.errors import Failed, ResultsTooLarge, forget_places, placed
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +28,7 @@ class Lost:
 class Lot(list[Any]):
     """Results. Those of the records before `first + records` are all delivered with it."""
 
-    __slots__ = ("failures", "first", "records", "whole")
+    __slots__ = ("failures", "first", "records", "tail", "whole")
 
     def __init__(self, results: Iterable[Any], first: int, records: int, failures: tuple[Lost, ...] = ()) -> None:
         super().__init__(results)
@@ -36,6 +36,11 @@ class Lot(list[Any]):
         self.records = records  # without one that failed and ends the run
         self.whole = len(self)  # results of these records; those behind are what the one that failed gave before
         self.failures = failures
+        self.tail = (-1, 0)  # where more is to come: the newest record, and how many of these results are its own
+
+    def more_comes(self, tail: tuple[int, int]) -> None:
+        """Its records are delivered with a later one; `tail`: the newest one's place among them, and its results here."""
+        self.tail, self.records = (self.first + tail[0], tail[1]), 0
 
     def upto(self, records: int, whole: int) -> None:
         """Only so many of its records are done, and gave so many of its results."""
@@ -79,6 +84,12 @@ def settled(
         lot = Lot(values, first, len(records))
         lot.upto(done, batch.before(done))
         return lot, _explained(failures[0], first, records)
+    error: BaseException | None = None
+    done = len(records)
+    if isinstance(failures[-1].error, ResultsTooLarge):  # the record is not at fault: the run ends with it
+        error, done = _explained(failures[-1], first, records), failures[-1].origin
+        failures = failures[:-1]
+        meter.failed -= 1
     lost = tuple(
         Lost(
             first + one.origin, one.step, carry.as_step_error(one.error, one.step), one.traceback, records[one.origin]
@@ -87,7 +98,7 @@ def settled(
     )  # fmt: skip
     if options.on_error != "keep":
         meter.skipped += len(failures) if options.dead_letters is None else 0
-        return Lot(values, first, len(records), lost), None
+        return Lot(values, first, done, lost), error
     results, at = [], 0
     for one in failures:
         results += values[at : one.place]
@@ -95,7 +106,7 @@ def settled(
         results.append(
             Failed(first + one.origin, records[one.origin], one.step, _of_its_own(one, first, records, meter))
         )
-    return Lot(results + values[at:], first, len(records), lost), None
+    return Lot(results + values[at:], first, done, lost), error
 
 
 def _of_its_own(failure: Failure, first: int, records: Sequence[Any], meter: Meter) -> BaseException:

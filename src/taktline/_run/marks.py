@@ -60,6 +60,8 @@ class Marks:
         self._drop = 0  # results that were delivered by an earlier process, of the records from the mark on
         self._seen: deque[tuple[int, str]] = deque()  # index, and the fingerprint of the record before it
         self._next_look = 0.0
+        self._partial = 0  # results of records of which more is to come,
+        self._tails: dict[int, int] = {}  # and those of a record each
         self._early: dict[int, tuple[int, int]] = {}  # first record: records and results of a lot before its turn
         self._skipped: list[int] = []  # since the live source was last told
         self._base = 0  # index of the first record that a live source gives to this process
@@ -411,6 +413,14 @@ class Marks:
 
     def _passed(self, lot: Lot, count: int) -> None:
         mark = self._mark
+        newest, own = lot.tail
+        self._tails[newest] = self._tails.get(newest, 0) + own
+        if lot.records:
+            # A record that failed may have given results in lots before this one: they are none of those that are done.
+            count += self._partial - self._tails.get(lot.first + lot.records, 0)
+            self._partial, self._tails = 0, {}
+        else:
+            self._partial += count
         if lot.records:  # else nothing came, or what came of the last record before it failed
             self._early[lot.first] = lot.records, count
             records, results = mark.records, mark.results
@@ -423,7 +433,8 @@ class Marks:
                 self._firm = self._mark
         # While nothing comes there is time to make things safe, and a live source may wait for just that.
         at_once = self._tells_at_once or (self._live is not None and not lot.records)
-        if self._mark is not self._marked and (at_once or monotonic() >= self._next):
+        moved = self._mark is not self._marked or self.delivered != self._marked.delivered
+        if moved and (at_once or monotonic() >= self._next):
             self.mark()
 
     def mark(self, state: str = RUNNING) -> None:

@@ -31,6 +31,14 @@ class Exhausted(NamedTuple):
     """The source has no more records."""
 
 
+class Part(NamedTuple):
+    """Some of what comes of the batch went through the lane it is in, before the rest of it."""
+
+    seq: int
+    worker: int | None  # None: the caller's process
+    size: int  # bytes of these results
+
+
 class Done(NamedTuple):
     """The batch went through the lane it was in."""
 
@@ -109,6 +117,27 @@ class Run(NamedTuple):
     lane: int
 
 
+class Split(NamedTuple):
+    """What came of the batch just now is a batch of its own, with no records of the source, before the rest of it."""
+
+    seq: int
+    part: int
+
+
+class More(NamedTuple):
+    """There is room for one more part of the batch."""
+
+    seq: int
+    lane: int
+    worker: int | None  # None: the caller's process, which is to go on with it
+
+
+class Stop(NamedTuple):
+    """End this worker: it waits with a part for which there is no room before a batch that waits for this worker."""
+
+    worker: int
+
+
 class Condemn(NamedTuple):
     """This record of the batch is at fault: mark it as failed before the batch goes out again."""
 
@@ -134,5 +163,5 @@ class GiveUp(NamedTuple):
     worker: int
 
 
-Event = Begin | Ready | Read | Exhausted | Done | Spoiled | Died | Overran | Worn | Took
-Action = Start | Retire | Send | Run | Condemn | Emit | Drop | GiveUp
+Event = Begin | Ready | Read | Exhausted | Part | Done | Spoiled | Died | Overran | Worn | Took
+Action = Start | Retire | Send | Run | Split | More | Stop | Condemn | Emit | Drop | GiveUp

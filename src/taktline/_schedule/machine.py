@@ -20,17 +20,22 @@ from taktline._schedule.events import (
     Event,
     Exhausted,
     GiveUp,
+    More,
     Overran,
+    Part,
     Read,
     Ready,
     Retire,
     Run,
     Send,
+    Split,
     Spoiled,
     Start,
+    Stop,
     Took,
     Worn,
 )
+from taktline._schedule.window import AHEAD as PARTS
 from taktline._schedule.window import Limits, Window
 
 AHEAD = 2  # batches a worker holds: one at work and one waiting, so that a round trip costs it no time
@@ -39,10 +44,12 @@ VAIN = 3  # deaths a worker may die in a row, all workers together, while nothin
 
 
 class Lane(NamedTuple):
-    """A segment as the schedule sees it; 0 workers: the caller's process, in order. `ahead`: batches a worker may hold."""
+    """A segment as the schedule sees it; 0 workers: the caller's process, in order. `ahead`: batches a worker may hold;
+    `parts`: what comes of a batch may come in parts."""
 
     workers: int
     ahead: int = AHEAD
+    parts: bool = False
 
 
 class _Worker:
@@ -64,17 +71,24 @@ class Machine:
         self.window = Window(limits, ordered)
         self.exhausted = False
         self._lanes = lanes
-        self._waiting: list[list[int]] = [[] for _ in lanes]  # heaps of seq
-        self._turn = [0] * len(lanes)  # of a lane in the caller's process: the seq that comes next
+        self._waiting: list[list[tuple[tuple[int, ...], int]]] = [[] for _ in lanes]  # heaps of places and seqs
+        # Of lanes in the caller's process: heaps of what is still to come there, and what is at work.
+        self._turns: dict[int, list[tuple[tuple[int, ...], int]]] = {
+            n: [] for n, lane in enumerate(lanes) if not lane.workers
+        }
+        self._running: dict[int, int] = {}
         self._workers = [_Worker(n) for n, lane in enumerate(lanes) for _ in range(lane.workers)]
         self._crews = [[w for w, worker in enumerate(self._workers) if worker.lane == n] for n in range(len(lanes))]
         self._where: dict[int, int] = {}  # seq: the lane it is in
+        self._asking: dict[int, tuple[int | None, int]] = {}  # seq: who has it, and its parts that were not answered
+        self._stopping: set[int] = set()  # workers
         self._careful: set[int] = set()
         self._blame: dict[tuple[int, int, int], int] = {}  # lane, seq, position: deaths
         self._vain = 0
         self._answers: dict[type, Callable[[Any], list[Action]]] = {
             Begin: self._begin, Ready: self._ready, Read: self._read, Exhausted: self._exhausted, Done: self._done,
-            Spoiled: self._spoiled, Died: self._died, Overran: self._overran, Worn: self._worn, Took: self._took,
+            Part: self._part, Spoiled: self._spoiled, Died: self._died, Overran: self._overran, Worn: self._worn,
+            Took: self._took,
         }  # fmt: skip
 
     def on(self, event: Event) -> list[Action]:
@@ -94,6 +108,11 @@ class Machine:
             return 0
         return self.window.room()
 
+    @property
+    def next_seq(self) -> int:
+        """The number of the batch that comes next."""
+        return self.window.next_seq
+
     def holding(self, worker: int) -> list[int]:
         """The batches this worker has, the one at work first."""
         return self._workers[worker].has
@@ -112,7 +131,9 @@ class Machine:
         return self._dispatch(worker.lane)
 
     def _read(self, event: Read) -> list[Action]:
-        return self._enter(self.window.read(event.records, event.size), 0)
+        seq = self.window.read(event.records, event.size)
+        self._will_come(seq, 0)
+        return self._enter(seq, 0)
 
     def _exhausted(self, _: Exhausted) -> list[Action]:
         self.exhausted = True
@@ -120,28 +141,93 @@ class Machine:
 
     def _took(self, event: Took) -> list[Action]:
         self.window.take(event.seq)
-        return []
+        return self._answer_parts() if self._asking else []
+
+    def _part(self, event: Part) -> list[Action]:
+        self._vain = 0
+        seq, lane = event.seq, self._where[event.seq]
+        _, asked = self._asking.get(seq, (None, 0))
+        self._asking[seq] = event.worker, asked + 1
+        if self._is_dropped(seq):  # a worker stands still with it until it is stopped, or the run ends
+            return self._clear_the_way(lane) if event.worker is not None else self._leave(seq, lane)
+        part = self.window.split(seq, event.size)
+        self._will_come(part, lane + 1)
+        return [
+            Split(seq, part),
+            *self._onward(part, lane, event.size),
+            *self._answer_parts(),
+            *self._clear_the_way(lane),
+        ]
+
+    def _leave(self, seq: int, lane: int) -> list[Action]:
+        """The caller's process is not to go on with this batch."""
+        del self._running[lane]
+        return [*self._forget(seq), *self._dispatch(lane)]
+
+    def _answer_parts(self) -> list[Action]:
+        """Let those go on for whose parts there is room again."""
+        actions: list[Action] = []
+        for seq in sorted(self._asking, key=self.window.place):
+            worker, asked = self._asking[seq]
+            if not asked or self._is_dropped(seq) or not self.window.may_split(seq, ahead=worker is not None):
+                continue
+            self._asking[seq] = worker, 0
+            actions += [More(seq, self._where[seq], worker)] * (asked if worker is not None else 1)
+        return actions
+
+    def _clear_the_way(self, lane: int) -> list[Action]:
+        """Stop a worker of this lane that stands still with a part, where an earlier batch needs a worker: else neither
+        would ever go on."""
+        actions: list[Action] = []
+        waiting = self._waiting[lane][:1]
+        for seq, (w, _) in self._asking.items():
+            if w is None or not self._stands_still(seq) or w in self._stopping or self._where[seq] != lane:
+                continue
+            place = self.window.place(seq)
+            earlier = waiting if waiting and waiting[0][0] < place and self._free_worker(lane) is None else []
+            if earlier or any(self.window.place(other) < place for other in self._workers[w].has):
+                self._stopping.add(w)
+                actions.append(Stop(w))
+        return actions
+
+    def _stands_still(self, seq: int) -> bool:
+        """Whether whoever has this batch waits with a part of it."""
+        return seq in self._asking and self._asking[seq][1] >= PARTS
+
+    def _onward(self, seq: int, lane: int, size: int) -> list[Action]:
+        """Into the next lane, or out."""
+        if lane + 1 < len(self._lanes):
+            return self._enter(seq, lane + 1)
+        self._where.pop(seq, None)
+        return [Emit(ready) for ready in self.window.finish(seq, size)]
+
+    def _will_come(self, seq: int, lane: int) -> None:
+        for here, turns in self._turns.items():
+            if here >= lane:
+                heapq.heappush(turns, (self.window.place(seq), seq))
 
     def _done(self, event: Done) -> list[Action]:
         self._vain = 0
         seq, lane = event.seq, self._where[event.seq]
         if event.worker is not None:
             self._workers[event.worker].has.remove(seq)
+        else:
+            self._running.pop(lane, None)
+        self._asking.pop(seq, None)
         if self._is_dropped(seq):
             return [*self._forget(seq), *self._retired(event.worker), *self._dispatch(lane)]
         self._careful.discard(seq)
         actions: list[Action] = []
         if event.failed:
             actions += self._end_at(seq)
-        if lane + 1 < len(self._lanes):
-            actions += self._enter(seq, lane + 1)
-        else:
-            del self._where[seq]
-            actions += [Emit(ready) for ready in self.window.finish(seq, event.size)]
+        actions += self._onward(seq, lane, event.size)
+        if self._asking:
+            actions += self._answer_parts()
         return actions + self._retired(event.worker) + self._dispatch(lane)
 
     def _spoiled(self, event: Spoiled) -> list[Action]:
         self._workers[event.worker].has.remove(event.seq)
+        self._asking.pop(event.seq, None)
         lane = self._where[event.seq]
         if self._is_dropped(event.seq):
             return [*self._forget(event.seq), *self._retired(event.worker), *self._dispatch(lane)]
@@ -164,6 +250,8 @@ class Machine:
 
     def _died(self, event: Died) -> list[Action]:
         held = self._workers[event.worker].has
+        if event.worker in self._stopping:
+            return self._replace(event.worker, [])
         self._vain += 1
         # Where a batch has records, each is condemned before long; so without a limit such deaths end, too.
         if self._vain > VAIN * len(self._workers) and (event.empty or not held):
@@ -183,11 +271,13 @@ class Machine:
         """After `actions`, another worker in the place of one that has ended; what it had goes out again."""
         worker = self._workers[w]
         held, worker.has, worker.ready, worker.worn = worker.has, [], False, False
+        self._stopping.discard(w)
         for seq in held:
+            self._asking.pop(seq, None)
             if self._is_dropped(seq):
                 actions += self._forget(seq)
             else:
-                heapq.heappush(self._waiting[worker.lane], seq)
+                heapq.heappush(self._waiting[worker.lane], (self.window.place(seq), seq))
         return [*actions, Start(w, worker.lane), *self._dispatch(worker.lane)]
 
     def _suspect(self, seq: int, death: Died) -> list[Action]:
@@ -211,25 +301,40 @@ class Machine:
 
     def _enter(self, seq: int, lane: int) -> list[Action]:
         self._where[seq] = lane
-        heapq.heappush(self._waiting[lane], seq)
+        heapq.heappush(self._waiting[lane], (self.window.place(seq), seq))
         return self._dispatch(lane)
 
     def _dispatch(self, lane: int) -> list[Action]:
         """Hand the oldest waiting batches of this lane to whoever is free."""
         waiting, actions = self._waiting[lane], list[Action]()
         if not self._crews[lane]:
-            while waiting and waiting[0] == self._turn[lane]:
-                self._turn[lane] += 1
-                actions.append(Run(heapq.heappop(waiting), lane))
-            return actions
+            return self._in_turn(lane)
         while waiting and (w := self._free_worker(lane)) is not None:
-            seq = heapq.heappop(waiting)
+            _, seq = heapq.heappop(waiting)
             self._workers[w].has.append(seq)
             actions.append(Send(seq, lane, w, seq in self._careful))
+        if waiting and self._asking:
+            actions += self._clear_the_way(lane)
+        return actions
+
+    def _in_turn(self, lane: int) -> list[Action]:
+        """Run what comes next in the caller's process, and where it may come in parts no more than that at once."""
+        waiting, turns, actions = self._waiting[lane], self._turns[lane], list[Action]()
+        while lane not in self._running:
+            while turns and turns[0][1] not in self._where:  # forgotten
+                heapq.heappop(turns)
+            if not waiting or waiting[0] != turns[0]:
+                break
+            heapq.heappop(turns)
+            _, seq = heapq.heappop(waiting)
+            if self._lanes[lane].parts:
+                self._running[lane] = seq
+            actions.append(Run(seq, lane))
         return actions
 
     def _free_worker(self, lane: int) -> int | None:
-        """The ready worker with the least to do; one with a suspect batch gets nothing beside it."""
+        """The ready worker with the least to do; one with a suspect batch gets nothing beside it, and one that stands still
+        with a part nothing behind it."""
         best, least = None, self._lanes[lane].ahead
         for w in self._crews[lane]:
             worker = self._workers[w]
@@ -238,6 +343,7 @@ class Machine:
                 and not worker.worn
                 and len(worker.has) < least
                 and not (self._careful and self._careful.intersection(worker.has))
+                and not (self._asking and any(self._stands_still(seq) for seq in worker.has))
             ):
                 best, least = w, len(worker.has)
         return best
@@ -253,12 +359,13 @@ class Machine:
 
     def _forget(self, seq: int) -> list[Action]:
         lane = self._where.pop(seq, None)
-        if lane is not None and seq in self._waiting[lane]:
-            self._waiting[lane].remove(seq)
+        if lane is not None and (entry := (self.window.place(seq), seq)) in self._waiting[lane]:
+            self._waiting[lane].remove(entry)
             heapq.heapify(self._waiting[lane])
         self._careful.discard(seq)
+        self._asking.pop(seq, None)
         self.window.take(seq)
         return [Drop(seq)]
 
     def _is_dropped(self, seq: int) -> bool:
-        return self.window.ordered and self.window.last is not None and seq > self.window.last
+        return self.window.beyond(seq)

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import heapq
 from typing import NamedTuple
 
+AHEAD = 2  # parts of a batch that may come before the consumer takes them, however little room there is
+REST = 1 << 62  # behind all parts of a batch
 ENDLESS = 1 << 62  # credits where records are not limited
 
 
@@ -26,6 +29,14 @@ class Window:
     ([], [0, 1])
     >>> window.take(0), window.room()
     (None, 7)
+
+    What comes of a batch may come in parts: each has its place just before the rest.
+
+    >>> window = Window(Limits(records=None, batches=8, size=1000), ordered=True)
+    >>> window.read(3, 30), window.read(3, 30), window.split(0, 10), window.split(0, 10)
+    (0, 1, 2, 3)
+    >>> [window.finish(seq, 10) for seq in (1, 3, 2, 0)]
+    [[], [], [2, 3], [0, 1]]
     """
 
     def __init__(self, limits: Limits, ordered: bool) -> None:
@@ -37,9 +48,12 @@ class Window:
         self.last: int | None = None  # the batch that ends the run: nothing after it is delivered
         self.ended = False  # nothing more is delivered
         self._held_bytes = self._held_records = 0
-        self._next_read = 0
-        self._next_out = 0
+        self.next_seq = 0
         self._open: dict[int, tuple[int, int]] = {}  # seq: records, bytes
+        self._places: dict[int, tuple[int, ...]] = {}  # seq: its place in the order, as long as it is open
+        self._order: list[tuple[tuple[int, ...], int]] = []  # heap of places and batches that are not delivered
+        self._parts: dict[int, int] = {}  # seq: how many parts it has had
+        self._last_place: tuple[int, ...] = ()
         self._early: set[int] = set()
 
     @property
@@ -58,13 +72,40 @@ class Window:
 
     def read(self, count: int, size: int) -> int:
         """Note a batch that was read; its sequence number."""
-        seq = self._next_read
-        self._next_read += 1
-        self._open[seq] = (count, size)
         self._credits -= count
         self._held_records += count
+        return self._enter((self.next_seq, REST), count, size)
+
+    def split(self, seq: int, size: int) -> int:
+        """Note some results of a batch that is still under way, as a batch of their own; its sequence number."""
+        part = self._parts[seq] = self._parts.get(seq, -1) + 1
+        return self._enter((*self._places[seq][:-1], part, REST), 0, size)
+
+    def _enter(self, place: tuple[int, ...], count: int, size: int) -> int:
+        seq = self.next_seq
+        self.next_seq += 1
+        self._open[seq] = (count, size)
+        self._places[seq] = place
         self._held_bytes += size
+        if self.ordered:
+            heapq.heappush(self._order, (place, seq))
         return seq
+
+    def place(self, seq: int) -> tuple[int, ...]:
+        """Where an open batch stands in the order."""
+        return self._places[seq]
+
+    def may_split(self, seq: int, *, ahead: bool = True) -> bool:
+        """Whether one more part of this batch may come. `ahead`: while there is room, also before its turn."""
+        limits, stem = self.limits, self._places[seq][:-1]
+        if ahead and len(self._open) < limits.batches and self._held_bytes < limits.size // 2:
+            return True
+        own = sum(1 for place in self._places.values() if place[: len(stem)] == stem) - 1
+        return own < AHEAD and (not ahead or not self.ordered or self._leads(stem))
+
+    def _leads(self, stem: tuple[int, ...]) -> bool:
+        """Whether no open batch stands before those with this place's beginning."""
+        return all(place > stem or place[: len(stem)] == stem for place in self._places.values())
 
     def finish(self, seq: int, size: int) -> list[int]:
         """Note that a batch has come through; the batches to deliver now, in order."""
@@ -76,23 +117,34 @@ class Window:
             return [seq]
         self._early.add(seq)
         out: list[int] = []
-        while self._next_out in self._early and not self.ended:
-            self._early.remove(self._next_out)
-            out.append(self._next_out)
-            self.ended = self._next_out == self.last
-            self._next_out += 1
+        while self._order and not self.ended:
+            first = self._order[0][1]
+            if first in self._early:
+                self._early.remove(first)
+                out.append(first)
+                self.ended = first == self.last
+            elif first in self._open:
+                break
+            heapq.heappop(self._order)
         return out
 
     def end_at(self, seq: int) -> list[int]:
         """The run ends with this batch; the read batches that come after it."""
-        if self.last is not None and self.last <= seq:
+        place = self._places[seq]
+        if self.last is not None and self._last_place <= place:
             return []
-        self.last = seq
-        return [other for other in self._open if other > seq] if self.ordered else []
+        self.last, self._last_place = seq, place
+        return [other for other in self._open if self._places[other] > place] if self.ordered else []
+
+    def beyond(self, seq: int) -> bool:
+        """Whether an open batch comes after the one that ends the run."""
+        return self.ordered and self.last is not None and self._places[seq] > self._last_place
 
     def take(self, seq: int) -> None:
         """The consumer has this batch: its credits are free. A batch not in the window is no matter."""
         count, size = self._open.pop(seq, (0, 0))
+        self._places.pop(seq, None)
+        self._parts.pop(seq, None)
         self._held_records -= count
         self._taken += count
         # Credits become free in lots of a quarter window: fewer, larger reads, and a consumer that stops after a few

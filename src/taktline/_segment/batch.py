@@ -7,6 +7,8 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
+from taktline.errors import ResultsTooLarge
+
 Mark = Callable[[int, int, float], None]  # position of a value in its batch, step, seconds it may take (0: no limit)
 
 
@@ -55,6 +57,22 @@ class Batch:
     def before(self, origin: int) -> int:
         """How many values come of the records before the one at `origin`."""
         return min(origin, len(self.values)) if self.origins is None else bisect_left(self.origins, origin)
+
+    def tail(self) -> tuple[int, int]:
+        """The origin of the newest value, and how many values come of it."""
+        if not self.origins:
+            return 0, 0
+        return self.origins[-1], len(self.origins) - bisect_left(self.origins, self.origins[-1])
+
+    def is_over(self, *, goes_on: bool) -> bool:
+        """Whether a failure ends the run here."""
+        return bool(self.failures) and (not goes_on or isinstance(self.failures[-1].error, ResultsTooLarge))
+
+    def taken(self) -> Batch:
+        """All of it, which is taken out."""
+        all_of_it = Batch(self.values, self.origins, self.failures, self.first)
+        self.values, self.origins, self.failures = [], [], []
+        return all_of_it
 
     def take_back(self, origin: int) -> None:
         """The record at `origin`, the newest in this batch, has failed: take out what it gave before."""

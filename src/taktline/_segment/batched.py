@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import traceback
-from collections.abc import Coroutine, Sequence
+from collections.abc import Coroutine, Generator, Sequence
 from time import perf_counter_ns
 from types import FrameType, TracebackType
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
@@ -85,6 +85,11 @@ class Part:
                 if not self.goes_on:
                     break
         return out
+
+    def flow(self, batch: Batch, timed: bool, *, formed: bool = False) -> Generator[Batch, None, Batch]:
+        """As `run`, where it may come piece by piece: yields what may go on before the rest, and returns the rest."""
+        yield from ()
+        return self.run(batch, timed, formed=formed)
 
     def span(self, batch: Batch, start: int, end: int, out: Batch, timed: bool) -> bool:
         """Run the values from `start` to `end` into `out`; False where a failure ends the batch."""

@@ -5,7 +5,7 @@ Measured on four trivial steps: one fused loop takes 165 ns a record, chained `m
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import pairwise
 from types import CodeType, FrameType, TracebackType
 from typing import Any
@@ -16,6 +16,7 @@ from taktline._segment import guard
 DEEP = 12  # loops in one another in one function; Python takes 20 blocks, and code that is indented a hundred times
 LONG = 32  # calls in one another in one expression; Python's own parser takes some 90
 ARGUMENTS = "out, froms, counts, ns, clock"
+LOOK = 64  # results of an `expand` between two looks at whether they may go on: some 10 ns a result
 
 Code = tuple[list[str], dict[int, int]]  # lines, and the step of each line that belongs to one
 
@@ -28,7 +29,7 @@ class Compiled:
         refusal = guard.Refusal([step.name for step in steps])
         namespace: dict[str, Any] = {
             "__name__": "taktline",  # what a warning about a step's caller is about
-            "plain": refusal.plain, "refuse": refusal,
+            "plain": refusal.plain, "refuse": refusal, "timed": _timed,
         }  # fmt: skip
         exec(compile("\n".join(lines), f"<taktline {form}>", "exec"), namespace)
         self.run: Callable[..., Any] = namespace["run"]
@@ -88,8 +89,11 @@ class _Writer:
 
 def _loop(steps: Sequence[Step], *, origins: bool, timed: bool) -> Code:
     """`run(records, origins, out, froms, counts, ns, clock, s0…)`: appends results to `out`; `counts[n]` and `ns[n]` are
-    added up for each step, the counts only behind a step that changes the number of records."""
+    added up for each step, the counts only behind a step that changes the number of records.
+
+    With an `expand` it is a generator, which yields now and then: what is in `out` may be taken away there."""
     w, cuts = _Writer(), _levels(steps)
+    expands = origins and any(step.role is Role.EXPAND for step in steps)
     for level, (first, last) in enumerate(pairwise(cuts)):
         counted = [n for n in range(first, last) if timed or steps[n].role is not Role.MAP]
         w.pad = ""
@@ -101,6 +105,8 @@ def _loop(steps: Sequence[Step], *, origins: bool, timed: bool) -> Code:
         else:
             w.add(f"def run(records, origins, {ARGUMENTS}, {_names(steps)}):")
             w.pad = "    "
+            if expands:
+                w.add("given = 0; due = 1")
             if counted:
                 w.add(" = ".join(f"c{n}" for n in counted) + " = 0")
                 w.add("try:")
@@ -111,11 +117,17 @@ def _loop(steps: Sequence[Step], *, origins: bool, timed: bool) -> Code:
             _step(w, n, steps[n].role, f"counts[{n}] += 1" if level else f"c{n} += 1", timed=timed)
         if last < len(steps):
             origin = "origin" if origins or level else "None"
-            w.add(f"rest{level + 1}(x, {origin}, {ARGUMENTS}, {_names(steps, last)})")
+            go_on = "yield from " if expands else ""
+            w.add(f"{go_on}rest{level + 1}(x, {origin}, {ARGUMENTS}, {_names(steps, last)})")
         else:
             w.add("out.append(x)")
             if origins:
                 w.add("froms.append(origin)")
+            if expands and level:
+                w.add("if not len(out) & 7: yield")
+            elif expands:  # at the first results more often: each may take long
+                w.add("given += 1")
+                w.add(f"if given >= due: due = given + min(given, {LOOK}); yield")
         if counted and not level:
             w.pad = "    "
             w.add("finally:")
@@ -142,12 +154,27 @@ def _step(w: _Writer, n: int, role: Role, count: str, *, timed: bool) -> None:
     else:
         if timed:  # the time inside a lazy result is counted to the step too
             w.add(f"if y.__class__ not in plain: refuse(y, {n})", n)
-            w.add("y = list(y)", n)
             w.add(f"ns[{n}] += clock() - t")
+            w.add(f"y = timed(y, ns, {n}, clock)", n)
         w.add("for x in y:", n)
         w.pad += "    "
     if not timed:
         w.add(count)
+
+
+def _timed(values: Iterable[Any], ns: list[int], step: int, clock: Callable[[], int]) -> Iterator[Any]:
+    """The values, as lazily as they come; the time that they take is added up."""
+    began = clock()
+    each = iter(values)
+    while True:
+        try:
+            value = next(each)
+        except StopIteration:
+            return
+        finally:
+            ns[step] += clock() - began
+        yield value
+        began = clock()
 
 
 def _lazy(steps: Sequence[Step], *, counted: bool) -> Code:

@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Coroutine, Iterator, Mapping, Sequence
-from contextlib import ExitStack
+from bisect import bisect_left
+from collections.abc import Coroutine, Generator, Iterator, Mapping, Sequence
+from contextlib import ExitStack, nullcontext
 from dataclasses import replace
 from functools import partial
-from time import perf_counter_ns
+from time import perf_counter, perf_counter_ns
 from types import FrameType, MappingProxyType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from taktline._recipe.steps import Role, Step, is_async
 from taktline._segment import guard
+from taktline._segment.amount import HELD, amount
 from taktline._segment.batch import Batch, Begun, Came, Mark, no_mark, nobody
 from taktline._segment.batched import Batched, Part, stretches
 from taktline._segment.compiled import Compiled
-from taktline.errors import NotAwaited
+from taktline.errors import NotAwaited, ResultsTooLarge
 
 if TYPE_CHECKING:
     from taktline._segment.seeds import Seeds
@@ -23,7 +25,37 @@ if TYPE_CHECKING:
 
 TIMED_EVERY = 16  # one batch in so many, and each of the first ones, has some records timed step by step
 GOLDEN = 0.618034  # of a batch, by which their place moves on: all places come up evenly, whatever the costs' rhythm
+PIECE_SECONDS = 0.04  # after which what has come of an `expand` goes on, and
+PIECE = 4 << 20  # bytes: more at once would save nothing
+PIECES = 8  # are what may be held here, at least
 TIMED_RECORDS = 16  # 2 clock reads a step and record, some 100 ns: under 1 % of a batch where it matters
+
+
+Pieces = Generator[Batch, None, Batch]
+T = TypeVar("T")
+
+
+def rest_of(given: Generator[Any, None, T]) -> T:
+    """What a generator returns, where what it yields is no matter."""
+    while True:
+        try:
+            next(given)
+        except StopIteration as end:
+            return end.value  # type: ignore[no-any-return]
+
+
+def put_together(pieces: Pieces, *, goes_on: bool) -> Batch:
+    """The pieces and the rest as one."""
+    whole = Batch([], [])
+    try:
+        while True:
+            whole.append(next(pieces), goes_on=goes_on)
+    except StopIteration as end:
+        rest: Batch = end.value
+    if not whole.values and not whole.failures:
+        return rest
+    whole.append(rest, goes_on=goes_on)
+    return whole
 
 
 class Segment:
@@ -56,6 +88,11 @@ class Segment:
         self.mark: Mark = no_mark  # who watches over this process from outside puts its own here,
         self.begun: Begun = nobody  # and is told of each value that goes carefully,
         self.came: Came = nobody  # before and after it
+        # What comes of one record may be endless: it comes in `pieces` then.
+        self.expands = any(step.role is Role.EXPAND for step in self.steps)
+        self.most = HELD  # bytes of a record's results that may be held here until it is known whether the record fails
+        self.piece_seconds = PIECE_SECONDS
+        self._piece_began = 0.0
         self._alone: int | None = None  # position in the batch of the value that is run by itself
         self._part_now: Part | None = None  # the part that is at work,
         self._values: Any = None  # the iterator over the values that are run now,
@@ -188,42 +225,108 @@ class Segment:
     def run(self, batch: Batch, *, careful: bool = False, formed: bool = False) -> Batch:
         """The batch after all steps. `careful`: with a mark before each record and step; slow, exact. `formed`: its
         values may come as columns, a Formed, where the last step made them."""
+        if self.expands:
+            return put_together(self.pieces(batch, careful=careful), goes_on=self.goes_on)
         if self.seeds is None:
             return self._run(batch, careful, formed)
         with self.seeds.batch(batch.first):
             return self._run(batch, careful, formed)
 
-    def _run(self, batch: Batch, careful: bool, formed: bool) -> Batch:
-        timed = self.batches % TIMED_EVERY == 0 or self.batches < TIMED_EVERY
+    def pieces(self, batch: Batch, *, careful: bool = False, formed: bool = False) -> Pieces:
+        """As `run`, piece by piece: yields what may go on before the rest of it, and returns the rest.
+
+        In a run that goes on after a failure a piece ends between two records, so that all of one can be taken back."""
+        with self.seeds.batch(batch.first) if self.seeds is not None else nullcontext():
+            if careful:
+                return (yield from self._carefully(batch))
+            return (yield from self._flow(self._parts, batch, self._is_timed(), formed))
+
+    def _is_timed(self) -> bool:
         self.batches += 1
+        self._piece_began = perf_counter()
+        return self.batches % TIMED_EVERY == 1 or self.batches <= TIMED_EVERY
+
+    def _run(self, batch: Batch, careful: bool, formed: bool) -> Batch:
+        timed = self._is_timed()
         if careful:
-            return self._carefully(batch)
+            return put_together(self._carefully(batch), goes_on=self.goes_on)
         for part in self._parts[:-1]:
             batch = part.run(batch, timed)
         return self._parts[-1].run(batch, timed, formed=formed)
 
-    def _carefully(self, batch: Batch) -> Batch:
+    def _flow(self, parts: Sequence[Part], batch: Batch, timed: bool, formed: bool, alone: int | None = None) -> Pieces:
+        """The batch after these parts: each piece that one gives goes through those behind it at once. `alone`: the position
+        of its only value, where that is to be marked."""
+        part, *behind = parts
+        given = part.flow(batch, timed, formed=formed and not behind)
+        while True:
+            if alone is not None:
+                self.begun(alone, part.first)
+                self.mark(alone, part.first, 0.0)
+            try:
+                piece, last = next(given), False
+            except StopIteration as end:
+                piece, last = end.value, True
+            if behind:
+                piece = yield from self._flow(behind, piece, timed, formed, alone)
+            if last or (piece.failures and not self.goes_on):
+                return piece
+            yield piece
+            self._piece_began = perf_counter()
+
+    def cut(self, out: Batch, weight: int) -> Batch | None:
+        """Take out of the results so far, which take so many bytes, what may go on, where it is time for it. The newest
+        value's record is still at work. Raises ResultsTooLarge."""
+        if weight < min(PIECE, self.most // PIECES) and perf_counter() - self._piece_began < self.piece_seconds:
+            return None
+        assert out.origins is not None
+        end = len(out.values)
+        if self.goes_on:
+            end = bisect_left(out.origins, out.origins[-1])
+            if weight * (len(out.values) - end) // len(out.values) > self.most:
+                raise ResultsTooLarge(size=self.most)
+            if not end:
+                return None
+        piece = Batch(out.values[:end], out.origins[:end], out.failures[:])
+        del out.values[:end], out.origins[:end], out.failures[:]
+        return piece
+
+    def _carefully(self, batch: Batch) -> Pieces:
         """Record by record and step by step, so that a death is known to be this record's in this step."""
         parts = [self._part(first, last) for first, last in stretches(self.steps, single=True)]
+        self._piece_began = perf_counter()
         whole = Batch([], [], [])
         for start, end, failure in batch.spans():
             for at in range(start, end):
                 if whole.lost(batch.origin(at)):
                     continue
-                one = Batch([batch.values[at]], [batch.origin(at)])
                 self._alone = at
-                for part in parts:
-                    self.begun(at, part.first)
-                    self.mark(at, part.first, 0.0)
-                    one = part.run(one, False)
-                self.came(at, one)
+                yield from self._alone_through(parts, batch, at, whole)
                 self._alone = None
-                whole.append(one, goes_on=self.goes_on)
-                if one.failures and not self.goes_on:
+                if whole.is_over(goes_on=self.goes_on):
                     return whole
+                if self.expands and (at + 1 == end or batch.origin(at + 1) != batch.origin(at)):
+                    yield whole.taken()
             if failure is not None:
                 whole.keep(failure)
         return whole
+
+    def _alone_through(
+        self, parts: Sequence[Part], batch: Batch, at: int, whole: Batch
+    ) -> Generator[Batch, None, None]:  # fmt: skip
+        """Add to `whole` what comes of one value."""
+        given, last = self._flow(parts, Batch([batch.values[at]], [batch.origin(at)]), False, False, at), False
+        while not last:
+            try:
+                piece = next(given)
+            except StopIteration as end:
+                piece, last = end.value, True
+            self.came(at, piece)
+            whole.append(piece, goes_on=self.goes_on)
+            if whole.is_over(goes_on=self.goes_on):
+                return
+            if not last:
+                yield whole.taken()
 
 
 class _Stretch(Part):
@@ -232,10 +335,12 @@ class _Stretch(Part):
     def __init__(self, segment: Segment, first: int, last: int, *, traced: bool) -> None:
         super().__init__(segment, first, last, traced=traced)
         one_to_one = all(step.role is Role.MAP for step in self.steps)
+        self._expands = [n for n, step in enumerate(self.steps) if step.role is Role.EXPAND]
         self.one_to_one = one_to_one
         self.whole = segment
         self.seeds = segment.seeds
         traced = (traced and not one_to_one) or self.seeds is not None
+        self._handed_over = False  # a piece is somewhere else
         self.code = Compiled(self.steps, "traced" if traced else "plain")
         self.timed_code = Compiled(self.steps, "timed")
 
@@ -245,18 +350,39 @@ class _Stretch(Part):
                 return step
         return None
 
+    def run(self, batch: Batch, timed: bool, *, formed: bool = False) -> Batch:
+        if self._expands:
+            return put_together(self.flow(batch, timed), goes_on=self.goes_on)
+        return super().run(batch, timed, formed=formed)
+
+    def flow(self, batch: Batch, timed: bool, *, formed: bool = False) -> Pieces:
+        out = Batch([], [] if self.traced or batch.origins is not None else None)
+        for start, end, failure in batch.spans():
+            if not (yield from self._span(batch, start, end, out, timed)):
+                break
+            if failure is not None:
+                out.keep(failure)
+                if not self.goes_on:
+                    break
+        return out
+
     def span(self, batch: Batch, start: int, end: int, out: Batch, timed: bool) -> bool:
+        return rest_of(self._span(batch, start, end, out, timed))
+
+    def _span(self, batch: Batch, start: int, end: int, out: Batch, timed: bool) -> Generator[Batch, None, bool]:
         if timed and end > start:
             at = start + int(self.whole.batches // TIMED_EVERY * GOLDEN % 1 * max(1, end - start - TIMED_RECORDS + 1))
             first = min(end, at + TIMED_RECORDS)
-            if not self._chunk(batch, start, at, out, self.code):
+            if not (yield from self._chunk(batch, start, at, out, self.code)):
                 return False
-            if not self._chunk(batch, at, first, out, self.timed_code):
+            if not (yield from self._chunk(batch, at, first, out, self.timed_code)):
                 return False
             start = first
-        return self._chunk(batch, start, end, out, self.code)
+        return (yield from self._chunk(batch, start, end, out, self.code))
 
-    def _chunk(self, batch: Batch, start: int, end: int, out: Batch, code: Compiled) -> bool:
+    def _chunk(
+        self, batch: Batch, start: int, end: int, out: Batch, code: Compiled
+    ) -> Generator[Batch, None, bool]:  # fmt: skip
         n = len(self.steps)
         while start < end:
             whole = start == 0 and end == len(batch.values)
@@ -272,8 +398,12 @@ class _Stretch(Part):
             error: BaseException | None = None
             told = origins if self.seeds is None else map(self.seeds.at, map(batch.origin, range(start, end)))
             try:
-                code.run(values, told, out.values, froms, counts, ns, perf_counter_ns, *self.callables)
+                looks = code.run(values, told, out.values, froms, counts, ns, perf_counter_ns, *self.callables)
+                if looks is not None:
+                    yield from self._looked(looks, out, values, end)
             except BaseException as caught:
+                if self._handed_over:  # it came from who has the piece: he leaves
+                    raise
                 error = caught
                 at = end - values.__length_hint__() - 1
             self._count(at - start + (error is not None), counts, ns, timed=code is self.timed_code)
@@ -282,6 +412,9 @@ class _Stretch(Part):
             if error is None:
                 return True
             step, tb = code.culprit(error)
+            if isinstance(error, ResultsTooLarge):
+                self.fail(out, batch.origin(at), self.first + self._expands[-1], error, tb)
+                return False
             if step is not None and isinstance(error, NotAwaited):
                 self.callables[step] = guard.looked_at(self.callables[step], self.steps[step].name)
             if not self.fail(out, batch.origin(at), self.first + (step or 0), error, tb):
@@ -290,6 +423,24 @@ class _Stretch(Part):
             while start < end and out.lost(batch.origin(start)):
                 start += 1
         return True
+
+    def _looked(
+        self, looks: Generator[None, None, None], out: Batch, values: Any, end: int
+    ) -> Generator[Batch, None, None]:  # fmt: skip
+        """Run what comes in steps that expand, and hand over what may go on."""
+        weight, seen = 0, len(out.values)
+        for _ in looks:
+            count = len(out.values)
+            weight += (count - seen) * amount(out.values[-1])
+            seen = count
+            piece = self.whole.cut(out, weight)
+            if piece is None:
+                continue
+            weight, seen = weight * len(out.values) // count, len(out.values)
+            self._handed_over = True
+            yield piece
+            self._handed_over = False
+            self.segment.runs(self, values, end)
 
     def _count(self, given: int, counts: list[int], ns: list[int], *, timed: bool) -> None:
         """Add up how many records each step was given; a step that changes their number counts what it passed on."""

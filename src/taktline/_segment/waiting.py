@@ -21,15 +21,17 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from taktline._recipe.steps import Role, Step, gives_async, is_async
 from taktline._segment import guard
+from taktline._segment.amount import HELD, amount
 from taktline._segment.batch import Batch, Begun, Came, Failure, Mark, no_mark, nobody
 from taktline._segment.batched import Batched, Part, Piece, stretches
 from taktline._segment.threads import Threads
-from taktline.errors import StepTimeout
+from taktline.errors import ResultsTooLarge, StepTimeout
 
 if TYPE_CHECKING:
     from taktline._segment.seeds import Seeds
 
 LEFT_ALONE = 64  # threads, or coroutines, of one step that never came back; one more, and the worker must be replaced
+LOOK = 64  # results of a record that are weighed each time
 CLEAN_UP = 1.0  # seconds for a coroutine that is cancelled: it may catch that, and go on for ever
 LEAVING = 0.8  # the same when the run is left: what was built for the worker is still to be closed in the hub's GRACE
 
@@ -44,6 +46,7 @@ class Waiting:
         self.steps = tuple(steps)
         self.goes_on = goes_on
         self.caught = guard.Caught()
+        self.most = HELD
         self.keeps_interrupt = False
         self.seeds: Seeds | None = None
         self.mark: Mark = no_mark
@@ -248,6 +251,8 @@ class _Records:
             elif station.role is Role.EXPAND:
                 for inner in result:
                     await self._through(seq, inner, n + 1, came)
+                    if not len(came.values) % LOOK:
+                        check_amount(came.values, self._whole.most)
                 return
             else:
                 value = result
@@ -296,7 +301,7 @@ class Station:
         self.role = step.role
         self.tasks = step.tasks or 1
         self._built = made
-        self.made = gathered(made)
+        self.made = gathered(made, whole.most)
         self._step = step
         self._whole = whole
         self._inside = asyncio.Semaphore(self.tasks)
@@ -415,13 +420,24 @@ async def _kept(call: Awaitable[Any]) -> tuple[Any, BaseException | None]:
         return None, error
 
 
-def gathered(made: Callable[[Any], Any]) -> Callable[[Any], Any]:
-    """The callable; of an async generator one that gives all that it yields at once."""
+def check_amount(values: list[Any], most: int) -> None:
+    """Raises ResultsTooLarge where one record has given more bytes: its results go on when all of them are there."""
+    if values and amount(values[-1]) * len(values) > most:
+        raise ResultsTooLarge(size=most)
+
+
+def gathered(made: Callable[[Any], Any], most: int = HELD) -> Callable[[Any], Any]:
+    """The callable; of an async generator one that gives all that it yields at once, and of no more than `most` bytes."""
     if not gives_async(made):
         return made
 
     async def whole(value: Any) -> list[Any]:
-        return [each async for each in made(value)]
+        values: list[Any] = []
+        async for each in made(value):
+            values.append(each)
+            if not len(values) % LOOK:
+                check_amount(values, most)
+        return values
 
     return whole
 
