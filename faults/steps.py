@@ -6,6 +6,7 @@ from __future__ import annotations
 import ctypes
 import os
 import signal
+import stat
 import threading
 import time
 from collections.abc import Callable
@@ -247,6 +248,53 @@ class Die(Harm):
     def strike(self, record: Any) -> None:
         if record - BASE in self.at:
             self.how()
+
+
+def close_all() -> None:
+    """As what makes itself a daemon does."""
+    os.closerange(3, 65_536)
+
+
+def write_everywhere() -> None:
+    """Some bytes into every socket that there is."""
+    for descriptor in range(3, 256):
+        with suppress(OSError):
+            os.write(descriptor, b"hello\n") if stat.S_ISSOCK(os.fstat(descriptor).st_mode) else None
+
+
+class Sealed:
+    """A value that does harm to the process that packs it."""
+
+    def __init__(self, record: Any, how: Callable[[], None]) -> None:
+        self.record = record
+        self.how = how
+
+    def __reduce__(self) -> Any:
+        self.how()
+        return int, (self.record,)
+
+
+@dataclass(frozen=True)
+class Seal:
+    """Gives some records back sealed."""
+
+    at: tuple[int, ...]
+    how: Callable[[], None]
+
+    def __call__(self, record: Any) -> Any:
+        return Sealed(record, self.how) if record - BASE in self.at else record
+
+
+@dataclass(frozen=True)
+class TakeSignal(Harm):
+    """Takes SIGUSR2 for itself at its first record, and works for so long then."""
+
+    seconds: float
+
+    def strike(self, record: Any) -> None:
+        if record == BASE:
+            signal.signal(signal.SIGUSR2, signal.SIG_DFL)
+            time.sleep(self.seconds)
 
 
 # --- being stuck ---

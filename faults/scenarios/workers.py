@@ -39,6 +39,18 @@ def skipping(name: str, at: tuple[int, ...]) -> Scenario:
     )
 
 
+def harmed(name: str, fault: str, harm: Callable[[Any], Any]) -> Scenario:
+    """One record that does harm beside its step's own work: asked to leave it out, all the others come."""
+    return Scenario(
+        name=name,
+        fault=f"{fault}; asked to leave it out, all the others come, in order",
+        job=Job(numbers, (steps.same, harm), {"on_error": "skip"}),
+        needs=WORKERS | {"skip"},
+        expect=Complete(),
+        without=(BAD,),
+    )
+
+
 def struck(name: str, fault: str, number: int, *, every: bool = False, **more: Any) -> Scenario:
     """A worker that is ended or stopped from outside."""
     return Scenario(
@@ -70,6 +82,24 @@ SCENARIOS = [
     skipping("the last", (COUNT - 1,)),
     skipping("neighbours", (700, 701, 702)),
     skipping("several far apart", (3, 900, 1_500)),
+    harmed(
+        "a result that kills its worker while it is packed", "SIGKILL in the result's __reduce__",
+        steps.Seal((BAD,), steps.Send(signal.SIGKILL)),
+    ),
+    harmed(
+        "a result that ends its worker while it is packed", "exit code 1 in the result's __reduce__",
+        steps.Seal((BAD,), Leave(1)),
+    ),
+    harmed("a step closes every descriptor", "from 3 on", Die((BAD,), steps.close_all)),
+    harmed("a step writes into every socket", "bytes that nobody expects", Die((BAD,), steps.write_everywhere)),
+    Scenario(
+        name="a step takes SIGUSR2 for itself",
+        fault="and works for half of what a stall may last: all results",
+        job=Job(numbers, (steps.TakeSignal(1.5), steps.double), {"stall": 3.0}),
+        needs=WORKERS,
+        expect=Complete(),
+        fast=False,
+    ),
     struck("a worker is killed from outside", "SIGKILL in the middle of the run: all results", signal.SIGKILL),
     struck("a worker is asked to end", "SIGTERM in the middle of the run: all results", signal.SIGTERM),
     struck(
