@@ -180,7 +180,8 @@ def command(*arguments: str) -> list[str]:
     """A command of taktline's, with the technique of the adapter."""
     how = os.environ[ADAPTER].split()[1]
     start = [sys.executable, "-m", "taktline.cli.commands"]
-    return [*start, *arguments, "--how", how, "--workers", str(WORKERS), "--quiet"]
+    as_asked = ["--how", "line", "--start", "launch"] if how == "launched" else ["--how", how]
+    return [*start, *arguments, *as_asked, "--workers", str(WORKERS), "--quiet"]
 
 
 def by_command(run: Callable[[], None]) -> None:
