@@ -13,7 +13,7 @@ from taktline import errors
 
 ROOT = Path(taktline.__file__).parent
 ROWS = {
-    "_excerpts": -1,
+    "_excerpts": -1, "_signals": -1,
     "errors": 0,
     "_recipe": 1,
     "_files": 1,

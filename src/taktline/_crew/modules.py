@@ -28,6 +28,8 @@ from functools import cache
 from types import BuiltinFunctionType, CodeType, FunctionType, ModuleType, SimpleNamespace
 from typing import Any, NamedTuple
 
+from taktline._signals import pass_on
+
 try:
     from _blake2 import blake2b  # hashlib would load OpenSSL too: 3 ms of a worker's start
 except ImportError:
@@ -264,7 +266,8 @@ class _Pickler(pickle.Pickler):
         reduce = copyreg.dispatch_table.get(kind)
         try:
             reduced = reduce(thing) if reduce is not None else thing.__reduce_ex__(pickle.HIGHEST_PROTOCOL)
-        except Exception:  # it cannot be pickled, or a reducer of the user's: anything may happen in it
+        except Exception as raised:  # it cannot be pickled, or a reducer of the user's: anything may happen in it
+            pass_on(raised)
             return _kept, (_opaque(thing),)
         if isinstance(reduced, str):
             found = getattr(sys.modules.get(home_of(thing)), reduced, None)
@@ -340,7 +343,8 @@ def _digest_of(value: Any, kind: type, names: Mapping[int, Path]) -> Told:
     except _TooLarge:
         length = len(value) if hasattr(kind, "__len__") else 0
         return Told(f"{kind.__qualname__} of {length:,}, too large to be looked at", None)
-    except Exception:  # a reducer of the user's, or one that goes too deep
+    except Exception as raised:  # a reducer of the user's, or one that goes too deep
+        pass_on(raised)
         return Told(_opaque(value), None)
     made = digest.told(kind)
     return made if looked_at is value else Told(made.text, None)
@@ -421,7 +425,8 @@ class Snapshot:
             pickler = _Pickler(file, pickle.HIGHEST_PROTOCOL) if _is_large(value) else None
             (pickler or _NamingPickler(file, value, self._names)).dump(value)
             return file.getvalue()
-        except Exception:  # a reducer of the user's
+        except Exception as raised:  # a reducer of the user's
+            pass_on(raised)
             return None
 
 

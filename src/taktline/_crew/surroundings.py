@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from taktline._crew import modules, settings, words
 from taktline._recipe.steps import Step
 from taktline._segment.fuse import Segment
+from taktline._signals import pass_on
 from taktline._wire import carry
 
 if TYPE_CHECKING:
@@ -153,6 +154,7 @@ class Adopting:
         try:
             settings.set_variable(variable, carry.unpack_functions)
         except Exception as error:  # a value of the user's classes
+            pass_on(error)
             return [(f"{variable.module}.{variable.name}", f"{type(error).__name__}: {error}")]
         return []
 
@@ -207,7 +209,8 @@ class Relay:
         fields["exc_info"] = tuple(carry.pack_error(error)) if error is not None else None
         try:
             note = pickle.dumps(fields, pickle.HIGHEST_PROTOCOL)
-        except Exception:  # a reducer of the user's: anything may happen in it
+        except Exception as raised:  # a reducer of the user's: anything may happen in it
+            pass_on(raised)
             fields["msg"], fields["args"] = record.getMessage(), None
             note = pickle.dumps({name: _carried(value) for name, value in fields.items()}, pickle.HIGHEST_PROTOCOL)
         self._send(words.LOGGED, note)

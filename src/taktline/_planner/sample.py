@@ -6,6 +6,7 @@ from time import perf_counter_ns
 from typing import Any
 
 from taktline._planner.choose import Sample
+from taktline._signals import pass_on
 from taktline._wire import carry
 
 RECORDS = 32  # enough to know costs within some 10 %, few enough to be over at once
@@ -132,5 +133,6 @@ def moving(values: list[Any], *, exact: bool = True) -> tuple[float, float, floa
     except carry.NotCarried as error:
         return 0.0, 0.0, 0.0, f"{type(error.error).__name__}: {error.error}"
     except Exception as error:  # a reducer of the user's: anything may happen in it
+        pass_on(error)
         return 0.0, 0.0, 0.0, f"{type(error).__name__}: {error}"
     return (packed - began) / count, (done - packed) / count, size / count, ""

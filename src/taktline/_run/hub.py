@@ -32,6 +32,7 @@ from taktline._schedule.stall import Stall
 from taktline._segment import guard
 from taktline._segment.amount import amount
 from taktline._segment.fuse import Pieces, Segment
+from taktline._signals import pass_on
 from taktline._wire import carry
 from taktline._wire.board import ANY, Place
 from taktline._wire.channel import Message
@@ -211,16 +212,17 @@ class Hub:
 
     def close(self) -> None:
         """End the workers and what is open here. May be called again."""
-        crew, self._crew = self._crew, None  # type: ignore[assignment]
+        crew = self._crew
         if crew is None:
             return
-        self._meter.pids = list
         try:
+            self._meter.pids = list
             for segment in self._here:
                 if segment is not None:
                     segment.close()
         finally:
             crew.close(gently=self._gently)
+            self._crew = None  # type: ignore[assignment]
             self._held.clear()
             self._out.clear()
 
@@ -315,7 +317,8 @@ class Hub:
             buffers = self._crew.buffers(worker, message) if decode else ()
             last = self._plan.segments[lane].steps[-1].name
             held.came_back(outcome, message.parts, buffers, last, decode=not onward)
-        except carry.RAISED:  # results of the user's classes: once more then, each in a pickle of its own
+        except carry.RAISED as error:  # results of the user's classes: once more then, each in a pickle of its own
+            pass_on(error)
             if not is_part:
                 self._tell(events.Spoiled(seq, worker))
                 return
@@ -514,6 +517,7 @@ class Hub:
         except WorkersCannotStart as error:
             self._fatal = self._fatal or error
         except OSError as error:
+            pass_on(error)
             self._starting.discard(action.worker)
             if any(self._lane_of[other] == action.lane for other in self._crew.workers()):
                 reason = f"fewer workers than asked for: one more cannot be started: {error}"

@@ -497,7 +497,8 @@ class Inline:
 
     def _of_step(self, error: BaseException, step: int, index: int, record: Any) -> BaseException:
         """What to raise where a step raised `error`."""
-        if isinstance(error, KeyboardInterrupt):
+        assert self._lazy is not None
+        if isinstance(error, KeyboardInterrupt) or guard.interrupts(error, self._lazy.culprit(error)[1]):
             return error
         self._meter.failed += 1
         name = self._steps[step].name

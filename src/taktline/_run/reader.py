@@ -12,6 +12,7 @@ from typing import Any
 
 from taktline._recipe.ports import Live, Part, Source, Splittable
 from taktline._run import ownership
+from taktline._signals import pass_on
 from taktline.errors import LineError, ResumeError, SourceError, TaktlineError, raised_by_source
 
 TABLES = {
@@ -284,5 +285,6 @@ def _another_source(source: Any) -> str:
 def _length(source: Any) -> int | None:
     try:
         return len(source)
-    except Exception:  # no length, or one that cannot be had: both mean that it is not known
+    except Exception as error:  # no length, or one that cannot be had: both mean that it is not known
+        pass_on(error)
         return None

@@ -23,6 +23,7 @@ from taktline._run.lot import Lot
 from taktline._run.meter import Meter
 from taktline._run.reader import Reader, check_source
 from taktline._schedule.bounds import worth_splitting
+from taktline._signals import pass_on
 from taktline.errors import LineError, SinkError
 
 if TYPE_CHECKING:
@@ -87,16 +88,22 @@ class _Life:
 
     def end(self, complete: bool) -> None:
         """Once, on every way out."""
-        engine, self.engine = self.engine, None
         if os.getpid() != self._process:
+            self.engine = None
             return  # a fork of the caller's process: nothing in the run is its own to end
         self.source = ()
         try:
             self.meter.end(complete=complete and not self.reader.stopped)
-            if engine is not None:
-                engine.close()
-        finally:
-            self.reader.close()
+            self._close()
+        except BaseException:  # a signal's handler may raise at any line: what is still open is closed all the same
+            self._close()
+            raise
+
+    def _close(self) -> None:
+        if self.engine is not None:
+            self.engine.close()
+            self.engine = None
+        self.reader.close()
 
     def _engine(self) -> Inline | Hub:
         meter, automatic = self.meter, self.options.how == "auto" and self.plan.workers > 0
@@ -359,6 +366,7 @@ def _check_shows(sink: object, source: object) -> None:
 
 
 def _sink_failed(error: Exception, at: int) -> SinkError:
+    pass_on(error)
     if isinstance(error, SinkError):
         return error
     return SinkError(

@@ -104,6 +104,8 @@ class Part:
         interrupted = isinstance(error, KeyboardInterrupt) and guard.in_callers_process
         if interrupted and not self.segment.keeps_interrupt:
             raise error  # Ctrl-C is the user's, not the record's
+        if guard.interrupts(error, tb):
+            raise error  # whatever the run does with failures
         self.segment.caught.now(error)
         if out.lost(origin):
             return True
@@ -370,7 +372,7 @@ class Batched(Part):
 
     def passes(self, error: BaseException) -> bool:
         """Whether an exception that came out of a step has nothing to do with its records."""
-        return isinstance(error, KeyboardInterrupt) and guard.in_callers_process
+        return guard.in_callers_process and (isinstance(error, KeyboardInterrupt) or guard.interrupts(error))
 
 
 class Piece:

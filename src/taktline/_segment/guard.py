@@ -8,11 +8,13 @@ from time import monotonic, perf_counter, sleep
 from types import AsyncGeneratorType, CoroutineType, TracebackType
 from typing import Any
 
+from taktline import _signals
 from taktline._recipe.steps import Role, Step
 from taktline.errors import NotAwaited, StepTimeout
 
 JITTER = SystemRandom()  # the steps' own random numbers stay as they are
-AROUND = (__package__, "asyncio.", "concurrent.futures.")  # modules through which a step's exception may come
+# Modules through which an exception of a step may come.
+AROUND = (__package__, "taktline._run.inline", "asyncio.", "concurrent.futures.")
 LONGEST = 60.0  # seconds between two tries at most
 
 in_callers_process = True  # a worker's main sets it to False: there Ctrl-C never arrives, a step must have raised it
@@ -109,6 +111,16 @@ def own(tb: TracebackType | None) -> TracebackType | None:
     return tb
 
 
+def interrupts(error: BaseException, tb: TracebackType | None = None) -> bool:
+    """Whether what came out of a step's call in the caller's process is no failure of the step: a signal's handler has
+    raised it in between, or in the midst of the step something that would end more than a record. `tb`: from the step's
+    own code on, where that is known."""
+    if not in_callers_process:
+        return False
+    own_code = tb if tb is not None else own(error.__traceback__)
+    return _signals.is_handler(own_code) or (not isinstance(error, Exception) and _signals.from_a_handler(own_code))
+
+
 class Caught:
     """What a segment has caught. Where one exception object is raised again and again, Python puts each time in front of
     the earlier ones: those are cut off, so that neither a traceback nor its text grows."""
@@ -195,7 +207,9 @@ def _retried(fn: Function, step: Step, retry: Callable[[], None]) -> Function:
         for tried in range(step.retries):
             try:
                 return fn(value)
-            except Exception:
+            except Exception as error:
+                if interrupts(error):
+                    raise
                 retry()
                 sleep(pause(step, tried))
         return fn(value)

@@ -37,7 +37,7 @@ class Arena:
             os.ftruncate(self.descriptor, size)
             self._map = mmap.mmap(self.descriptor, size)
         except BaseException:
-            os.close(self.descriptor)
+            self.__del__()
             raise
         self._view = memoryview(self._map)
         self.size = size
@@ -76,9 +76,13 @@ class Arena:
         """Unmap and close. The receiver's end lives on."""
         self._view.release()
         self._map.close()
-        if self.descriptor >= 0:
-            os.close(self.descriptor)
-            self.descriptor = -1
+        self.__del__()
+
+    def __del__(self) -> None:
+        """Also of one that was left before it was whole."""
+        descriptor, self.descriptor = getattr(self, "descriptor", -1), -1
+        if descriptor >= 0:
+            os.close(descriptor)
 
 
 class Reader:

@@ -19,6 +19,7 @@ from contextvars import Context, ContextVar, copy_context
 from types import CodeType
 from typing import Any, NamedTuple
 
+from taktline._signals import pass_on
 from taktline.errors import StepError
 
 Bytes = bytes | memoryview
@@ -54,6 +55,7 @@ def pack(values: Any) -> list[Bytes]:
     try:
         stream = pickle.dumps(values, pickle.HIGHEST_PROTOCOL, buffer_callback=out_of_band)
     except RAISED as error:
+        pass_on(error)
         for position, value in enumerate(values if isinstance(values, list) else ()):
             _dumps_one(position, value)
         raise NotCarried(0, error) from error
@@ -84,6 +86,7 @@ def unpack_one(position: int, packed: Bytes) -> Any:
     try:
         return pickle.loads(packed)
     except RAISED as error:
+        pass_on(error)
         raise NotCarried(position, error) from error
 
 
@@ -91,6 +94,7 @@ def _dumps_one(position: int, value: Any) -> bytes:
     try:
         return pickle.dumps(value, pickle.HIGHEST_PROTOCOL)
     except RAISED as error:
+        pass_on(error)
         raise NotCarried(position, error) from error
 
 
