@@ -168,3 +168,14 @@ def test_a_result_is_not_written_into_a_file_that_a_step_has_opened_in_the_place
 
     assert left_out(line(reopen), batch_size=100)[0] == ALL_OTHERS
     assert [each.read_bytes() for each in tmp_path.iterdir()] == [b""] * 20
+
+
+def test_an_error_of_the_hubs_own_ends_the_run(monkeypatch):
+    from taktline._run.held import Held
+
+    def broken(*_, **__):
+        raise RuntimeError("a fault of ours")
+
+    monkeypatch.setattr(Held, "came_back", broken)
+    with pytest.raises(RuntimeError, match="a fault of ours"):
+        list(line(abs)(range(300), how="line", workers=2, batch_size=100))

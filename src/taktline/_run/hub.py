@@ -319,6 +319,8 @@ class Hub:
             held.came_back(outcome, message.parts, buffers, last, decode=not onward)
         except carry.RAISED as error:  # results of the user's classes: once more then, each in a pickle of its own
             pass_on(error)
+            if outcome.each:  # they were: so it is none of them that is at fault
+                raise
             if not is_part:
                 self._tell(events.Spoiled(seq, worker))
                 return
