@@ -33,7 +33,8 @@ class Compiled:
         }  # fmt: skip
         exec(compile("\n".join(lines), f"<taktline {form}>", "exec"), namespace)
         self.run: Callable[..., Any] = namespace["run"]
-        self._codes: set[CodeType] = {each.__code__ for each in namespace.values() if hasattr(each, "__code__")}
+        made = [each for name, each in namespace.items() if name.startswith(("run", "rest"))]
+        self._codes: set[CodeType] = {each.__code__ for each in made}
 
     def culprit(self, error: BaseException) -> tuple[int | None, TracebackType | None]:
         """The position of the step that raised `error` (None: no step did), and the traceback from its own code on."""
