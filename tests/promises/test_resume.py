@@ -554,7 +554,7 @@ line(slow).run(range(1000), write(sys.argv[1]), how="line", workers=2, batch_siz
     out, journal = tmp_path / "out.jsonl", tmp_path / "j"
     caller = subprocess.Popen([sys.executable, "-c", code, str(out), str(journal)])
     try:
-        while not (journal.exists() and b'"records": 4' in journal.read_bytes()):
+        while not (journal.exists() and b'"records": 500' in journal.read_bytes()):
             assert caller.poll() is None
     finally:
         caller.kill()
