@@ -127,8 +127,10 @@ def _loop(steps: Sequence[Step], *, origins: bool, timed: bool) -> Code:
             if expands and level:
                 w.add("if not len(out) & 7: yield")
             elif expands:  # at the first results more often: each may take long
-                w.add("given += 1")
-                w.add(f"if given >= due: due = given + min(given, {LOOK}); yield")
+                if timed:  # there what is counted is what each step was given
+                    w.add("given += 1")
+                given = "given" if timed else f"c{counted[-1]}"
+                w.add(f"if {given} >= due: due = {given} + min({given}, {LOOK}); yield")
         if counted and not level:
             w.pad = "    "
             w.add("finally:")
