@@ -437,3 +437,14 @@ def test_jemallocs_threads_bear_forks_under_load():
     """
     (told,) = says(code)
     assert told.startswith("{'workers are forked: ")
+
+
+def test_what_stands_among_the_modules_and_is_none_is_in_nobodys_way():
+    code = """
+        class Library:
+            __slots__ = ()
+        sys.modules["library"] = Library()
+        for start in ("launch", "auto"):
+            print(list(line(abs)(range(-3, 0), how="line", workers=1, start=start)))
+    """
+    assert says(code) == ["[3, 2, 1]"] * 2

@@ -120,6 +120,8 @@ def _kept(text: str) -> _Kept:
 
 def of_user(module: ModuleType) -> bool:
     """Whether it is the user's own: a file that is neither Python's nor in a folder of installed packages."""
+    if not isinstance(module, ModuleType):  # anything may stand among the modules: cffi puts its libraries there
+        return False
     space = object.__getattribute__(module, "__dict__")  # to ask the module itself would load one that is lazy
     name, file = space.get("__name__"), space.get("__file__")
     if not isinstance(file, str) or not isinstance(name, str) or name.partition(".")[0] in NEVER or is_lazy(module):
