@@ -161,6 +161,8 @@ class _Look:
             return _name(kind).encode()  # numbers that differ from process to process are no change
         if isinstance(thing, weakref.ref) or kind.__module__ in ("weakref", "_weakrefset", "_weakref"):
             return _name(kind).encode()
+        if kind.__module__ == "taktline" and kind.__name__ in ("Run", "Report", "Snapshot"):
+            return _name(kind).encode()  # what a step is told of runs differs from run to run
         return self._object(kind, thing)
 
     # --- values ---
