@@ -312,6 +312,13 @@ import abc, argparse, collections, contextlib, csv, dataclasses, datetime, decim
 import json, logging, re, sys, threading, typing, unittest.mock, warnings
 import numpy as np, pandas as pd, pyarrow as pa, polars as pl, requests, pytest, click, cloudpickle
 import hypothesis.strategies as st
+import cryptography.hazmat.bindings.openssl.binding
+class NoModule:
+    def __getattribute__(self, name):
+        if name == "__class__":
+            return type(sys)
+        raise RuntimeError(name)
+sys.modules["odd"], sys.modules["odder"], sys.modules["none"] = NoModule(), object(), None
 log = logging.getLogger(__name__)
 log.addHandler(logging.NullHandler())
 PATTERN, LOCK, LOCAL, RNG = re.compile("a"), threading.Lock(), threading.local(), np.random.default_rng()

@@ -263,7 +263,7 @@ def _homes(
     ours: dict[int, contextvars.ContextVar[Any]], leave: set[str]
 ) -> Iterator[tuple[str, str, contextvars.ContextVar[Any]]]:
     for home, module in list(sys.modules.items()):
-        if home in leave or not isinstance(module, ModuleType) or home.partition(".")[0] in OWN_WAY:
+        if home in leave or not issubclass(type(module), ModuleType) or home.partition(".")[0] in OWN_WAY:
             continue
         if modules.is_lazy(module):
             continue

@@ -16,7 +16,7 @@ import traceback
 from collections import ChainMap
 from collections.abc import Callable, Iterable, Sequence
 from contextvars import Context, ContextVar, copy_context
-from types import CodeType
+from types import CodeType, ModuleType
 from typing import Any, NamedTuple
 
 from taktline._signals import pass_on
@@ -137,8 +137,8 @@ def _reduce_variable(variable: ContextVar[Any]) -> Any:
     """A context variable by its name in a module that can be imported, else as one of its own with the value it has."""
     out = stand_ins()
     for home, module in list(sys.modules.items()):
-        if home not in out:
-            for name, value in list(getattr(module, "__dict__", {}).items()):
+        if home not in out and issubclass(type(module), ModuleType):
+            for name, value in list(vars(module).items()):
                 if value is variable and getattr(sys.modules.get(home), name, None) is variable:
                     return _named_variable, (home, name)
     try:
