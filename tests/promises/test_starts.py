@@ -443,6 +443,7 @@ def test_what_stands_among_the_modules_and_is_none_is_in_nobodys_way():
     code = """
         class Library:
             __slots__ = ()
+            __class__ = type(sys)
         sys.modules["library"] = Library()
         for start in ("launch", "auto"):
             print(list(line(abs)(range(-3, 0), how="line", workers=1, start=start)))

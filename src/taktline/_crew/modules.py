@@ -120,7 +120,7 @@ def _kept(text: str) -> _Kept:
 
 def of_user(module: ModuleType) -> bool:
     """Whether it is the user's own: a file that is neither Python's nor in a folder of installed packages."""
-    if not isinstance(module, ModuleType):  # anything may stand among the modules: cffi puts its libraries there
+    if not issubclass(type(module), ModuleType):  # what cffi puts there only says that it is one
         return False
     space = object.__getattribute__(module, "__dict__")  # to ask the module itself would load one that is lazy
     name, file = space.get("__name__"), space.get("__file__")
