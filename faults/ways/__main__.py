@@ -103,7 +103,7 @@ def main() -> None:
                 print(shown(case, found), flush=True)
                 if not asked.go_on:
                     break
-            if (number + 1) % 500 == 0:
+            if (number + 1) % 100 == 0:
                 print(f"{number + 1} done, {differ} differ, {time.monotonic() - began:.0f} s", flush=True)
     for reason, times in known.items():
         print(f"known, {times} times: {reason}")

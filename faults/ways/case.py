@@ -248,6 +248,8 @@ class _Drawing:
 
     def last_looks(self, case: Case) -> Case:
         """Take out what has no one answer."""
+        if case.options["start"] == "fork" and any(step.kind == "polars" for step in case.steps):
+            case = replace(case, options=case.options | {"start": "launch"})  # Polars may hang in a fork
         serial = [n for n, step in enumerate(case.steps) if step.kind in SERIAL]
         if serial and case.goes_on and any(step.role == "expand" for step in case.steps[: serial[-1]]):
             # What a record that fails has added to the state is not promised.

@@ -177,7 +177,7 @@ def _into(case: Case, out: Wanted) -> None:
         # Results behind it may have been made by then, or have failed.
         failing = Ending(("SinkError",), at=at if case.ordered else None)
         out.endings = [failing] if target.fault == "raises" and case.ordered else [failing, *out.endings]
-        out.results = out.results[:at]
+        out.results = out.results[:at] if case.ordered else out.results
         out.fewer, out.records = -1 if not case.ordered or sink.refuses else 0, None
 
 
