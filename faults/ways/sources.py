@@ -289,13 +289,9 @@ def _records(origin: Origin) -> Iterator[Any]:
             record.clear()
 
 
-def _own(
-    make: Callable[[Iterator[Any]], Any], error: str = "Torn"
-) -> Callable[[Origin, Path], tuple[Any, Broken | None]]:
-    """An iterable of the caller's: its `error` reaches him as itself, if it is no Source, whose contract has its own."""
-
+def _own(make: Callable[[Iterator[Any]], Any]) -> Callable[[Origin, Path], tuple[Any, Broken | None]]:
     def source(origin: Origin, folder: Path) -> tuple[Any, Broken | None]:
-        return make(_records(origin)), Broken(origin.at, (error,)) if origin.fault == "raises" else None
+        return make(_records(origin)), Broken(origin.at, ("Torn",)) if origin.fault == "raises" else None
 
     return source
 
@@ -374,7 +370,7 @@ SOURCES: dict[str, Kind] = {
     "SQLite by key": Kind(_sqlite, "row", ("its query fails",), drawn=2),
     "PostgreSQL": Kind(_postgres, "row", ("its query fails",), drawn=1),
     "PostgreSQL by key": Kind(_postgres, "row", ("its query fails",), drawn=1),
-    "live": Kind(_own(Messages, "SourceError"), "number", ("raises",), again=False),
-    "live rows": Kind(_own(Messages, "SourceError"), "row", again=False, drawn=2),
+    "live": Kind(_own(Messages), "number", ("raises",), again=False),
+    "live rows": Kind(_own(Messages), "row", again=False, drawn=2),
     "async": Kind(_own(_Async), "number", ("raises",), again=False, drawn=0),
 }
