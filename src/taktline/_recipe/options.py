@@ -150,7 +150,7 @@ class Options:
         "choice",
     )  # fmt: skip
     progress: bool | Callable[[Any], None] | None = _option(
-        None, "show progress; default: on a terminal, after a second", _progress, "switch"
+        None, "show progress; default: on a terminal or in a notebook, after a second", _progress, "switch"
     )
     start: str = _option(
         "auto", "how workers start: fork (shares memory), launch (works everywhere), auto: fork where that is safe",

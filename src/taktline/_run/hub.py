@@ -37,6 +37,7 @@ from taktline._wire import carry
 from taktline._wire.board import ANY, Place
 from taktline._wire.channel import Message
 from taktline.errors import Hanging, LineError, Stalled, StepTimeout, WorkerDied, WorkersCannotStart
+from taktline.views.progress import withdraw
 
 if TYPE_CHECKING:
     from taktline._run.states import States
@@ -65,6 +66,7 @@ class Hub:
         self._reader = reader
         self._meter = meter
         memory = memory_bytes(options.memory)
+        withdraw()  # workers get the streams that steps hold as they are without it
         seeds = plan.seeds(options.seed)
         self._crew = Local(
             [segment.steps if segment.workers else None for segment in plan.segments],
@@ -151,6 +153,7 @@ class Hub:
                 segment.make(lent)
                 if self.states is not None:
                     self.states.built(segment)
+        withdraw()
         self._tell(events.Begin())
         self._meter.forked = self._crew.forks
         if self._options.start == "auto":

@@ -16,6 +16,7 @@ from taktline._observe.verdict import Group, Spent, judge
 from taktline._recipe.options import Options, usable_cores
 from taktline._recipe.plan import Plan
 from taktline._segment.fuse import Segment
+from taktline.views.progress import View, view_for
 
 TICK = 0.25  # seconds between two snapshots
 LOOK = 1.0  # seconds between two looks at memory
@@ -58,7 +59,9 @@ class Meter:
         self.pids: Callable[[], Iterable[int]] = list
         self.complete = False
         self.lanes: list[LaneCount] = []
-        self.progress: Callable[[Snapshot], None] | None = options.progress if callable(options.progress) else None
+        asked = options.progress
+        self._view: View | None = None if callable(asked) else view_for(asked)
+        self.progress: Callable[[Snapshot], None] | None = asked if callable(asked) else self._view
         self._began = perf_counter()
         self._cpu_began = process_time()
         self._first: float | None = None
@@ -137,8 +140,15 @@ class Meter:
             self._ended = self.elapsed
             self._cpu_ended = process_time()
             self.complete = complete
-            if self.progress is not None:
+            if self._view is not None:
+                self._view.close(self.snapshot())
+            elif self.progress is not None:
                 self.progress(self.snapshot())
+
+    def hide(self) -> None:
+        """Nothing of this run is to be seen any more. May be called again."""
+        if self._view is not None:
+            self._view.close()
 
     @property
     def retried(self) -> int:

@@ -103,6 +103,7 @@ class _Life:
         if self.engine is not None:
             self.engine.close()
             self.engine = None
+        self.meter.hide()
         self.reader.close()
 
     def _engine(self) -> Inline | Hub:

@@ -306,11 +306,10 @@ def _carried_out(
 ) -> _Ended:  # fmt: skip
     """Run it, with progress and signals. `letters`: where the report is to say that dead letters are; `saved`: the file
     that the report goes to."""
-    from taktline.views.terminal import Progress
+    from taktline.views.progress import view_for
 
     given = {name: value for name, value in options.items() if value is not None}
-    wanted = given.pop("progress", None)
-    progress = Progress() if not quiet and wanted is not False else None
+    progress = view_for(False if quiet else given.pop("progress", None), silent=False)
     run = flow(records, progress=progress if progress is not None else False, **given)
     signals = _Signals(run)
     try:
@@ -400,7 +399,8 @@ class _Signals:
         self.first = "SIGTERM" if number == signal.SIGTERM else "Ctrl-C"
         self._run.stop()
         # Not print(): the signal may have come in the middle of one, and a stream cannot be entered twice.
-        os.write(2, f"{self.first}: finishing what is in flight; once more to stop at once\n".encode())
+        above = "\x1b[J" if os.isatty(2) else ""  # of progress, which is drawn from the cursor on
+        os.write(2, f"{above}{self.first}: finishing what is in flight; once more to stop at once\n".encode())
 
 
 def _check_apart(source: Any, sink: Any, options: dict[str, Any], more: dict[str, str | None]) -> None:
@@ -538,7 +538,7 @@ def demo(limit: int | None, part: int, rounds: int) -> None:
     Compares the techniques on a part of them, then runs all of them with the technique that pays.
     """
     from taktline.cli import demo as flights
-    from taktline.views.terminal import Progress
+    from taktline.views.progress import view_for
 
     with _before_anything_runs():
         flow = flights.line_for_flights()
@@ -547,11 +547,12 @@ def demo(limit: int | None, part: int, rounds: int) -> None:
     _print_comparison(flow, rows, limit=part, rounds=rounds)
     print(f'\nall {len(rows):,} flights, how="auto":\n', flush=True)
     late = flights.Tally()
-    progress = Progress()
+    progress = view_for(None, silent=False)
     try:
-        report = flow.run(rows, late, progress=progress)
+        report = flow.run(rows, late, progress=progress if progress is not None else False)
     finally:
-        progress.close()
+        if progress is not None:
+            progress.close()
     print(f"{report}\n\n{late}")
 
 

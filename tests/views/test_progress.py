@@ -1,0 +1,283 @@
+"""Progress of runs from Python: on a real terminal, in a real notebook's kernel, and where there is neither."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+
+import pytest
+from views.screen import on_a_terminal, shown
+
+from taktline import line
+from taktline.views import progress
+
+HEAD = """
+import asyncio, logging, sys, threading
+from taktline import line, step, batch
+from taktline.views import progress, terminal
+progress.QUIET = 0.0
+drawings = 0
+def draws(self, snapshot, show=terminal.Region.show):
+    global drawings
+    show(self, snapshot)
+    drawings += 1
+terminal.Region.show = draws
+def until_drawn(after=50, most=1 << 60):   # records without an end, until progress was drawn twice, and some more
+    n = 0
+    while drawings < 2 and n < most:
+        yield n
+        n += 1
+    yield from range(n, n + after)
+"""
+TALKING = """
+logging.basicConfig(format="%(message)s")
+def talks(n):
+    if n % 7 == 0:
+        print("said", n)
+    elif n % 7 == 1:
+        print("to stderr", n, file=sys.stderr)
+    elif n % 7 == 2:
+        logging.getLogger("steps").warning("logged %s", n)
+    elif n % 7 == 3:
+        print(*"a line in parts", sep="\\n\\n", end=f" {n}"); print(".", end=""); print()
+    elif n % 7 == 4:
+        print("x" * 200, n)
+    return n
+"""
+ENTRIES = {
+    "iterated": "for each in flow(until_drawn(), **options): pass",
+    "run": "flow.run(until_drawn(), **options)",
+    "drained": "flow(until_drawn(), **options).drain(print)",
+    "streamed": """
+async def main():
+    async for each in flow.stream(until_drawn(), **options): pass
+asyncio.run(main())
+""",
+}
+
+
+def program(body):
+    return f"{HEAD}\n{body}\nprint('the end')\n"
+
+
+@pytest.mark.parametrize("how", ["loop", "auto", "line"])
+@pytest.mark.parametrize("entry", ENTRIES)
+def test_a_run_is_shown_on_a_terminal_what_steps_print_stays_and_nothing_else(entry, how):
+    body = (
+        f"{TALKING}\nflow = line(talks, abs)\noptions = dict(how={how!r}, batch_size=20, window=200)\n{ENTRIES[entry]}"
+    )
+    written, code = on_a_terminal(program(body))
+    assert code == 0, written
+    assert "records · " in written
+    lines = shown(written)
+    assert not any("records · " in each or "busy" in each for each in lines), lines
+    numbers = sorted(int(each.rpartition(" ")[2]) for each in lines if each.startswith("said "))
+    assert numbers == list(range(0, numbers[-1] + 1, 7))  # each once, and whole
+    last = numbers[-1] + 6
+    for start, rest in (("to stderr ", 1), ("logged ", 2)):
+        found = sorted(int(each.removeprefix(start)) for each in lines if each.startswith(start))
+        assert found[: len(numbers) - 1] == list(range(rest, last - 6, 7))[: len(numbers) - 1]
+    assert "the end" in lines
+
+
+@pytest.mark.parametrize(
+    "leaving",
+    [
+        "run = flow(until_drawn())\nfor each in run:\n    if drawings: break\nrun.close()",
+        "for each in flow(until_drawn()):\n    if drawings: break",
+        "with flow(until_drawn()) as run:\n    while not drawings: next(run)",
+        "kept = flow(until_drawn())\nwhile not drawings: next(kept)",  # it is there until the program ends
+        "try:\n    for each in line(lambda n: 1 / (not drawings))(until_drawn()): pass\nexcept ZeroDivisionError: pass",
+        "try:\n    for each in flow(until_drawn(), how='line', workers=1):\n        if drawings: raise KeyError\n"
+        "except KeyError: pass",
+        "print('a line that is not ended', end=' '); flow.run(until_drawn(), how='line', workers=1)",
+    ],
+)
+def test_nothing_is_left_on_the_terminal_however_a_run_ends(leaving):
+    written, code = on_a_terminal(program(f"flow = line(abs)\n{leaving}"))
+    assert code == 0, written
+    assert "records · " in written
+    lines = [each for each in shown(written) if each]
+    assert lines in (["the end"], ["a line that is not ended", "the end"])
+
+
+def test_nothing_is_lost_of_what_is_written_past_the_programs_streams():
+    body = """
+import os
+def raw(n):
+    os.write(1, b"<%d>\\n" % n)
+    return n
+line(raw).run(until_drawn(), how="loop")
+"""
+    written, code = on_a_terminal(program(body))
+    assert code == 0
+    numbers = [int(number) for number in re.findall(r"^<(\d+)>", "\n".join(shown(written)), re.MULTILINE)]
+    assert len(numbers) > 50
+    assert numbers == list(range(len(numbers)))
+
+
+def test_a_run_shows_nothing_where_it_was_told_so_or_in_another_thread_or_is_short():
+    quiet = "line(abs).run(until_drawn(most=200_000), how='loop'{more})"
+    silent = [
+        quiet.format(more=", progress=False"),
+        "import os; os.environ['TAKTLINE_PROGRESS'] = '0'\n" + quiet.format(more=""),
+        "t = threading.Thread(target=lambda: " + quiet.format(more="") + "); t.start(); t.join()",
+        "import os; os.environ['NO_COLOR'] = '1'\n" + quiet.format(more=""),
+        "progress.QUIET = 600.0\n" + quiet.format(more=""),
+    ]
+    for body in silent:
+        written, code = on_a_terminal(program(body))
+        assert (shown(written), code) == (["the end", ""], 0), body
+        assert "\x1b" not in written, body
+
+
+def test_a_run_inside_a_step_of_a_run_does_not_disturb_what_is_shown():
+    body = """
+def inner(n):
+    line(abs).run(range(200), how="loop", progress=True)
+    return n
+line(inner).run(until_drawn(after=2), how="loop")
+"""
+    written, code = on_a_terminal(program(body))
+    assert code == 0, written
+    assert [each for each in shown(written) if "200 of 200 records" not in each and each] == ["the end"]
+
+
+def test_a_file_that_output_goes_to_has_the_prints_alone(tmp_path):
+    body = f"{TALKING}\nlogging.disable()\nline(talks).run(until_drawn(), how='loop')"
+    with open(tmp_path / "out", "wb") as file:
+        written, code = on_a_terminal(program(body), stdout=file)
+    assert code == 0
+    assert "records · " in written
+    lines = (tmp_path / "out").read_text()
+    assert "\x1b" not in lines
+    assert "said 0\n" in lines
+
+
+@pytest.mark.parametrize(
+    ("asked", "variable", "lines"),
+    [("None", None, 0), ("True", None, 1), ("True", "0", 1), ("None", "1", 1), ("False", "1", 0), ("None", "0", 0)],
+)
+def test_without_a_terminal_a_line_is_written_where_it_was_asked_for(asked, variable, lines):
+    script = f"from taktline import line\nline(abs, name='a name').run(range(30), progress={asked})"
+    env = {**os.environ, "TAKTLINE_PROGRESS": variable or ""}
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, env=env, check=True)
+    assert [each.startswith("a name: 30 of 30 records") for each in done.stderr.splitlines()] == [True] * lines
+    assert done.stdout == ""
+
+
+def test_a_wrong_word_in_the_environment_is_refused_at_the_door(monkeypatch):
+    monkeypatch.setenv("TAKTLINE_PROGRESS", "yes")
+    with pytest.raises(ValueError, match="TAKTLINE_PROGRESS='yes': give 1"):
+        line(abs)([1])
+
+
+@pytest.mark.parametrize(
+    "spoils",
+    [
+        "sys.stderr.close()", "sys.stderr = None", "sys.stderr = object()", "import os; os.closerange(2, 3)",
+        "sys.stderr = open('/dev/full', 'w', buffering=1)",
+        "import os; r, w = os.pipe(); os.close(r); os.dup2(w, 2)",
+        "sys.stderr.reconfigure(encoding='ascii', errors='strict')",
+        "sys.stderr.reconfigure(encoding='shift_jis', errors='strict')",
+        "sys.stderr = type('Odd', (), {'write': lambda s, t: 1 / 0, 'isatty': lambda s: True, 'fileno': lambda s: 2})()",
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("when", ["before", "within"])
+def test_a_broken_standard_error_costs_the_run_nothing(spoils, when, tmp_path):
+    body = f"""
+out = open(sys.argv[1], "w")
+def spoil():
+    {spoils}
+def some():
+    {"spoil()" if when == "within" else "pass"}
+    yield from range(100)
+{"spoil()" if when == "before" else ""}
+for asked in (True, None):
+    out.write(str(list(line(abs)(some(), how="loop", progress=asked)) == list(range(100))))
+out.flush()
+import os; os._exit(0)
+"""
+    on_a_terminal(program(body), str(tmp_path / "out"))
+    assert (tmp_path / "out").read_text() == "TrueTrue"
+
+
+def test_an_ascii_terminal_is_shown_ascii():
+    body = "line(abs).run(until_drawn(), how='loop')"
+    written, code = on_a_terminal(program(body), env={"PYTHONIOENCODING": "ascii"})
+    assert code == 0
+    assert written.isascii()
+    assert "records | " in written
+
+
+def test_a_terminal_is_told_of_by_nothing_that_must_be_installed():
+    body = "sys.modules['rich'] = None\nline(abs).run(until_drawn(), how='loop')"
+    written, code = on_a_terminal(program(body))
+    assert code == 0
+    assert "records · " in written
+
+
+def test_a_step_that_holds_the_stream_itself_can_be_carried_while_progress_is_shown():
+    body = """
+out = sys.stdout
+def talks(n, out=out):
+    print(n, file=out)
+    return n
+line(lambda n: n, talks).run(until_drawn(), how="loop")
+def source():
+    yield from until_drawn()
+    list(line(talks)(range(3), how="line", workers=1, start="launch"))
+drawings = 0
+line(abs).run(source(), how="loop")
+"""
+    written, code = on_a_terminal(program(body))
+    assert code == 0, written
+
+
+def test_a_callable_is_given_the_last_snapshot_and_what_it_raises_ends_the_workers():
+    seen = []
+    line(abs).run(range(100), progress=seen.append)
+    assert seen[-1].records_out == 100
+
+    def raises(snapshot):
+        if snapshot.records_out == 100:
+            raise ValueError("of progress")
+
+    run = line(abs)(range(100), how="line", workers=2, progress=raises)
+    results = iter(run)
+    next(results)
+    engine = run._life.engine
+    with pytest.raises(ValueError, match="of progress"):
+        list(results)
+    assert engine._crew is None  # closed, with its workers
+
+
+def test_a_notebook_shows_one_output_that_is_updated_and_emptied():
+    manager = pytest.importorskip("jupyter_client.manager")
+    pytest.importorskip("ipykernel")
+    kernel, client = manager.start_new_kernel(kernel_name="python3")
+    try:
+        told = []
+        body = f"{HEAD.replace('terminal.Region', 'notebook.Notebook').replace('terminal', 'notebook')}"
+        for code in (body, "line(abs).run(until_drawn())", "list(line(abs)(range(9), progress=False))"):
+            reply = client.execute_interactive(code, timeout=60, output_hook=told.append)
+            assert reply["content"]["status"] == "ok", reply
+    finally:
+        client.stop_channels()
+        kernel.shutdown_kernel(now=True)
+    shows = [each["content"] for each in told if each["msg_type"] in ("display_data", "update_display_data")]
+    assert [each["msg_type"] for each in told].count("display_data") == 1
+    assert len({each["transient"]["display_id"] for each in shows}) == 1
+    assert " records · " in shows[0]["data"]["text/plain"]
+    assert shows[0]["data"]["text/html"].startswith("<pre>")
+    assert shows[-1]["data"] == {"text/plain": "", "text/html": ""}
+
+
+def test_the_environment_is_looked_at_in_the_programs_own_main_thread_alone(monkeypatch):
+    monkeypatch.setattr(progress, "_where", lambda: "terminal")
+    monkeypatch.delenv("TAKTLINE_PROGRESS", raising=False)
+    assert progress.view_for(None) is not None
+    monkeypatch.setattr(progress.guard, "in_callers_process", False)
+    assert progress.view_for(None) is None
