@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from taktline._line import Line, line
-from taktline._recipe.steps import batch, expand, keep, per_worker, serial, step
+from taktline._recipe.steps import Step, batch, expand, keep, per_worker, serial, step
 from taktline.errors import (
     BatchLengthError,
     Failed,
@@ -87,6 +87,7 @@ __all__ = [
     "Snapshot",
     "SourceError",
     "Stalled",
+    "Step",
     "StepError",
     "StepTimeout",
     "TaktlineError",

@@ -77,7 +77,7 @@ def test_a_closure_over_a_graph_ends_in_results_or_in_why_it_cannot_go(make, how
     too_deep = make not in GRAPHS[2:]
     if too_deep and how not in ("loop", "auto"):
         with pytest.raises(LineError, match="cannot be carried over"):
-            flow(range(50), how=how, workers=1)
+            flow(range(50), how=how, workers=1, start="launch")
     else:
         assert list(flow(range(50), how=how, workers=1)) == list(range(1, 51))
     assert list(line(step(lambda n: n + (graph is not None), kind="inline"))(range(9), how=how)) == list(range(1, 10))

@@ -16,9 +16,10 @@ from taktline._crew.random_streams import all_generators, own_streams
 from taktline._crew.template import Template
 from taktline._observe import memory
 from taktline._recipe.steps import Step
-from taktline._wire import carry
+from taktline._wire import carry, identity
 from taktline._wire.board import Board, Place
 from taktline._wire.channel import Channel, Message, new_poll
+from taktline._wire.homes import stand_ins
 from taktline.errors import DAMAGED, LineError
 
 LOOK_AGAIN = 0.5  # seconds: a dead worker whose own children keep its socket open is noticed by then
@@ -78,6 +79,8 @@ class Local:
         self._generators: list[Any] = []
         self._setups: list[bytes] = []
         self.why = ""  # they are forked, or launched; where that was left open
+        stand_ins(anew=True)
+        identity.look()
         if self.forks:
             found, self._generators = starts.look([step for steps in segments for step in steps or ()])
             if self._automatic and (found := beside or found):
@@ -340,7 +343,7 @@ class Local:
                 'or share this process\'s memory with start="fork"'
             ) from why
         setup = words.Setup(
-            path=[str(entry) for entry in sys.path], argv=list(sys.argv), stand_ins=carry.stand_ins(), segment=segment,
+            path=[str(entry) for entry in sys.path], argv=list(sys.argv), stand_ins=stand_ins(), segment=segment,
             goes_on=self._goes_on, most=self._most, seed=seed,
         )  # fmt: skip
         return pickle.dumps(tuple(setup))
@@ -415,7 +418,7 @@ class Local:
     def _give(self, member: _Member, message: Message) -> None:
         module, name = pickle.loads(message.note)
         thing = getattr(sys.modules.get(module), name, None)
-        self._send(member, words.GIVE, parts=[carry.pack_functions(thing)] if thing is not None else [])
+        self._send(member, words.GIVE, parts=[carry.pack_functions(thing, root=thing)] if thing is not None else [])
 
 
 CRASHES = {signal.SIGSEGV, signal.SIGFPE, signal.SIGABRT, signal.SIGBUS, signal.SIGILL}  # these leave a stack

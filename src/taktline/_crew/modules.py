@@ -24,11 +24,11 @@ from collections import OrderedDict, defaultdict, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from enum import Enum
-from functools import cache
 from types import BuiltinFunctionType, CodeType, FunctionType, ModuleType, SimpleNamespace
 from typing import Any, NamedTuple
 
 from taktline._signals import pass_on
+from taktline._wire.homes import of_user
 
 try:
     from _blake2 import blake2b  # hashlib would load OpenSSL too: 3 ms of a worker's start
@@ -116,44 +116,6 @@ def _kept(text: str) -> _Kept:
 
 
 # --- which modules ---
-
-
-def of_user(module: ModuleType) -> bool:
-    """Whether it is the user's own: a file that is neither Python's nor in a folder of installed packages."""
-    if not issubclass(type(module), ModuleType):  # what cffi puts there only says that it is one
-        return False
-    space = object.__getattribute__(module, "__dict__")  # to ask the module itself would load one that is lazy
-    name, file = space.get("__name__"), space.get("__file__")
-    if not isinstance(file, str) or not isinstance(name, str) or name.partition(".")[0] in NEVER or is_lazy(module):
-        return False
-    return space.get("__spec__") is not None and not installed(file)
-
-
-def is_lazy(module: ModuleType) -> bool:
-    """Whether it is a module of importlib's LazyLoader that nobody has used yet: whoever looks into it loads it."""
-    return type(module).__name__ == "_LazyModule"
-
-
-NEVER = {"taktline", "__main__", "__mp_main__", "sitecustomize", "usercustomize", "cloudpickle"}
-
-
-@cache
-def installed(file: str) -> bool:
-    """Whether a module's file is Python's own, or belongs to an installed package."""
-    if {"site-packages", "dist-packages"} & set(file.split(os.sep)):
-        return True
-    return file.startswith((*_homes(), "<"))
-
-
-@cache
-def _homes() -> tuple[str, ...]:
-    """The folders of Python's own modules and of packages."""
-    import site
-    import sysconfig  # 2 ms, and a worker hardly ever asks
-
-    paths = {sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")}
-    paths |= {os.path.dirname(os.__file__), *getattr(site, "getsitepackages", list)()}
-    return tuple(path.rstrip(os.sep) + os.sep for path in paths if path)
 
 
 def _places(module: ModuleType, names: frozenset[str] | None = None) -> Iterator[tuple[str, _Place]]:

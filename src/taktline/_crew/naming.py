@@ -13,6 +13,7 @@ from typing import Any
 
 from taktline._crew import modules
 from taktline._recipe.steps import Step
+from taktline._wire.homes import NEVER, of_user
 
 OF_THE_WORKER = {"sys", "builtins", "warnings", "logging"}  # a worker has hooks of its own in them
 # Named only: Python's own modules, and large packages whose settings go by their own functions (`settings.py`).
@@ -76,7 +77,7 @@ class Naming:
     def _class(self, cls: type, names: frozenset[str]) -> None:
         """Of a class of the user's all methods, of another one those that were named."""
         home = sys.modules.get(modules.home_of(cls))
-        own = home is None or home.__name__ == "__main__" or modules.of_user(home)
+        own = home is None or home.__name__ == "__main__" or of_user(home)
         for base in cls.__mro__:
             if modules.home_of(base).partition(".")[0] in NOT_INTO:
                 continue
@@ -121,7 +122,7 @@ class Naming:
 
     def _note(self, home: str, name: str, value: Any) -> None:
         module, top = sys.modules.get(home), home.partition(".")[0]
-        if module is None or top in modules.NEVER or top in OF_THE_WORKER or modules.of_user(module):
+        if module is None or top in NEVER or top in OF_THE_WORKER or of_user(module):
             return
         if top in NOT_INTO and type(value) not in (FunctionType, type, *modules.ATOMS):
             return  # what these hold for themselves is each process's own

@@ -22,7 +22,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from taktline._crew import modules
+from taktline._wire.homes import installed
 
 MOST = 20_000  # things that are looked at: beyond, what is left is taken for more of the same. Some 20 ms
 SAMPLE = 100  # things of a container, for the same reason
@@ -61,7 +61,7 @@ def is_own(filename: str | None) -> bool:
     """Whether code of this file is the user's own: not of an installed package, and not of the standard library."""
     if filename is None or filename.startswith(("<frozen", OURS)):
         return False
-    return filename.startswith("<") or not filename or not modules.installed(filename)
+    return filename.startswith("<") or not filename or not installed(filename)
 
 
 def module_file(kind: type) -> str | None:

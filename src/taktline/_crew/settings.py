@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 from taktline._crew import modules
 from taktline._files import umask
+from taktline._wire.homes import is_lazy, of_user
 
 
 class _Setting(NamedTuple):
@@ -250,7 +251,7 @@ def variables(pack: Callable[[Any], bytes], leave: Iterable[str]) -> tuple[list[
     found: list[Variable] = []
     lost = []
     for home, name, variable in _homes(ours, set(leave)) if ours else ():
-        own = modules.of_user(sys.modules[home])
+        own = of_user(sys.modules[home])
         try:
             found.append(Variable(home, name, pack(context[variable]) if own else pickle.dumps(context[variable])))
         except Exception:  # a reducer of the user's: anything may happen in it
@@ -265,7 +266,7 @@ def _homes(
     for home, module in list(sys.modules.items()):
         if home in leave or not issubclass(type(module), ModuleType) or home.partition(".")[0] in OWN_WAY:
             continue
-        if modules.is_lazy(module):
+        if is_lazy(module):
             continue
         for name, value in list(vars(module).items()):
             kind = type(value)

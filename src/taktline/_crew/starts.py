@@ -24,6 +24,7 @@ from typing import Any, Protocol
 from taktline._crew.random_streams import generators_in
 from taktline._crew.reach import is_own, module_file, reached
 from taktline._recipe.steps import Step
+from taktline._wire import functions, identity
 
 # By the name that the system has for a thread: libraries that stop it before a fork and start it again in the copy.
 # OpenBLAS does too, without a name: its threads are gone when a fork has been made.
@@ -68,8 +69,10 @@ crews: weakref.WeakSet[Crew] = weakref.WeakSet()  # all of this process
 
 def look(steps: Iterable[Step]) -> tuple[str, list[Any]]:
     """Why workers with these steps must not be forked here, empty where they may be; and the random generators that they
-    reach."""
+    reach. What they reach is known from now on as what it is, in forks too."""
     found = list(reached(steps))
+    identity.keep(thing for thing, _ in found)
+    functions.keep(thing for thing, _ in found)
     why = why_not_here()
     if not why:
         why = next((why for thing, way in found if (why := _not_for_two(thing, way))), "")

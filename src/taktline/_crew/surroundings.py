@@ -21,6 +21,7 @@ from taktline._recipe.steps import Step
 from taktline._segment.fuse import Segment
 from taktline._signals import pass_on
 from taktline._wire import carry
+from taktline._wire.homes import stand_ins
 
 if TYPE_CHECKING:
     from taktline._segment.waiting import Waiting
@@ -76,7 +77,7 @@ class Caller:
         from taktline._crew.naming import Naming  # no worker needs it
 
         named = Naming([*steps, *(Step(each, "") for each in also)])
-        out = carry.stand_ins()
+        out = stand_ins()
         self._named = named
         self._snapshot = modules.Snapshot(named.beside, out)
         variables, self._lost = settings.variables(carry.pack_functions, out)
@@ -165,7 +166,7 @@ class Adopting:
 
 def _by_name(category: Any) -> Any:
     name, module = category.__qualname__, category.__module__
-    return category if "." in name or module in ("builtins", *carry.stand_ins()) else (name, module)
+    return category if "." in name or module in ("builtins", *stand_ins()) else (name, module)
 
 
 class _Later(type):

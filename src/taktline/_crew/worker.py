@@ -28,7 +28,7 @@ from taktline._recipe.steps import Step
 from taktline._segment import fuse, guard
 from taktline._segment.batch import Batch, Failure
 from taktline._segment.forms import Formed, records_of
-from taktline._wire import carry
+from taktline._wire import carry, identity
 from taktline._wire.board import ANY, Board
 from taktline._wire.channel import Channel, Message, new_poll
 from taktline.errors import DAMAGED, StepError
@@ -312,6 +312,7 @@ class Worker:
             self.adopting = Adopting(carry.unpack_functions(around), self.want, self.send_note)
             steps, self.set_up = carry.unpack_functions(setup.segment)
             failed = self.adopting.adopt()
+        identity.look(setup.stand_ins)
         self.adopting.adopt_loggers(failed)
         self.relay = Relay(number, self.send_note)
         return segment_of(steps, goes_on=setup.goes_on, seed=setup.seed, most=setup.most)

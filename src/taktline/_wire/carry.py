@@ -6,26 +6,21 @@ pickled. Functions go by cloudpickle, which takes lambdas, closures and what was
 
 from __future__ import annotations
 
-import functools
-import importlib
-import io
-import os
 import pickle
-import sys
 import traceback
-from collections import ChainMap
 from collections.abc import Callable, Iterable, Sequence
-from contextvars import Context, ContextVar, copy_context
-from types import CodeType, ModuleType
 from typing import Any, NamedTuple
 
 from taktline._signals import pass_on
+from taktline._wire import identity
 from taktline.errors import StepError
 
 Bytes = bytes | memoryview
 
 RAISED = (Exception, SystemExit, GeneratorExit)  # what a value's own code may raise; Ctrl-C is the user's
 
+# What pickle says of a class that it does not find, in all versions of Python.
+NAMELESS = ("Can't pickle", "attribute lookup", "not the same object", "import of module", "Can't get local")
 LARGE = 1 << 14  # bytes: smaller buffers cost less inside the stream than as a part of their own
 
 
@@ -52,13 +47,21 @@ def pack(values: Any) -> list[Bytes]:
             buffers.append(buffer)
         return not large
 
+    identity.begin()  # no context manager: it would take as long as a small record
     try:
         stream = pickle.dumps(values, pickle.HIGHEST_PROTOCOL, buffer_callback=out_of_band)
     except RAISED as error:
         pass_on(error)
-        for position, value in enumerate(values if isinstance(values, list) else ()):
-            _dumps_one(position, value)
-        raise NotCarried(0, error) from error
+        buffers.clear()
+        try:
+            stream = _with_classes(values, error, out_of_band)
+        except RAISED as again:
+            pass_on(again)
+            for position, value in enumerate(values if isinstance(values, list) else ()):
+                _dumps_one(position, value)
+            raise NotCarried(0, error) from error
+    finally:
+        identity.end()
     return [stream, *(buffer.raw() for buffer in buffers)]
 
 
@@ -91,11 +94,28 @@ def unpack_one(position: int, packed: Bytes) -> Any:
 
 
 def _dumps_one(position: int, value: Any) -> bytes:
+    identity.begin()
     try:
         return pickle.dumps(value, pickle.HIGHEST_PROTOCOL)
     except RAISED as error:
         pass_on(error)
-        raise NotCarried(position, error) from error
+        try:
+            return _with_classes(value, error)
+        except RAISED as again:
+            pass_on(again)
+            raise NotCarried(position, error) from error
+    finally:
+        identity.end()
+
+
+def _with_classes(values: Any, error: BaseException, out_of_band: Any = None) -> bytes:
+    """The values with the classes in them that have no name to be found by: written in a function, or in a file whose
+    module is nowhere. Raises what the values raise, or `error` where it is not about such a class."""
+    if not any(each in str(error) for each in NAMELESS):
+        raise error
+    from taktline._wire import functions  # loads cloudpickle
+
+    return functions.pack(values, nameless=True, buffer_callback=out_of_band)
 
 
 def failed_to_go(step: str, error: BaseException, why: str) -> StepError:
@@ -103,71 +123,12 @@ def failed_to_go(step: str, error: BaseException, why: str) -> StepError:
     return StepError(step=step, type_name=type(error).__name__, text=str(error), why=why)
 
 
-def pack_functions(thing: Any) -> bytes:
-    """Functions and what they refer to, by value where they cannot be imported. Raises what cloudpickle raises."""
-    buffer = io.BytesIO()
-    _function_pickler()(buffer, pickle.HIGHEST_PROTOCOL).dump(thing)
-    return buffer.getvalue()
+def pack_functions(thing: Any, *, root: Any = None) -> bytes:
+    """Functions and what they refer to, by value where they cannot be imported. `root`: what goes by value though it
+    says that it has a name. Raises what cloudpickle raises."""
+    from taktline._wire import functions  # loads cloudpickle
 
-
-@functools.cache
-def _function_pickler() -> Any:
-    """cloudpickle's pickler, but code keeps the name of its file: tracebacks of workers show the user's own lines."""
-    import cloudpickle  # some 10 ms, and only needed once workers are
-    from cloudpickle.cloudpickle import _code_reduce
-
-    def reduce_code(code: CodeType) -> Any:
-        make, args = _code_reduce(code)
-        return make, tuple(
-            code.co_filename if isinstance(arg, str) and arg == "<dynamic-code>" else arg for arg in args
-        )
-
-    class FunctionPickler(cloudpickle.Pickler):  # type: ignore[misc]
-        dispatch_table = ChainMap(
-            {CodeType: reduce_code, ContextVar: _reduce_variable}, cloudpickle.Pickler.dispatch_table
-        )
-
-    return FunctionPickler
-
-
-_variables: dict[tuple[int, int], ContextVar[Any]] = {}  # of another process, by process and id there
-
-
-def _reduce_variable(variable: ContextVar[Any]) -> Any:
-    """A context variable by its name in a module that can be imported, else as one of its own with the value it has."""
-    out = stand_ins()
-    for home, module in list(sys.modules.items()):
-        if home not in out and issubclass(type(module), ModuleType):
-            for name, value in list(vars(module).items()):
-                if value is variable and getattr(sys.modules.get(home), name, None) is variable:
-                    return _named_variable, (home, name)
-    try:
-        default: tuple[Any, ...] = (Context().run(variable.get),)
-    except LookupError:
-        default = ()
-    here = copy_context()
-    value = (here[variable],) if variable in here else ()
-    return _own_variable, ((os.getpid(), id(variable)), variable.name, default, value)
-
-
-def _named_variable(home: str, name: str) -> Any:
-    return getattr(importlib.import_module(home), name)
-
-
-def _own_variable(key: tuple[int, int], name: str, default: tuple[Any, ...], value: tuple[Any, ...]) -> ContextVar[Any]:
-    """The variable that stands for that of the caller: one object in this process, however often it comes."""
-    if key not in _variables:
-        _variables[key] = ContextVar(name, default=default[0]) if default else ContextVar(name)
-        if value:
-            _variables[key].set(value[0])
-    return _variables[key]
-
-
-def stand_ins() -> tuple[str, ...]:
-    """The modules whose contents go by value, since workers cannot or must not import them."""
-    import cloudpickle
-
-    return ("__main__", *sorted(cloudpickle.list_registry_pickle_by_value()))
+    return functions.pack(thing, root=root)
 
 
 def unpack_functions(packed: Bytes) -> Any:
@@ -236,7 +197,11 @@ def as_step_error(error: BaseException, step: str) -> BaseException:
 
 
 def _plain(error: BaseException) -> bytes:
-    return pickle.dumps(error, pickle.HIGHEST_PROTOCOL)
+    identity.begin()
+    try:
+        return pickle.dumps(error, pickle.HIGHEST_PROTOCOL)
+    finally:
+        identity.end()
 
 
 def _same_args(one: BaseException, other: BaseException) -> bool:
@@ -255,11 +220,20 @@ class Fetching:
     def __init__(self, module: Any, fetch: Callable[[str, str], Any]) -> None:
         self._module = module
         self._fetch = fetch
+        self._under_way: set[str] = set()
 
     def __call__(self, name: str) -> Any:
         if name.startswith("__") and name.endswith("__"):
             raise AttributeError(f"module {self._module.__name__!r} has no attribute {name!r}")
-        value = self._fetch(self._module.__name__, name)
+        if name in self._under_way:  # it would go on for ever
+            raise AttributeError(
+                f"{self._module.__name__}.{name} cannot go to a worker: its pickle names itself, and only the caller has it"
+            )
+        self._under_way.add(name)
+        try:
+            value = self._fetch(self._module.__name__, name)
+        finally:
+            self._under_way.discard(name)
         setattr(self._module, name, value)
         return value
 

@@ -1,0 +1,124 @@
+"""Where modules come from: which are the user's own, and which of them a worker could not import by their name."""
+
+from __future__ import annotations
+
+import os
+import sys
+from functools import cache
+from importlib.machinery import PathFinder
+from types import FunctionType, ModuleType
+from typing import Any
+
+NEVER = {"taktline", "__main__", "__mp_main__", "sitecustomize", "usercustomize", "cloudpickle"}
+_found: tuple[Any, tuple[str, ...]] = (None, ())  # what was there at the last look, and what it found
+_specs: dict[Any, str | None] = {}  # where an import finds a name
+
+
+def of_user(module: ModuleType) -> bool:
+    """Whether it is the user's own: a file that is neither Python's nor in a folder of installed packages."""
+    if not issubclass(type(module), ModuleType):  # what cffi puts there only says that it is one
+        return False
+    space = object.__getattribute__(module, "__dict__")  # to ask the module itself would load one that is lazy
+    name, file = space.get("__name__"), space.get("__file__")
+    if not isinstance(file, str) or not isinstance(name, str) or name.partition(".")[0] in NEVER or is_lazy(module):
+        return False
+    return space.get("__spec__") is not None and not installed(file)
+
+
+def is_lazy(module: ModuleType) -> bool:
+    """Whether it is a module of importlib's LazyLoader that nobody has used yet: whoever looks into it loads it."""
+    return type(module).__name__ == "_LazyModule"
+
+
+@cache
+def installed(file: str) -> bool:
+    """Whether a module's file is Python's own, or belongs to an installed package."""
+    if {"site-packages", "dist-packages"} & set(file.split(os.sep)):
+        return True
+    return file.startswith((*_homes(), "<"))
+
+
+@cache
+def _homes() -> tuple[str, ...]:
+    """The folders of Python's own modules and of packages."""
+    import site
+    import sysconfig  # 2 ms, and a worker hardly ever asks
+
+    paths = {sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")}
+    paths |= {os.path.dirname(os.__file__), *getattr(site, "getsitepackages", list)()}
+    return tuple(path.rstrip(os.sep) + os.sep for path in paths if path)
+
+
+def stand_ins(*, anew: bool = False) -> tuple[str, ...]:
+    """The modules whose contents go by value, since workers cannot or must not import them: `__main__`, those that were
+    loaded by their path or made at run time, and those that cloudpickle was told of. `anew`: whatever was found before."""
+    global _found
+    by_value: set[str] = getattr(sys.modules.get("cloudpickle"), "list_registry_pickle_by_value", set)()
+    around = (len(sys.modules), frozenset(by_value), tuple(sys.path))
+    if anew or _found[0] != around:
+        if anew:
+            _specs.clear()
+        homeless = {name for name, module in list(sys.modules.items()) if _is_homeless(name, module)}
+        _found = (around, ("__main__", *sorted({*by_value, *homeless} - {"__main__"})))
+    return _found[1]
+
+
+def _is_homeless(name: str, module: Any) -> bool:
+    """Whether an import of its name in a fresh interpreter would not find this module."""
+    if not issubclass(type(module), ModuleType) or name.partition(".")[0] in NEVER:
+        return False
+    space = object.__getattribute__(module, "__dict__")
+    if is_lazy(module) or space.get("__name__") != name:
+        return False
+    spec, file = space.get("__spec__"), space.get("__file__")
+    if spec is None and file is None:
+        return type(module) is ModuleType and _is_written(name, module) and _origin(name) is None
+    file = file or getattr(spec, "origin", None)
+    if not isinstance(file, str) or installed(file):
+        return False
+    found = _origin(name)
+    return found is None or (found != file and os.path.realpath(found) != os.path.realpath(file))
+
+
+def _is_written(name: str, module: ModuleType) -> bool:
+    """Whether something in it says that it comes from there: what extensions make for themselves is left alone."""
+    kinds = (FunctionType, type)
+    return any(
+        isinstance(each, kinds) and getattr(each, "__module__", None) == name for each in list(vars(module).values())
+    )
+
+
+def _origin(name: str) -> str | None:
+    """The file that an import of this name finds, in any interpreter with this sys.path; None where it finds none."""
+    above = name.rpartition(".")[0]
+    parent = sys.modules.get(above) if above else None
+    if above and (parent is None or _is_homeless(above, parent)):
+        return None
+    path = list(getattr(parent, "__path__", ())) if above else None
+    key = (name, tuple(path if path is not None else sys.path))
+    if key not in _specs:
+        _specs[key] = _looked_up(name, path)
+    return _specs[key]
+
+
+def _looked_up(name: str, path: list[str] | None) -> str | None:
+    for finder in (PathFinder, *_installed_finders()):
+        try:
+            spec = finder.find_spec(name, path)
+        except Exception:  # somebody's own finder
+            continue
+        if spec is not None:
+            return spec.origin or ""
+    return None
+
+
+def _installed_finders() -> list[Any]:
+    """Those that a package has brought along, such as for what is installed to be edited: other interpreters have them
+    too. One that this program has made they have not."""
+    found = []
+    for finder in sys.meta_path:
+        kind = finder if isinstance(finder, type) else type(finder)
+        file = getattr(sys.modules.get(kind.__module__), "__file__", None)
+        if isinstance(file, str) and installed(file) and hasattr(finder, "find_spec"):
+            found.append(finder)
+    return found
