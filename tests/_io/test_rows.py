@@ -176,3 +176,39 @@ def test_a_place_that_cannot_be_written_is_refused_at_once(tmp_path):
         write(tmp_path / "no" / "a.jsonl")
     with pytest.raises(LineError, match="is a folder"):
         write(tmp_path, "jsonl")
+
+
+@pytest.fixture
+def a_shut_folder(tmp_path, monkeypatch):
+    """Gives the folder `shut`, beside `open`, a mode for a user who may not do everything: this process, in this test."""
+    for name in ("open", "shut"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "a.jsonl").write_text('{"n": 1}\n')
+    tmp_path.chmod(0o755)
+    monkeypatch.chdir(tmp_path)
+    before = os.geteuid()
+
+    def shut(mode):
+        (tmp_path / "shut").chmod(mode)
+        if before == 0:
+            os.seteuid(65534)
+
+    yield shut
+    os.seteuid(before)
+    (tmp_path / "shut").chmod(0o755)
+
+
+@pytest.mark.parametrize("mode", [0o000, 0o444, 0o111], ids=["shut", "listed only", "passed only"])
+@pytest.mark.parametrize("path", ["**/*.jsonl", "*/*.jsonl", "shut/*.jsonl", "shut", "s*t/a.jsonl"])
+def test_a_folder_that_cannot_be_looked_into_is_never_passed_over(a_shut_folder, path, mode):
+    a_shut_folder(mode)
+    if (path, mode) == ("s*t/a.jsonl", 0o111):
+        read(path)  # no name has to be known
+        return
+    with pytest.raises(SourceError, match=r"the folder 'shut' cannot be read: Permission denied"):
+        read(path)
+
+
+def test_a_line_of_json_is_the_same_whatever_is_written_with_it(tmp_path):
+    whole = written(tmp_path / "a.jsonl", [{"name": "Zürich"}, {"half": "ü\ud800"}, {"name": "東京"}])
+    assert whole.read_bytes() == '{"name": "Zürich"}\n{"half": "\\u00fc\\ud800"}\n{"name": "東京"}\n'.encode()

@@ -27,16 +27,21 @@ def json_lines(results: Sequence[Any], first: int) -> bytes:
     lines.append("")
     try:
         return "\n".join(lines).encode()
-    except UnicodeEncodeError:  # half of a surrogate pair: JSON can say it in ASCII only
-        return b"".join(map(_with_halves, range(first, first + len(results)), results, lines))
+    except UnicodeEncodeError:  # half of a surrogate pair
+        return b"".join(map(_line_with_halves, range(first, first + len(results)), results, lines))
 
 
-def _with_halves(number: int, result: Any, line: str) -> bytes:
-    if _HALVES.search(line):
-        raise unwritable(
-            number, result, "two halves of a surrogate pair in it would come back as one character", "JSON"
-        )
-    return _to_ascii(result).encode() + b"\n"
+def _line_with_halves(number: int, result: Any, line: str) -> bytes:
+    """One result's line, which is the same whatever results are written with it: in ASCII, as JSON says halves, where it
+    has one, and in UTF-8 else."""
+    try:
+        return line.encode() + b"\n"
+    except UnicodeEncodeError:
+        if _HALVES.search(line):
+            raise unwritable(
+                number, result, "two halves of a surrogate pair in it would come back as one character", "JSON"
+            ) from None
+        return _to_ascii(result).encode() + b"\n"
 
 
 def text_lines(results: Sequence[Any], first: int) -> bytes:

@@ -68,6 +68,7 @@ def _found(path: str) -> list[str]:
         return remote.find(path)
     if any(mark in path for mark in "*?[") and not os.path.exists(path):
         found = sorted(each for each in glob.glob(path, recursive=True) if not os.path.isdir(each))
+        _check_seen(path)
         if not found:
             raise SourceNotFound(f"no file matches {path!r}", path=path)
         return found
@@ -84,9 +85,45 @@ def _found(path: str) -> list[str]:
     return [path]
 
 
+def _check_seen(pattern: str) -> None:
+    """Raises SourceError where a folder that the pattern goes through cannot be looked into: glob passes over it."""
+    parts = pattern.split(os.sep)
+    first = next(at for at, part in enumerate(parts) if glob.has_magic(part))
+    for at in range(first, len(parts)):
+        above = os.sep.join([*parts[: at + (parts[at] == "**")], ""])
+        for folder in sorted(glob.glob(above, recursive=True)) if above else ["."]:
+            _entries(folder) if glob.has_magic(parts[at]) else _reach(folder)
+
+
+def _entries(folder: str) -> list[os.DirEntry[str]]:
+    """What is in a folder, by name. Raises SourceError where that cannot be seen."""
+    _reach(folder)
+    try:
+        with os.scandir(folder) as found:
+            return sorted(found, key=lambda each: each.name)
+    except OSError as error:
+        raise _shut(folder, error) from error
+
+
+def _reach(folder: str) -> None:
+    """Raises SourceError where the files of a folder cannot be reached, whose names may be read all the same."""
+    try:
+        os.stat(os.path.join(folder, os.curdir))
+    except OSError as error:
+        raise _shut(folder, error) from error
+
+
+def _shut(folder: str, error: OSError) -> SourceError:
+    folder = folder.rstrip(os.sep) or os.sep
+    return SourceError(
+        f"the folder {folder!r} cannot be read: {error.strerror}. Make it readable, or name what to read without it",
+        path=folder,
+    )
+
+
 def _in_folder(path: str) -> list[str]:
     # Those with a dot or an underscore in front are notes of the programs that wrote the others, such as _SUCCESS.
-    found = [entry for entry in sorted(os.scandir(path), key=lambda each: each.name) if entry.name[0] not in "._"]
+    found = [entry for entry in _entries(path) if entry.name[0] not in "._"]
     if folders := [entry.name for entry in found if entry.is_dir()]:
         raise SourceError(
             f"{path!r} has folders inside, such as {folders[0]!r}; say what to read by a pattern such as "
