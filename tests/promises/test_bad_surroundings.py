@@ -86,15 +86,16 @@ def test_fewer_workers_than_asked_for_do_the_work_and_the_report_says_so():
 NO_WORKERS = [
     'limit("RLIMIT_NOFILE", 7)',
     'sys.executable = "/nowhere/python"',
-    'sys.executable = ""',
-    'sys.executable = "/bin/true"',
+    "sys.executable = no_python",
 ]
 
 
 @pytest.mark.parametrize("limit", NO_WORKERS)
-def test_where_no_worker_can_start_the_error_says_why_and_auto_stays_with_the_loop(limit):
+def test_where_no_worker_can_start_the_error_says_why_and_auto_stays_with_the_loop(limit, tmp_path):
+    (tmp_path / "python").symlink_to("/bin/true")
     code = f"""
         import time
+        no_python = {str(tmp_path / "python")!r}
         list(line(abs)([1], how="line", workers=1, start="launch"))  # so that all that the error needs is loaded
         {limit}
         try:

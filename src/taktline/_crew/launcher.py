@@ -5,6 +5,7 @@ from __future__ import annotations
 import _socket
 import errno
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -27,6 +28,7 @@ NO_SUCH_PROGRAM = (errno.ENOENT, errno.EACCES, errno.ENOEXEC, errno.ENOTDIR)
 # On virtual machines inside of others an exec was seen to fail with EFAULT, about once in 10,000 on a busy machine,
 # although all its arguments lie where they should. Nothing has happened then, and the next one goes through.
 STARTS = 5
+_NAMES = re.compile(r"(?i)python|pypy|ython|py(\.exe)?$")  # also such as hython and mayapy
 Started = TypeVar("Started")
 
 
@@ -84,6 +86,30 @@ class Process:
             self.lifeline = -1
 
 
+def interpreter() -> str:
+    """The Python that workers are started with. Raises WorkersCannotStart where this program is none, and none is found:
+    started once more it would do anything, such as start workers."""
+    program = sys.executable
+    if getattr(sys, "frozen", False) or "__compiled__" in vars(sys.modules["__main__"]):
+        raise WorkersCannotStart(
+            f"this program is frozen: {program!r} is no Python that a worker could be started with, it is the program. Use "
+            'start="fork", or how="loop"'
+        )
+    if program and (
+        _NAMES.search(os.path.basename(program)) or _NAMES.search(os.path.basename(os.path.realpath(program)))
+    ):
+        return program
+    version = f"python{sys.version_info[0]}.{sys.version_info[1]}"
+    for prefix in (sys.prefix, sys.exec_prefix, sys.base_prefix):  # Python is part of another program here
+        found = os.path.join(prefix, "bin", version)
+        if os.access(found, os.X_OK):
+            return found
+    raise WorkersCannotStart(
+        f"workers are started with sys.executable, and that is {program!r}: by its name no Python, nor is there one in "
+        f'{sys.prefix!r}. Set sys.executable to a Python of the same version, or use start="fork"'
+    )
+
+
 def launch(board: int) -> Process:
     """A worker in a fresh interpreter, which gets the descriptor `board` too. Raises OSError where the system gives none,
     WorkersCannotStart where there is no interpreter."""
@@ -113,7 +139,7 @@ def _started(*descriptors: int) -> subprocess.Popen[bytes]:
     root = str(Path(__file__).resolve().parents[2])
     # -P: a file of the current folder must not stand in for a module of Python's.
     command = [
-        sys.executable, *subprocess._args_from_interpreter_flags(), "-P", "-c", BOOT,  # type: ignore[attr-defined]
+        interpreter(), *subprocess._args_from_interpreter_flags(), "-P", "-c", BOOT,  # type: ignore[attr-defined]
         *map(str, descriptors), root,
     ]  # fmt: skip
     settings: dict[str, Any] = {

@@ -9,6 +9,7 @@ import sys
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from time import perf_counter
+from types import FrameType
 from typing import Any, NamedTuple, NoReturn
 
 from taktline._crew import launcher, limits, starts, surroundings, words
@@ -16,11 +17,12 @@ from taktline._crew.random_streams import all_generators, own_streams
 from taktline._crew.template import Template
 from taktline._observe import memory
 from taktline._recipe.steps import Step
+from taktline._segment import guard
 from taktline._wire import carry, identity
 from taktline._wire.board import Board, Place
 from taktline._wire.channel import Channel, Message, new_poll
 from taktline._wire.homes import stand_ins
-from taktline.errors import DAMAGED, LineError
+from taktline.errors import DAMAGED, LineError, WorkersCannotStart
 
 LOOK_AGAIN = 0.5  # seconds: a dead worker whose own children keep its socket open is noticed by then
 GRACE = 1.0  # seconds a worker may take for its close() once the line has ended
@@ -65,6 +67,7 @@ class Local:
         seeds: Sequence[tuple[int, int] | None], setup: Callable[[], object] | None = None,
         tell: Callable[[list[str], list[str]], None] = lambda reasons, missed: None, beside: str = "",
     ) -> None:  # fmt: skip
+        _not_while_importing()
         self._segments = segments
         self._seeds = seeds
         self._goes_on = goes_on
@@ -257,7 +260,10 @@ class Local:
         """Workers are launched, for this reason. Raises LineError where a step cannot be carried over to them."""
         self.forks = False
         self.why = f"workers are launched: {why}"
-        self._pack()
+        try:
+            self._pack()
+        except WorkersCannotStart as error:
+            raise WorkersCannotStart(f"{error.message}. Workers are not forked by themselves here: {why}") from None
 
     def _not_in_a_fork(self) -> None:
         if self._abandoned:
@@ -327,6 +333,7 @@ class Local:
         worker.forked(sock, lifeline, Board(board), segment, self._most, number, self._set_up)
 
     def _pack(self) -> None:
+        launcher.interpreter()
         self._setups = [
             self._setup(steps, seed) if steps else b"" for steps, seed in zip(self._segments, self._seeds, strict=True)
         ]
@@ -456,6 +463,20 @@ def _say(note: bytes) -> None:
 
 
 ASIDE = {words.SAID: _say, words.LOGGED: surroundings.heard_log, words.WARNED: surroundings.heard_warning}
+
+
+def _not_while_importing() -> None:
+    """Raises WorkersCannotStart in a worker that is still importing what its steps need."""
+    if not guard.loading:
+        return
+    frame: FrameType | None = sys._getframe()
+    while frame is not None and frame.f_code.co_name != "<module>":
+        frame = frame.f_back
+    module = frame.f_globals.get("__name__") if frame is not None else None
+    raise WorkersCannotStart(
+        f"module {module!r} runs a line when it is imported, and each worker imports it: so each would start workers that "
+        'start workers. Put the run into a function, or behind if __name__ == "__main__"'
+    )
 
 
 def _abandon_all() -> None:

@@ -262,6 +262,7 @@ class Worker:
 
     def loaded(self) -> AnySegment | None:
         """The segment with its steps; None where there are none, and the hub knows why."""
+        guard.loading = True
         try:
             return self.setup()
         except (BrokenPipeError, ConnectionResetError):
@@ -269,6 +270,8 @@ class Worker:
         except BaseException as error:
             self._broken(error, built=False)
             return None
+        finally:
+            guard.loading = False
 
     def built(self, segment: AnySegment) -> bool:
         """Build the steps and say so; False where that failed and the hub knows why."""

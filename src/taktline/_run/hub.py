@@ -637,6 +637,8 @@ def _why_broken(broken: words.Broken) -> BaseException:
         error = carry.unpack_error(carried, step="(building the steps)", trace=broken.traceback)
         error.add_note("in the worker:\n    " + broken.traceback.rstrip().replace("\n", "\n    "))
         return error
+    if carried.type_name == WorkersCannotStart.__name__:
+        return WorkersCannotStart(f"a worker could not load the steps: {carried.text}")
     return WorkersCannotStart(
         f"a worker could not load the steps: {carried.type_name}: {carried.text}. "
         "What the steps import must be importable in a fresh interpreter with the same sys.path.\n"

@@ -18,6 +18,7 @@ AROUND = (__package__, "taktline._run.inline", "asyncio.", "concurrent.futures."
 LONGEST = 60.0  # seconds between two tries at most
 
 in_callers_process = True  # a worker's main sets it to False: there Ctrl-C never arrives, a step must have raised it
+loading = False  # True in a launched worker until its steps, and all that they import, are there
 
 Function = Callable[[Any], Any]
 

@@ -93,11 +93,16 @@ def _pickler() -> Any:
 
 def keep(things: Iterable[Any]) -> None:
     """In a fork that is made from now on, classes that nobody finds by their names are known as the same ones."""
-    for thing in things:
-        if isinstance(thing, type) and thing.__flags__ & identity.HEAP and not _has_its_name(thing):
-            from cloudpickle.cloudpickle import _get_or_create_tracker_id
+    todo = [each for each in things if isinstance(each, type)]
+    seen = set()
+    for cls in todo:
+        if cls in seen or not cls.__flags__ & identity.HEAP or _has_its_name(cls):
+            continue
+        from cloudpickle.cloudpickle import _get_or_create_tracker_id
 
-            _get_or_create_tracker_id(thing)
+        seen.add(cls)
+        _get_or_create_tracker_id(cls)
+        todo.extend(each for each in vars(cls).values() if isinstance(each, type))
 
 
 def _home(thing: Any) -> str:
