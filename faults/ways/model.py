@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from faults.ways.sinks import SINKS
 from faults.ways.sources import Broken
 from faults.ways.steps import FAULTS, SERIAL, Befallen, Spec, Stuck, plain
+from taktline._segment.batch import READING
 from taktline.errors import Failed
 
 if TYPE_CHECKING:
@@ -111,7 +112,12 @@ def wanted(case: Case, broken: Broken | None) -> Wanted:
         return Wanted(refused=why)
     out = Wanted()
     steps = [(spec, plain(spec)) for spec in case.steps]
+    unread: Broken | None = None
+    if broken is not None and broken.text is not None and case.goes_on:
+        unread, broken = broken, None
     count = case.origin.count if broken is None else broken.records
+    if unread is not None and unread.last:
+        count = unread.records + 1
     indexes = list(range(count))
     if not case.ordered and broken is not None:  # parts of a file behind it may have been read by then
         indexes += range(count + 1, case.origin.count)
@@ -119,6 +125,11 @@ def wanted(case: Case, broken: Broken | None) -> Wanted:
     for index in indexes:
         record = case.origin.record(index)
         results: list[Any] = []
+        if unread is not None and index == unread.records:
+            out.lost.append(Lost(index, READING, unread.errors, unread.text, [], takes_all=False))
+            if case.options.get("on_error") == "keep":
+                out.results.append(Failed(index, unread.text, READING, ValueError()))
+            continue
         try:
             for result in through(case.origin.record(index), steps):
                 results.append(result)
@@ -172,7 +183,8 @@ def _into(case: Case, out: Wanted) -> None:
         at = target.at
     elif sink.refuses:
         fits = {"as text": str, "as row": dict, "as it is": (int, str, dict)}[sink.shape]
-        at = next((n for n, result in enumerate(out.results) if not isinstance(result, fits)), at)  # type: ignore[arg-type]
+        bad = (n for n, r in enumerate(out.results) if not isinstance(r, fits) or sink.cannot(r))  # type: ignore[arg-type]
+        at = next(bad, at)
     if at < len(out.results):
         # Results behind it may have been made by then, or have failed.
         failing = Ending(("SinkError",), at=at if case.ordered else None)

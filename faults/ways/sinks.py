@@ -91,14 +91,23 @@ def _lines(target: Target, folder: Path) -> list[str] | None:
     return None if data is None else data.decode().splitlines(keepends=True)
 
 
-def _csv_lines(results: list[Any], delimiter: str) -> list[str]:
+def _csv_lines(results: list[Any]) -> list[str]:
     out = io.StringIO()
-    rows = csv.writer(out, delimiter=delimiter, lineterminator="\n")
+    rows = csv.writer(out, lineterminator="\n")
     if results:
         rows.writerow(results[0])
     for result in results:
         rows.writerow(result.values())
     return out.getvalue().splitlines(keepends=True)
+
+
+def _tsv_lines(results: list[Any]) -> list[str]:
+    rows = [list(results[0]), *[result.values() for result in results]] if results else []
+    return ["\t".join("" if cell is None else str(cell) for cell in row) + "\n" for row in rows]
+
+
+def _has_ends(row: Any) -> bool:
+    return any(sign in str(value) for value in row.values() for sign in "\t\r\n")
 
 
 def _parquet_rows(target: Target, folder: Path) -> list[Any] | None:
@@ -169,6 +178,7 @@ class Kind(NamedTuple):
     file: bool = False
     marks: bool = False  # what it has is seen at each mark
     refuses: bool = True  # what is not of its shape
+    cannot: Callable[[Any], bool] = lambda result: False  # nor this
     faults: tuple[str, ...] = ()
     packings: tuple[str, ...] = ("",)
     drawn: int = 4
@@ -186,8 +196,8 @@ SINKS: dict[str, Kind] = {
         file=True, packings=PACKED, drawn=12,
     ),
     "txt": Kind("as text", _file, _lines, lambda rs: [f"{r}\n" for r in rs], file=True, packings=PACKED),
-    "csv": Kind("as row", _file, _lines, lambda results: _csv_lines(results, ","), file=True, packings=PACKED),
-    "tsv": Kind("as row", _file, _lines, lambda results: _csv_lines(results, "\t"), file=True, drawn=1),
+    "csv": Kind("as row", _file, _lines, _csv_lines, file=True, packings=PACKED),
+    "tsv": Kind("as row", _file, _lines, _tsv_lines, file=True, cannot=_has_ends, drawn=1),
     "parquet": Kind("as row", _file, _parquet_rows, file=True),
     "SQLite": Kind("as row", _sqlite, _sqlite_rows, marks=True, drawn=3),
     "SQLite by key": Kind("as row", _sqlite, _sqlite_rows, _over_the_same, marks=True, drawn=2),

@@ -9,6 +9,7 @@ import io
 import json
 import lzma
 import os
+import re
 import sqlite3
 import zlib
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator
@@ -60,6 +61,7 @@ class Origin:
         if gives == "text":
             return str(row["n"])
         if gives == "cells":
+            row = tabbed(row) if self.kind == "tsv" else row
             return {"n": str(row["n"]), "t": row["t"]}
         return row | {"at": None} if self.fault in ("has nanoseconds", "its query fails") else row
 
@@ -71,6 +73,8 @@ class Broken(NamedTuple):
     errors: tuple[str, ...]
     line: int | None = None
     fewer: bool = False  # it may have given fewer
+    text: str | None = None  # of the record that alone cannot be read: a run that goes on leaves it out
+    last: bool = False  # there is none behind it
 
 
 # --- files ---
@@ -84,14 +88,19 @@ def _text(origin: Origin, index: int) -> str:
     return f"{origin.number(index)}\n"
 
 
-def _delimited(delimiter: str) -> Callable[[Origin, int], str]:
-    def line(origin: Origin, index: int) -> str:
-        cells = io.StringIO()
-        row = row_of(origin.number(index))
-        csv.writer(cells, delimiter=delimiter, lineterminator="\n").writerow(row.values())
-        return cells.getvalue()
+def _delimited(origin: Origin, index: int) -> str:
+    cells = io.StringIO()
+    csv.writer(cells, lineterminator="\n").writerow(row_of(origin.number(index)).values())
+    return cells.getvalue()
 
-    return line
+
+def _tabbed(origin: Origin, index: int) -> str:
+    return "\t".join(map(str, tabbed(row_of(origin.number(index))).values())) + "\n"
+
+
+def tabbed(row: dict[str, Any]) -> dict[str, Any]:
+    """A row as TSV has a form for it."""
+    return row | {"t": " ".join(re.split(r"[\t\r\n]", row["t"]))}
 
 
 class Lines(NamedTuple):
@@ -105,8 +114,8 @@ class Lines(NamedTuple):
 LINES = {
     "jsonl": Lines(_jsonl, b"{no record\n"),
     "txt": Lines(_text, b"\xff\n"),
-    "csv": Lines(_delimited(","), b"1,2,3\n", "n,t\n"),
-    "tsv": Lines(_delimited("\t"), b"1\t2\t3\n", "n\tt\n"),
+    "csv": Lines(_delimited, b"1,2,3\n", "n,t\n"),
+    "tsv": Lines(_tabbed, b"1\t2\t3\n", "n\tt\n"),
 }
 
 
@@ -165,11 +174,12 @@ def _bodies(origin: Origin) -> tuple[list[bytes], Broken | None]:
                 line = line[:-1] + b"\r\n"
             if index == origin.at and origin.fault == "is no record" and broken is None:
                 line = lines.bad
-                broken = Broken(index, ("SourceError",), body.count(b"\n") + 1)
+                text = line.decode(errors="backslashreplace").rstrip("\n")
+                broken = Broken(index, ("SourceError",), body.count(b"\n") + 1, text=text)
             if index == origin.at and origin.fault == "is cut" and not origin.packing:
-                body += line.rstrip(b"\r\n")[:1]
-                bodies.append(body)
-                return bodies, Broken(index, ("SourceError",), body.count(b"\n") + 1)
+                begun = line.rstrip(b"\r\n")[:1]
+                bodies.append(body + begun)
+                return bodies, Broken(index, ("SourceError",), body.count(b"\n") + 1, text=begun.decode(), last=True)
             body += line
         if origin.odd == "no last line end":
             body = body.rstrip(b"\n")
@@ -213,7 +223,9 @@ def _parquet(origin: Origin, folder: Path) -> tuple[Any, Broken | None]:
     if origin.fault == "has nanoseconds":
         moments = [1 if index == origin.at else None for index in range(origin.count)]
         table = table.append_column("at", pa.array(moments, pa.timestamp("ns")))
-        broken = Broken(origin.at, ("SourceError",))
+        row = rows[origin.at]
+        text = f"n: {row['n']}, t: {row['t']}, at: 1970-01-01 00:00:00.000000001"
+        broken = Broken(origin.at, ("SourceError",), text=text)
     path = folder / "in-0.parquet"
     pq.write_table(table, path, row_group_size=max(1, origin.count // 3 + 1))
     if origin.fault == "is cut":

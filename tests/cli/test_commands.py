@@ -266,6 +266,29 @@ def test_retry_of_records_that_steps_have_changed_gives_what_the_first_run_would
     assert not (folder / "failed.jsonl").exists()
 
 
+def test_retry_leaves_letters_of_lines_that_could_not_be_read(folder):
+    (folder / "odd.py").write_text(ODD)
+    (folder / "bad.jsonl").write_text('{"n": 1}\n{"n": \n{"n": 2}\n')
+    (folder / "worse.jsonl").write_text("{\n")
+    for name in ("bad", "worse"):
+        letters = f"{name}-failed.jsonl"
+        target = ("odd.py:parse,odd_fails", "--in", f"{name}.jsonl", "--out", "out.jsonl", "--dead-letters", letters)
+        assert taktline(folder, "run", *target).returncode == 3
+    (folder / "mended").touch()
+    done = taktline(folder, "retry", "bad-failed.jsonl", "odd.py:parse,odd_fails", "--out", "more.jsonl")
+    assert done.returncode == 3, done.stderr
+    assert "1 went well, 1 still in bad-failed.jsonl" in done.stderr
+    assert "1 of those are lines that could not be read" in done.stderr
+    assert numbers(folder / "more.jsonl") == [1]
+    (letter,) = (json.loads(text) for text in (folder / "bad-failed.jsonl").read_text().splitlines())
+    assert (letter["step"], letter["record"]) == ("(reading)", '{"n": ')
+    kept = (folder / "worse-failed.jsonl").read_bytes()
+    done = taktline(folder, "retry", "worse-failed.jsonl", "odd.py:parse,odd_fails", "--out", "worse.out.jsonl")
+    assert done.returncode == 2
+    assert "all letters in" in done.stderr
+    assert (folder / "worse-failed.jsonl").read_bytes() == kept
+
+
 def test_a_retry_that_fails_leaves_the_letters_as_they_were(with_letters):
     folder = with_letters
     before = (folder / "failed.jsonl").read_text()

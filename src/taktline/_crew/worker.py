@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, TypeAlias
 
 from taktline._crew import words
 from taktline._crew.surroundings import Adopting, Relay
-from taktline._recipe.ports import Part
+from taktline._recipe.ports import Part, Unread
 from taktline._recipe.steps import Step
 from taktline._segment import fuse, guard
 from taktline._segment.batch import Batch, Failure
@@ -503,7 +503,9 @@ class Worker:
             try:
                 buffers = self.channel.buffers(message) if len(message.parts) > 1 else None
                 values = carry.unpack(message.parts, buffers)
-                values = _decoded(values) if isinstance(values, Part) else records_of(values)
+                if isinstance(values, Part):
+                    return _decoded(values, orders.first, goes_on=segment.goes_on)
+                values = records_of(values)
                 return Batch(values, orders.origins, failures, orders.first)
             except (BrokenPipeError, ConnectionResetError):
                 raise
@@ -572,12 +574,13 @@ def _identity(descriptor: int) -> tuple[int, int] | None:
     return found.st_dev, found.st_ino
 
 
-def _decoded(part: Part) -> list[Any]:
+def _decoded(part: Part, first: int, *, goes_on: bool) -> Batch:
     """The records of a part of the source. Raises where there are not as many as the hub has counted, too."""
-    records = list(part.decoded())
+    unread: list[Unread] | None = [] if goes_on else None
+    records = list(part.decoded(unread))
     if len(records) != len(part):
         raise ValueError(f"{len(records)} records in the place of {len(part)}")
-    return records
+    return Batch.read(records, unread, first)
 
 
 def _encoded(batch: Batch, encode: Callable[[list[Any]], bytes]) -> bytes | None:

@@ -13,9 +13,10 @@ from typing import IO, Any
 
 from taktline._io import opening, place, remote
 from taktline._io.changing import Unchanged, replaced
-from taktline._io.decode import check_drift
+from taktline._io.decode import KEPT
+from taktline._io.delimited import check_drift
 from taktline._io.plain import PLAIN, plain
-from taktline._recipe.ports import Part, Sink, Splittable
+from taktline._recipe.ports import Part, Sink, Splittable, Unread
 from taktline.errors import LineError, SourceError, TaktlineError, unwritable
 
 BATCH = 4096  # rows that are decoded at once
@@ -29,7 +30,7 @@ State = tuple[int, int, int, int]  # what an open file is known by, and what cha
 class ParquetFiles(Splittable):
     """Parquet files, one after the other, as one stream of dicts."""
 
-    def __init__(self, name: str, paths: list[str], columns: Columns) -> None:
+    def __init__(self, name: str, patterns: Sequence[str], paths: list[str], columns: Columns) -> None:
         _pyarrow()
         for path in paths:
             if path == opening.STANDARD:
@@ -37,14 +38,14 @@ class ParquetFiles(Splittable):
             _check(path)
         self._name = name
         self._paths = paths
-        self._inputs = place.Inputs(name, paths)
+        self._inputs = [place.Inputs(each, paths) for each in patterns]
         self._columns = columns
 
     def describe(self) -> str:
-        return remote.shown(self._name)
+        return self._name
 
     def reads(self, path: str) -> bool:
-        return self._inputs.has(path)
+        return any(each.has(path) for each in self._inputs)
 
     def fingerprint(self) -> Any:
         return ["parquet", self._columns, opening.marks(self._paths)]
@@ -62,17 +63,25 @@ class ParquetFiles(Splittable):
         return total
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
+        return self._each(None)
+
+    def each(self, unread: list[Unread]) -> Iterator[Any]:
+        return self._each(unread)
+
+    def _each(self, unread: list[Unread] | None) -> Iterator[Any]:
         check = self._checking()
         for path in self._paths:
             with _opened(path) as (file, unchanged):
                 check(remote.shown(path), file)
                 reading = Reading(file, remote.shown(path), self._columns, unchanged)
-                yield from reading.records(0, reading.rows)
+                yield from reading.records(0, reading.rows, unread)
 
-    def parts(self, *, exact: bool = False) -> Generator[Part | Iterator[Any] | None, int, None] | None:
-        return self._parts(exact) if all(map(opening.is_plain, self._paths)) else None
+    def parts(
+        self, *, exact: bool = False, unread: list[Unread] | None = None
+    ) -> Generator[Part | Iterator[Any] | None, int, None] | None:
+        return self._parts(exact, unread) if all(map(opening.is_plain, self._paths)) else None
 
-    def _parts(self, exact: bool) -> Generator[Part | Iterator[Any] | None, int, None]:
+    def _parts(self, exact: bool, unread: list[Unread] | None) -> Generator[Part | Iterator[Any] | None, int, None]:
         wanted = yield None
         check = self._checking()
         for path in self._paths:
@@ -86,7 +95,7 @@ class ParquetFiles(Splittable):
                     wanted = yield Rows(path, unchanged.state, row, end - row, size, self._columns, reading)
                     row = end
                 else:
-                    wanted = yield reading.records(row, reading.rows)
+                    wanted = yield reading.records(row, reading.rows, unread)
                     row = reading.row
 
     def _checking(self) -> Any:
@@ -127,9 +136,9 @@ class Rows(Part):
     def __len__(self) -> int:
         return self._count
 
-    def decoded(self) -> Iterator[Any]:
+    def decoded(self, unread: list[Unread] | None = None) -> Iterator[Any]:
         reading = self._reading or _reading_on(self._path, self._state, self._columns)
-        return reading.records(self._first, self._first + self._count)
+        return reading.records(self._first, self._first + self._count, unread)
 
 
 _newest: dict[Any, Reading] = {}  # in a worker: the file that it had a part of last, as far as it has read that
@@ -195,12 +204,13 @@ class Reading:
     def _reads(self, path: str) -> bool:
         return self._columns is None or any(f"{path}.".startswith(f"{each}.") for each in self._columns)
 
-    def records(self, first: int, end: int) -> Iterator[dict[str, Any]]:
-        """Those of the rows `first` to `end`. Raises SourceError with the row group, behind the records before it."""
+    def records(self, first: int, end: int, unread: list[Unread] | None = None) -> Iterator[Any]:
+        """Those of the rows `first` to `end`. Raises SourceError with the row group, behind the records before it; with
+        `unread`, a row that can be no record is an Unread in its place."""
         self._given, self._behind = iter(()), first
-        return self._records(first, end)
+        return self._records(first, end, unread)
 
-    def _records(self, first: int, end: int) -> Iterator[dict[str, Any]]:
+    def _records(self, first: int, end: int, unread: list[Unread] | None) -> Iterator[Any]:
         from pyarrow import ArrowException
 
         group = 0
@@ -210,6 +220,8 @@ class Reading:
                 self._reach(group, first)
                 batch = self._batch.slice(first - self._start, min(end, self._next) - first)
                 for records in _made(batch, self._columns):
+                    if isinstance(records, _NoRecord):
+                        records = [self._unread(records, group, first, unread)]
                     first += len(records)
                     self._given, self._behind = iter(records), first
                     yield from self._given
@@ -218,11 +230,22 @@ class Reading:
         except (ArrowException, ValueError, OverflowError, OSError) as error:
             self._group = -1
             self._check()
-            done = min(first, self._next) - (self._ends[group - 1] if group else 0)
-            raise SourceError(
-                f"{self._name!r}, row group {group}, cannot be read after its row {done:,}: {error}",
-                path=self._name, group=group,
-            ) from error  # fmt: skip
+            raise self._failed(group, min(first, self._next), error) from error
+
+    def _unread(self, row: _NoRecord, group: int, place: int, unread: list[Unread] | None) -> Unread:
+        if unread is None:
+            raise row.error
+        error = self._failed(group, place, row.error)
+        error.__cause__ = row.error.with_traceback(None)
+        unread.append(made := Unread(row.text, error))
+        return made
+
+    def _failed(self, group: int, row: int, error: Exception) -> SourceError:
+        done = row - (self._ends[group - 1] if group else 0)
+        return SourceError(
+            f"{self._name!r}, row group {group}, cannot be read after its row {done:,}: {error}",
+            path=self._name, group=group,
+        )  # fmt: skip
 
     def _reach(self, group: int, row: int) -> None:
         """Have the batch with this row; each row group is decoded from its start."""
@@ -246,15 +269,38 @@ class Reading:
             self._unchanged.check(self._name)
 
 
-def _made(batch: Any, columns: Columns) -> Iterator[list[dict[str, Any]]]:
-    """Rows as records, some at once. Raises what the first row raises that cannot be one, behind those before it."""
+class _NoRecord:
+    """A row that can be no record."""
+
+    def __init__(self, row: Any, error: Exception) -> None:
+        self.error = error
+        self.text = _as_text(row)
+
+
+def _as_text(row: Any) -> str:
+    """What people see of a row, whatever it holds."""
+    import pyarrow as pa
+
+    cells = []
+    for name, column in zip(row.schema.names, row.columns, strict=True):
+        try:
+            text = column.cast(pa.string())[0].as_py()
+        except (pa.ArrowException, ValueError):  # lists and the like
+            text = " ".join(str(column).split())
+        cells.append(f"{name}: {text}")
+    return ", ".join(cells)[:KEPT]
+
+
+def _made(batch: Any, columns: Columns) -> Iterator[list[Any] | _NoRecord]:
+    """Rows as records, some at once; each row that cannot be one by itself."""
     from pyarrow import ArrowException
 
     try:
         records = _in_microseconds(batch).to_pylist()
-    except (ArrowException, ValueError, OverflowError):
+    except (ArrowException, ValueError, OverflowError) as error:
         if batch.num_rows < 2:
-            raise
+            yield _NoRecord(batch, error)
+            return
         half = batch.num_rows // 2
         yield from _made(batch.slice(0, half), columns)
         yield from _made(batch.slice(half), columns)

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 from taktline._excerpts import excerpt
 from taktline._io.database import POSTGRES, Database, Unreachable, connected, database_file, known_as, quoted, shown_url
 from taktline._io.place import same
-from taktline._recipe.ports import Part, Splittable
+from taktline._recipe.ports import Part, Splittable, Unread
 from taktline.errors import SourceError
 
 PAGE = 10_000  # rows that are read by key, at once
@@ -129,7 +129,9 @@ class Query(Splittable):
 
     # --- by ranges of the key ---
 
-    def parts(self, *, exact: bool = False) -> Generator[Part | Iterator[Any] | None, int, None] | None:
+    def parts(
+        self, *, exact: bool = False, unread: list[Unread] | None = None
+    ) -> Generator[Part | Iterator[Any] | None, int, None] | None:
         # SQLite's connections cannot share a view. A server's can, and there the caller would wait for every page.
         return self._parts() if self._key and self._url.startswith(POSTGRES) else None
 
@@ -292,7 +294,7 @@ class KeyRange(Part):
     def __len__(self) -> int:
         return self._bounds.rows
 
-    def decoded(self) -> Iterator[dict[str, Any]]:
+    def decoded(self, unread: list[Unread] | None = None) -> Iterator[dict[str, Any]]:
         database = self._section.database if self._section is not None else None
         try:
             yield from self._query.within(self._bounds, self._before, self._snapshot, database)

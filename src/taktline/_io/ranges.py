@@ -13,7 +13,8 @@ from typing import IO, Any
 
 from taktline._io.changing import Lasting, changed, cut_short, identity, replaced
 from taktline._io.decode import BOM
-from taktline._recipe.ports import Part
+from taktline._io.taken import Taken
+from taktline._recipe.ports import Part, Unread
 
 QUOTE = b'"'
 LINE = 128.0  # bytes of a record, as long as none is known
@@ -21,7 +22,7 @@ SPARE = 1.125  # times the bytes that are likely enough, where the records must 
 LONGEST = 1 << 26  # bytes in which there must be a border; else the file is not split there
 PIECE = 1 << 20  # bytes in which line ends are counted at once
 
-Decode = Callable[[Iterable[bytes], str, int], Iterator[Any]]  # lines, name of the file, number of the first line
+Decode = Callable[..., Iterator[Any]]  # of lines, the file's name, the number of the first line; and unread=
 Count = Callable[[bytes], int | None]  # records in some lines, None where that is not certain
 
 _blank_line, _blank_row = re.compile(rb"\n\s").search, re.compile(rb"\n[\r\n]").search
@@ -69,8 +70,8 @@ class Range(Part):
     def __len__(self) -> int:
         return self._count
 
-    def decoded(self) -> Iterator[Any]:
-        records = self._decode(self._lines(), self._path, self._line)
+    def decoded(self, unread: list[Unread] | None = None) -> Iterator[Any]:
+        records = self._decode(self._lines(), self._path, self._line, unread=unread)
         return records if self._opened is None else self._counted(records)
 
     def _lines(self) -> Iterable[bytes]:
@@ -105,13 +106,13 @@ class Range(Part):
 class Cutting:
     """One pass over some files. Lines stay about as long as they were in the file before, so it remembers that.
 
-    `begin(stream, path)` reads what is before the first record, and says how to decode; None: there is no record.
+    `begin(lines, path)` reads what is before the first record, and says how to decode; None: there is no record.
     `quoted`: a line end between double quotes ends no record. `exact`: a part has the records that are wanted, unless
-    its file ends. `bytes_left`: in all files."""
+    its file ends. `bytes_left`: in all files. `unread`: takes lines that are no records, where they do not end the pass."""
 
     def __init__(
-        self, begin: Callable[[Iterable[bytes], str], Decode | None], count: Count, *, quoted: bool, exact: bool,
-        bytes_left: int,
+        self, begin: Callable[[Taken, str], Decode | None], count: Count, *, quoted: bool, exact: bool,
+        bytes_left: int, unread: list[Unread] | None = None,
     ) -> None:  # fmt: skip
         self.begin = begin
         self._count = count
@@ -120,6 +121,7 @@ class Cutting:
         self._weight = LINE  # bytes a record
         self._end = 0  # bytes of this file and of those before it
         self._bytes_left = bytes_left
+        self.unread = unread
 
     def parts(
         self, stream: Any, path: str, wanted: int
@@ -127,10 +129,11 @@ class Cutting:
         """The parts of one open file, as Splittable has them; returns the number that was sent last."""
         size = os.fstat(stream.fileno()).st_size
         self._bytes_left -= size
-        decode = self.begin(stream, path)
+        taken = Taken(stream)
+        decode = self.begin(taken, path)
         if decode is None:
             return wanted
-        opened, start = _Opened(stream.raw), stream.tell()
+        opened, start = _Opened(stream.raw), stream.tell() - taken.ahead
         line = 1 + _line_ends(stream, 0, start)
         while start < opened.end:
             lines, records = self.cut(partial(_lines, opened, start, self.quoted), wanted)
@@ -143,12 +146,18 @@ class Cutting:
                 start, line = start + len(lines), line + ends
                 continue
             stream.seek(start)
-            wanted = yield decode(stream, path, line)
-            at, start = start, stream.tell()
+            taken = Taken(stream)
+            wanted = yield decode(self.lines(taken, stream), path, line, unread=self.unread)
+            at, start = start, stream.tell() - taken.ahead
+            stream.seek(start)
             if not stream.peek(1):
                 break
             line += _line_ends(stream, at, start)  # it was left before its end
         return wanted
+
+    def lines(self, taken: Taken, lines: Iterable[bytes]) -> Iterable[bytes]:
+        """What is to be decoded: lines that may be given back where rows may turn out to be none, the lines alone else."""
+        return taken if self.quoted and self.unread is not None else lines
 
     def cut(self, look: Callable[[int], tuple[bytes, bool]], wanted: int) -> tuple[bytes, int]:
         """Whole lines of at most so many records, and how many; none where none is wanted or where that is not certain.
@@ -193,6 +202,11 @@ def text_lines(data: bytes) -> int | None:
     return data.count(b"\n") + (not data.endswith(b"\n"))
 
 
+def rows_without_quotes(data: bytes) -> int | None:
+    """The rows in lines of which each is one; None where one may be blank."""
+    return None if _blank_row(data) or data[:1] in (b"\r", b"\n") else text_lines(data)
+
+
 def table_lines(data: bytes, delimiter: bytes) -> int | None:
     """The rows in lines of CSV; None where one may be blank, or a quote stands inside a field without quotes.
 
@@ -206,7 +220,7 @@ def table_lines(data: bytes, delimiter: bytes) -> int | None:
         if not (opened and closed):
             return None
         data = QUOTE.join(outside)
-    return None if _blank_row(data) or data[:1] in (b"\r", b"\n") else text_lines(data)
+    return rows_without_quotes(data)
 
 
 def _lines(opened: _Opened, start: int, quoted: bool, size: int) -> tuple[bytes, bool]:

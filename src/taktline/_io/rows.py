@@ -3,32 +3,69 @@
 from __future__ import annotations
 
 import csv
+import difflib
 import os
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+import re
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
 from typing import IO, Any
 
+from taktline._excerpts import excerpt
 from taktline._io import decode, encode, opening, place, plain, ranges, remote, streams
-from taktline._recipe.ports import Part, Resumable, Sink, Source, Splittable
-from taktline.errors import LineError, unwritable
+from taktline._io.delimited import (
+    Table,
+    Types,
+    check_drift,
+    checked_delimiter,
+    checked_encoding,
+    checked_header,
+    checked_types,
+    leaves_ascii,
+    table_records,
+)  # fmt: skip
+from taktline._io.place import STANDARD
+from taktline._io.recoded import recoded
+from taktline._io.taken import Taken
+from taktline._recipe.ports import Part, Resumable, Sink, Source, Splittable, Unread
+from taktline.errors import LineError, SourceNotFound, unwritable
 
 Columns = tuple[str, ...] | None
+OPTIONS = ("format", "columns", "types", "delimiter", "quoting", "encoding", "header")
 
 
 def read(
-    path: str | os.PathLike[str],
+    path: str | os.PathLike[str] | Iterable[str | os.PathLike[str]],
     format: str | None = None,
     columns: Sequence[str] | None = None,
-    types: decode.Types | None = None,
+    types: Types | None = None,
+    *,
+    delimiter: str | None = None,
+    quoting: bool | None = None,
+    encoding: str | None = None,
+    header: bool | Sequence[str] = True,
+    **unknown: Any,
 ) -> Source:
-    """The records of a file, of all files in a folder or that match a glob, of a URL, or of standard input ("-").
+    """The records of a file, of all files in a folder or that match a glob, of a URL, or of standard input ("-"); or of
+    several of these in a list, one behind the other in its order. What a folder or a glob holds is sorted by name.
 
     `format`: "jsonl" (a record a line, mostly dicts), "csv" or "tsv" (dicts of str, named by the header), "parquet"
-    (dicts), "text" (str, without line ends); None: by the suffix. What is packed
+    (dicts), "text" (str, without line ends); None: by the suffix, which all files must share. What is packed
     (gzip, bzip2, xz, zstd) is known by its first bytes, whatever its suffix. `columns`: only these
     keys. `types`: for CSV, what to make of the text of a column: `int`, `float`, `bool`, `Decimal`, `date`, `datetime`
     or `time`, where an empty cell becomes None, or any callable of the text. Several tables must have the same columns,
     or `columns` must choose.
+
+    For CSV and TSV: `delimiter`, one character, "," or a tab where it is None. `quoting`: whether cells may stand between
+    double quotes, with delimiters and line ends in them; None: in CSV, and not in TSV, whose cells have neither. `header`:
+    False where the file has no row of names, and its columns are "column1" and so on, or their names. For these and text:
+    `encoding`, UTF-8 where it is None; a byte order mark is left out.
+
+    A line that is no record (no JSON, another number of cells, quotes that do not fit, a cell that `types` refuses, bytes
+    that are no text; in Parquet a row with what no value of Python can hold) is a record that fails: what `on_error` and
+    `dead_letters` say of steps holds for it, and "(reading)" is its step. A row whose quotes do not fit costs its first
+    line, and the next one begins a row again.
 
     Each use reads from the start, and a local file as far as it goes then. Raises SourceNotFound or SourceError at once
     where there is nothing to read, LineError where a package is missing, and SourceError with file and line (or row
@@ -43,23 +80,88 @@ def read(
     >>> list(read(path.with_suffix(".csv"), types={"n": int}))
     [{'n': 1, 'name': 'one'}, {'n': None, 'name': 'none'}]
     """
-    if not isinstance(path, (str, os.PathLike)):
-        raise LineError(f"read() takes a path or a glob, not {type(path).__name__}")
-    name = place.named(os.fspath(path), 0)
-    found = opening.files(name)
+    if unknown:
+        raise LineError(_no_such_option(next(iter(unknown))))
+    patterns = _patterns(path)
+    found = _all_found(patterns)
     how = opening.format_of_all(found, format)
     for each in found:
         opening.packing_of(each)
     chosen = tuple(columns) if columns is not None else None
-    if how == "text" and chosen is not None:
-        raise LineError("columns= has no meaning for text lines")
-    if how not in ("csv", "tsv") and types is not None:
-        raise LineError(f"types= is for CSV and TSV, where every cell is text; the values of {how} have their types")
+    _check_fits(how, chosen, types, delimiter=delimiter, quoting=quoting, encoding=encoding, header=header)
+    if found.count(STANDARD) > 1:
+        raise LineError("standard input can be read once only")
+    name = ", ".join(map(remote.shown, patterns[:3])) + (f" and {len(patterns) - 3:,} more" if patterns[3:] else "")
     if how == "parquet":
         from taktline._io.parquet import ParquetFiles
 
-        return ParquetFiles(name, found, chosen)
-    return _FORMATS[how](name, found, how, chosen, decode.checked_types(types, chosen))
+        return ParquetFiles(name, patterns, found, chosen)
+    table = Table(
+        delimiter or ("\t" if how == "tsv" else ","), how != "tsv" if quoting is None else quoting,
+        checked_encoding(encoding or decode.UTF_8), checked_header(header), delimiter is not None, chosen,
+        checked_types(types, chosen),
+    )  # fmt: skip
+    return _FORMATS[how](name, patterns, found, how, table)
+
+
+def _patterns(path: Any) -> list[str]:
+    """The paths, patterns, folders and URLs that are named. Raises LineError where that is something else."""
+    if isinstance(path, (str, os.PathLike)):
+        paths = [path]
+    elif isinstance(path, Iterable) and not isinstance(path, (bytes, bytearray, Mapping)):
+        paths = list(path)
+    else:
+        raise LineError(f"read() takes a path, a glob, or a list of them, not {type(path).__name__}")
+    if not paths:
+        raise LineError("read() was given an empty list of paths")
+    names = []
+    for each in paths:
+        name = os.fspath(each) if isinstance(each, (str, os.PathLike)) else each
+        if not isinstance(name, str):
+            raise LineError(f"read() takes paths as str or os.PathLike, not {type(name).__name__}")
+        names.append(place.named(name, 0))
+    return names
+
+
+def _all_found(patterns: list[str]) -> list[str]:
+    """The files behind these, in order. Raises SourceNotFound with all that are not there."""
+    found, missing = [], []
+    for pattern in patterns:
+        try:
+            found += opening.files(pattern)
+        except SourceNotFound as error:
+            if len(patterns) == 1:
+                raise
+            missing.append(error)
+    if missing:
+        raise SourceNotFound("; ".join(map(str, missing)), path=missing[0].facts["path"])
+    return found
+
+
+def _check_fits(
+    how: str, columns: Columns, types: Any, *, delimiter: Any, quoting: Any, encoding: Any, header: Any
+) -> None:
+    """Raises LineError where an option has no meaning for the format."""
+    if how == "text" and columns is not None:
+        raise LineError("columns= has no meaning for text lines")
+    if how in ("csv", "tsv"):
+        checked_delimiter(delimiter)
+        if quoting not in (None, True, False):
+            raise LineError(f"quoting= is True or False, not {quoting!r}")
+        return
+    if types is not None:
+        raise LineError(f"types= is for CSV and TSV, where every cell is text; the values of {how} have their types")
+    for name, value, default in (("delimiter", delimiter, None), ("quoting", quoting, None), ("header", header, True)):
+        if value is not default:
+            raise LineError(f"{name}= is for CSV and TSV; {how} has none")
+    if encoding is not None and how != "text":
+        raise LineError(f"encoding= is for CSV, TSV and text; {how} is told by its own bytes, JSON lines are UTF-8")
+
+
+def _no_such_option(name: str) -> str:
+    near = difflib.get_close_matches(name, OPTIONS, n=1)
+    hint = f"; did you mean {near[0]!r}?" if near else f"; there are {', '.join(OPTIONS)}"
+    return f"read() has no option {name!r}{hint}"
 
 
 def write(path: str | os.PathLike[str] | IO[bytes], format: str | None = None, schema: Any = None) -> Sink:
@@ -74,9 +176,9 @@ def write(path: str | os.PathLike[str] | IO[bytes], format: str | None = None, s
     there a run that was killed and resumed repeats what the last half second had given.
 
     Scalars of NumPy are written as the Python values they are, NA and NaT as nothing; what a format has no exact form for
-    (bytes, an Enum or half a surrogate pair in CSV, a date in JSON) is refused with its result. CSV takes its header from
-    the first result; Parquet, which no journal can go on with, its schema from the first 65,536, where `schema`, of
-    pyarrow, is not given, and a missing key is a null.
+    (bytes, an Enum or half a surrogate pair in CSV, a tab in TSV, a date in JSON) is refused with its result. CSV takes
+    its header from the first result; Parquet, which no journal can go on with, its schema from the first 65,536, where
+    `schema`, of pyarrow, is not given, and a missing key is a null.
     Raises LineError at once where the file cannot be made there, SinkError for a result that cannot be written.
 
     >>> import tempfile, pathlib
@@ -107,61 +209,83 @@ def write(path: str | os.PathLike[str] | IO[bytes], format: str | None = None, s
     encoders: dict[str, Any] = {
         "jsonl": encode.json_lines,
         "csv": _Csv(","),
-        "tsv": _Csv("\t"),
+        "tsv": _Csv("\t", quoting=False),
         "text": encode.text_lines,
     }
     return _Rows(target, encoders[how], how)
 
 
 class _Files(Splittable):
-    """Some files, one after the other, as one stream of records. Each is decoded by `records(stream, name)`."""
+    """Some files, one after the other, as one stream of records."""
 
-    def __init__(self, name: str, paths: list[str], format: str, columns: Columns, types: decode.Types | None) -> None:
+    def __init__(self, name: str, patterns: Sequence[str], paths: list[str], format: str, table: Table) -> None:
         self._name = name
         self._paths = paths
-        self._inputs = place.Inputs(name, paths)
+        self._inputs = [place.Inputs(each, paths) for each in patterns]
         self._format = format
-        self._columns = columns
-        self._types = types
+        self._columns = table.columns
+        self._table = table
+        self._recoded = "" if leaves_ascii(table.encoding) else table.encoding
+        if self._recoded:  # what is decoded is UTF-8 then
+            self._table = replace(table, encoding=decode.UTF_8)
 
     def describe(self) -> str:
-        return remote.shown(self._name)
+        return self._name
 
     def reads(self, path: str) -> bool:
-        return self._inputs.has(path)
+        return any(each.has(path) for each in self._inputs)
 
     def fingerprint(self) -> Any:
-        marks = opening.marks(self._paths)
-        return None if marks is None else [self._format, self._columns, self._types, marks]
+        marks, table = opening.marks(self._paths), self._table
+        if marks is None:
+            return None
+        how = [table.delimiter, table.quoting, table.encoding, self._recoded, table.header]
+        return [self._format, self._columns, table.types, how, marks]
 
     def untold(self) -> str:
         return opening.untold(self._paths)
 
     def __iter__(self) -> Iterator[Any]:
+        return self._each(None)
+
+    def each(self, unread: list[Unread]) -> Iterator[Any]:
+        return self._each(unread)
+
+    def _each(self, unread: list[Unread] | None) -> Iterator[Any]:
+        begin = self.beginner()
         for path in self._paths:
-            with opening.reading(path) as stream:
-                yield from self.records(stream, remote.shown(path))
+            name = remote.shown(path)
+            with self._reading(path) as stream:
+                taken = Taken(stream)
+                how = begin(taken, name)
+                if how is not None:
+                    lines = taken if taken.waiting or (self.quoted and unread is not None) else stream
+                    yield from how(lines, name, taken.count + 1, unread=unread)
 
-    def records(self, stream: IO[bytes], name: str) -> Iterator[Any]:
-        """The records of one open file."""
-        raise NotImplementedError
+    @contextmanager
+    def _reading(self, path: str) -> Iterator[IO[bytes]]:
+        with opening.reading(path) as stream:
+            yield stream if not self._recoded else recoded(stream, remote.shown(path), self._recoded)
 
-    def parts(self, *, exact: bool = False) -> Generator[Part | Iterator[Any] | None, int, None] | None:
-        return self._parts(exact) if ranges.travels(self._types) else None
+    def parts(
+        self, *, exact: bool = False, unread: list[Unread] | None = None
+    ) -> Generator[Part | Iterator[Any] | None, int, None] | None:
+        return self._parts(exact, unread) if ranges.travels(self._table.types) else None
 
-    def _parts(self, exact: bool) -> Generator[Part | Iterator[Any] | None, int, None]:
+    def _parts(self, exact: bool, unread: list[Unread] | None) -> Generator[Part | Iterator[Any] | None, int, None]:
         wanted = yield None
         cutting = ranges.Cutting(
-            self.beginner(), self.count, quoted=self.quoted, exact=exact, bytes_left=sum(map(opening.size, self._paths))
+            self.beginner(), self.count, quoted=self.quoted, exact=exact,
+            bytes_left=sum(map(opening.size, self._paths)), unread=unread,
         )  # fmt: skip
         for path in self._paths:
-            with opening.reading(path) as stream:
+            with self._reading(path) as stream:
                 cut = cutting.parts if opening.is_plain(path, stream) else partial(streams.stretches, cutting)
                 wanted = yield from cut(stream, remote.shown(path), wanted)
 
     quoted = False  # a line end between double quotes ends no record
 
-    def beginner(self) -> Callable[[Iterable[bytes], str], ranges.Decode | None]:
+    def beginner(self) -> Callable[[Taken, str], ranges.Decode | None]:
         """For one pass: what reads the start of each file, and says how to decode what follows."""
         raise NotImplementedError
 
@@ -171,10 +295,7 @@ class _Files(Splittable):
 
 
 class _Jsonl(_Files):
-    def records(self, stream: IO[bytes], name: str) -> Iterator[Any]:
-        return decode.json_records(stream, name, columns=self._columns)
-
-    def beginner(self) -> Callable[[Iterable[bytes], str], ranges.Decode | None]:
+    def beginner(self) -> Callable[[Taken, str], ranges.Decode | None]:
         how = partial(decode.json_records, columns=self._columns)
         return lambda lines, name: how
 
@@ -183,60 +304,40 @@ class _Jsonl(_Files):
 
 
 class _Text(_Files):
-    def records(self, stream: IO[bytes], name: str) -> Iterator[str]:
-        return decode.text_records(stream, name)
-
-    def beginner(self) -> Callable[[Iterable[bytes], str], ranges.Decode | None]:
-        return lambda lines, name: decode.text_records
+    def beginner(self) -> Callable[[Taken, str], ranges.Decode | None]:
+        how = partial(decode.text_records, encoding=self._table.encoding)
+        return lambda lines, name: how
 
     def count(self, data: bytes) -> int | None:
         return ranges.text_lines(data)
 
 
 class _Delimited(_Files):
-    delimiter = ","
-    quoted = True
+    @property
+    def quoted(self) -> bool:  # type: ignore[override]
+        return self._table.quoting
 
-    def __iter__(self) -> Iterator[dict[str, Any]]:
-        first: tuple[str, list[str]] | None = None
-        for path in self._paths:
-            name = remote.shown(path)
-            with opening.reading(path) as stream:
-                rows = decode.table_rows(stream, name, self.delimiter)
-                header = decode.table_header(rows, name, self._columns, self._types)
-                if header is None:
-                    continue
-                first = first or (name, header)
-                if self._columns is None:
-                    decode.check_drift(*first, name, header)
-                yield from decode.table_records(rows, name, header, self._columns, self._types)
-
-    def beginner(self) -> Callable[[Iterable[bytes], str], ranges.Decode | None]:
+    def beginner(self) -> Callable[[Taken, str], ranges.Decode | None]:
         first: list[tuple[str, list[str]]] = []
 
-        def begin(lines: Iterable[bytes], name: str) -> ranges.Decode | None:
-            rows = decode.table_rows(lines, name, self.delimiter)
-            header = decode.table_header(rows, name, self._columns, self._types)
+        def begin(taken: Taken, name: str) -> ranges.Decode | None:
+            header = self._table.header_of(taken, name)
             if header is None:
                 return None
             first.append((name, header))
             if self._columns is None:
-                decode.check_drift(*first[0], name, header)
-            return partial(
-                decode.table_part, delimiter=self.delimiter, header=header, columns=self._columns, types=self._types
-            )
+                check_drift(*first[0], name, header)
+            return partial(table_records, table=self._table, header=header)
 
         return begin
 
     def count(self, data: bytes) -> int | None:
-        return ranges.table_lines(data, self.delimiter.encode())
+        if self._table.quoting:
+            return ranges.table_lines(data, self._table.delimiter.encode())
+        return ranges.rows_without_quotes(data)
 
 
-class _Tabbed(_Delimited):
-    delimiter = "\t"
-
-
-_FORMATS: dict[str, type[_Files]] = {"jsonl": _Jsonl, "csv": _Delimited, "tsv": _Tabbed, "text": _Text}
+_FORMATS: dict[str, type[_Files]] = {"jsonl": _Jsonl, "csv": _Delimited, "tsv": _Delimited, "text": _Text}
 
 
 class _Rows(Resumable):
@@ -312,22 +413,30 @@ class _Rows(Resumable):
 class _Csv:
     """Rows of delimited text; the first row's keys are the header."""
 
-    def __init__(self, delimiter: str) -> None:
+    def __init__(self, delimiter: str, *, quoting: bool = True) -> None:
         self._delimiter = delimiter
+        self._quoting = quoting
         self.header: list[str] = []
 
     def __call__(self, results: Sequence[Any], first: int) -> bytes:
         lines: list[str] = []
+        try:
+            self._write(lines.append, results, first)
+        except _CannotStand as error:
+            at = max(0, len(lines) - (not first))  # the header is of the first one
+            raise unwritable(first + at, results[at], str(error), "a row of TSV") from None
+        return encode.encoded(lines, results, first, "a row of CSV", headers=len(lines) - len(results))
+
+    def _write(self, add: Callable[[str], None], results: Sequence[Any], first: int) -> None:
         known = set(self.header)
-        # Its own line end makes the writer quote cells with "\r" in them too; before Python 3.13 nothing else does.
-        writer = csv.writer(_Lines(lines.append), delimiter=self._delimiter, lineterminator="\r\n")
+        write = self._writer(add)
         for at, result in enumerate(results):
             if not isinstance(result, dict):
                 raise unwritable(first + at, result, f"it is {type(result).__name__}, not dict", "a row of CSV")
             if first + at == 0:
                 self.header = list(result)
                 known = set(self.header)
-                writer.writerow(self.header)
+                write(self.header)
             if not result.keys() <= known:
                 unknown = next(key for key in result if key not in known)
                 why = f"its key {unknown!r} is not among the first row's: {', '.join(map(str, self.header))}"
@@ -335,8 +444,13 @@ class _Csv:
             cells = [result.get(key, "") for key in self.header]
             if not _CELLS.issuperset(map(type, cells)):
                 cells = self._exact(first + at, result)
-            writer.writerow(cells)
-        return encode.encoded(lines, results, first, "a row of CSV", headers=len(lines) - len(results))
+            write(cells)
+
+    def _writer(self, add: Callable[[str], None]) -> Callable[[Sequence[Any]], Any]:
+        if not self._quoting:
+            return lambda cells: add(_without_quotes(cells, self._delimiter))
+        # Its own line end makes the writer quote cells with "\r" in them too; before Python 3.13 nothing else does.
+        return csv.writer(_Lines(add), delimiter=self._delimiter, lineterminator="\r\n").writerow
 
     def _exact(self, number: int, result: dict[Any, Any]) -> list[Any]:
         cells = []
@@ -349,6 +463,22 @@ class _Csv:
 
 
 _CELLS = plain.PLAIN - {bytes}
+_ENDS = re.compile(r"[\t\r\n]").search
+
+
+class _CannotStand(Exception):
+    """Cells that cannot be a row."""
+
+
+def _without_quotes(cells: Sequence[Any], delimiter: str) -> str:
+    """A row in which quotes are characters as others. Raises _CannotStand where it would be read back as another one."""
+    texts = ["" if cell is None else str(cell) for cell in cells]
+    for text in texts:
+        if _ENDS(text):
+            raise _CannotStand(f"{excerpt(text)} has a tab or a line end in it, for which TSV has no form; write CSV")
+    if texts == [""]:
+        raise _CannotStand("its only cell is empty, and a blank line is no record; write CSV")
+    return delimiter.join(texts) + "\n"
 
 
 class _Lines:

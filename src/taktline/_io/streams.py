@@ -10,7 +10,8 @@ from io import BytesIO
 from typing import IO, Any
 
 from taktline._io.ranges import LONGEST, Cutting, Decode, outside_quotes
-from taktline._recipe.ports import Part
+from taktline._io.taken import Taken
+from taktline._recipe.ports import Part, Unread
 
 PIECE = 1 << 16  # bytes asked for at once
 
@@ -35,8 +36,8 @@ class Stretch(Part):
     def __len__(self) -> int:
         return self._count
 
-    def decoded(self) -> Iterator[Any]:
-        return self._decode(BytesIO(self._data), self._path, self._line)
+    def decoded(self, unread: list[Unread] | None = None) -> Iterator[Any]:
+        return self._decode(BytesIO(self._data), self._path, self._line, unread=unread)
 
 
 def stretches(
@@ -44,7 +45,9 @@ def stretches(
 ) -> Generator[Part | Iterator[Any] | None, int, int]:
     """The parts of one open stream, as `Cutting.parts` has those of a file."""
     lines = _Lines(stream)
-    decode = cutting.begin(lines.each(), path)
+    taken = Taken(lines.each())
+    decode = cutting.begin(taken, path)
+    lines.give_back(taken)
     if decode is None:
         return wanted
     while lines.any():
@@ -54,7 +57,10 @@ def stretches(
             lines.take(data, records if not cutting.quoted else data.count(b"\n"))
             wanted = yield Stretch(path, data, records, number, decode)
         else:
-            wanted = yield decode(lines.each(), path, number)
+            each = lines.each()
+            taken = Taken(each)
+            wanted = yield decode(cutting.lines(taken, each), path, number, unread=cutting.unread)
+            lines.give_back(taken)
     return wanted
 
 
@@ -99,6 +105,13 @@ class _Lines:
             self.number += 1
             yield line
         self._ended = True
+
+    def give_back(self, taken: Taken) -> None:
+        """What was taken too many is ahead again."""
+        if taken.waiting:
+            self._ahead[:0] = b"".join(reversed(taken.waiting))
+            self.number -= len(taken.waiting)
+            self._seen = 0
 
     def look(self, most: int, quoted: bool, size: int) -> tuple[bytes, bool]:
         """Whole lines of about this size, none where no border is found, and whether they are all there are. So many of

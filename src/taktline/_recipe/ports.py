@@ -13,6 +13,16 @@ from collections.abc import Callable, Generator, Iterator, Sequence
 from typing import Any
 
 
+class Unread:
+    """Stands in the place of a record that its source could not make of what it has there: `text`."""
+
+    __slots__ = ("error", "text")
+
+    def __init__(self, text: str, error: Exception) -> None:
+        self.text = text
+        self.error = error
+
+
 class Source(ABC):
     """Records that can be read from the start as often as asked."""
 
@@ -23,6 +33,11 @@ class Source(ABC):
     @abstractmethod
     def __iter__(self) -> Iterator[Any]:
         """A fresh pass over all records, in order. Raises SourceError with the position of what cannot be read."""
+
+    def each(self, unread: list[Unread]) -> Iterator[Any]:
+        """As iterating over it; but where one record alone cannot be made, an Unread stands in its place, and is added to
+        `unread`. Raises SourceError where it cannot go on behind that."""
+        return iter(self)
 
     def describe(self) -> str:
         """What people call this source, such as a path."""
@@ -51,13 +66,14 @@ class Part(Sequence[Any]):
     size: int  # bytes
     behind: int | None = None  # bytes of the source behind it, where its length in records is not known
 
-    def decoded(self) -> Iterator[Any]:
-        """A fresh pass over the records. Raises SourceError at what cannot be read, behind the records before it."""
+    def decoded(self, unread: list[Unread] | None = None) -> Iterator[Any]:
+        """A fresh pass over the records. Raises SourceError at what cannot be read, behind the records before it; with
+        `unread`, where that is one record alone, goes on as `Source.each` does."""
         raise NotImplementedError
 
     def __getitem__(self, at: Any) -> Any:
         if not hasattr(self, "_records"):
-            self._records = list(self.decoded())
+            self._records = [each.text if type(each) is Unread else each for each in self.decoded([])]
         return self._records[at]
 
     def __iter__(self) -> Iterator[Any]:
@@ -68,12 +84,15 @@ class Splittable(Source):
     """A source of which several processes can read a part each."""
 
     @abstractmethod
-    def parts(self, *, exact: bool = False) -> Generator[Part | Iterator[Any] | None, int, None] | None:
+    def parts(
+        self, *, exact: bool = False, unread: list[Unread] | None = None
+    ) -> Generator[Part | Iterator[Any] | None, int, None] | None:
         """One pass, in order, for one who sends how many records are wanted next; None where this source cannot be split.
 
         The first answer is None. Sent a number, it answers with a Part of at most so many records (`exact`: of so many,
         unless its file ends), or with an iterator over records where no border is found; sent 0, with such an iterator.
-        That may be left at any record: what is sent next goes on behind it. Raises SourceError as iterating does."""
+        That may be left at any record: what is sent next goes on behind it. Raises SourceError as iterating does;
+        with `unread` its iterators go on as `each` does."""
 
 
 class Live(Source):

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from taktline._crew import words
-from taktline._recipe.ports import Part
+from taktline._recipe.ports import Part, Unread
 from taktline._run.as_read import AsRead
 from taktline._run.lot import EncodedLot
 from taktline._run.reader import as_source_error
@@ -36,14 +36,16 @@ class Held:
         "tail",
     )
 
-    def __init__(self, first: int, records: list[Any] | Part, *, goes_on: bool) -> None:
+    def __init__(
+        self, first: int, records: list[Any] | Part, *, goes_on: bool, unread: list[Unread] | None = None
+    ) -> None:
         self.first = first  # index of its first record
         self.records = records
         self.error: BaseException | None = None  # of the source, behind the records
         self.encoded: EncodedLot | None = None  # its results, where the sink gets them as bytes
         self.goes_on = goes_on
         self.before: AsRead | None = None  # the records, where steps have run over them here
-        self.batch = Batch(records, first=first)
+        self.batch = Batch.read(records, unread, first)
         self.parts: list[carry.Bytes] | None = None
         self.each = False  # every value is in a part of its own
         self.here = True  # the values are here as objects
@@ -94,11 +96,12 @@ class Held:
         if not self.unread:
             return
         records: list[Any] = []
+        unread: list[Unread] | None = [] if self.goes_on else None
         try:
-            records.extend(self.records)
+            records.extend(self.records.decoded(unread))  # type: ignore[union-attr]
         except Exception as error:
             self.error = as_source_error(error, self.first + len(records))
-        self.records, self.batch = records, Batch(records, first=self.first)
+        self.records, self.batch = records, Batch.read(records, unread, self.first)
         self.parts, self.each, self.here = None, False, True
 
     def pack(self, step: str) -> None:

@@ -246,7 +246,7 @@ class Hub:
         self._meter.reading += seconds
         if records:
             self._read_cost = seconds / len(records)
-            held = Held(first, records, goes_on=self._options.goes_on)
+            held = Held(first, records, goes_on=self._options.goes_on, unread=reader.unread)
             if self._here[0] is None:
                 held.pack(self._plan.segments[0].steps[0].name)
                 self._sizing.weigh(len(records), held.size)
@@ -480,7 +480,7 @@ class Hub:
         held, segment = self._held.get(action.seq), self._here[action.lane]
         if held is None or segment is None:  # dropped while an earlier action was done
             return
-        if self._options.shows_records and held.batch.values is held.records:
+        if self._options.shows_records and action.lane == 0:
             held.before = AsRead(held.records)
         began = perf_counter()
         part = self._next_piece(action.seq, held, segment)

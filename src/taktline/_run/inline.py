@@ -294,13 +294,14 @@ class Inline:
         reader, meter = self._reader, self._meter
         first, began = reader.index, perf_counter()
         records = reader.read(size, LOT, here=True)
+        as_read = Batch.read(records, reader.unread, first)
         before = AsRead(records) if self._options.shows_records else None
         read, cpu, pauses = perf_counter(), process_time(), cores.pauses()
         meter.reading += read - began
         meter.records_in += len(records)
         meter.lots += bool(records)
         meter.batch_size = len(records) or meter.batch_size
-        given, batch, elsewhere = self._segment.pieces(Batch(records, first=first)), None, 0.0
+        given, batch, elsewhere = self._segment.pieces(as_read), None, 0.0
         while batch is None:
             try:
                 piece = next(given)

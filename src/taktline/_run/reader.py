@@ -10,7 +10,7 @@ from itertools import islice
 from opcode import opmap
 from typing import Any
 
-from taktline._recipe.ports import Live, Part, Source, Splittable
+from taktline._recipe.ports import Live, Part, Source, Splittable, Unread
 from taktline._run import ownership
 from taktline._signals import pass_on
 from taktline.errors import LineError, ResumeError, SourceError, TaktlineError, raised_by_source
@@ -26,7 +26,8 @@ SKIP = 4096  # records passed over at once, before it is seen whether the run is
 
 class Reader:
     """The source of one run. `split`: workers may be given parts of it to read; `exact`: of the records asked for.
-    `delivers`: when it fails, the results of all records before that have been delivered.
+    `delivers`: when it fails, the results of all records before that have been delivered. `goes_on`: an Unread stands in
+    the place of a record that alone cannot be read; it is in `unread` too.
 
     >>> reader = Reader("abc")
     >>> reader.read(5), reader.read(5), reader.read(5), reader.ended, reader.index
@@ -34,16 +35,20 @@ class Reader:
     """
 
     def __init__(
-        self, source: Iterable[Any], *, split: bool = False, exact: bool = False, delivers: bool = True
-    ) -> None:
+        self, source: Iterable[Any], *, split: bool = False, exact: bool = False, delivers: bool = True,
+        goes_on: bool = False,
+    ) -> None:  # fmt: skip
         self._source: Iterable[Any] = source
         self._delivers = delivers
         own = isinstance(source, Source) and not source.of_the_caller
         self._library = own and type(source).__module__.partition(".")[0] == "taktline"
+        self.unread: list[Unread] | None = [] if goes_on else None
         self._parts: Generator[Part | Iterator[Any] | None, int, None] | None = None
-        if split and isinstance(source, Splittable) and (parts := source.parts(exact=exact)) is not None:
-            next(parts)
-            self._parts = parts
+        if split and isinstance(source, Splittable):
+            parts = source.parts(exact=exact, unread=self.unread)
+            if parts is not None:
+                next(parts)
+                self._parts = parts
         self.live = isinstance(source, Live)  # records come when they come
         # Whether records may be read ahead without the caller's own code being run for it.
         self.runs_no_code = self._library or ownership.runs_no_code(source)
@@ -81,10 +86,14 @@ class Reader:
         """The iterator itself, for who reads on alone. Raises what the source does where it gives none."""
         if self._records is None:
             try:
-                self._records = iter(self._source) if self._parts is None else self._whole(self._parts)
+                self._records = self._each() if self._parts is None else self._whole(self._parts)
             except BaseException as error:
                 raise self.explained(error, 0)  # noqa: B904  mostly itself, whose cause is its own
         return self._records
+
+    def _each(self) -> Iterator[Any]:
+        source = self._source
+        return iter(source) if self.unread is None or not isinstance(source, Source) else source.each(self.unread)
 
     def read(self, most: int, seconds: float = 0.0, *, here: bool = False) -> list[Any]:
         """The next records, at most so many; fewer, or none, at the end. An error of the source is kept in `error`.
@@ -204,6 +213,8 @@ class Reader:
                 self.index += count
                 if count < most:
                     raise _too_few(self.index, records)
+            if self.unread:
+                self.unread.clear()
         except ResumeError:
             raise
         except Exception as error:

@@ -45,8 +45,9 @@ class _Life:
         self.options = options
         self.plan = _plan(steps, options)
         self.reader = Reader(
-            source, split=worth_splitting(self.plan, options.window), exact=options.batch_size is not None
-        )
+            source, split=worth_splitting(self.plan, options.window), exact=options.batch_size is not None,
+            goes_on=options.goes_on,
+        )  # fmt: skip
         self.meter = Meter(name, self.plan, options, self.reader.total)
         self.marks: Marks | None = None
         if options.journal is not None or options.dead_letters is not None or isinstance(source, Live):

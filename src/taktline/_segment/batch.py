@@ -7,7 +7,10 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
+from taktline._recipe.ports import Unread
 from taktline.errors import ResultsTooLarge
+
+READING = "(reading)"  # in the place of a step's name, where the source could not make the record
 
 Mark = Callable[[int, int, float], None]  # position of a value in its batch, step, seconds it may take (0: no limit)
 
@@ -45,6 +48,23 @@ class Batch:
     origins: list[int] | None = None
     failures: list[Failure] = field(default_factory=list)
     first: int = 0  # index of its first record, where a seed is set
+
+    @classmethod
+    def read(cls, records: Any, unread: list[Unread] | None, first: int) -> Batch:
+        """A batch as it was read. What is in `unread` has failed: in `records` its text takes its place."""
+        if not unread:
+            return cls(records, first=first)
+        batch = cls([], [], first=first)
+        assert batch.origins is not None
+        for origin, record in enumerate(records):
+            if type(record) is Unread:
+                records[origin] = record.text
+                batch.keep(Failure(0, origin, READING, record.error))
+            else:
+                batch.values.append(record)
+                batch.origins.append(origin)
+        unread.clear()
+        return batch
 
     def origin(self, position: int) -> int:
         """The position, in the batch as it was read, of the record behind the value at `position`."""

@@ -6,13 +6,16 @@ import os
 from typing import Any
 
 from taktline._durable import dead_letters
+from taktline._segment.batch import READING
+from taktline.errors import LineError
 
 
 class Again:
     """The letters of a file as records of a run, whose own dead letters go into `pending` beside it until it is done.
 
     The file is replaced only at the end, after the results are safe: whenever this is killed, a letter is in the file,
-    or its result is in the output, or both, never neither. Raises SourceError where the file holds something else.
+    or its result is in the output, or both, never neither. Letters of lines that could not be read stay. Raises
+    SourceError where the file holds something else, LineError where no letter can be run again.
     """
 
     def __init__(self, path: str, journal: str | None) -> None:
@@ -21,7 +24,16 @@ class Again:
         self._journal = os.path.abspath(journal) if journal is not None else None
         rows = dead_letters.rows_of(path)
         letters = [dead_letters.letter_from(path, row) for row in rows]
-        lost = [isinstance(letter.record, dead_letters.Unkept) for letter in letters]
+        unread = [letter.step == READING for letter in letters]
+        self.unread = sum(unread)  # lines that were no records, which no step can be given
+        lost = [
+            bad or isinstance(letter.record, dead_letters.Unkept) for letter, bad in zip(letters, unread, strict=True)
+        ]
+        if letters and self.unread == len(letters):
+            raise LineError(
+                f"all letters in {path!r} are of lines that could not be read, so there is no record to run again; mend "
+                "the lines where they were read from, and run that again"
+            )
         self.records: list[Any] = [letter.record for letter, gone in zip(letters, lost, strict=True) if not gone]
         self._rows = [row for row, gone in zip(rows, lost, strict=True) if not gone]
         self._lost = [row for row, gone in zip(rows, lost, strict=True) if gone]

@@ -17,7 +17,7 @@ from taktline import Line, LineError, ResumeError, SourceError, TaktlineError, _
 from taktline._excerpts import harmless
 from taktline._files import write_whole
 from taktline._recipe.options import Options
-from taktline._recipe.ports import Source
+from taktline._recipe.ports import Source, Unread
 
 if TYPE_CHECKING:
     from taktline import Report, Run
@@ -232,7 +232,8 @@ def retry(
     taktline retry failed.jsonl steps.py:parse,enrich,score --out more.jsonl
 
     Results go to a file of their own, which must not be there yet. Records that were pickled are unpickled: use only
-    files that you trust. Exit code 0: all went well; 3: some still fail; else as `taktline run`.
+    files that you trust. Letters of lines that could not be read stay in FILE. Exit code 0: all went well; 3: some still
+    fail; else as `taktline run`.
     """
     from taktline import write
     from taktline.cli.again import Again
@@ -260,6 +261,11 @@ def retry(
         if still
         else f"all {well:,} went well"
     )
+    if again.unread:
+        _tell(
+            f"{again.unread:,} of those are lines that could not be read, which no step can be given: mend them where they "
+            "were read from, and run that again"
+        )
     return INCOMPLETE if still else DONE
 
 
@@ -280,6 +286,9 @@ class _First(Source):
 
     def __iter__(self) -> Iterator[Any]:
         return islice(iter(self._source), self._limit)
+
+    def each(self, unread: list[Unread]) -> Iterator[Any]:
+        return islice(self._source.each(unread), self._limit)
 
     def describe(self) -> str:
         return self._source.describe()
