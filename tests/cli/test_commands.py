@@ -315,3 +315,70 @@ def test_a_finished_journal_is_told_and_other_runs_are_refused(folder):
     refused = taktline(folder, *command)
     assert refused.returncode == 2
     assert "error TK410: 'j' is no journal, or was cut off" in refused.stderr
+
+
+SAYING = """
+import os, subprocess, sys
+def saying(row):
+    os.write(1, b"RAW")
+    os.write(2, b"RAW")
+    return row
+def asking(row):
+    subprocess.run(["cat"], stdout=subprocess.DEVNULL, check=True)
+    assert sys.stdin.read() == ""
+    return row
+"""
+
+
+def shell(folder, command, text=""):
+    (folder / "saying.py").write_text(SAYING)
+    command = command.replace("taktline", f"{sys.executable} -m taktline.cli.commands", 1)
+    return subprocess.run(["sh", "-c", command], cwd=folder, input=text, capture_output=True, text=True, timeout=100)
+
+
+@pytest.mark.parametrize("how", ["loop", "line"])
+def test_what_steps_say_is_never_in_a_file_when_the_streams_are_closed(folder, how):
+    done = shell(folder, f"taktline run saying.py:saying --in in.jsonl --out out.jsonl --how {how} <&- >&- 2>&-")
+    assert done.returncode == 0
+    assert (folder / "out.jsonl").read_text() == (folder / "in.jsonl").read_text()
+
+
+@pytest.mark.parametrize("how", ["auto", "loop", "line"])
+@pytest.mark.parametrize("name", ["-", "/dev/stdin --in-format jsonl"])
+def test_steps_and_their_programs_find_standard_input_empty(folder, how, name):
+    done = shell(
+        folder, f"taktline run saying.py:asking --in {name} --limit 20 --out out.jsonl --how {how} --workers 2",
+        (folder / "in.jsonl").read_text(),
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert len((folder / "out.jsonl").read_text().splitlines()) == 20
+
+
+@pytest.mark.parametrize(
+    ("streams", "code", "message"),
+    [
+        ("--in - --out out.jsonl <&-", 2, "standard input is closed: there is nothing to read"),
+        ("--in in.jsonl --out - >&-", 2, "standard output is closed: there is nowhere to write to"),
+        ("--in in.jsonl --out - --quiet >/dev/full", 1, "standard output cannot be written: No space left on device"),
+        ("--in in.jsonl --out out.jsonl 2>/dev/full", 0, ""),
+        ("--in in.jsonl --out out.jsonl --report gone/a.json", 2, "there is no folder"),
+        ("--in in.jsonl --out out.jsonl --report .json/", 2, "name a .json or .html file"),
+        ("--in in.jsonl --out out.jsonl --report in.jsonl/a.json", 2, "there is no folder"),
+    ],
+)
+def test_what_is_wrong_with_a_stream_or_a_report_is_said(folder, streams, code, message):
+    done = shell(folder, f"taktline run steps.py:parse,double {streams}")
+    assert done.returncode == code
+    assert message in done.stderr
+    assert "TK000" not in done.stderr
+    assert (folder / "out.jsonl").exists() == (code == 0)
+
+
+def test_a_report_that_cannot_be_written_in_the_end_is_shown_all_the_same(folder):
+    (folder / "run.json.new").mkdir()
+    done = shell(folder, "taktline run steps.py:parse --in in.jsonl --out out.jsonl --report run.json")
+    assert done.returncode == 1
+    assert "100 in · 100 out" in done.stderr
+    assert "the report" in done.stderr
+    assert "The run itself is done" in done.stderr
+    assert len((folder / "out.jsonl").read_text().splitlines()) == 100

@@ -52,6 +52,7 @@ WHOLE = 1 << 26  # bytes of files that are compared whole to tell whether they h
 SAMPLES, EDGE = 64, 1 << 16  # of a large file, and bytes of each
 LONG_NAME = 220  # bytes; a part file's name is somewhat longer, and 255 are allowed
 BUFFER = 1 << 20  # bytes read or written at once
+kept_input: IO[bytes] | None = None  # standard input, where the command keeps it from the steps
 BLOCK = 1 << 16  # bytes of text compressed at once, as in BGZF, the blocked gzip of bgzip: any gunzip reads it
 
 
@@ -200,7 +201,7 @@ def reading(path: str) -> Iterator[IO[bytes]]:
     name, packing = remote.shown(path), packing_of(path)
     try:
         if path == STANDARD:
-            with _text(sys.stdin.buffer, "standard input", packing) as text:
+            with _text(_standard_input(), "standard input", packing) as text:
                 yield text
             return
         opened = remote.opened(path) if remote.is_url(path) else io.BufferedReader(Lasting(path), BUFFER)
@@ -208,6 +209,14 @@ def reading(path: str) -> Iterator[IO[bytes]]:
             yield text
     except OSError as error:
         raise SourceError(f"{name!r} cannot be read: {error.strerror or error}", path=name) from error
+
+
+def _standard_input() -> IO[bytes]:
+    if kept_input is not None:
+        return kept_input
+    if sys.stdin is None:
+        raise SourceError("standard input is closed: there is nothing to read")
+    return sys.stdin.buffer
 
 
 @contextmanager
@@ -354,6 +363,8 @@ class Output:
             if not isinstance(self._target, str):
                 self._file = self._target
             elif self._target == STANDARD:
+                if sys.stdout is None:
+                    raise LineError("standard output is closed: there is nowhere to write to; name a file")
                 self._file = sys.stdout.buffer
             elif self.is_file:
                 self._new_part()

@@ -8,8 +8,9 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import fields, replace
+from functools import wraps
 from itertools import islice
-from typing import IO, TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
 
@@ -18,6 +19,7 @@ from taktline._excerpts import harmless
 from taktline._files import write_whole
 from taktline._recipe.options import Options
 from taktline._recipe.ports import Source, Unread
+from taktline.cli import standard
 
 if TYPE_CHECKING:
     from taktline import Report, Run
@@ -37,6 +39,7 @@ def main() -> None:
 def run_main(arguments: list[str]) -> int:
     """The command with these arguments; its exit code."""
     signal.signal(signal.SIGTERM, _on_sigterm)
+    standard.fill()
     try:
         code = commands.main(arguments, prog_name="taktline", standalone_mode=False)
         return int(code or DONE)
@@ -50,7 +53,7 @@ def run_main(arguments: list[str]) -> int:
         _tell(f"stopped by {'SIGTERM' if terminated else 'Ctrl-C'}; nothing was written")
         return TERMINATED if terminated else INTERRUPTED
     except BrokenPipeError:  # whoever read our standard output has had enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        standard.empty(1)
         return FAILED
     except _WrongUsage as error:
         _tell(_described(error.cause))
@@ -84,7 +87,7 @@ def _on_sigterm(number: int, frame: Any) -> None:
 
 
 def _tell(text: str) -> None:
-    print(harmless(text, keep="\n\t"), file=sys.stderr, flush=True)
+    standard.say(harmless(text, keep="\n\t"))
 
 
 def _described(error: BaseException) -> str:
@@ -135,9 +138,15 @@ def commands() -> None:
 def _on_records(command: Callable[..., Any]) -> Callable[..., Any]:
     """The steps that a command works with, and where it reads their records."""
     path = 'file, folder, pattern, URL, or "-" for standard input'
-    command = click.option("--in-format", help="jsonl, csv, tsv, parquet or text; default: by suffix")(command)
-    command = click.option("--in", "source", required=True, metavar="PATH", help=path)(command)
-    return click.argument("target")(command)
+
+    @wraps(command)
+    def with_input_apart(*, source: str, **more: Any) -> Any:
+        with standard.input_apart(source):
+            return command(source=source, **more)
+
+    formats = click.option("--in-format", help="jsonl, csv, tsv, parquet or text; default: by suffix")
+    source = click.option("--in", "source", required=True, metavar="PATH", help=path)
+    return click.argument("target")(source(formats(with_input_apart)))
 
 
 class _Amount(click.ParamType):  # type: ignore[type-arg]
@@ -202,10 +211,11 @@ def run(
     from taktline import write
     from taktline.cli.target import function_of
 
-    with _data_apart(sink) as out:
+    with standard.output_apart(sink) as out:
         with _before_anything_runs():
             if saved is not None and not saved.endswith((".json", ".html")):
                 raise LineError(f"--report {saved!r}: name a .json or .html file")
+            _check_can_be_made("--report", saved)
             flow, records = _opened(target, source, in_format)
             options["setup"] = function_of("--setup", options["setup"])
             writer = write(out, out_format)
@@ -239,7 +249,7 @@ def retry(
     from taktline.cli.again import Again
     from taktline.cli.target import function_of, line_of
 
-    with _data_apart(sink) as out:
+    with standard.output_apart(sink) as out:
         with _before_anything_runs():
             flow: Line = line_of(target)
             options["setup"] = function_of("--setup", options["setup"])
@@ -333,21 +343,39 @@ def _carried_out(
             progress.close()
     if letters is not None:
         report = replace(report, dead_letters=letters)
-    if saved is not None:
-        _save(report, saved)
     if not quiet:
         _tell(report.to_json() if as_json else str(report))
+    if saved is not None:
+        _save(report, saved)
     if signals.first is not None and not report.complete:
         _tell(f"stopped by {signals.first}; {_what_is_left(report.journal, writer.describe())}")
         return _Ended(TERMINATED if signals.first == "SIGTERM" else INTERRUPTED, False)
     return _Ended(INCOMPLETE if report.failed else DONE, True)
 
 
-def _save(report: Report, path: str) -> None:
-    if path.endswith(".html"):
-        report.to_html(path)
+def _check_can_be_made(flag: str, path: str | None) -> None:
+    """Raises LineError where a file that is written at the end could not be made now."""
+    if path is None:
         return
-    write_whole(path, f"{report.to_json()}\n".encode())
+    folder = os.path.dirname(os.path.abspath(path))
+    if not os.path.isdir(folder):
+        raise LineError(f"{flag} {path!r}: there is no folder {folder!r}; make it first")
+    if os.path.isdir(path):
+        raise LineError(f"{flag} {path!r} is a folder; name a file")
+    put_in_place = path.endswith(".json") or not os.path.exists(path)  # else it is written into
+    if not os.access(folder if put_in_place else path, os.W_OK):
+        raise LineError(f"{flag} {path!r} cannot be written to")
+
+
+def _save(report: Report, path: str) -> None:
+    try:
+        if path.endswith(".html"):
+            report.to_html(path)
+        else:
+            write_whole(path, f"{report.to_json()}\n".encode())
+    except OSError as error:
+        then = "The run itself is done" if report.complete else "The run itself was stopped"
+        raise standard.cannot_be_written(f"the report {path!r}", error, then) from error
 
 
 @commands.command()
@@ -364,6 +392,7 @@ def report(saved: str, page: str | None) -> None:
     from taktline._observe import pages
 
     _check_apart(None, None, {}, {"FILE": saved, "--html": page})
+    _check_can_be_made("--html", page)
     try:
         with open(saved, encoding="utf-8") as file:
             facts = json.load(file)
@@ -372,10 +401,13 @@ def report(saved: str, page: str | None) -> None:
         raise LineError(f"{saved!r} cannot be read: {error.strerror}") from error
     except (ValueError, KeyError, TypeError) as error:
         raise LineError(f"{saved!r} is no report: save one with taktline run --report FILE.json") from error
-    if page is not None:
-        with open(page, "w", encoding="utf-8") as out:
-            out.write(pages.html_page(facts["name"], fragment))
     print(text)
+    if page is not None:
+        try:
+            with open(page, "w", encoding="utf-8") as out:
+                out.write(pages.html_page(facts["name"], fragment))
+        except OSError as error:
+            raise standard.cannot_be_written(f"the page {page!r}", error, "The report is above") from error
 
 
 def _what_is_left(journal: str | None, out: str) -> str:
@@ -419,29 +451,6 @@ def _check_apart(source: Any, sink: Any, options: dict[str, Any], more: dict[str
     check_apart(
         source, sink, {"--dead-letters": options.get("dead_letters"), "--journal": options.get("journal"), **more}
     )
-
-
-@contextmanager
-def _data_apart(sink: str) -> Iterator[str | IO[bytes]]:
-    """Where results go. With "-", standard output is kept for them alone: what steps print goes to standard error,
-    also from worker processes and C code."""
-    from taktline._io.place import named
-
-    if named(sink, 1) != "-":
-        yield sink
-        return
-    sys.stdout.flush()
-    kept = os.dup(1)
-    before = sys.stdout
-    os.dup2(2, 1)
-    sys.stdout = sys.stderr
-    try:
-        with os.fdopen(kept, "wb", closefd=False) as data:
-            yield data
-    finally:
-        sys.stdout = before
-        os.dup2(kept, 1)
-        os.close(kept)
 
 
 _json = click.option("--json", "as_json", is_flag=True, help="JSON in place of the text")
@@ -513,7 +522,7 @@ def check(
 
     Exit code 0: fine, or advice only; 1: something was found; 2: wrong usage.
     """
-    with _data_apart("-") as out, _before_anything_runs():
+    with standard.output_apart("-") as out, _before_anything_runs():
         flow, records = _opened(target, source, in_format)
         found = flow.check(records, limit=limit, record=record)
         assert not isinstance(out, str)
@@ -533,8 +542,11 @@ def _print_comparison(
     say("")
     print(table.to_json() if as_json else str(table), flush=True)
     if export is not None:
-        with open(export, "w", encoding="utf-8") as file:
-            file.write(table.to_markdown() if export.endswith(".md") else table.to_json())
+        try:
+            with open(export, "w", encoding="utf-8") as file:
+                file.write(table.to_markdown() if export.endswith(".md") else table.to_json())
+        except OSError as error:
+            raise standard.cannot_be_written(f"the table {export!r}", error, "It is above") from error
 
 
 @commands.command()

@@ -1,0 +1,116 @@
+"""The standard streams of the command: data goes through them past whatever the steps print, read or start."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import IO, Any, TextIO, cast
+
+from taktline import LineError, SinkError
+
+_INPUT, _OUTPUT, _ERROR = range(3)
+_closed: set[int] = set()  # those that the command was started without
+
+
+def fill() -> None:
+    """Puts the null device where the command was started without a stream (`>&-`): a file of the run would be opened in
+    its place, and have in it what steps and the programs they start say."""
+    for stream in (_INPUT, _OUTPUT, _ERROR):
+        try:
+            os.fstat(stream)
+        except OSError:
+            _closed.add(stream)
+            empty(stream)
+    if _ERROR in _closed:
+        sys.stderr = _text(_ERROR, "w")
+    if _OUTPUT in _closed:
+        sys.stdout = _text(_OUTPUT, "w")
+    if _INPUT in _closed:
+        sys.stdin = _text(_INPUT, "r")
+
+
+def _text(stream: int, mode: str) -> TextIO:
+    return cast(TextIO, open(stream, mode, errors="backslashreplace", closefd=False))
+
+
+def empty(stream: int) -> None:
+    """Puts the null device in the place of a standard stream, for this process and those that it starts."""
+    null = os.open(os.devnull, os.O_RDWR)
+    if null != stream:
+        os.dup2(null, stream)
+        os.close(null)
+    os.set_inheritable(stream, True)
+
+
+@contextmanager
+def input_apart(source: str) -> Iterator[None]:
+    """With "-", standard input is kept for the records alone: steps, and the programs that they start, find it empty.
+    Raises LineError where there is none."""
+    from taktline._io import opening, place
+
+    if place.named(source, _INPUT) != "-":
+        yield
+        return
+    if _INPUT in _closed:
+        raise LineError("standard input is closed: there is nothing to read; name a file")
+    kept = os.dup(_INPUT)
+    before = sys.stdin
+    empty(_INPUT)
+    sys.stdin = _text(_INPUT, "r")
+    try:
+        with os.fdopen(kept, "rb", closefd=False) as opening.kept_input:
+            yield
+    finally:
+        opening.kept_input = None
+        sys.stdin = before
+        os.dup2(kept, _INPUT)
+        os.close(kept)
+
+
+@contextmanager
+def output_apart(sink: str) -> Iterator[str | IO[bytes]]:
+    """Where results go. With "-", standard output is kept for them alone: what steps print goes to standard error,
+    also from worker processes and C code. Raises LineError where there is none, SinkError where the last of them cannot
+    be written."""
+    from taktline._io import place
+
+    if place.named(sink, _OUTPUT) != "-":
+        yield sink
+        return
+    if _OUTPUT in _closed:
+        raise LineError("standard output is closed: there is nowhere to write to; name a file")
+    sys.stdout.flush()
+    kept = os.dup(_OUTPUT)
+    before = sys.stdout
+    os.dup2(_ERROR, _OUTPUT)
+    sys.stdout = sys.stderr
+    data = os.fdopen(kept, "wb", closefd=False)
+    try:
+        yield data
+    finally:
+        sys.stdout = before
+        os.dup2(kept, _OUTPUT)
+        try:
+            data.close()
+        except BrokenPipeError:  # whoever reads it has had enough
+            raise
+        except OSError as error:
+            raise cannot_be_written("standard output", error) from error
+        finally:
+            os.close(kept)
+
+
+def cannot_be_written(what: str, error: OSError, then: str = "What was written before is there") -> SinkError:
+    """What to raise where an output of the command fails."""
+    return SinkError(f"{what} cannot be written: {error.strerror or error}. {then}.")
+
+
+def say(text: Any) -> None:
+    """A text for the user, on standard error. Where that takes no more, nobody is left to be told: the exit code is as it
+    would have been."""
+    try:
+        print(text, file=sys.stderr, flush=True)
+    except OSError:
+        empty(_ERROR)
