@@ -382,3 +382,21 @@ def test_a_report_that_cannot_be_written_in_the_end_is_shown_all_the_same(folder
     assert "the report" in done.stderr
     assert "The run itself is done" in done.stderr
     assert len((folder / "out.jsonl").read_text().splitlines()) == 100
+
+
+@pytest.mark.parametrize("command", ["run", "plan", "compare", "check"])
+def test_every_command_that_reads_takes_the_options_of_delimited_text(folder, command):
+    (folder / "latin.csv").write_bytes('1;Zoë\n2;"Ü\n'.encode("latin-1") * 20)
+    (folder / "named.py").write_text("def name(row):\n    return {'n': int(row['id']), 'name': row['name']}\n")
+    options = ("--delimiter", ";", "--no-quoting", "--encoding", "latin-1", "--header", "id,name")
+    out = ("--out", "out.jsonl") if command == "run" else ()
+    done = taktline(folder, command, "named.py:name", "--in", "latin.csv", *options, *out)
+    assert done.returncode == 0, done.stderr
+    if command == "run":
+        assert [json.loads(text)["name"] for text in (folder / "out.jsonl").read_text().splitlines()][:2] == [
+            "Zoë",
+            '"Ü',
+        ]
+    done = taktline(folder, command, "named.py:name", "--in", "latin.csv", "--delimiter", ";;", *out)
+    assert done.returncode == 2
+    assert "delimiter= is one character" in done.stderr

@@ -45,6 +45,22 @@ class Database(ABC):
     def fetch(self, query: str, values: Values = ()) -> list[dict[str, Any]]:
         """All rows of a small query, its placeholders filled with `values`."""
 
+    def aside(self, query: str, values: Values) -> Generator[dict[str, Any], None, None]:
+        """The rows of a query, put aside on the disk before the first one is given: nothing is locked from then on."""
+        raise NotImplementedError
+
+    def reads(self, query: str) -> set[str]:
+        """The tables that a query reads, in small letters."""
+        raise NotImplementedError
+
+    def has(self, table: str) -> bool:
+        """Whether there is a table, or a view, of this name (a quoted one)."""
+        raise NotImplementedError
+
+    def kind(self, values: Sequence[Any]) -> str:
+        """The type of a column for these values. Raises ValueError where there is none for all of them."""
+        raise NotImplementedError
+
     def snapshot(self) -> str:
         """Begin a transaction whose view other connections can have too, while it lasts; the name of the view."""
         raise NotImplementedError
@@ -106,6 +122,20 @@ def quoted_table(table: str) -> str:
     if not all(parts):
         raise LineError(f"{table!r} is no name of a table")
     return ".".join(map(quoted, parts))
+
+
+def kind_of(values: Sequence[Any], kinds: dict[type, str], none: str) -> str:
+    """The type of a column for plain values: that of all of them, `none` where there are none. Raises ValueError."""
+    found = {type(value) for value in values if value is not None}
+    if found == {int, float}:
+        found = {float}
+    named = {next((name for kind, name in kinds.items() if issubclass(each, kind)), "") for each in found}
+    if len(named) > 1 or named == {""}:
+        there = ", ".join(sorted(each.__name__ for each in found))
+        raise ValueError(
+            f"there is no type of a column for {there}; make the table before, or values of one kind in a step"
+        )
+    return named.pop() if named else none
 
 
 def over_the_same(key: Sequence[str], columns: Sequence[str]) -> str:

@@ -6,10 +6,22 @@ import json
 import re
 from collections.abc import Generator, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from datetime import date, datetime, time, timedelta
+from decimal import Decimal
 from functools import partial
 from typing import Any
+from uuid import UUID
 
-from taktline._io.database import Database, RowRefused, Unreachable, Values, over_the_same, quoted, without_twins
+from taktline._io.database import (
+    Database,
+    RowRefused,
+    Unreachable,
+    Values,
+    kind_of,
+    over_the_same,
+    quoted,
+    without_twins,
+)  # fmt: skip
 from taktline._io.plain import as_json, plain
 
 FETCH = 1000  # rows at once
@@ -18,6 +30,10 @@ STAGE = "taktline_stage"  # a temporary table of the connection: rows on their w
 PLACE = "taktline_place"  # its column with the order of the rows
 VIEW = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"
 IMPATIENT = ("idle_in_transaction_session_timeout", "transaction_timeout")  # the second one from PostgreSQL 17 on
+KINDS: dict[type, str] = {  # in this order: a bool is an int, and a datetime a date
+    bool: "boolean", int: "bigint", float: "double precision", str: "text", bytes: "bytea", datetime: "timestamptz",
+    date: "date", time: "time", timedelta: "interval", Decimal: "numeric", UUID: "uuid", dict: "jsonb",
+}  # fmt: skip
 COPY_LINE = re.compile(r"^COPY .*?, line (\d+)", re.MULTILINE)
 
 
@@ -82,6 +98,29 @@ class Postgres(Database):
         finally:
             if not self._connection.closed:
                 self._connection.execute("ROLLBACK")
+
+    def has(self, table: str) -> bool:
+        (there,) = self._connection.execute("SELECT to_regclass(%s)", (table,)).fetchone()
+        return there is not None
+
+    def kind(self, values: Sequence[Any]) -> str:
+        if found := [value for value in values if type(value) is list]:
+            inner = [each for value in found for each in value]
+            if len(found) < len([value for value in values if value is not None]) or any(
+                type(v) is list for v in inner
+            ):
+                raise ValueError("there is no type of a column for lists of this kind; make the table before")
+            return self.kind(inner) + "[]"
+        if any(type(value) is int and not -(2**63) <= value < 2**63 for value in values):
+            return "numeric"
+        if {type(value) for value in values} >= {int, Decimal}:
+            return "numeric"
+        moments = {value.tzinfo is None for value in values if isinstance(value, datetime)}
+        if moments:
+            if len(moments) > 1:
+                raise ValueError("some of its times have a zone, and some none")
+            return kind_of(values, KINDS | {datetime: "timestamp" if moments.pop() else "timestamptz"}, "text")
+        return kind_of(values, KINDS, "text")
 
     def columns(self, table: str) -> list[str]:
         return list(_names(self._connection.execute(f"SELECT * FROM {table} LIMIT 0")))

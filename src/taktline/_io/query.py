@@ -13,8 +13,8 @@ from typing import Any, NamedTuple
 from taktline._excerpts import excerpt
 from taktline._io.database import POSTGRES, Database, Unreachable, connected, database_file, known_as, quoted, shown_url
 from taktline._io.place import same
-from taktline._recipe.ports import Part, Splittable, Unread
-from taktline.errors import SourceError
+from taktline._recipe.ports import Part, Sink, Source, Splittable, Unread
+from taktline.errors import LineError, SourceError
 
 PAGE = 10_000  # rows that are read by key, at once
 SECTION = 64  # parts that are read through one snapshot: the server must keep old rows for it
@@ -29,11 +29,31 @@ class Query(Splittable):
 
     shared = True
 
-    def __init__(self, url: str, query: str, key: Sequence[str], after: Key) -> None:
+    def __init__(self, url: str, query: str, key: Sequence[str], after: Key, *, aside: bool = False) -> None:
         self._url = url
         self._query = query
         self._key = key
         self._after = after
+        self._aside = aside  # the rows are put aside before the first one is given: no lock is held then
+
+    def beside(self, sink: Sink, *, journal: bool) -> Source:
+        file = database_file(self._url)
+        if file is None or not any(same(file, each) for each in sink.writes()):
+            return self
+        table = getattr(sink, "table", None)
+        if journal and table is not None and self._reads_table(table):
+            raise LineError(
+                f"this run writes to the table that it reads, {table!r}, so one that goes on from its journal would read its "
+                "own results; write to another table, or leave the journal out"
+            )
+        return Query(self._url, self._query, self._key, self._after, aside=True)
+
+    def _reads_table(self, table: str) -> bool:
+        with closing(self._connect()) as database:
+            try:
+                return table.rpartition(".")[2].lower() in database.reads(self._query)
+            except database.errors:  # whoever reads says what is wrong with it
+                return False
 
     def reads(self, path: str) -> bool:
         file = database_file(self._url)
@@ -64,7 +84,10 @@ class Query(Splittable):
 
     def _rows(self, database: Database, place: _Place) -> Iterator[dict[str, Any]]:
         """All rows from a place on; it moves with them."""
-        rows = self._paged(database, place.last) if self._key else database.stream(self._query)
+        if self._aside:
+            rows = self._put_aside(database, place.last)
+        else:
+            rows = self._paged(database, place.last) if self._key else database.stream(self._query)
         with closing(rows):
             try:
                 for row in rows:
@@ -89,6 +112,20 @@ class Query(Splittable):
             f"{shown_url(self._url)!r}: the query failed after {count:,} rows: {why}\n  query   {excerpt(self._query)}",
             index=count,
         )
+
+    def _put_aside(self, database: Database, after: Key) -> Generator[dict[str, Any], None, None]:
+        if not self._key:
+            return database.aside(self._query, ())
+        self._refuse_nulls(database)
+        return self._without_twins(database.aside(self._select(database, "*", after, ()), after))
+
+    def _without_twins(self, rows: Iterator[dict[str, Any]]) -> Generator[dict[str, Any], None, None]:
+        last: Key = ()
+        for row in rows:
+            following = tuple(row[name] for name in self._key)
+            self._refuse_twins(last, following)
+            yield row
+            last = following
 
     # --- by pages ---
 

@@ -22,7 +22,7 @@ from taktline._io.database import (
     quoted_table,
     shown_url,
 )  # fmt: skip
-from taktline._io.plain import PLAIN
+from taktline._io.plain import PLAIN, plain
 from taktline._io.query import Query
 from taktline._recipe.ports import Resumable, Source
 from taktline.errors import LineError, OutputLost, ResumeError, SinkError, SourceNotFound, unwritable
@@ -39,6 +39,9 @@ def read_sql(url: str, query: str, key: str | Sequence[str] | None = None, after
     is held meanwhile, and a run can go on `after` a key that is done. An index on the key makes pages cheap. PostgreSQL's
     are read by workers, where there are some, on connections of their own and through snapshots of 64 pages at most; by
     the caller where the server, or a pooler before it, shares no snapshot or has no connections for them.
+
+    A run may write to the file of SQLite that it reads: its rows are put aside in a temporary file at the beginning, so it
+    reads what was there then, whatever it writes, to the same table too. With a journal it must be another table.
 
     Raises LineError for a URL that cannot be read, SourceNotFound for a missing file, and SourceError while iterating.
 
@@ -61,8 +64,10 @@ def read_sql(url: str, query: str, key: str | Sequence[str] | None = None, after
 
 
 def write_sql(url: str, table: str, key: str | Sequence[str] | None = None) -> Resumable:
-    """A sink that puts results, dicts by column, into a table that is there, of SQLite or PostgreSQL.
+    """A sink that puts results, dicts by column, into a table of SQLite or PostgreSQL.
 
+    A table that is not there is made of the first results, up to 5,000: their keys are its columns, their values say of
+    which type, and `key` is its primary key. So is the file of SQLite. A run that fails leaves neither.
     With `key`, the columns of a unique index, a result takes the place of the row with the same key; without, rows are
     added. Scalars of NumPy go in as the Python values they are, NA and NaT as NULL; SQLite gets dates as ISO text, and
     keeps NaN as NULL. Everything becomes visible at once, when the run has ended well; with a journal in steps, as the run is
@@ -91,7 +96,7 @@ class _Table(Resumable):
 
     def __init__(self, url: str, table: str, key: Sequence[str]) -> None:
         self._url = url
-        self._name = table
+        self._name = self.table = table
         self._table = quoted_table(table)
         self._key = key
         self.keyed = bool(key)
@@ -205,8 +210,11 @@ class _Table(Resumable):
         except Unreachable as error:
             raise SinkError(f"{shown_url(self._url)!r} cannot be reached: {error}") from error
         try:
-            self._known = self._database.columns(self._table)
-            if self._key:  # a key without a unique index is refused here, and not after hours of work
+            self._makes = not self._database.has(self._table)  # the table, of the first results
+            self._known = [] if self._makes else self._database.columns(self._table)
+            if (
+                self._key and not self._makes
+            ):  # a key without a unique index is refused here, and not after hours of work
                 key, over = quoted(*self._key), over_the_same(self._key, self._key)
                 none = f"SELECT {key} FROM {self._table} WHERE 1 = 0"
                 self._database.execute(f"EXPLAIN INSERT INTO {self._table} ({key}) {none}{over}")
@@ -221,11 +229,30 @@ class _Table(Resumable):
             return
         values = [self._values(self._count + at, row) for at, row in enumerate(rows)]
         with self._told() as database:
+            if self._makes:
+                self._make_table(database, rows)
             try:
                 database.insert(self._table, self._columns, self._key, values)
             except RowRefused as refused:
                 raise self._refused(rows, refused) from refused
         self._count += len(rows)
+
+    def _make_table(self, database: Database, rows: Sequence[dict[str, Any]]) -> None:
+        """Of the first results. Raises SinkError with the first one that has another type of value than those before it."""
+        columns = []
+        for name in self._columns:
+            cells = [plain(row[name]) for row in rows]
+            try:
+                kind = database.kind(cells)
+            except ValueError as error:
+                at = next(n for n in range(len(cells)) if not _is_of_a_kind(database, cells[: n + 1]))
+                why = f"no table can be made of the results up to it, for its {name!r}: {error}"
+                raise self._unwritable(self._count + at, rows[at], why) from error
+            columns.append(f"{quoted(name)} {kind}".rstrip())
+        if self._key:
+            columns.append(f"PRIMARY KEY ({quoted(*self._key)})")
+        database.execute(f"CREATE TABLE {self._table} ({', '.join(columns)})")
+        self._makes = False
 
     def _values(self, number: int, row: Any) -> tuple[Any, ...]:
         if not isinstance(row, dict):
@@ -255,6 +282,10 @@ class _Table(Resumable):
         return tuple(made)
 
     def _choose_columns(self, number: int, row: dict[Any, Any]) -> None:
+        if self._makes:
+            self._known = list(row)
+            if not row or not all(isinstance(name, str) and name for name in row):
+                raise self._unwritable(number, row, "no table can be made of it: its keys are no names of columns")
         if unknown := [name for name in row if name not in self._known]:
             near = difflib.get_close_matches(str(unknown[0]), self._known, n=1)
             hint = f"; did you mean {near[0]!r}?" if near else ""
@@ -292,6 +323,14 @@ class _Table(Resumable):
             database.close()
 
 
+def _is_of_a_kind(database: Database, cells: Sequence[Any]) -> bool:
+    try:
+        database.kind(cells)
+    except ValueError:
+        return False
+    return True
+
+
 def _make_marks(database: Database) -> None:
     database.execute(
         f"CREATE TABLE IF NOT EXISTS {MARKS} "
@@ -306,8 +345,10 @@ def _check(url: str, found: type[Exception]) -> None:
         raise LineError(f"a database is named by sqlite:///path or postgresql://user@host/database, not {given!r}")
     if url.startswith(SQLITE):
         path = str(database_file(url))
-        if not os.path.isfile(path):
+        if not os.path.isfile(path) and (found is SourceNotFound or os.path.exists(path)):
             raise found(f"there is no database {path!r}")
+        if not os.path.isdir(os.path.dirname(os.path.abspath(path))):
+            raise found(f"there is no folder for the database {path!r}; make it first")
         return
     try:
         import psycopg  # noqa: F401

@@ -5,15 +5,26 @@ from __future__ import annotations
 import os
 import sqlite3
 from collections.abc import Generator, Iterator, Sequence
+from contextlib import suppress
 from datetime import date, datetime
 from typing import Any
 from urllib.parse import quote
 
-from taktline._io.database import Database, RowRefused, Unreachable, Values, over_the_same, quoted, without_twins
+from taktline._io.database import (
+    Database,
+    RowRefused,
+    Unreachable,
+    Values,
+    kind_of,
+    over_the_same,
+    quoted,
+    without_twins,
+)  # fmt: skip
 from taktline._io.plain import PLAIN, plain
 
 FETCH = 1000  # rows at once
 PATIENCE = 30.0  # seconds that another program's lock is waited for
+KINDS = {bool: "INTEGER", int: "INTEGER", float: "REAL", str: "TEXT", bytes: "BLOB"}
 
 
 class Sqlite(Database):
@@ -23,9 +34,10 @@ class Sqlite(Database):
     placeholder = "?"
 
     def __init__(self, path: str, writing: bool) -> None:
-        # The mode never makes a new file. The thread may change: an asynchronous caller reads from several.
+        # Reading never makes a new file. The thread may change: an asynchronous caller reads from several.
         self._writing = writing
-        file = f"file:{quote(os.path.abspath(path))}?mode={'rw' if writing else 'ro'}"
+        file = f"file:{quote(os.path.abspath(path))}?mode={'rwc' if writing else 'ro'}"
+        self._made = path if writing and not os.path.exists(path) else None  # the file, by this connection
         try:
             self._connection = sqlite3.connect(
                 file, uri=True, isolation_level=None, check_same_thread=False, timeout=PATIENCE
@@ -41,6 +53,45 @@ class Sqlite(Database):
         while rows := cursor.fetchmany(FETCH):
             for row in rows:
                 yield dict(zip(names, row, strict=True))
+
+    def aside(self, query: str, values: Values) -> Generator[dict[str, Any], None, None]:
+        # Of a temporary table, whose columns have no type that could change a value. Its own names stand in no query.
+        names = _names(self._connection.execute(f"SELECT * FROM ({query}) LIMIT 0", tuple(values)))
+        cells = ", ".join(f"c{n}" for n in range(len(names)))
+        self._connection.execute("PRAGMA temp_store = FILE")
+        self._connection.execute(f"CREATE TEMP TABLE taktline_aside ({cells})")
+        self._connection.execute(f"INSERT INTO temp.taktline_aside {query}", tuple(values))
+        cursor = self._connection.execute(f"SELECT {cells} FROM temp.taktline_aside ORDER BY rowid")
+        while rows := cursor.fetchmany(FETCH):
+            for row in rows:
+                yield dict(zip(names, row, strict=True))
+
+    def reads(self, query: str) -> set[str]:
+        found = set()
+
+        def seen(action: int, table: str | None, *_: Any) -> int:
+            if action == sqlite3.SQLITE_READ and table:
+                found.add(table.lower())
+            return sqlite3.SQLITE_OK
+
+        self._connection.set_authorizer(seen)
+        try:
+            self._connection.execute(f"EXPLAIN {query}").close()
+        finally:
+            self._connection.set_authorizer(None)
+        return found
+
+    def has(self, table: str) -> bool:
+        try:
+            self.columns(table)
+        except sqlite3.OperationalError as error:
+            if str(error).startswith("no such table"):
+                return False
+            raise
+        return True
+
+    def kind(self, values: Sequence[Any]) -> str:
+        return kind_of(values, KINDS, "")
 
     def fetch(self, query: str, values: Values = ()) -> list[dict[str, Any]]:
         cursor = self._connection.execute(query, tuple(values))
@@ -99,6 +150,11 @@ class Sqlite(Database):
 
     def close(self) -> None:
         self._connection.close()  # which rolls back
+        if self._made is not None:
+            with suppress(OSError):
+                if os.path.getsize(self._made) == 0:
+                    os.unlink(self._made)
+            self._made = None
 
 
 def _names(cursor: sqlite3.Cursor) -> Sequence[str]:

@@ -39,6 +39,11 @@ class Source(ABC):
         `unread`. Raises SourceError where it cannot go on behind that."""
         return iter(self)
 
+    def beside(self, sink: Sink, *, journal: bool) -> Source:
+        """What is to be read where the run writes there: this, or the same records read in a way that does not get into
+        the sink's. `journal`: the run may be gone on with. Raises LineError where both cannot be."""
+        return self
+
     def describe(self) -> str:
         """What people call this source, such as a path."""
         return type(self).__name__

@@ -10,7 +10,7 @@ from itertools import islice
 from opcode import opmap
 from typing import Any
 
-from taktline._recipe.ports import Live, Part, Source, Splittable, Unread
+from taktline._recipe.ports import Live, Part, Sink, Source, Splittable, Unread
 from taktline._run import ownership
 from taktline._signals import pass_on
 from taktline.errors import LineError, ResumeError, SourceError, TaktlineError, raised_by_source
@@ -90,6 +90,11 @@ class Reader:
             except BaseException as error:
                 raise self.explained(error, 0)  # noqa: B904  mostly itself, whose cause is its own
         return self._records
+
+    def beside(self, sink: Sink, *, journal: bool) -> None:
+        """Before anything is read: the results go there. Raises LineError where that cannot be."""
+        if isinstance(self._source, Source):
+            self._source = self._source.beside(sink, journal=journal)
 
     def _each(self) -> Iterator[Any]:
         source = self._source

@@ -154,6 +154,8 @@ class _Life:
             if self.options.start == "auto" and self.engine is not None and not isinstance(self.engine, Inline):
                 self.engine.launch_because(why)
         _check_forks(self.beside, self.options)
+        if isinstance(sink, Sink):
+            self.reader.beside(sink, journal=self.options.journal is not None)
 
     def encode_for(self, sink: Sink) -> bool:
         """Have workers make the sink's bytes, where there are workers and it has a use for them: the results are to be

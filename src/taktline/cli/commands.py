@@ -18,7 +18,7 @@ from taktline import Line, LineError, ResumeError, SourceError, TaktlineError, _
 from taktline._excerpts import harmless
 from taktline._files import write_whole
 from taktline._recipe.options import Options
-from taktline._recipe.ports import Source, Unread
+from taktline._recipe.ports import Sink, Source, Unread
 from taktline.cli import standard
 
 if TYPE_CHECKING:
@@ -138,15 +138,34 @@ def commands() -> None:
 def _on_records(command: Callable[..., Any]) -> Callable[..., Any]:
     """The steps that a command works with, and where it reads their records."""
     path = 'file, folder, pattern, URL, or "-" for standard input'
+    format = click.option("--in-format", help="jsonl, csv, tsv, parquet or text; default: by suffix")
+    delimiter = click.option("--delimiter", metavar="SIGN", help='of CSV, such as ";" or "\\t"')
+    quoting = click.option(
+        "--quoting/--no-quoting", default=None, help="of CSV: whether cells may stand in double quotes"
+    )
+    encoding = click.option("--encoding", metavar="NAME", help="of CSV and text, such as latin-1  [default: utf-8]")
+    header = click.option(
+        "--header", metavar="NAMES", help='of CSV without a row of names: "id,name", or "none" for column1, …'
+    )
+    where = click.option("--in", "source", required=True, metavar="PATH", help=path)
 
     @wraps(command)
-    def with_input_apart(*, source: str, **more: Any) -> Any:
+    def with_reading(
+        *, source: str, in_format: str | None, delimiter: str | None, quoting: bool | None, encoding: str | None,
+        header: str | None, **given: Any,
+    ) -> Any:  # fmt: skip
+        names = True if header is None else header != "none" and header.split(",")
+        delimiter = "\t" if delimiter == "\\t" else delimiter
+        reading = {
+            "format": in_format, "delimiter": delimiter, "quoting": quoting, "encoding": encoding, "header": names,
+        }  # fmt: skip
         with standard.input_apart(source):
-            return command(source=source, **more)
+            return command(source=source, reading=reading, **given)
 
-    formats = click.option("--in-format", help="jsonl, csv, tsv, parquet or text; default: by suffix")
-    source = click.option("--in", "source", required=True, metavar="PATH", help=path)
-    return click.argument("target")(source(formats(with_input_apart)))
+    made: Callable[..., Any] = with_reading
+    for option in (header, encoding, quoting, delimiter, format, where, click.argument("target")):
+        made = option(made)
+    return made
 
 
 class _Amount(click.ParamType):  # type: ignore[type-arg]
@@ -195,7 +214,7 @@ def _run_options(command: Callable[..., Any]) -> Callable[..., Any]:
 )
 @_run_options
 def run(
-    target: str, source: str, sink: str, in_format: str | None, out_format: str | None, limit: int | None,
+    target: str, source: str, sink: str, reading: dict[str, Any], out_format: str | None, limit: int | None,
     saved: str | None, as_json: bool, quiet: bool, **options: Any,
 ) -> int:  # fmt: skip
     """Run TARGET over the records of a file into another.
@@ -216,7 +235,7 @@ def run(
             if saved is not None and not saved.endswith((".json", ".html")):
                 raise LineError(f"--report {saved!r}: name a .json or .html file")
             _check_can_be_made("--report", saved)
-            flow, records = _opened(target, source, in_format)
+            flow, records = _opened(target, source, reading)
             options["setup"] = function_of("--setup", options["setup"])
             writer = write(out, out_format)
             _check_apart(records, writer, options, {"--report": saved})
@@ -279,12 +298,12 @@ def retry(
     return INCOMPLETE if still else DONE
 
 
-def _opened(target: str, source: str, in_format: str | None) -> tuple[Line, Source]:
+def _opened(target: str, source: str, reading: dict[str, Any]) -> tuple[Line, Source]:
     """The line and its records, as a command names them."""
     from taktline import read
     from taktline.cli.target import line_of
 
-    return line_of(target), read(source, in_format)
+    return line_of(target), read(source, **reading)
 
 
 class _First(Source):
@@ -299,6 +318,9 @@ class _First(Source):
 
     def each(self, unread: list[Unread]) -> Iterator[Any]:
         return islice(self._source.each(unread), self._limit)
+
+    def beside(self, sink: Sink, *, journal: bool) -> Source:
+        return _First(self._source.beside(sink, journal=journal), self._limit)
 
     def describe(self) -> str:
         return self._source.describe()
@@ -463,7 +485,7 @@ _json = click.option("--json", "as_json", is_flag=True, help="JSON in place of t
 @click.option("--workers", type=click.IntRange(1), help="worker processes at most; default: the usable cores")
 @_json
 def plan(
-    target: str, source: str, in_format: str | None, out: str | None, length: int | None, workers: int | None,
+    target: str, source: str, reading: dict[str, Any], out: str | None, length: int | None, workers: int | None,
     as_json: bool,
 ) -> None:  # fmt: skip
     """Try the first records; say what to do, why, and how long it takes here and on other machines.
@@ -474,7 +496,7 @@ def plan(
     from taktline import write
 
     with _before_anything_runs():
-        flow, records = _opened(target, source, in_format)
+        flow, records = _opened(target, source, reading)
         sink = write(out) if out is not None else None
     found = flow.plan(records, sink, length=length, workers=workers)
     print(found.to_json() if as_json else str(found), flush=True)
@@ -488,7 +510,7 @@ def plan(
 @click.option("--export", metavar="FILE", help="write the table to FILE.md or FILE.json too")
 @_json
 def compare(
-    target: str, source: str, in_format: str | None, limit: int, rounds: int, workers: int | None,
+    target: str, source: str, reading: dict[str, Any], limit: int, rounds: int, workers: int | None,
     export: str | None, as_json: bool,
 ) -> None:  # fmt: skip
     """Measure the four techniques on your own steps, and the standard library's ways beside them.
@@ -499,7 +521,7 @@ def compare(
     with _before_anything_runs():
         if export is not None and not export.endswith((".md", ".json")):
             raise LineError(f"--export {export!r}: name a .md or .json file")
-        flow, records = _opened(target, source, in_format)
+        flow, records = _opened(target, source, reading)
         _check_apart(records, None, {}, {"--export": export})
     if export is not None:
         export = os.path.abspath(export)  # a step may change the folder
@@ -512,7 +534,7 @@ def compare(
 @click.option("--record", type=click.IntRange(0), help="only this record, by its index, with its value after each step")
 @_json
 def check(
-    target: str, source: str, in_format: str | None, limit: int, record: int | None, as_json: bool
+    target: str, source: str, reading: dict[str, Any], limit: int, record: int | None, as_json: bool
 ) -> int:  # fmt: skip
     """Tell before a long run what would go wrong: in steps, records, batches and workers.
 
@@ -523,7 +545,7 @@ def check(
     Exit code 0: fine, or advice only; 1: something was found; 2: wrong usage.
     """
     with standard.output_apart("-") as out, _before_anything_runs():
-        flow, records = _opened(target, source, in_format)
+        flow, records = _opened(target, source, reading)
         found = flow.check(records, limit=limit, record=record)
         assert not isinstance(out, str)
         out.write(f"{found.to_json() if as_json else found}\n".encode())
