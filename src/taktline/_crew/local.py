@@ -12,7 +12,7 @@ from time import perf_counter
 from types import FrameType
 from typing import Any, NamedTuple, NoReturn
 
-from taktline._crew import launcher, limits, starts, surroundings, words
+from taktline._crew import launcher, limits, said, starts, surroundings, words
 from taktline._crew.random_streams import all_generators, own_streams
 from taktline._crew.template import Template
 from taktline._observe import memory
@@ -456,13 +456,7 @@ def _hears(pid: int) -> bool:
     return bool(caught and not blocked)
 
 
-def _say(note: bytes) -> None:
-    stream = sys.stdout if note[:1] == b"1" else sys.stderr
-    if stream is not None:
-        stream.write(note[1:].decode("utf-8", "replace"))
-
-
-ASIDE = {words.SAID: _say, words.LOGGED: surroundings.heard_log, words.WARNED: surroundings.heard_warning}
+ASIDE = {words.SAID: said.heard, words.LOGGED: surroundings.heard_log, words.WARNED: surroundings.heard_warning}
 
 
 def _not_while_importing() -> None:

@@ -6,7 +6,6 @@ import faulthandler
 import fcntl
 import functools
 import gc
-import io
 import os
 import pickle
 import signal
@@ -16,12 +15,14 @@ import threading
 import traceback
 import warnings
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from functools import partial
 from time import monotonic_ns, perf_counter_ns, process_time_ns, sleep
 from types import FrameType, ModuleType
 from typing import TYPE_CHECKING, Any, NoReturn, TypeAlias
 
 from taktline._crew import words
+from taktline._crew.said import Stream
 from taktline._crew.surroundings import Adopting, Relay
 from taktline._recipe.ports import Part, Unread
 from taktline._recipe.steps import Step
@@ -120,6 +121,7 @@ class Worker:
         self._sending = threading.RLock()  # a step's own threads may print
         self._under_way = False
         self._late: list[tuple[int, bytes]] = []  # said while a message was under way
+        self.streams: list[Stream] = []
         self.relay: Relay | None = None
         self.adopting: Adopting | None = None  # the caller's surroundings, where this process is no fork of it
         self.set_up: Callable[[], object] | None = None  # the user's, before the first record
@@ -157,6 +159,14 @@ class Worker:
             else:
                 self.send(kind, note=note)
 
+    def _say(self, which: bytes, data: bytes) -> None:
+        self.send_note(words.SAID, which + data)
+
+    def _flush_prints(self) -> None:
+        """Only what is ours: nobody flushes in the loop, so what a step has put in the place must not fail by it."""
+        for stream in self.streams:
+            stream.said()
+
     def live(self, segment: AnySegment | None = None) -> NoReturn:
         """Work until told to stop or the hub is gone, then end the process."""
         signal.signal(signal.SIGINT, _leave_it_to_the_caller)
@@ -167,7 +177,8 @@ class Worker:
         code = 0
         os.register_at_fork(after_in_child=self.abandon)
         try:
-            sys.stdout, sys.stderr = _Said(self, "1"), _Said(self, "2")
+            self.streams = [Stream(n, partial(self._say, b"%d" % n)) for n in (1, 2)]
+            sys.stdout, sys.stderr = self.streams
             if segment is None:
                 segment = self.loaded()
             # What is here by now stays. In a fork, to look through it would copy the caller's pages: 8 % of 200 ms.
@@ -189,12 +200,11 @@ class Worker:
             sys.stderr = sys.__stderr__
             traceback.print_exc()
         finally:
-            for stream in (sys.stdout, sys.stderr, sys.__stdout__, sys.__stderr__):
-                try:
-                    if stream is not None:
-                        stream.flush()
-                except (OSError, ValueError):
-                    pass
+            for name in ("stdout", "stderr", "__stdout__", "__stderr__"):
+                with suppress(BaseException):  # a step may have put anything in their place
+                    getattr(sys, name).flush()
+            with suppress(OSError):
+                self._flush_prints()
             os._exit(code)  # threads and atexit handlers of the user's must not keep a worker alive
 
     def _be_seen(self) -> None:
@@ -256,6 +266,8 @@ class Worker:
     def abandon(self) -> None:
         """In a process that a step forks: it must not speak on this worker's channel."""
         self.channel.abandon()
+        for stream in self.streams:
+            stream.let_go()
         sys.stdout, sys.stderr = sys.__stdout__, sys.__stderr__
         if self.relay is not None:
             self.relay.close()
@@ -483,7 +495,7 @@ class Worker:
         else:
             packed = batch.values if careful else self.packed(batch, segment)
             outcome = words.Outcome(careful, batch.origins, [_told(failure) for failure in batch.failures])
-        _flush_prints()
+        self._flush_prints()
         self.packing += perf_counter_ns() - began
         figures = words.Figures(
             busy + self.packing, waiting, self.blocked, process_time_ns(), segment.retried, segment.records,
@@ -603,33 +615,3 @@ def _told(failure: Failure) -> tuple[int, int, int] | words.NewFailure:
 
 def _leave_it_to_the_caller(number: int, frame: Any) -> None:
     """Ctrl-C reaches the whole foreground group. The caller decides; and unlike SIG_IGN, children do not inherit this."""
-
-
-def _flush_prints() -> None:
-    for stream in (sys.stdout, sys.stderr):
-        stream.flush()
-
-
-class _Said(io.TextIOBase):
-    """Standard output or error of a worker: whole lines go to the caller, so that they cannot disturb each other."""
-
-    encoding = "utf-8"
-
-    def __init__(self, worker: Worker, stream: str) -> None:
-        self._worker = worker
-        self._stream = stream
-        self._text: list[str] = []
-
-    def writable(self) -> bool:
-        return True
-
-    def write(self, text: str) -> int:
-        self._text.append(text)
-        if "\n" in text:
-            self.flush()
-        return len(text)
-
-    def flush(self) -> None:
-        if self._text:
-            text, self._text = "".join(self._text), []
-            self._worker.send_note(words.SAID, (self._stream + text).encode("utf-8", "backslashreplace"))
