@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+# The calls of the system: a worker looks at who takes signals by those of `signal`.
+import _signal  # type: ignore[import-not-found]
 import _socket
 import errno
 import os
@@ -115,7 +117,7 @@ def launch(board: int) -> Process:
     WorkersCannotStart where there is no interpreter."""
     here, there, ours, theirs = _ends()
     # Ctrl-C on a terminal reaches all of its processes: a worker that is not ready for it yet gets it later.
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    before = _signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         popen = _started(there.fileno(), theirs, board)
     except BaseException as error:
@@ -128,7 +130,7 @@ def launch(board: int) -> Process:
             ) from error
         raise
     finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        _signal.pthread_sigmask(signal.SIG_SETMASK, before)
         there.close()
         os.close(theirs)
     return Process(popen.pid, popen, here, ours)

@@ -7,6 +7,8 @@ children, so it also says how they ended; none of them has anything of another's
 
 from __future__ import annotations
 
+# The calls of the system: a worker looks at who takes signals by those of `signal`.
+import _signal  # type: ignore[import-not-found]
 import _socket
 import array
 import errno
@@ -45,7 +47,7 @@ class Template:
             if stream is not None and not stream.closed:
                 stream.flush()
         # No handler of the caller's may run in the template; workers take back the mask that it is given here.
-        mask = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
+        mask = _signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
         try:
             self.pid = os.fork()
             if self.pid == 0:
@@ -55,7 +57,7 @@ class Template:
             here.close()
             raise
         finally:
-            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+            _signal.pthread_sigmask(signal.SIG_SETMASK, mask)
             there.close()
         here.settimeout(PATIENCE)
         self._socket = here
@@ -176,7 +178,7 @@ class _Serving:
                 os.set_inheritable(descriptor, False)
             for handled, ignored in ((signal.SIGINT, signal.SIG_IGN), (signal.SIGTERM, signal.SIG_DFL)):
                 signal.signal(handled, ignored)  # the worker says itself what it does at these
-            signal.pthread_sigmask(signal.SIG_SETMASK, self._mask)
+            _signal.pthread_sigmask(signal.SIG_SETMASK, self._mask)
             self._life(_socket.socket(fileno=sock), lifeline, board, lane, number)
         finally:
             os._exit(70)  # only reached when even the worker's own end failed
