@@ -176,8 +176,8 @@ class StepTimeout(TaktlineError):
 
 
 class ResultsTooLarge(TaktlineError):
-    """A record gives more results than may be kept until it is through: those of a failed record would be taken back, and
-    those of a step that waits go on together."""
+    """A record gives more results than may be kept until it is through: those of a failed record would be taken back, those
+    of a step that waits go on together, and where a seed is set lists of batch steps must not be cut."""
 
     code = "TK335"
     size: int
@@ -186,7 +186,7 @@ class ResultsTooLarge(TaktlineError):
         super().__init__(
             f"a record's results take more than the {size:,} bytes that may be kept of them until the record is through. "
             "Give more with memory=; or let them be delivered as they come, by a plain step in expand() and with "
-            'on_error="raise", without dead letters',
+            'on_error="raise", without dead letters and seed=',
             size=size,
         )  # fmt: skip
 

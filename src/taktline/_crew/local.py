@@ -64,7 +64,7 @@ class Local:
 
     def __init__(
         self, segments: Sequence[tuple[Step, ...] | None], *, goes_on: bool, start: str, most: int,
-        seeds: Sequence[tuple[int, int] | None], setup: Callable[[], object] | None = None,
+        seeds: Sequence[tuple[int, int, int] | None], setup: Callable[[], object] | None = None,
         tell: Callable[[list[str], list[str]], None] = lambda reasons, missed: None, beside: str = "",
     ) -> None:  # fmt: skip
         _not_while_importing()
@@ -338,7 +338,7 @@ class Local:
             self._setup(steps, seed) if steps else b"" for steps, seed in zip(self._segments, self._seeds, strict=True)
         ]
 
-    def _setup(self, steps: tuple[Step, ...], seed: tuple[int, int] | None) -> bytes:
+    def _setup(self, steps: tuple[Step, ...], seed: tuple[int, int, int] | None) -> bytes:
         try:
             segment = carry.pack_functions((steps, self._set_up))  # in one: they share their globals
         except Exception as error:

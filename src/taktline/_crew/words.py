@@ -41,7 +41,7 @@ class Setup(NamedTuple):
     segment: bytes  # the steps and what is to be called before the first record, packed as functions
     goes_on: bool
     most: int  # bytes of an arena
-    seed: tuple[int, int] | None  # the run's, and the place of the segment's first step in the line
+    seed: tuple[int, int, int] | None  # what Plan.seeds says of the segment
 
 
 class Orders(NamedTuple):

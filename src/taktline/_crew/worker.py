@@ -54,7 +54,7 @@ def main() -> NoReturn:
     Worker(Channel(sock, blocking=True, most=SETUP_MEMORY), Board(board), lifeline).live()
 
 
-def segment_of(steps: Sequence[Step], *, goes_on: bool, seed: tuple[int, int] | None, most: int) -> AnySegment:
+def segment_of(steps: Sequence[Step], *, goes_on: bool, seed: tuple[int, int, int] | None, most: int) -> AnySegment:
     """What a worker runs these steps with. `most`: bytes that it may hold."""
     if not steps[0].waits:
         segment = fuse.Segment(steps, goes_on=goes_on, seed=seed)
@@ -62,7 +62,7 @@ def segment_of(steps: Sequence[Step], *, goes_on: bool, seed: tuple[int, int] | 
         return segment
     from taktline._segment.waiting import Waiting  # asyncio: some 30 ms
 
-    waiting = Waiting(steps, goes_on=goes_on, worn_out=partial(os._exit, WORN_OUT))
+    waiting = Waiting(steps, goes_on=goes_on, worn_out=partial(os._exit, WORN_OUT), seed=seed)
     waiting.most = most
     return waiting
 

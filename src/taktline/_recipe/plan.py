@@ -7,7 +7,9 @@ from dataclasses import dataclass
 from itertools import accumulate
 from math import lcm
 
+from taktline._recipe.options import Options
 from taktline._recipe.steps import Role, Step
+from taktline.errors import LineError
 
 PROCESSES = 32  # that the steps of a long line are shared out over, where each would have one
 NEAR = 4  # times the largest size of several batch steps: so large may a batch be that all of them divide
@@ -55,10 +57,12 @@ class Plan:
         """Records of a batch whose calls of batch steps are full."""
         return full_calls([step for segment in self.segments for step in segment.steps])
 
-    def seeds(self, seed: int | None) -> list[tuple[int, int] | None]:
-        """For each segment the run's seed and the place of its first step in the line; None where no seed is set."""
+    def seeds(self, seed: int | None) -> list[tuple[int, int, int] | None]:
+        """For each segment the run's seed, the place of its first step in the line, and the records of a block of lists;
+        None where no seed is set."""
         places = accumulate((len(segment.steps) for segment in self.segments[:-1]), initial=0)
-        return [(seed, place) if seed is not None else None for place in places]
+        block = block_of_lists([step for segment in self.segments for step in segment.steps])
+        return [(seed, place, block) if seed is not None else None for place in places]
 
 
 def full_calls(steps: Sequence[Step]) -> int:
@@ -76,8 +80,54 @@ def full_calls(steps: Sequence[Step]) -> int:
         if step.role is Role.EXPAND:
             break
         sizes.append(step.size or 1)
+    return _in_common(sizes)
+
+
+def _in_common(sizes: Sequence[int]) -> int:
     common = lcm(*sizes)
     return common if common <= NEAR * max(sizes) else max(sizes)
+
+
+def block_of_lists(steps: Sequence[Step]) -> int:
+    """Where a seed is set, lists of batch steps begin anew at each multiple of so many records of the source, and what
+    goes through together ends at one: so they are the same lists in every run. 1 where there are no batch steps."""
+    return _in_common([step.size or 1 for step in steps if step.role is Role.BATCH] or [1])
+
+
+def check_seed(steps: Sequence[Step], options: Options, *, live: bool) -> None:
+    """Raises LineError where a seed cannot make random numbers repeatable. `live`: records come when they come."""
+    if options.seed is None:
+        return
+    for step in steps:
+        if step.kind == "thread" and step.waits and options.how != "loop":
+            raise LineError(
+                f"seed= cannot make random numbers repeatable in threads, which share the generators: step {step.name!r} "
+                'runs in them. Make it an `async def`, or run with how="loop"'
+            )
+        if step.role is Role.BATCH:
+            _check_lists(step, block_of_lists(steps), options, live)
+
+
+def _check_lists(step: Step, block: int, options: Options, live: bool) -> None:
+    if step.size is None:
+        raise LineError(
+            f"seed= needs a size for batch step {step.name!r}: its random numbers are repeatable only where its lists are "
+            "always the same. Give it one, such as batch(fn, size=512)"
+        )
+    for name, value, wrong in (
+        ("window", options.window, (options.window or block) < block),
+        ("batch_size", options.batch_size, (options.batch_size or block) % block),
+    ):
+        if wrong:
+            raise LineError(
+                f"{name}={value} cuts the lists of batch step {step.name!r}, which must always be the same with seed=; "
+                f"give {'at least' if name == 'window' else 'a multiple of'} {block:,}"
+            )
+    if live or options.journal is not None:
+        raise LineError(
+            f"seed= cannot keep the lists of batch step {step.name!r} the same "
+            f"{'over a live source' if live else 'in a run that goes on from a journal'}; leave seed= out"
+        )
 
 
 def here(steps: Sequence[Step]) -> Plan:

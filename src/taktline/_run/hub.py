@@ -234,9 +234,9 @@ class Hub:
     def _feed(self) -> bool:
         """Read one batch where there is room for it; whether there was."""
         room = self._machine.room()
-        if not room or self._leaving:
-            return False
         reader, workers = self._reader, self._plan.workers
+        if not room or self._leaving or (room < reader.block and self._held):
+            return False
         wanted = self._sizing.next(reader.about_left, workers)
         size = batch_records(room, wanted, window=self._options.window, workers=workers)
         first, began = reader.index, perf_counter()

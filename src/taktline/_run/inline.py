@@ -63,7 +63,8 @@ class Inline:
         *, by_lots: bool = False, encoded: bool = False, beside: str = "",
     ) -> None:  # fmt: skip
         self._one_by_one = options.how == "loop"
-        self._steps = tuple(_of_one_record(step) for step in steps) if self._one_by_one else steps
+        apart = self._one_by_one and reader.block == 1  # with a seed batch steps get the lists that they always get
+        self._steps = tuple(_of_one_record(step) for step in steps) if apart else steps
         self._options = options
         self._reader = reader
         self._meter = meter

@@ -36,7 +36,7 @@ class Reader:
 
     def __init__(
         self, source: Iterable[Any], *, split: bool = False, exact: bool = False, delivers: bool = True,
-        goes_on: bool = False,
+        goes_on: bool = False, block: int = 1,
     ) -> None:  # fmt: skip
         self._source: Iterable[Any] = source
         self._delivers = delivers
@@ -54,6 +54,7 @@ class Reader:
         self.runs_no_code = self._library or ownership.runs_no_code(source)
         self._records: Iterator[Any] | None = None
         self.index = 0  # of the next record
+        self.block = block  # what is read at once ends at a multiple of so many records, or the end
         self.ended = False
         self.stopped = False  # before the source was at its end
         self.note: Callable[[int, Any], None] | None = None  # told the index after each read, and the last record
@@ -109,6 +110,7 @@ class Reader:
         records: list[Any] = []
         if self.ended:
             return records
+        most += -(self.index + most) % self.block
         try:
             if isinstance(self._source, Live):
                 return self._taken(self._source.take(most, seconds), here=here)

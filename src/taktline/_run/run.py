@@ -44,9 +44,10 @@ class _Life:
         self.sink: Sink | None = None  # where the results go, as far as Marks must know
         self.options = options
         self.plan = _plan(steps, options)
+        block = plans.block_of_lists(steps) if options.seed is not None else 1
         self.reader = Reader(
-            source, split=worth_splitting(self.plan, options.window), exact=options.batch_size is not None,
-            goes_on=options.goes_on,
+            source, split=worth_splitting(self.plan, options.window) and block == 1,
+            exact=options.batch_size is not None, goes_on=options.goes_on, block=block,
         )  # fmt: skip
         self.meter = Meter(name, self.plan, options, self.reader.total)
         self.marks: Marks | None = None
@@ -176,6 +177,7 @@ class Run:
 
     def __init__(self, steps: tuple[Step, ...], name: str, source: Iterable[Any], options: Options) -> None:
         check_source(source)
+        plans.check_seed(steps, options, live=isinstance(source, Live))
         _check_forks(_not_beside(source), options)
         check_apart(source, others=_files(options))
         self._life = _Life(steps, name, source, options)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import traceback
-from collections.abc import Coroutine, Generator, Sequence
+from collections.abc import Coroutine, Generator, Iterator, Sequence
 from time import perf_counter_ns
 from types import FrameType, TracebackType
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
@@ -73,6 +73,7 @@ class Part:
         self.steps = segment.steps[first:last]
         self.callables = segment.callables()[first:last]
         self.goes_on = segment.goes_on
+        self.seeds = segment.seeds
         self.traced = traced  # say which record each value came from
 
     def run(self, batch: Batch, timed: bool, *, formed: bool = False) -> Batch:
@@ -149,14 +150,30 @@ class Batched(Part):
         return out
 
     def span(self, batch: Batch, start: int, end: int, out: Batch, timed: bool) -> bool:
-        size = self.size or max(1, end - start)
         self.segment.runs(self, None, start)
-        for at in range(start, end, size):
-            if not at_once(self.through(Piece(batch, out, at, batch.values[at : min(at + size, end)]))):
+        for at, upto, turn in self.lists(batch, start, end):
+            if not at_once(self.through(Piece(batch, out, at, batch.values[at:upto], turn=turn))):
                 return False
         if batch.failures:  # their places are told by the results before them
             self.settle(out)
         return True
+
+    def lists(self, batch: Batch, start: int, end: int) -> Iterator[tuple[int, int, int]]:
+        """The lists that the values from `start` to `end` are handed over in: from, up to, and which one it is of those that
+        begin with the same record."""
+        size = self.size or max(1, end - start)
+        if self.seeds is None:
+            yield from ((at, min(at + size, end), 0) for at in range(start, end, size))
+            return
+        at, turn = start, 0
+        while at < end:
+            block = self.seeds.block_of(batch.origin(at))
+            upto = at + 1
+            while upto < min(at + size, end) and self.seeds.block_of(batch.origin(upto)) == block:
+                upto += 1
+            yield at, upto, turn
+            turn = turn + 1 if upto < end and batch.origin(upto) == batch.origin(at) else 0
+            at = upto
 
     def fail(self, out: Batch, origin: int, step: int, error: BaseException, tb: TracebackType | None) -> bool:
         self.settle(out)
@@ -172,8 +189,8 @@ class Batched(Part):
         """A piece through the steps that it has before it; False where a failure ends the batch."""
         while piece.values and piece.out.lost(piece.origin(0)):
             piece = piece.part(1, len(piece.values))
-        if piece.values and self.segment.seeds is not None:
-            self.segment.seeds.at(piece.origin(0))
+        if piece.values and self.seeds is not None:
+            self.seeds.at(piece.origin(0), piece.turn)
         values, began = piece.values, perf_counter_ns()
         if not values or piece.first == len(self.steps):
             return self._done(piece, Columns(None, [values]))
@@ -282,8 +299,8 @@ class Batched(Part):
             return await self._in_parts(piece, step, odd)
         results: list[Any] = []
         for n, record in enumerate(records):
-            if self.segment.seeds is not None:
-                self.segment.seeds.at(piece.origin(n))
+            if self.seeds is not None:
+                self.seeds.at(piece.origin(n), piece.turn)
             failed: BaseException | None = None
             try:
                 result = like(record)
@@ -378,10 +395,10 @@ class Batched(Part):
 class Piece:
     """Some consecutive values of a batch, with the steps of its part from `first` on before them."""
 
-    __slots__ = ("at", "batch", "first", "out", "values")
+    __slots__ = ("at", "batch", "first", "out", "turn", "values")
 
-    def __init__(self, batch: Batch, out: Batch, at: int, values: list[Any], first: int = 0) -> None:
-        self.batch, self.out, self.at, self.values, self.first = batch, out, at, values, first
+    def __init__(self, batch: Batch, out: Batch, at: int, values: list[Any], first: int = 0, turn: int = 0) -> None:
+        self.batch, self.out, self.at, self.values, self.first, self.turn = batch, out, at, values, first, turn
 
     def origin(self, n: int) -> int:
         return self.batch.origin(self.at + n)
@@ -389,7 +406,7 @@ class Piece:
     def part(self, start: int, end: int, values: list[Any] | None = None, first: int | None = None) -> Piece:
         """A part of it, where `values` is given with those as they are before the step `first`."""
         mine = self.values[start:end] if values is None else values
-        return Piece(self.batch, self.out, self.at + start, mine, self.first if first is None else first)
+        return Piece(self.batch, self.out, self.at + start, mine, self.first if first is None else first, self.turn)
 
 
 def at_once(call: Coroutine[Any, Any, T]) -> T:

@@ -71,9 +71,9 @@ class Segment:
     ([3], 'int', ValueError("invalid literal for int() with base 10: 'x'"))
     """
 
-    def __init__(self, steps: Sequence[Step], *, goes_on: bool, seed: tuple[int, int] | None = None) -> None:
+    def __init__(self, steps: Sequence[Step], *, goes_on: bool, seed: tuple[int, int, int] | None = None) -> None:
         self.steps = tuple(steps)
-        self.seeds: Seeds | None = None  # `seed`: the run's, and the place of the first step in the line
+        self.seeds: Seeds | None = None  # `seed`: the run's, the place of the first step in the line, a block of lists
         if seed is not None:
             from taktline._segment.seeds import Seeds
 
@@ -170,7 +170,9 @@ class Segment:
 
     def likes(self) -> list[Any]:
         """Of batch steps the callables for one record, where they have one."""
-        return self._likes
+        if self.seeds is None:
+            return self._likes
+        return [like and self.seeds.wrap_like(n, like) for n, like in enumerate(self._likes)]
 
     def runs(self, part: Part, values: Any, end: int) -> None:
         """The values of this iterator, the last of which stands before position `end`, are run now."""
@@ -281,8 +283,11 @@ class Segment:
             return None
         assert out.origins is not None
         end = len(out.values)
-        if self.goes_on:
-            end = bisect_left(out.origins, out.origins[-1])
+        if self.goes_on or self.seeds is not None:
+            # What failed is taken back whole; and where a seed is set a record's values stay together, for how often a step
+            # was called for it before tells its numbers, and so do those of a batch step's lists.
+            newest = out.origins[-1]
+            end = bisect_left(out.origins, newest if self.seeds is None else self.seeds.start_of_block(newest))
             if weight * (len(out.values) - end) // len(out.values) > self.most:
                 raise ResultsTooLarge(size=self.most)
             if not end:
@@ -338,7 +343,6 @@ class _Stretch(Part):
         self._expands = [n for n, step in enumerate(self.steps) if step.role is Role.EXPAND]
         self.one_to_one = one_to_one
         self.whole = segment
-        self.seeds = segment.seeds
         traced = (traced and not one_to_one) or self.seeds is not None
         self._handed_over = False  # a piece is somewhere else
         self.code = Compiled(self.steps, "traced" if traced else "plain")
@@ -438,7 +442,8 @@ class _Stretch(Part):
                 continue
             weight, seen = weight * len(out.values) // count, len(out.values)
             self._handed_over = True
-            yield piece
+            with self.seeds.away() if self.seeds is not None else nullcontext():
+                yield piece
             self._handed_over = False
             self.segment.runs(self, values, end)
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import copy
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -42,13 +42,17 @@ _Way: TypeAlias = "asyncio.Task[Batch] | Failure"  # of a record, or of those of
 class Waiting:
     """Runs waiting steps over batches, in a running event loop. `worn_out()` is called when too many threads hang."""
 
-    def __init__(self, steps: Sequence[Step], *, goes_on: bool, worn_out: Callable[[], None]) -> None:
+    def __init__(
+        self, steps: Sequence[Step], *, goes_on: bool, worn_out: Callable[[], None],
+        seed: tuple[int, int, int] | None = None,
+    ) -> None:  # fmt: skip
         self.steps = tuple(steps)
+        self.seed = seed
         self.goes_on = goes_on
         self.caught = guard.Caught()
         self.most = HELD
         self.keeps_interrupt = False
-        self.seeds: Seeds | None = None
+        self.seeds: Seeds | None = None  # each call has its own: `seeds_for`
         self.mark: Mark = no_mark
         self.begun: Begun = nobody
         self.came: Came = nobody
@@ -103,7 +107,7 @@ class Waiting:
                 self.begun(at, 0)
                 self._alone = at
                 self.mark(at, 0, 0.0)
-                one = await self._through(seq, Batch([batch.values[at]], [batch.origin(at)]))
+                one = await self._through(seq, Batch([batch.values[at]], [batch.origin(at)], first=batch.first))
                 self._alone = None
                 self.came(at, one)
                 whole.append(one, goes_on=self.goes_on)
@@ -118,11 +122,10 @@ class Waiting:
         ways: list[_Way] = []
         begin = asyncio.get_running_loop().create_task
         for start, end, failure in batch.spans():
-            size = part.size or max(1, end - start)
-            ways += [begin(part.came_of(seq, batch, at, min(at + size, end))) for at in range(start, end, size)]
+            ways += [begin(part.came_of(seq, batch, *each)) for each in part.together(batch, start, end)]
             ways += [failure] if failure is not None else []
         self._open[id(ways)] = ways
-        out = Batch([], [])
+        out = Batch([], [], first=batch.first)
         try:
             for way in ways:
                 if isinstance(way, Failure):
@@ -148,6 +151,14 @@ class Waiting:
     def is_given_up(self, error: BaseException) -> bool:
         """Whether an exception is the end of the task that is run now, as it was told, and not a step's own."""
         return isinstance(error, asyncio.CancelledError) and (self._closing or asyncio.current_task() in self._given_up)
+
+    def seeds_for(self, batch: Batch) -> Seeds | None:
+        """What seeds the calls that one task makes for a batch, where a seed is set."""
+        if self.seed is None:
+            return None
+        from taktline._segment.seeds import Seeds
+
+        return Seeds(*self.seed, first=batch.first)
 
     def callables(self) -> list[Any]:
         """What each step calls, in order."""
@@ -211,17 +222,29 @@ def _under_way(ways: list[_Way]) -> list[asyncio.Task[Batch]]:
 class _Records:
     """Neighbouring steps of one record each: a task a record takes it through all of them."""
 
-    size = 1
-
     def __init__(self, whole: Waiting, first: int, last: int) -> None:
         self._whole = whole
         self._first, self._last = first, last
 
+    def together(self, batch: Batch, start: int, end: int) -> Iterator[tuple[int, int]]:
+        """From where up to where the values go through in one task: each alone; where a seed is set all of a record, for
+        how often a step was called for it before tells which random numbers it gets."""
+        at = start
+        while at < end:
+            upto = at + 1
+            while self._whole.seed is not None and upto < end and batch.origin(upto) == batch.origin(at):
+                upto += 1
+            yield at, upto
+            at = upto
+
     async def came_of(self, seq: int, batch: Batch, start: int, end: int) -> Batch:
-        """What comes of the value at `start`."""
-        origin, came = batch.origin(start), _Came([], [])
+        """What comes of the values from `start` to `end`, all of one record."""
+        origin, came = batch.origin(start), _Came([], [], seeds=self._whole.seeds_for(batch))
+        if came.seeds is not None:
+            came.seeds.at(origin)
         try:
-            await self._through(seq, batch.values[start], self._first, came)
+            for value in batch.values[start:end]:
+                await self._through(seq, value, self._first, came)
         except BaseException as error:
             if self._whole.is_given_up(error):
                 raise
@@ -240,16 +263,17 @@ class _Records:
             came.step = n
             self._whole.begins(n)
             station = self._whole.stations[n]
+            own = came.seeds.own(n) if came.seeds is not None else None
             began = perf_counter_ns()
             try:
-                result = await station.call(seq, station.made, value)
+                result = await station.call(seq, own.around(station.made) if own is not None else station.made, value)
             finally:
                 self._whole.note(n, 1, perf_counter_ns() - began)
             if station.role is Role.KEEP:
                 if not result:
                     return
             elif station.role is Role.EXPAND:
-                for inner in result:
+                for inner in own.values(result) if own is not None else result:
                     await self._through(seq, inner, n + 1, came)
                     if not len(came.values) % LOOK:
                         check_amount(came.values, self._whole.most)
@@ -261,9 +285,10 @@ class _Records:
 
 @dataclass(slots=True)
 class _Came(Batch):
-    """What came of one record so far, and the step that it is in."""
+    """What came of one record so far, the step that it is in, and what seeds its calls."""
 
     step: int = 0
+    seeds: Seeds | None = None
 
 
 class _Calls(Batched):
@@ -276,19 +301,29 @@ class _Calls(Batched):
         self._whole = whole
         self._stations = whole.stations[first:last]
 
-    async def came_of(self, seq: int, batch: Batch, start: int, end: int) -> Batch:
+    def together(self, batch: Batch, start: int, end: int) -> Iterator[tuple[int, int, int]]:
+        """The lists, as `lists` tells them."""
+        one = copy.copy(self)
+        one.seeds = self._whole.seeds_for(batch)
+        return one.lists(batch, start, end)
+
+    async def came_of(self, seq: int, batch: Batch, start: int, end: int, turn: int) -> Batch:
         """What comes of the values from `start` to `end`."""
         self.segment.begins(self.first)
         one, out = copy.copy(self), Batch([], [])  # what it holds while it is under way is not the others'
-        one.pieces = []
-        one.callables = [partial(station.call, seq, station.made) for station in self._stations]
-        one.likes = [
-            partial(station.call, seq, like) if like is not None else None
-            for station, like in zip(self._stations, self.likes, strict=True)
-        ]
-        await one.through(Piece(batch, out, start, batch.values[start:end]))
+        one.pieces, one.seeds = [], self._whole.seeds_for(batch)
+        one.callables = [one.calls(n, seq, station.made) for n, station in enumerate(self._stations)]
+        one.likes = [like and one.calls(n, seq, like, like=True) for n, like in enumerate(self.likes)]
+        await one.through(Piece(batch, out, start, batch.values[start:end], turn=turn))
         one.settle(out)
         return out
+
+    def calls(self, n: int, seq: int, fn: Callable[[Any], Any], *, like: bool = False) -> Callable[[Any], Any]:
+        """A call of a step, or of what it is `like`."""
+        call, seeds = self._stations[n].call, self.seeds
+        if seeds is None:
+            return partial(call, seq, fn)
+        return lambda value: call(seq, seeds.own(n + self.first, like=like).around(fn), value)
 
     def passes(self, error: BaseException) -> bool:
         return self._whole.is_given_up(error)
