@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from taktline._wire import carry
+from taktline._wire.arena import Reader
 from taktline._wire.channel import Channel
 
 sizes = st.lists(st.integers(0, 200_000), max_size=6)
@@ -129,3 +130,23 @@ def test_what_no_arena_can_hold_goes_through_the_socket():
     (back,) = pair.cross([np.arange(100_000)])
     assert (back == np.arange(100_000)).all()
     pair.close()
+
+
+def test_a_new_arena_that_comes_while_buffers_are_taken_changes_none_of_them(pair, monkeypatch):
+    """What is imported in the middle may be asked for at the other end, and messages come in before the answer."""
+    arrays = [np.full(5_000, n) for n in (7, 8, 9)]
+    pair.hub.send(1, 7, b"", carry.pack(arrays))
+    received, export = pair.pump(pair.worker, pair.hub), Reader.export
+    larger = [np.full(3_000_000 // 8, 1)]
+
+    def exported(reader, *place):
+        if larger:
+            pair.hub.send(1, 8, b"", carry.pack([larger.pop()]))
+            assert pair.pump(pair.worker, pair.hub).seq == 8
+        return export(reader, *place)
+
+    monkeypatch.setattr(Reader, "export", exported)
+    before = pair.worker._in
+    there = carry.unpack(received.parts, pair.worker.buffers(received))
+    assert pair.worker._in is not before
+    assert [set(array.tolist()) for array in there] == [{7}, {8}, {9}]

@@ -352,13 +352,11 @@ class Worker:
             if message.kind == words.GIVE:
                 break
             self.early.append((message.kind, message.seq, message.note, [bytes(part) for part in message.parts]))
-            self.channel.release()
         self.channel.block(self.sent is None)
         if message is None:
             raise BrokenPipeError
-        given = bytes(message.parts[0]) if message.parts else None
-        self.channel.release()
-        return given
+        # Nothing is released here: a message may be being read back at this moment, and this be asked for in the middle of it.
+        return bytes(message.parts[0]) if message.parts else None
 
     def message(self) -> Message | None:
         """The next message; None where the hub is gone, or where this end does not wait and none is there."""

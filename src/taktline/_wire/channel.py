@@ -221,15 +221,16 @@ class Channel:
         nothing refers to it any more. Who holds on to many gets copies, so that the arena never runs full of them.
         """
         sizes = [len(part) for part in message.parts]
-        if message.position == NOWHERE or self._in is None:
+        reader = self._in  # the one it lies in: whatever is imported here may ask the other end, and receive a new arena
+        if message.position == NOWHERE or reader is None:
             return [bytearray(part) for part in message.parts[1:]]
         lowest = next(iter(self._kept), message.position)
-        if message.position + sum(sizes) - lowest > self._in.size // KEPT:
+        if message.position + sum(sizes) - lowest > reader.size // KEPT:
             return [bytearray(part) for part in message.parts[1:]]
         buffers, at = [], sizes[0]
         self._kept[message.position] = len(sizes) - 1
         for size in sizes[1:]:
-            buffers.append(self._in.export(message.position, at, size))
+            buffers.append(reader.export(message.position, at, size))
             lease = weakref.ref(buffers[-1], self._let_go)
             self._leases[id(lease)] = (lease, message.position)
             at += size
