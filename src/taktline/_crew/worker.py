@@ -355,7 +355,7 @@ class Worker:
         self.channel.block(self.sent is None)
         if message is None:
             raise BrokenPipeError
-        # Nothing is released here: a message may be being read back at this moment, and this be asked for in the middle of it.
+        # Nothing is released here: this may be asked for in the middle of a message that is being read back.
         return bytes(message.parts[0]) if message.parts else None
 
     def message(self) -> Message | None:
