@@ -221,7 +221,9 @@ class Channel:
         nothing refers to it any more. Who holds on to many gets copies, so that the arena never runs full of them.
         """
         sizes = [len(part) for part in message.parts]
-        reader = self._in  # the one it lies in: whatever is imported here may ask the other end, and receive a new arena
+        reader = (
+            self._in
+        )  # the one it lies in: whatever is imported here may ask the other end, and receive a new arena
         if message.position == NOWHERE or reader is None:
             return [bytearray(part) for part in message.parts[1:]]
         lowest = next(iter(self._kept), message.position)
