@@ -13,6 +13,7 @@ from dataclasses import asdict, dataclass, replace
 from time import perf_counter
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from taktline._excerpts import excerpt
 from taktline._observe import memory, pages
 from taktline._planner.advise import technique
 from taktline._planner.whatif import predict
@@ -295,8 +296,15 @@ def _technique(flow: Line, how: str, workers: int) -> Measured:
 def _plain_loop(steps: tuple[Step, ...], records: Iterable[Any]) -> Iterator[Any]:
     """The loop that a user would have written; batch steps get lists of one."""
     chained = _chain(_scalars(steps), steps)
-    for record in records:
-        yield from chained(record)
+    for index, record in enumerate(records):
+        try:
+            yield from chained(record)
+        except Exception as error:
+            error.add_note(
+                f"at record {index:,} in the plain loop\n  record  {excerpt(record)}\n"
+                "  next    compare records that do not fail, or have the step not raise for such"
+            )
+            raise
 
 
 def _chain(functions: list[Callable[[Any], Any]], steps: tuple[Step, ...]) -> Callable[[Any], Iterator[Any]]:

@@ -400,3 +400,12 @@ def test_every_command_that_reads_takes_the_options_of_delimited_text(folder, co
     done = taktline(folder, command, "named.py:name", "--in", "latin.csv", "--delimiter", ";;", *out)
     assert done.returncode == 2
     assert "delimiter= is one character" in done.stderr
+
+
+def test_a_comparison_over_a_record_that_fails_says_which_and_where(folder):
+    done = taktline(folder, "compare", "steps.py:parse,fussy", "--in", "in.jsonl", "--rounds", "1")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "ValueError: seven, of all" in done.stderr
+    assert 'steps.py:11   raise ValueError("seven, of all")' in done.stderr
+    assert "at record 7 in the plain loop" in done.stderr
+    assert "next    compare records that do not fail" in done.stderr

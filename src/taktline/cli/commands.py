@@ -94,8 +94,13 @@ def _described(error: BaseException) -> str:
     """An error for the terminal: what happened, to which record and step, where in the user's code, what to do."""
     place = getattr(error, "__taktline__", None)
     code = getattr(error, "code", "TK200")
-    if place is None or isinstance(error, TaktlineError):
-        return f"error {getattr(error, 'code', 'TK000')}: {error if str(error) else type(error).__name__}"
+    if isinstance(error, TaktlineError):
+        return f"error {error.code}: {error if str(error) else type(error).__name__}"
+    if place is None:
+        lines = [f"error TK000: {type(error).__name__}: {error}"]
+        if source := _own_line(error, ""):
+            lines.append(f"  at {source}")
+        return "\n".join([*lines, *(f"  {note}" for note in getattr(error, "__notes__", ()))])
     lines = [
         f"error {code if isinstance(code, str) else 'TK200'}: step {place.step!r} failed on record {place.index:,}"
     ]
