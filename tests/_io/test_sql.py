@@ -23,7 +23,7 @@ import servers
 from taktline import LineError, ResumeError, SinkError, SourceError, line, read_sql, write_sql
 from taktline._io import query as querying
 from taktline._io import sql
-from taktline._io.query import KeyRange
+from taktline._recipe.ports import Part
 from taktline._run.reader import Reader
 
 RUN = "run-1"
@@ -405,7 +405,7 @@ def test_ranges_of_keys_give_what_reading_in_one_go_gives(numbers, small_pages, 
     while not reader.ended:
         for turn in turns:
             got = reader.read(turn + 1) if turn >= 0 else reader.read_part(-turn)
-            assert (isinstance(got, KeyRange) and len(got) <= -turn) or turn >= 0 or not got
+            assert (isinstance(got, Part) and len(got) <= -turn) or turn >= 0 or not got
             records += pickle.loads(pickle.dumps(got))
             assert reader.index == len(records)
     assert (records, reader.error) == (list(source), None)
@@ -425,6 +425,33 @@ def test_workers_read_ranges_of_keys_whatever_is_changed_meanwhile(numbers, monk
     outside.execute("DELETE FROM numbers WHERE a > 20")
     outside.execute("INSERT INTO numbers SELECT 5, n, 'new' FROM generate_series(10, 30) AS n")
     assert [first, *results] == rows
+
+
+@pytest.mark.parametrize("late", [False, True], ids=["", "after a minute"])
+@pytest.mark.parametrize("turns", [[1], [5, 3], [-3], [-20], [3, -4], [-5, 2, -50, 1], [200, -9]])
+def test_each_page_by_key_is_of_one_moment_whoever_reads_it(numbers, monkeypatch, turns, late):
+    """All rows change after each turn. Positive: so many records; negative: a part of so many."""
+    monkeypatch.setattr(querying, "PAGE", 20)
+    monkeypatch.setattr(querying, "SECTION", 3)
+    if late:
+        monkeypatch.setattr(querying, "SECONDS", -1.0)
+    outside, source = numbers
+    outside.execute("UPDATE numbers SET text = '0'")
+    reader, records, turn = Reader(source, split=True), [], 0
+    while not reader.ended:
+        for size in turns:
+            got = reader.read(size) if size > 0 else reader.read_part(-size)
+            records += pickle.loads(pickle.dumps(got))
+            turn += 1
+            outside.execute(f"UPDATE numbers SET text = '{turn}'")
+    assert reader.error is None
+    assert [(row["a"], row["b"]) for row in records] == [(n // 10, n % 10) for n in range(300)]
+    moments = [{int(row["text"]) for row in records[at : at + 20]} for at in range(0, 300, 20)]
+    assert all(len(each) == 1 for each in moments), moments
+    assert moments == sorted(moments, key=min)
+    if max(turns) < 20:  # else many pages are read between two changes
+        views = 1 if late else 3
+        assert all(moments[at] != moments[at + views] for at in range(len(moments) - views))
 
 
 def test_a_range_is_read_again_after_its_worker_was_killed(numbers, tmp_path):

@@ -7,7 +7,8 @@ import pickle
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing
 from functools import cache
-from itertools import chain
+from itertools import chain, islice
+from time import monotonic
 from typing import Any, NamedTuple
 
 from taktline._excerpts import excerpt
@@ -17,7 +18,9 @@ from taktline._recipe.ports import Part, Sink, Source, Splittable, Unread
 from taktline.errors import LineError, SourceError
 
 PAGE = 10_000  # rows that are read by key, at once
-SECTION = 64  # parts that are read through one snapshot: the server must keep old rows for it
+SECTION = 10  # pages that are read through one snapshot at most: the server must keep old rows for it
+SECONDS = 60.0  # after which it ends with the page
+ROW = 256  # bytes of one, as long as none is known
 SAMPLE = 100  # rows whose size is taken for that of all
 COUNT = "count(*) AS n"
 
@@ -87,7 +90,7 @@ class Query(Splittable):
         if self._aside:
             rows = self._put_aside(database, place.last)
         else:
-            rows = self._paged(database, place.last) if self._key else database.stream(self._query)
+            rows = self._paged(database, place) if self._key else database.stream(self._query)
         with closing(rows):
             try:
                 for row in rows:
@@ -129,15 +132,35 @@ class Query(Splittable):
 
     # --- by pages ---
 
-    def _paged(self, database: Database, last: Key) -> Generator[dict[str, Any], None, None]:
+    def _paged(self, database: Database, place: _Place) -> Generator[dict[str, Any], None, None]:
         self._refuse_nulls(database)
+        yield from place.page
         while True:
-            rows = database.fetch(self._select(database, "*", last, (), f"LIMIT {PAGE + 1}"), last)
-            yield from rows[:PAGE]
-            if len(rows) <= PAGE:
+            self._begin_page(place)
+            query = self._select(database, "*", place.last, (), f"LIMIT {PAGE + 1}")
+            rows = database.fetch(query, place.last)
+            place.page, place.following = iter(rows[:PAGE]), self._key_of(rows[PAGE:])
+            yield from place.page
+            if not place.following:
                 return
-            last, following = (tuple(row[name] for name in self._key) for row in rows[-2:])
-            self._refuse_twins(last, following)
+
+    def _key_of(self, rows: Sequence[dict[str, Any]]) -> Key:
+        return tuple(rows[0][name] for name in self._key) if rows else ()
+
+    def _end_page(self, database: Database, place: _Place) -> None:
+        """Have the rest of a page that was begun, in the view of this connection."""
+        if left := -place.count % PAGE:
+            try:
+                query = self._select(database, "*", place.last, (), f"LIMIT {left + 1}")
+                rows = database.fetch(query, place.last)
+            except database.errors as error:
+                raise self._failed(database.why(error), place.count) from error
+            place.page, place.following = iter(rows[:left]), self._key_of(rows[left:])
+
+    def _begin_page(self, place: _Place) -> None:
+        if place.following:
+            self._refuse_twins(place.last, place.following)
+        place.following = ()
 
     def _select(self, database: Database, what: str, after: Key, upto: Key, limit: str = "") -> str:
         query, key, where = self._query, quoted(*self._key), ""
@@ -179,15 +202,21 @@ class Query(Splittable):
             try:
                 while not place.over:
                     if not wanted:
+                        if section is not None:
+                            self._end_page(section.database, place)
                         wanted, section = (yield self._rows(database, place)), None
                         continue
-                    if section is None or not section.left:
+                    if rest := list(islice(place.page, wanted)):  # of a page that was begun: it is of one view
+                        place.took(rest)
+                        wanted = yield _Rest(rest, place.row_size)
+                        continue
+                    self._begin_page(place)
+                    if section is None or section.left(place.count) <= 0:
                         section = self._section(place)
                     if section is None:
                         yield from self._alone(database, place)
                         return
-                    section.left -= 1
-                    bounds = self._range(section.database, place, wanted)
+                    bounds = self._range(section.database, place, min(wanted, section.left(place.count)))
                     if not bounds.rows:
                         return
                     before = place.count
@@ -211,7 +240,7 @@ class Query(Splittable):
             return None
         refused: tuple[type[Exception], ...] = (Unreachable, *database.errors)
         try:
-            section = _Section(database)
+            section = _Section(database, place.count)
             if not place.row_size:
                 with closing(connected(self._url, writing=False)) as other:
                     other.fetch_in(section.snapshot, "SELECT 1 AS one", ())
@@ -284,6 +313,8 @@ class _Place:
         self._key = key
         self._last = after
         self.row: dict[str, Any] | None = None  # the last one, where it is not told by its key
+        self.page: Iterator[dict[str, Any]] = iter(())  # rows that were read, and not given yet
+        self.following: Key = ()  # of the row behind them
         self.count = 0
         self.row_size = 0  # bytes of the pickle of one; 0: not known yet
         self.over = False
@@ -292,6 +323,10 @@ class _Place:
     def last(self) -> Key:
         return self._last if self.row is None else tuple(self.row[name] for name in self._key)
 
+    def took(self, rows: Sequence[dict[str, Any]]) -> None:
+        self.row = rows[-1]
+        self.count += len(rows)
+
     def passed(self, bounds: Bounds) -> None:
         self._last, self.row = bounds.upto, None
         self.count += bounds.rows
@@ -299,17 +334,43 @@ class _Place:
 
 
 class _Section:
-    """A connection with a snapshot that others read through, for as long as there are parts of it."""
+    """A connection with a snapshot that others read through, for as long as there are parts of it. It ends with a page,
+    counted from the first row of the pass, whatever size the parts have: so each page is of one view, whoever reads."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, count: int) -> None:
         self.database = database
+        self._least, self._most = ((count // PAGE + pages) * PAGE for pages in (1, SECTION))  # rows
+        self._began = monotonic()
         self._process = os.getpid()
         self.snapshot = database.snapshot()
-        self.left = SECTION  # parts
+
+    def left(self, count: int) -> int:
+        """How many rows may come from it behind so many."""
+        late = monotonic() - self._began > SECONDS
+        return (max(-(-count // PAGE) * PAGE, self._least) if late else self._most) - count
 
     def __del__(self) -> None:
         if os.getpid() == self._process:  # else it is another's connection
             self.database.close()
+
+
+class _Rest(Part):
+    """Rows that are here already."""
+
+    __slots__ = ("_rows", "size")
+
+    def __init__(self, rows: list[dict[str, Any]], row_size: int) -> None:
+        self._rows = rows
+        self.size = len(rows) * (row_size or ROW)
+
+    def __reduce__(self) -> Any:
+        return _Rest, (self._rows, self.size // len(self._rows))
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def decoded(self, unread: list[Unread] | None = None) -> Iterator[dict[str, Any]]:
+        return iter(self._rows)
 
 
 class KeyRange(Part):

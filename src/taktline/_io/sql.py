@@ -37,8 +37,12 @@ def read_sql(url: str, query: str, key: str | Sequence[str] | None = None, after
     Without `key` it is one query and one snapshot, fetched some rows at a time. With `key`, one or several columns that
     are unique and never null, the rows come in its order and by pages of 10,000, each a short query of its own: no lock
     is held meanwhile, and a run can go on `after` a key that is done. An index on the key makes pages cheap. PostgreSQL's
-    are read by workers, where there are some, on connections of their own and through snapshots of 64 pages at most; by
-    the caller where the server, or a pooler before it, shares no snapshot or has no connections for them.
+    are read by workers, where there are some, on connections of their own; by the caller where the server, or a pooler
+    before it, shares no snapshot or has no connections for them.
+
+    What others change meanwhile: the rows of each page, counted from the first row, are as they were at one moment, those of
+    a later page as at the same or a later one, whatever technique reads them; a row that keeps its key comes once. A
+    snapshot lasts for ten pages at most, and after a minute to the end of its page.
 
     A run may write to the file of SQLite that it reads: its rows are put aside in a temporary file at the beginning, so it
     reads what was there then, whatever it writes, to the same table too. With a journal it must be another table.
