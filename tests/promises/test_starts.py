@@ -300,11 +300,20 @@ GENERATORS = {
     "one that the collector does not look at": (
         "import gc, random\nr = random.Random()\ngc.freeze()\ndef draw(): return r.random()"
     ),
+    "an object's, with a seed": (
+        "import random\nclass Dice:\n    def __init__(self): self.r = random.Random(3)\n"
+        "    def __call__(self): return self.r.random()\ndraw = Dice()"
+    ),
+    "one that an imported file seeds": "from dice import draw",
 }
 
 
+@pytest.mark.parametrize("start", ["fork", "launch"])
 @pytest.mark.parametrize("which", GENERATORS)
-def test_no_two_forked_workers_draw_the_same_numbers_also_those_that_come_later(which):
+def test_no_two_workers_draw_the_same_numbers_also_those_that_come_later(which, start, tmp_path):
+    (tmp_path / "dice.py").write_text(
+        "import random\nrandom.seed(5)\nr = random.Random(3)\ndef draw(): return r.random() + random.random()\n"
+    )
     code = f"""
         exec({GENERATORS[which]!r})
         def drawn(n):
@@ -316,10 +325,23 @@ def test_no_two_forked_workers_draw_the_same_numbers_also_those_that_come_later(
             return os.getpid(), draw()
         import tempfile
         with tempfile.TemporaryDirectory() as folder:
-            results = list(line(drawn)(range(60), how="line", workers=2, start="fork", batch_size=5))
+            results = list(line(drawn)(range(60), how="line", workers=2, start={start!r}, batch_size=5))
         print(len({{pid for pid, _ in results}}) > 2, len({{number for _, number in results}}))
     """
-    assert says(code) == ["True 60"]
+    assert says(code, tmp_path) == ["True 60"]
+
+
+@pytest.mark.parametrize(
+    "kind", ["default_rng(7)", "RandomState(7)", "Generator(np.random.MT19937(7))", "PCG64(7)", "SeedSequence(7)"]
+)
+def test_numpys_generators_are_no_reason_not_to_fork(kind):
+    code = f"""
+        import numpy as np
+        rng = np.random.{kind}
+        run = line(lambda n: (n, rng)[0])(range(60), how="line", workers=2)
+        print(list(run) == [*range(60)], run.report.reasons[-1][:18])
+    """
+    assert says(code) == ["True workers are forked"]
 
 
 def test_a_worker_that_comes_later_has_the_surroundings_of_the_start(tmp_path):

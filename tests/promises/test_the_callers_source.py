@@ -366,6 +366,100 @@ def links(n):
     return [k for k in (2 * n, 2 * n + 1) if k < 3_000]
 
 
+class Hinting:
+    """An iterator that guesses how many records are left in it, or cannot tell."""
+
+    def __init__(self, hint):
+        self.n, self.hint = 0, hint
+
+    def __iter__(self):
+        return self
+
+    def __next__(self):
+        self.n += 1
+        if self.n > 3000:
+            raise StopIteration
+        return self.n
+
+    def __length_hint__(self):
+        if isinstance(self.hint, Exception):
+            raise self.hint
+        return self.hint
+
+
+class Sequence:
+    """With `__getitem__` alone, as Python's oldest protocol has it."""
+
+    def __getitem__(self, n):
+        if n >= 3000:
+            raise IndexError
+        return n
+
+
+class Sized(Sequence):
+    def __len__(self):
+        return 10
+
+
+@pytest.mark.parametrize("how", ["loop", "auto", "line"])
+@pytest.mark.parametrize(
+    "made",
+    [
+        lambda: Hinting(5),
+        lambda: Hinting(10**6),
+        lambda: Hinting(NotImplemented),
+        lambda: Hinting(TypeError("endless")),
+        Sequence,
+        Sized,
+        lambda: dict.fromkeys(range(3000)).items(),
+        lambda: collections.deque(range(3000)),
+        lambda: reversed(range(3000)),
+        lambda: (n for n in range(3000)),
+    ],
+    ids=["few", "many", "none", "raises", "__getitem__", "wrong __len__", "items", "deque", "reversed", "generator"],
+)
+def test_what_a_source_says_of_its_length_is_a_guess_and_its_records_are_counted(how, made):
+    run = line(_same)(made(), how=how)
+    assert list(run) == [each for each in made()]  # noqa: C416  a list of it would believe it
+    assert (run.report.records_in, run.report.records_out) == (3000, 3000)
+
+
+def _same(record):
+    return record
+
+
+def test_a_list_that_a_step_in_the_loop_makes_longer_or_shorter_is_counted_as_it_was_read():
+    def longer(n):
+        if n < 2000:
+            waiting.append(n + 1)
+        return n
+
+    waiting = [1]
+    run = line(longer)(waiting, how="loop")
+    assert list(run) == [*range(1, 2001)]
+    assert (run.report.records_in, run.report.records_out) == (2000, 2000)
+
+    def shorter(n):
+        rows.remove(n)
+        return n
+
+    rows = [*range(1000)]
+    run = line(shorter)(rows, how="loop")
+    assert len(list(run)) == run.report.records_in == 500
+
+
+def test_the_record_is_named_before_which_a_dict_has_changed_its_size():
+    def grown(n):
+        if n == 1500:
+            rows[-1] = None
+        return n
+
+    rows = dict.fromkeys(range(3000))
+    with pytest.raises(RuntimeError, match="changed size") as raised:
+        list(line(grown)(rows.keys(), how="loop"))
+    assert "before record 1,501;" in raised.value.__notes__[0]
+
+
 @pytest.mark.parametrize("how", ["loop", "auto"])
 @pytest.mark.parametrize("made", [lambda: line(expand(links)), lambda: line(links)], ids=["expand", "map"])
 def test_a_crawler_that_feeds_itself_from_its_results_sees_all_of_them(how, made):

@@ -1,4 +1,4 @@
-"""Random numbers in forked workers: each has the generators that its caller had, and they would all draw the same."""
+"""Random numbers in workers: each has the generators that its caller had, and they would all draw the same."""
 
 from __future__ import annotations
 

@@ -85,6 +85,8 @@ def _inside(thing: Any, way: str) -> Iterator[Reached]:
             yield Reached(thing.__self__, way)
     elif isinstance(thing, functools.cached_property):  # with a lock of its own, for threads only
         yield Reached(thing.func, way)
+    elif _of_numpy_random(thing):  # each generator has a lock, for threads only
+        yield from (Reached(each, way) for each in gc.get_referents(thing) if _of_numpy_random(each))
     elif isinstance(thing, threading.local):
         yield from (Reached(value, f"{way}.{name}") for name, value in list(vars(thing).items()))
     elif isinstance(thing, dict):
@@ -95,6 +97,10 @@ def _inside(thing: Any, way: str) -> Iterator[Reached]:
         yield Reached(type(thing), way)
         names = _attributes(thing)
         yield from (Reached(each, names.get(id(each), way)) for each in gc.get_referents(thing))
+
+
+def _of_numpy_random(thing: Any) -> bool:
+    return str(type(thing).__module__).startswith("numpy.random.")
 
 
 def _of_function(function: types.FunctionType, way: str) -> Iterator[Reached]:

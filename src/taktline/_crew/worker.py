@@ -22,6 +22,7 @@ from types import FrameType, ModuleType
 from typing import TYPE_CHECKING, Any, NoReturn, TypeAlias
 
 from taktline._crew import words
+from taktline._crew.random_streams import all_generators, own_streams
 from taktline._crew.said import Stream
 from taktline._crew.surroundings import Adopting, Relay
 from taktline._recipe.ports import Part, Unread
@@ -330,6 +331,7 @@ class Worker:
         identity.look(setup.stand_ins)
         self.adopting.adopt_loggers(failed)
         self.relay = Relay(number, self.send_note)
+        own_streams(all_generators(()))  # those that came along, or were seeded by an import, are alike in all workers
         return segment_of(steps, goes_on=setup.goes_on, seed=setup.seed, most=setup.most)
 
     def fetch(self, module: str, name: str) -> Any:

@@ -50,6 +50,10 @@ LOOK_NS = 200_000  # nanoseconds of work in such a lot: enough to be timed
 OTHER = 3.0  # times that work must cost more or less than what was decided on
 CERTAIN = 3  # lots in a row
 
+LIST_ITERATOR: type = type(iter(list[Any]()))
+# What tells exactly how many records are left in it. Of any other kind it is a guess, or may change meanwhile.
+EXACT = (LIST_ITERATOR, type(iter(())), type(iter(range(0))))
+
 Phase = tuple[Lot | Iterator[Any] | None, Iterator[Any] | None]
 
 
@@ -86,10 +90,11 @@ class Inline:
         self._end: Callable[[bool], None]
         self._lane: LaneCount
         self._lazy: Compiled | None = None
-        self._countable = False  # the source's iterator tells how many records are left in it
+        self._countable = False  # the source's iterator tells how many records it has given
         self._was_lazy = False
         self._lazily = 0  # records read by the lazy loop in stretches that are over
-        self._left = 0  # records left at the start of this stretch, as the source's iterator tells
+        self._grows: list[Any] | None = None  # the list that the source's iterator goes over
+        self._given: int | None = None  # its position at the start of this stretch, in one where it tells that
         self._any = False  # the stretch has a record
         self._stretch_began = 0.0
         # Each record goes through, and its results are taken, before the next one is read: the source may wait for that.
@@ -115,7 +120,7 @@ class Inline:
             return chain.from_iterable(lots), lots
         self._begin(end)
         one_to_one = all(step.role is Role.MAP for step in self._steps)
-        self._countable = one_to_one and hasattr(self._reader.iterator(), "__length_hint__")
+        self._countable = one_to_one and type(self._reader.iterator()) in EXACT
         self._lazy = Compiled(self._steps, "lazy" if self._countable else "counted")
         results: Iterator[Any] = self._lazy.run(self._phases(), self._failed, self._counted, *self._segment.callables())
         return results, results
@@ -373,6 +378,9 @@ class Inline:
                 yield from self._lot(self._next_lot())
             return
         records = self._reader.iterator()
+        if self._countable and type(records) is LIST_ITERATOR:
+            reduced: Any = records.__reduce__()
+            self._grows = reduced[1][0]
         # Some milliseconds at once: between two such stretches it is seen that the run is to stop, or to be thought over.
         size, most, look_at = 1, min(MOST, self._options.window or MOST), perf_counter() + LOOK
         while not self._reader.ended and self._changed < CERTAIN:
@@ -389,11 +397,11 @@ class Inline:
         """Some records through the lazy loop."""
         self._was_lazy = True
         self._stretch_began = perf_counter()
-        self._left, self._any = self._left_in(records), False
+        self._given, self._any = self._position() if self._countable else None, False
         yield None, self._one_of(records)
         if self._any:
             yield None, islice(records, size)  # it reads nothing ahead, and takes 2 ns a record
-        self._stretch_ended(records, size + 1 if self._any else 0)
+        self._stretch_ended(size + 1 if self._any else 0)
         self._meter.tick()
 
     def _one_of(self, records: Iterator[Any]) -> Iterator[Any]:
@@ -406,16 +414,18 @@ class Inline:
         finally:
             records = iter(())  # the source, which a traceback must not keep
 
-    def _left_in(self, records: Iterator[Any]) -> int:
-        return _left(records) if self._countable else 0
+    def _position(self) -> int:
+        """How many records the source's iterator has given, from wherever it is counted: its list may grow meanwhile."""
+        records: Any = self._reader.iterator()
+        return len(self._grows or ()) - int(records.__length_hint__())
 
-    def _stretch_ended(self, records: Iterator[Any], most: int) -> None:
+    def _stretch_ended(self, most: int) -> None:
         """The lazy loop has taken so many records, or all there were."""
-        read = self._left - _left(records) if self._countable else most
+        read = most if self._given is None else self._position() - self._given
         self._reader.ended = self._reader.ended or not most
         self._lazily += read
         self._reader.index += read
-        self._left = 0
+        self._given = None
         self._add_up(read)
 
     def _move(self, hub: Hub) -> Iterator[Phase]:
@@ -465,6 +475,7 @@ class Inline:
                 if not self._countable:
                     self._meter.records_out += given
         finally:
+            self._grows = None
             self._end(self._complete)
 
     def _add_up(self, read: int) -> None:
@@ -483,7 +494,7 @@ class Inline:
         the last stretch was thought to be full and the source had fewer."""
         if not self._countable:
             return read - self._lazily
-        return self._left - _left(self._reader.iterator()) if self._left else 0
+        return 0 if self._given is None else self._position() - self._given
 
     def _failed(self, error: BaseException, read: int, record: Any) -> None:
         """An exception came out of the lazy loop: of a step, of the source, or of who closed the loop."""
@@ -505,11 +516,6 @@ class Inline:
         self._meter.failed += 1
         name = self._steps[step].name
         return placed(carry.as_step_error(error, name), index=index, step=name, record=record)
-
-
-def _left(records: Iterator[Any]) -> int:
-    """Records left in an iterator that can tell."""
-    return int(records.__length_hint__())  # type: ignore[attr-defined]
 
 
 def _of_one_record(step: Step) -> Step:
