@@ -11,10 +11,11 @@ from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
 from taktline._excerpts import excerpt, harmless
-from taktline._observe.pages import cost
+from taktline._observe.pages import cost, size
 from taktline._recipe import plan as plans
 from taktline._recipe.steps import Role, Step
 from taktline._run.reader import Reader, check_source
+from taktline._segment import firsts
 from taktline._segment.batch import Batch, Failure
 from taktline._segment.fuse import Segment
 from taktline._segment.same import same
@@ -28,6 +29,9 @@ if TYPE_CHECKING:
 AGAIN = 5.0  # seconds a step may take for further runs over the same records
 TOGETHER = 512  # records of a batch where the step has no size of its own
 SLOWER = 2.0  # times as long in a worker as here: less may be the machine's mood
+GIVEN = 100_000  # results that all records together may give in the steps that expand,
+MOST_GIVEN, LEAST_GIVEN = 1_000, 100  # and one of them
+SHOWN = 10  # of the values behind a step, where a single record is checked
 NOTICED = 0.05  # seconds of difference below which nobody would notice
 
 
@@ -36,7 +40,7 @@ class Finding:
     """One thing that a run would meet. `index`: of the first record that shows it; None: it is not one record's.
     `advice`: nothing goes wrong, but it could be better."""
 
-    kind: str  # build, carry, pickle, fails, unequal, changes, forms, apart, dies, workers, surroundings, slower
+    kind: str  # build, carry, pickle, fails, unequal, changes, forms, apart, dies, workers, surroundings, slower, cut
     step: str
     index: int | None
     says: str
@@ -94,6 +98,8 @@ def check(flow: Line, source: Iterable[Any], *, limit: int = 1_000, record: int 
         raise LineError(f"check(record={record}): the source has no record {record:,}")
     findings = list(_carried(flow.steps))
     at_hand = dict(enumerate(records, first))
+    steps, looked_at = firsts.cut(flow.steps, max(LEAST_GIVEN, min(MOST_GIVEN, GIVEN // max(1, len(records)))))
+    flow = type(flow)(steps, flow.name)
     with closing(_Walk(flow.steps, findings, show=record is not None)) as walk:
         if any(step.in_caller for step in flow.steps) or findings:
             walk.through(at_hand)  # a step with state would go on from one run to the next
@@ -102,10 +108,20 @@ def check(flow: Line, source: Iterable[Any], *, limit: int = 1_000, record: int 
             for index in died:
                 del at_hand[index]
             walk.through(at_hand)
-            if not any(finding.kind in ("build", "pickle", "unequal", "changes", "forms") for finding in findings):
+            late = any(each.late for each in looked_at)
+            if not late and not any(
+                finding.kind in ("build", "pickle", "unequal", "changes", "forms") for finding in findings
+            ):
                 _compare(flow, at_hand, results, worker_ns, walk, findings)
+    findings += map(_cut, (each for each in looked_at if each.cut))
     findings.sort(key=lambda finding: finding.advice)
     return Check(flow.name, len(records), tuple(findings), tuple(walk.path))
+
+
+def _cut(step: firsts.Firsts) -> Finding:
+    most = f"at most {step.results:,}, of {size(firsts.SIZE)} or {firsts.SECONDS:g} s,"
+    says = f"it gives more results for a record than are looked at: {most} were"
+    return Finding("cut", step.step, None, says, "nothing, if a record may give that many", advice=True)
 
 
 def _read(source: Iterable[Any], first: int, count: int) -> list[Any]:
@@ -234,7 +250,9 @@ class _Walk:
             if step.maker is not None and hasattr(fn, "close"):
                 fn.close()
             if self._show:
-                self.path.append(f"{step.name}: " + (", ".join(excerpt(value) for _, value in values) or "nothing"))
+                shown = [excerpt(value) for _, value in values[:SHOWN]]
+                shown += [f"and {len(values) - SHOWN:,} more"] if len(values) > SHOWN else []
+                self.path.append(f"{step.name}: " + (", ".join(shown) or "nothing"))
         if len(self.steps) in borders:
             self._packable(values, self.steps[-1].name, "its result cannot be sent to the caller", "result")
 

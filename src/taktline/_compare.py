@@ -21,8 +21,9 @@ from taktline._recipe.options import usable_cores
 from taktline._recipe.steps import Role, Step
 from taktline._run.reader import Reader, check_source
 from taktline._run.trial import try_out
+from taktline._segment import firsts
 from taktline._segment.forms import Unfit, cannot_stand, form_of
-from taktline.errors import LineError
+from taktline.errors import LineError, ResultsTooLarge
 
 if TYPE_CHECKING:
     from taktline._line import Line
@@ -30,6 +31,8 @@ if TYPE_CHECKING:
 TECHNIQUES = ("loop", "pool", "queues", "line")
 TIE = 0.02  # share by which two times may differ and still be called equal
 CHUNKS = 16  # of Pool.imap's chunk size: so many chunks a worker, about what Pool.map chooses for itself
+MOST_GIVEN = 200_000  # results of a record, in all steps that expand; of one that gives more
+GIVEN = 10_000  # are compared
 LOOK = 0.05  # seconds between two looks at memory
 CORES = 8  # of the machine that the line is predicted for
 ELSEWHERE = f"line on {CORES} cores (predicted)"
@@ -115,9 +118,13 @@ def compare(
     taken, left_out = _first(records, limit)
     workers = workers or usable_cores()
     say = progress or (lambda _: None)
-    contestants = _contestants(flow, taken, workers, reference)
     say("the plain loop, for the results that all must have")
-    expected = list(_plain_loop(flow.steps, taken))
+    expected, too_many = _expected(flow.steps, taken)
+    if too_many is not None:
+        flow, left_out = too_many.cut(flow)
+        del taken[too_many.record + 1 :]
+        expected = list(_plain_loop(flow.steps, taken))
+    contestants = _contestants(flow, taken, workers, reference)
     problems: dict[str, str] = {}
     peaks: dict[str, int] = {}
     for each in contestants:  # a round of its own, since looking at memory takes time
@@ -160,6 +167,41 @@ def _first(records: Iterable[Any], limit: int) -> tuple[list[Any], str]:
     except TypeError:
         return taken, f"the first {limit:,} records; what comes after them was left out"
     return taken, f"the first {limit:,} of {whole:,} records; {whole - limit:,} were left out, and start-up weighs more"
+
+
+def _expected(steps: tuple[Step, ...], taken: list[Any]) -> tuple[list[Any], _TooMany | None]:
+    """The loop's results; and where one record gives more than is compared, which one that is."""
+    if not any(step.role is Role.EXPAND for step in steps):
+        return list(_plain_loop(steps, taken)), None
+    budget, at = firsts.Budget(MOST_GIVEN), 0
+
+    def one_by_one() -> Iterator[Any]:
+        nonlocal at
+        for at, record in enumerate(taken):  # noqa: B007  the loop's variable is what is asked for
+            budget.begin()
+            yield record
+
+    try:
+        return list(_plain_loop(firsts.within(steps, budget), one_by_one())), None
+    except ResultsTooLarge:
+        if not budget.spent:
+            raise
+    return [], _TooMany(at, min(GIVEN, max(1, budget.given)))
+
+
+class _TooMany(NamedTuple):
+    """The record that gives more results than are compared, and how many of them are."""
+
+    record: int
+    results: int
+
+    def cut(self, flow: Line) -> tuple[Line, str]:
+        """The line that gives so many, and what is said of the others."""
+        steps, _ = firsts.cut(flow.steps, self.results)
+        return type(flow)(steps, flow.name), (
+            f"record {self.record:,} gives endlessly many results, or more than are compared: of each record the first "
+            f"{self.results:,} were; what comes after this record was left out"
+        )
 
 
 class _Contestant(NamedTuple):

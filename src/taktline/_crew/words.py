@@ -47,7 +47,8 @@ class Setup(NamedTuple):
 class Orders(NamedTuple):
     """How to run a batch. `failures` are (place, origin, key) of records that failed before; the hub knows the rest.
     `each`: every value is in a part of its own. `first`: index of its first record, where a seed is set. `encode`: makes
-    the bytes that a sink wants of the results. `passed`: so many results and failures have come in parts already."""
+    the bytes that a sink wants of the results. `passed`: so many results and failures have come in parts already, and
+    `newest` is the last of these results, packed, where it is known."""
 
     careful: bool
     each: bool
@@ -56,6 +57,7 @@ class Orders(NamedTuple):
     first: int = 0
     encode: Callable[[list[Any]], bytes] | None = None
     passed: tuple[int, int] = (0, 0)
+    newest: bytes | None = None
 
 
 class NewFailure(NamedTuple):
@@ -70,13 +72,15 @@ class NewFailure(NamedTuple):
 
 class Outcome(NamedTuple):
     """What is not the results themselves. `each`: every result is in a part of its own. `encoded`: so many results are
-    one part, as the bytes for the sink; `tail`, as Batch.tail, where it is a part."""
+    one part, as the bytes for the sink; `tail`, as Batch.tail, where it is a part. `newest`: of a part, its last result,
+    packed."""
 
     each: bool
     origins: list[int] | None
     failures: list[tuple[int, int, int] | NewFailure]
     encoded: int | None = None
     tail: tuple[int, int] | None = None
+    newest: bytes | None = None
 
 
 PLAIN_ORDERS = Orders(False, False, None, [])

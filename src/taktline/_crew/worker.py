@@ -33,7 +33,7 @@ from taktline._segment.forms import Formed, records_of
 from taktline._wire import carry, identity
 from taktline._wire.board import ANY, Board
 from taktline._wire.channel import Channel, Message, new_poll
-from taktline.errors import DAMAGED, StepError
+from taktline.errors import DAMAGED
 
 if TYPE_CHECKING:
     from taktline._segment.waiting import Waiting
@@ -411,7 +411,14 @@ class Worker:
 
     def _in_parts(self, seq: int, segment: fuse.Segment, batch: Batch, orders: words.Orders) -> None:
         """Run a batch, and answer with what comes of it as it comes."""
-        given, kind, passed = segment.pieces(batch, careful=orders.careful, formed=True), words.PART, [*orders.passed]
+        from taktline._crew.passed import Passed  # mostly not needed
+
+        given, kind, step = (
+            segment.pieces(batch, careful=orders.careful, formed=True),
+            words.PART,
+            segment.steps[-1].name,
+        )
+        passed = Passed(orders.passed, None if segment.goes_on else orders.newest, packed=orders.careful)
         self._unanswered = 0
         while kind == words.PART:
             began = perf_counter_ns()
@@ -420,10 +427,11 @@ class Worker:
             except StopIteration as end:
                 piece, kind = end.value, words.DONE
             self.busy += perf_counter_ns() - began
-            if any(passed):
-                piece = _without(piece, passed)
-            if kind == words.DONE and any(passed) and not piece.failures:
-                piece.failures.append(_fewer(piece, batch, segment.steps[-1].name))
+            if passed:
+                piece = passed.without(piece, step)
+                kind = words.DONE if piece.is_over(goes_on=segment.goes_on) else kind
+            if kind == words.DONE and passed and not piece.failures:
+                passed.missed(piece, batch, step)
             if kind == words.PART and not (len(piece.values) or piece.failures):
                 continue
             self._came_through(kind, seq, piece, segment, orders)
@@ -490,11 +498,13 @@ class Worker:
         """Send what came of a batch, with the worker's counters since it started; times in nanoseconds."""
         began = perf_counter_ns()
         packed: list[carry.Bytes]
+        newest = _newest(batch, packed=careful) if kind == words.PART else None
         if encode is not None and not careful and (data := _encoded(batch, encode)) is not None:
-            packed, outcome = [data], words.Outcome(False, None, [], len(batch.values), batch.tail())
+            packed, outcome = [data], words.Outcome(False, None, [], len(batch.values), batch.tail(), newest)
         else:
             packed = batch.values if careful else self.packed(batch, segment)
-            outcome = words.Outcome(careful, batch.origins, [_told(failure) for failure in batch.failures])
+            failures = [_told(failure) for failure in batch.failures]
+            outcome = words.Outcome(careful, batch.origins, failures, newest=newest)
         self._flush_prints()
         self.packing += perf_counter_ns() - began
         figures = words.Figures(
@@ -557,24 +567,10 @@ class Worker:
         batch.fail(error.position, last, what, goes_on=segment.goes_on)
 
 
-def _without(batch: Batch, passed: list[int]) -> Batch:
-    """The batch without what came of it in parts when it was run before; what is still to be left out stays in `passed`."""
-    values, failures = min(passed[0], len(batch.values)), min(passed[1], len(batch.failures))
-    passed[0] -= values
-    passed[1] -= failures
-    left = batch.failures[failures:]
-    for failure in left:
-        failure.place -= values
-    return Batch(records_of(batch.values)[values:], (batch.origins or [])[values:], left)
+def _newest(batch: Batch, *, packed: bool) -> bytes | None:
+    from taktline._crew.passed import newest_of
 
-
-def _fewer(rest: Batch, given: Batch, step: str) -> Failure:
-    origin = max(0, len(given.values) - 1)
-    error = StepError(
-        step=step, type_name="StepError", text="fewer results than when it was run before its worker died",
-        why="what was delivered by then can only be told from the rest where a step gives the same each time",
-    )  # fmt: skip
-    return Failure(len(rest.values), given.origin(origin), step, error)
+    return newest_of(batch, packed=packed)
 
 
 def _identity(descriptor: int) -> tuple[int, int] | None:

@@ -31,6 +31,7 @@ class Tried(NamedTuple):
     one_shot: bool  # the tried records are used up
     failure: str  # which record fails, where one does
     obstacle: str  # why records cannot go to workers, where they cannot
+    cut: str = ""  # which record gives more than was tried, where one does
 
 
 @dataclass(frozen=True, slots=True)
@@ -235,6 +236,8 @@ def _advice(tried: Tried, chosen: Prediction, records: int, cores: int) -> tuple
             )
     if tried.failure:
         found.append(f"{tried.failure}; the trial ended there. See on_error= and dead_letters=")
+    if tried.cut:
+        found.append(tried.cut)
     if tried.one_shot:
         found.append(
             f"the source is an iterator: the {costs.records:,} records that were tried are used up. "

@@ -30,6 +30,7 @@ class Held:
         "goes_on",
         "here",
         "kin",
+        "newest",
         "parts",
         "passed",
         "records",
@@ -50,6 +51,7 @@ class Held:
         self.each = False  # every value is in a part of its own
         self.here = True  # the values are here as objects
         self.passed = (0, 0)  # results and failures that have left it in parts, in the lane it is in
+        self.newest: bytes | None = None  # the last of these results, packed, where that is known
         self.tail: tuple[int, int] | None = None  # of encoded results, as Batch.tail
         self.kin = [1]  # of a batch and its parts: how many are not delivered
 
@@ -86,6 +88,8 @@ class Held:
         """These results have left it, and must not come again where it is run again."""
         count = part.encoded.__len__() if part.encoded is not None else part.count
         self.passed = self.passed[0] + count, self.passed[1] + len(part.batch.failures)
+        if count:
+            self.newest = part.newest
 
     def as_read(self) -> Sequence[Any]:
         """The records as the source gave them."""
@@ -123,7 +127,16 @@ class Held:
         batch = self.batch
         failures = [(failure.place, failure.origin, key) for key, failure in enumerate(batch.failures)]
         return words.pack_note(
-            words.Orders(careful, self.each, batch.origins, failures, self.first if seeded else 0, encode, self.passed),
+            words.Orders(
+                careful,
+                self.each,
+                batch.origins,
+                failures,
+                self.first if seeded else 0,
+                encode,
+                self.passed,
+                self.newest,
+            ),
             words.PLAIN_ORDERS,
         )
 
@@ -160,6 +173,7 @@ class Held:
     ) -> None:  # fmt: skip
         """Take over what a worker answered. With `decode` the results become objects, over these large buffers; raises
         what unpickling raises where they came as a whole, and is as before then."""
+        self.newest = outcome.newest
         if outcome.encoded is not None:
             self.encoded = EncodedLot(bytes(parts[0]), outcome.encoded, self.first, len(self.records))
             self.tail = outcome.tail

@@ -269,7 +269,11 @@ class Inline:
                 raise
             raise self._of_step(error, step, self._reader.index - 1, watch.record)  # noqa: B904  its cause is its own
         finally:
+            many = watch.share
             for n in range(count):
+                behind = any(step.role is Role.EXPAND for step in self._steps[:n])
+                counts[n] = round(counts[n] * many) if behind else counts[n]
+                ns[n] = round(ns[n] * many)
                 segment.note(n, counts[n], ns[n])
             ran_here(self._lane, segment, sum(ns))
         self._reader.ended = self._reader.ended or watch.count < most
@@ -278,7 +282,7 @@ class Inline:
     def _learn(self, watch: Watch, work: float) -> None:
         self._lot_seconds = watch.reading + work
         if not watch.waited:
-            work = min(work, watch.cpu)
+            work = min(work, watch.cpu * watch.share)
         self._sampling.learn(
             watch.records,
             watch.results,
@@ -286,7 +290,7 @@ class Inline:
             work=work,
             cpu=watch.cpu,
             count=watch.count,
-            given=watch.given,
+            given=watch.given + watch.untimed,
         )
         self._compare_costs()
 

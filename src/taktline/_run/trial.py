@@ -25,6 +25,7 @@ from taktline._run.held import Encode
 from taktline._run.reader import Reader, check_source
 from taktline._run.run import Run
 from taktline._schedule.sizing import Calls
+from taktline._segment import firsts
 from taktline._segment.batch import Batch
 from taktline._segment.fuse import Segment
 from taktline._wire import carry
@@ -32,6 +33,7 @@ from taktline.errors import LineError, TaktlineError
 
 SECONDS = 0.3  # of work that are tried: enough to see costs that differ from record to record
 RECORDS = 10_000  # at most
+GIVEN = 50_000  # results that a record, on average, may give in one step
 BYTES = 1 << 26  # of records and of what stands between steps: fresh memory slows down what comes after it
 LOT_NS = 2_000_000  # nanoseconds of work a lot
 MOVING_NS = 20_000_000  # nanoseconds spent on packing and unpacking what stands between two steps
@@ -39,6 +41,7 @@ WARM = 4  # one record in so many, from the first on, is not timed in the loop
 ROUNDS = 10  # of the loop over the tried records, where one is over too soon to be timed
 ALONE_NS = 20_000_000  # nanoseconds spent on giving a batch step records one at a time
 BESIDE = 0.3  # seconds that workers are tried
+CUT_SECONDS = 1.0  # the same, where what comes of a record may be endless
 WORKERS = 4  # that are tried at most: more would only take longer to start
 CUT = 256  # records of a part
 CUTTING_NS = 5_000_000  # nanoseconds spent on cutting the source into parts
@@ -79,6 +82,7 @@ def try_out(
     return Tried(
         name=name, steps=steps, costs=costs, total=trial.reader.total,
         one_shot=bool(trial.records) and iter(source) is source, failure=trial.failure, obstacle=obstacle,
+        cut=trial.cut,
     )  # fmt: skip
 
 
@@ -99,12 +103,15 @@ class _Trial:
         self._encoding = [0.0, 0.0, 0.0]  # nanoseconds, bytes, and the records that gave what was encoded
         self.obstacle = ""  # why records or results cannot be moved
         self.failure = ""  # which record fails, where one does
+        self.cut = ""  # which record gives more than is tried, where one does
         self._originals: list[Any] = []
         self._packed: list[list[carry.Bytes]] = []  # of each lot
         self._bytes = 0
         self._lots: list[int] = []
         self._read_ns = 0
-        self._segments = [Segment([step], goes_on=False) for step in steps]
+        self._budget = firsts.Budget(GIVEN)
+        self._expands = any(step.role is Role.EXPAND for step in steps)
+        self._segments = [Segment([step], goes_on=False) for step in firsts.within(steps, self._budget)]
         self._measured = [_Measured([], []) for _ in steps]
         self._moves = [[0.0, 0.0, 0.0] for _ in range(len(steps) + 1)]
         self._moved = [0] * (len(steps) + 1)  # records of the source whose moving was measured
@@ -123,7 +130,7 @@ class _Trial:
         try:
             spent, lot, calls = 0, min(RECORDS, full_calls(self.steps)), Calls()
             takes_all = here(self.steps).segments[0].takes_all
-            while spent < SECONDS * 1e9 and self.records < RECORDS and self._bytes < BYTES and not self.failure:
+            while spent < SECONDS * 1e9 and self.records < RECORDS and self._bytes < BYTES and not self._is_over():
                 began = perf_counter_ns()
                 records = self.reader.read(lot)
                 self._read_ns += perf_counter_ns() - began
@@ -140,29 +147,49 @@ class _Trial:
             for segment in self._segments:
                 segment.close()
 
+    def _is_over(self) -> bool:
+        return bool(self.failure or self.cut)
+
     def _lot(self, records: list[Any]) -> int:
         """One lot through all steps; nanoseconds of work."""
         self._originals += records
         self._lots.append(len(records))
         values, spent = self._copied(records), 0
+        origins: list[int] | None = list(range(len(records))) if self._expands else None
         for n, (segment, measured) in enumerate(zip(self._segments, self._measured, strict=True)):
             if n:
-                self._move(n, values, len(records))
+                self._move(n, values, self._lots[-1])
+            self._budget.begin(self._lots[-1])
             began, computing, pauses = perf_counter_ns(), process_time_ns(), cores.pauses()
-            batch = segment.run(Batch(values))
+            batch = segment.run(Batch(values, origins))
             took = perf_counter_ns() - began
             measured.computing_ns.append(process_time_ns() - computing if cores.pauses() > pauses else took)
             measured.lots.append(took)
             spent += took
-            if batch.failures:
+            origins = batch.origins if self._expands else None
+            if batch.failures and self._budget.spent:
+                self._cut(n, batch)
+            elif batch.failures:
                 error = batch.failures[0].error
                 self.failure = f"a record fails in step {self.steps[n].name!r}: {type(error).__name__}: {error}"
             if self.steps[n].role is Role.BATCH and len(self._lots) == 1:
                 self._alone(n, segment, values)
             values = batch.values
-        self._move(len(self.steps), values, len(records))
-        self._make_bytes(values, len(records))
+        self._move(len(self.steps), values, self._lots[-1])
+        self._make_bytes(values, self._lots[-1])
         return spent
+
+    def _cut(self, at: int, batch: Batch) -> None:
+        """A record gave more than a trial takes: what it gave stands for all of it, and those behind it are not tried."""
+        record = batch.failures[0].origin
+        self._lots[-1] = record + 1
+        # Of what comes all at once, as with retries, nothing is there.
+        given = max(1, len(batch.values) - batch.before(record) or self._budget.given // self._lots[-1])
+        self.steps, _ = firsts.cut(self.steps, given)
+        self.cut = self.cut or (
+            f"record {self.records - 1:,} gives endlessly many results in step {self.steps[at].name!r}, or more than are "
+            f"tried: the first {given:,} stand for all of it, also in the times, and no record behind it was tried"
+        )
 
     def _copied(self, records: list[Any]) -> list[Any]:
         """The records as a worker would get them; themselves where they cannot be moved."""
@@ -215,8 +242,8 @@ class _Trial:
     def copies(self) -> list[Any]:
         """The tried records once more, as new objects."""
         if len(self._packed) < len(self._lots):
-            return self._originals
-        return list(chain.from_iterable(carry.unpack(packed) for packed in self._packed))
+            return self._originals[: self.records]
+        return list(chain.from_iterable(carry.unpack(packed) for packed in self._packed))[: self.records]
 
     def loop(self, name: str) -> float:
         """Nanoseconds a record of the loop. Stops at a record that fails, as the loop does."""
@@ -248,6 +275,9 @@ class _Trial:
         costs = self.costs(loop_ns, ways)
         work_ns = sum(costs.mean_ns(n) for n, step in enumerate(self.steps) if not step.in_caller)
         records = max(32 * count, int(BESIDE * count * 1e9 / max(1.0, work_ns)))
+        if self.cut:  # one of them may be as large, and as dear, as all that is tried of others
+            dear, large = CUT_SECONDS * 1e9 * count / max(1.0, work_ns), BYTES * count / max(1.0, costs.moves[-1].size)
+            records = max(count, int(min(records, dear, large)))
         copies = self.copies()
         times = max(1, min(-(-records // len(copies)), 50))
         source = chain.from_iterable(repeat(copies, times))

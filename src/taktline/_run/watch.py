@@ -20,6 +20,8 @@ class Watch:
     def __init__(self, meter: Meter) -> None:
         self._meter = meter
         self.count = self.given = 0  # records, results
+        self.untimed = 0  # further results, of records that gave many
+        self._enough = 0  # results with which enough is known of the record at work
         self.records: list[Any] = []  # the first of them
         self.results: list[Any] = []
         self.record: Any = None  # that is at work
@@ -46,22 +48,34 @@ class Watch:
             self._meter.records_in += 1
             if self.count <= KEPT:
                 self.records.append(self.record)
+            self._enough = self.given + KEPT
             self.took()
             yield self.record
-            self._pause()
+            if self.given < self._enough:
+                self._pause()
 
-    def gave(self, result: Any) -> None:
-        """A result is about to be handed over."""
+    def gave(self, result: Any) -> bool:
+        """A result is about to be handed over: whether those of this record that come next are to be timed, too."""
         self._pause()
         self.given += 1
         if self.given <= KEPT:
             self.results.append(result)
         self._meter.delivered(1)
+        return self.given < self._enough
 
-    def took(self) -> None:
-        """The steps go on."""
+    def took(self, untimed: int = 0) -> int:
+        """The steps go on; so many results were handed over without a word."""
+        if untimed:
+            self.untimed += untimed
+            self._meter.delivered(untimed)
         self._pauses = cores.pauses()
         self._cpu_began = process_time()
+        return 0
+
+    @property
+    def share(self) -> float:
+        """How many times as many results came as were timed."""
+        return (self.given + self.untimed) / max(1, self.given)
 
     def _pause(self) -> None:
         self.cpu += process_time() - self._cpu_began

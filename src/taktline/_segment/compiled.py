@@ -15,8 +15,8 @@ from taktline._segment import guard
 
 DEEP = 12  # loops in one another in one function; Python takes 20 blocks, and code that is indented a hundred times
 LONG = 32  # calls in one another in one expression; Python's own parser takes some 90
+SAID = 4096  # results that are counted together
 ARGUMENTS = "out, froms, counts, ns, clock"
-LOOK = 64  # results of an `expand` between two looks at whether they may go on: some 10 ns a result
 
 Code = tuple[list[str], dict[int, int]]  # lines, and the step of each line that belongs to one
 
@@ -92,9 +92,12 @@ def _loop(steps: Sequence[Step], *, origins: bool, timed: bool) -> Code:
     """`run(records, origins, out, froms, counts, ns, clock, s0…)`: appends results to `out`; `counts[n]` and `ns[n]` are
     added up for each step, the counts only behind a step that changes the number of records.
 
-    With an `expand` it is a generator, which yields now and then: what is in `out` may be taken away there."""
+    With an `expand` it is a generator, which yields now and then: what is in `out` may be taken away there, and it is to be
+    sent how many results may come until it yields again. That is counted down by what counts the last step's results
+    anyhow: so it costs a test a result, some 5 ns where one takes 30 to 60 (benchmarks/expanding.py)."""
     w, cuts = _Writer(), _levels(steps)
     expands = origins and any(step.role is Role.EXPAND for step in steps)
+    looks = expands and len(cuts) == 2
     for level, (first, last) in enumerate(pairwise(cuts)):
         counted = [n for n in range(first, last) if timed or steps[n].role is not Role.MAP]
         w.pad = ""
@@ -106,8 +109,8 @@ def _loop(steps: Sequence[Step], *, origins: bool, timed: bool) -> Code:
         else:
             w.add(f"def run(records, origins, {ARGUMENTS}, {_names(steps)}):")
             w.pad = "    "
-            if expands:
-                w.add("given = 0; due = 1")
+            if looks:
+                w.add("left = told = 1")
             if counted:
                 w.add(" = ".join(f"c{n}" for n in counted) + " = 0")
                 w.add("try:")
@@ -115,7 +118,10 @@ def _loop(steps: Sequence[Step], *, origins: bool, timed: bool) -> Code:
             w.add("for x, origin in zip(records, origins):" if origins else "for x in records:")
         w.pad += "    "
         for n in range(first, last):
-            _step(w, n, steps[n].role, f"counts[{n}] += 1" if level else f"c{n} += 1", timed=timed)
+            count = f"counts[{n}] += 1" if level else f"c{n} += 1"
+            if looks and not timed and n == counted[-1]:
+                count = "left -= 1"
+            _step(w, n, steps[n].role, count, timed=timed)
         if last < len(steps):
             origin = "origin" if origins or level else "None"
             go_on = "yield from " if expands else ""
@@ -126,16 +132,16 @@ def _loop(steps: Sequence[Step], *, origins: bool, timed: bool) -> Code:
                 w.add("froms.append(origin)")
             if expands and level:
                 w.add("if not len(out) & 7: yield")
-            elif expands:  # at the first results more often: each may take long
+            elif expands:
                 if timed:  # there what is counted is what each step was given
-                    w.add("given += 1")
-                given = "given" if timed else f"c{counted[-1]}"
-                w.add(f"if {given} >= due: due = {given} + min({given}, {LOOK}); yield")
+                    w.add("left -= 1")
+                w.add("if not left: left = yield; told += left")
         if counted and not level:
             w.pad = "    "
             w.add("finally:")
             for n in counted:
-                w.add(f"    counts[{n}] += c{n}")
+                count = "told - left" if looks and not timed and n == counted[-1] else f"c{n}"
+                w.add(f"    counts[{n}] += {count}")
     return w.lines, w.where
 
 
@@ -230,43 +236,58 @@ WATCHED = "ns, counts, clock, gave, took"
 
 def _watched(steps: Sequence[Step]) -> Code:
     """`run(records, ns, counts, clock, gave, took, s0…)`: a generator of results, as lazy as the loop itself, that adds up
-    what each step is given and takes. `gave(x)` is called before a result is handed over, `took()` after that."""
+    what each step is given and takes. `gave(x)` is called before a result is handed over, `took()` after that, until `gave`
+    says that enough is known of this record: what else comes of it costs what it costs in the loop, and is counted by
+    `took(number)`, which gives 0."""
     w, cuts = _Writer(), _levels(steps)
     for level, (first, last) in enumerate(pairwise(cuts)):
         w.pad = ""
         name, values = (f"rest{level}", "x") if level else ("run", "records")
         w.add(f"def {name}({values}, {WATCHED}, {_names(steps, first)}):")
         w.pad = "    "
+        w.add("untimed = 0")
+        w.add("try:")
+        w.pad += "    "
         w.add("for x in (x,):" if level else "for x in records:")
         w.pad += "    "
-        w.add("t = clock()")
+        w.add("t = clock(); on = True")
         ends = [_watched_step(w, n, steps[n].role) for n in range(first, last)]
         if last < len(steps):
             w.add(f"yield from rest{level + 1}(x, {WATCHED}, {_names(steps, last)})")
             w.add("t = clock()")
         else:
-            w.add("gave(x)")
-            w.add("yield x")
-            w.add("took(); t = clock()")
+            w.add("if on:")
+            w.add("    on = gave(x)")
+            w.add("    yield x")
+            w.add("    took(); t = clock()")
+            w.add("else:")
+            w.add("    untimed += 1")
+            w.add(f"    if untimed >= {SAID}: untimed = took(untimed)")
+            w.add("    yield x")
         w.pad = ""
         for end in reversed(ends):
             if end:
                 w.add(end)
+        w.add("    finally:")
+        w.add("        took(untimed)")
     return w.lines, w.where
 
 
 def _watched_step(w: _Writer, n: int, role: Role) -> str:
     """One step on x; the line that goes behind all that follows from what it gave."""
-    spent = f"u = clock(); ns[{n}] += u - t; t = u"
-    w.add(f"counts[{n}] += 1")
+    spent = f"    u = clock(); ns[{n}] += u - t; t = u"
     given, end = "x" if role is Role.MAP else "y", ""
+    w.add("if on:")
+    w.add(f"    counts[{n}] += 1")
     w.add(f"{given} = s{n}(x)", n)
     if role is not Role.KEEP:
-        w.add(f"if {given}.__class__ not in plain: refuse({given}, {n})", n)
+        w.add("if on:")
+        w.add(f"    if {given}.__class__ not in plain: refuse({given}, {n})", n)
     if role is Role.EXPAND:
-        end = w.pad + spent
+        end = f"{w.pad}if on:\n{w.pad}{spent}"
         w.add("for x in y:", n)
         w.pad += "    "
+    w.add("if on:")
     w.add(spent)
     if role is Role.KEEP:
         w.keep(n)

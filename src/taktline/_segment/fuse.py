@@ -28,6 +28,8 @@ GOLDEN = 0.618034  # of a batch, by which their place moves on: all places come 
 PIECE_SECONDS = 0.04  # after which what has come of an `expand` goes on, and
 PIECE = 4 << 20  # bytes: more at once would save nothing
 PIECES = 8  # are what may be held here, at least
+LOOK = 512  # results of an `expand` at most between two looks at whether they may go on: 1 ns a result
+LOOK_SECONDS = 0.001  # that it takes them, about
 TIMED_RECORDS = 16  # 2 clock reads a step and record, some 100 ns: under 1 % of a batch where it matters
 
 
@@ -124,11 +126,11 @@ class Segment:
             if step.kind == "async" or is_async(fn):  # what a factory builds may be
                 from taktline._segment.waiting import OneByOne
 
-                self._loop = self._loop or OneByOne()
+                self._loop = self._loop or OneByOne(self.most)
                 like = self._loop.plain(step, like) if like is not None else None
                 fn, step = self._loop.plain(step, fn), replace(step, timeout=None)
             self._likes.append(like)
-            self._callables.append(guard.guarded(fn, step, self._retry, partial(self._limit, n)))
+            self._callables.append(guard.guarded(fn, step, self._retry, partial(self._limit, n), self.most))
         self._built_now = None
         changes = any(step.role in (Role.KEEP, Role.EXPAND) for step in self.steps)
         self._traced = changes or self.goes_on
@@ -276,10 +278,10 @@ class Segment:
             yield piece
             self._piece_began = perf_counter()
 
-    def cut(self, out: Batch, weight: int) -> Batch | None:
+    def cut(self, out: Batch, weight: int, now: float) -> Batch | None:
         """Take out of the results so far, which take so many bytes, what may go on, where it is time for it. The newest
         value's record is still at work. Raises ResultsTooLarge."""
-        if weight < min(PIECE, self.most // PIECES) and perf_counter() - self._piece_began < self.piece_seconds:
+        if weight < min(PIECE, self.most // PIECES) and now - self._piece_began < self.piece_seconds:
             return None
         assert out.origins is not None
         end = len(out.values)
@@ -417,7 +419,8 @@ class _Stretch(Part):
                 return True
             step, tb = code.culprit(error)
             if isinstance(error, ResultsTooLarge):
-                self.fail(out, batch.origin(at), self.first + self._expands[-1], error, tb)
+                at_fault = step if step is not None else (self._expands or [0])[-1]
+                self.fail(out, batch.origin(at), self.first + at_fault, error, tb)
                 return False
             if step is not None and isinstance(error, NotAwaited):
                 self.callables[step] = guard.looked_at(self.callables[step], self.steps[step].name)
@@ -429,23 +432,31 @@ class _Stretch(Part):
         return True
 
     def _looked(
-        self, looks: Generator[None, None, None], out: Batch, values: Any, end: int
+        self, looks: Generator[None, int, None], out: Batch, values: Any, end: int
     ) -> Generator[Batch, None, None]:  # fmt: skip
         """Run what comes in steps that expand, and hand over what may go on."""
-        weight, seen = 0, len(out.values)
-        for _ in looks:
-            count = len(out.values)
-            weight += (count - seen) * amount(out.values[-1])
-            seen = count
-            piece = self.whole.cut(out, weight)
-            if piece is None:
-                continue
-            weight, seen = weight * len(out.values) // count, len(out.values)
-            self._handed_over = True
-            with self.seeds.away() if self.seeds is not None else nullcontext():
-                yield piece
-            self._handed_over = False
-            self.segment.runs(self, values, end)
+        weight, seen, until, looked = 0, len(out.values), 1, perf_counter()
+        try:
+            next(looks)
+            while True:
+                count, now = len(out.values), perf_counter()
+                each = amount(out.values[-1])
+                weight += (count - seen) * each
+                seen = count
+                if (piece := self.whole.cut(out, weight, now)) is not None:
+                    weight, seen = weight * len(out.values) // count, len(out.values)
+                    self._handed_over = True
+                    with self.seeds.away() if self.seeds is not None else nullcontext():
+                        yield piece
+                    self._handed_over = False
+                    self.segment.runs(self, values, end)
+                    now = perf_counter()
+                # So many results until the next look as come in a millisecond, and are no piece by themselves.
+                until = min(2 * until, LOOK) if now - looked < LOOK_SECONDS else max(1, until // 2)
+                looked = now
+                looks.send(min(until, max(1, PIECE // each)))
+        except StopIteration:
+            return
 
     def _count(self, given: int, counts: list[int], ns: list[int], *, timed: bool) -> None:
         """Add up how many records each step was given; a step that changes their number counts what it passed on."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from itertools import islice
 from random import SystemRandom
 from time import monotonic, perf_counter, sleep
 from types import AsyncGeneratorType, CoroutineType, TracebackType
@@ -10,11 +11,13 @@ from typing import Any
 
 from taktline import _signals
 from taktline._recipe.steps import Role, Step
-from taktline.errors import NotAwaited, StepTimeout
+from taktline._segment.amount import amount
+from taktline.errors import NotAwaited, ResultsTooLarge, StepTimeout
 
 JITTER = SystemRandom()  # the steps' own random numbers stay as they are
 # Modules through which an exception of a step may come.
 AROUND = (__package__, "taktline._run.inline", "asyncio.", "concurrent.futures.")
+WEIGHED = 64  # results at most between two looks at how much has come of a record that must be there as a whole
 LONGEST = 60.0  # seconds between two tries at most
 
 in_callers_process = True  # a worker's main sets it to False: there Ctrl-C never arrives, a step must have raised it
@@ -32,14 +35,18 @@ def set_up(setup: Callable[[], object]) -> None:
         raise
 
 
-def guarded(fn: Function, step: Step, retry: Callable[[], None], limit: Callable[[float], None]) -> Function:
+def guarded(
+    fn: Function, step: Step, retry: Callable[[], None], limit: Callable[[float], None], most: int
+) -> Function:  # fmt: skip
     """`fn` itself where the step has no such options, so that they cost nothing there.
 
-    `retry()` is called before each further try; `limit(seconds)` when a call begins that may take so long, and
-    `limit(0)` when it has ended: who watches from outside can end a call that does not come back.
+    What a step that expands makes of a record comes at once then, since it may have to be made again: the options hold for
+    all of it, and it may take `most` bytes. `retry()` is called before each further try; `limit(seconds)` when a call
+    begins that may take so long, and `limit(0)` when it has ended: who watches from outside can end a call that does not
+    come back.
     """
     if (step.retries or step.timeout is not None) and step.role is Role.EXPAND:
-        fn = _at_once(fn)
+        fn = _at_once(fn, step, most)
     if step.rate:
         fn = _paced(fn, Pace(step))
     if step.timeout is not None:
@@ -151,13 +158,35 @@ def pause(step: Step, tried: int) -> float:
     return JITTER.uniform(0, min(LONGEST, step.backoff * 2**tried))
 
 
-def _at_once(fn: Function) -> Function:
-    """An expander whose lazy result is used up inside of the call, so that the options hold for all of it."""
+def _at_once(fn: Function, step: Step, most: int) -> Function:
+    """An expander whose lazy result is used up inside of the call. It may be endless: it is held within `most` bytes and
+    the step's time here too, for in the caller's process nobody else can end it."""
+    seconds = step.timeout
 
     def whole(value: Any) -> Any:
-        return list(fn(value))
+        began = perf_counter()
+        given = fn(value)
+        if waits(given):
+            return given
+        results, each = iter(given), 1
+        values: list[Any] = []
+        while True:
+            before = len(values)
+            values.extend(islice(results, each))
+            if len(values) - before < each:
+                return values
+            if seconds is not None and perf_counter() - began > seconds:
+                raise StepTimeout(step=step.name, seconds=seconds)
+            weigh(values, most)
+            each = min(2 * each, WEIGHED)
 
     return whole
+
+
+def weigh(values: list[Any], most: int) -> None:
+    """Raises ResultsTooLarge where one record has given more bytes: its results go on when all of them are there."""
+    if values and amount(values[-1]) * len(values) > most:
+        raise ResultsTooLarge(size=most)
 
 
 def _limited(fn: Function, name: str, seconds: float, limit: Callable[[float], None]) -> Function:
@@ -209,7 +238,7 @@ def _retried(fn: Function, step: Step, retry: Callable[[], None]) -> Function:
             try:
                 return fn(value)
             except Exception as error:
-                if interrupts(error):
+                if interrupts(error) or isinstance(error, ResultsTooLarge):
                     raise
                 retry()
                 sleep(pause(step, tried))

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from taktline._recipe.steps import Role, Step, gives_async, is_async
 from taktline._segment import guard
-from taktline._segment.amount import HELD, amount
+from taktline._segment.amount import HELD
 from taktline._segment.batch import Batch, Begun, Came, Failure, Mark, no_mark, nobody
 from taktline._segment.batched import Batched, Part, Piece, stretches
 from taktline._segment.threads import Threads
@@ -276,7 +276,7 @@ class _Records:
                 for inner in own.values(result) if own is not None else result:
                     await self._through(seq, inner, n + 1, came)
                     if not len(came.values) % LOOK:
-                        check_amount(came.values, self._whole.most)
+                        guard.weigh(came.values, self._whole.most)
                 return
             else:
                 value = result
@@ -355,7 +355,9 @@ class Station:
                 for tried in range(step.retries):
                     try:
                         return await self._in_time(seq, fn, value)
-                    except Exception:
+                    except Exception as error:
+                        if isinstance(error, ResultsTooLarge):
+                            raise
                         self._whole.retried += 1
                         await asyncio.sleep(guard.pause(step, tried))
                 return await self._in_time(seq, fn, value)
@@ -455,12 +457,6 @@ async def _kept(call: Awaitable[Any]) -> tuple[Any, BaseException | None]:
         return None, error
 
 
-def check_amount(values: list[Any], most: int) -> None:
-    """Raises ResultsTooLarge where one record has given more bytes: its results go on when all of them are there."""
-    if values and amount(values[-1]) * len(values) > most:
-        raise ResultsTooLarge(size=most)
-
-
 def gathered(made: Callable[[Any], Any], most: int = HELD) -> Callable[[Any], Any]:
     """The callable; of an async generator one that gives all that it yields at once, and of no more than `most` bytes."""
     if not gives_async(made):
@@ -471,7 +467,7 @@ def gathered(made: Callable[[Any], Any], most: int = HELD) -> Callable[[Any], An
         async for each in made(value):
             values.append(each)
             if not len(values) % LOOK:
-                check_amount(values, most)
+                guard.weigh(values, most)
         return values
 
     return whole
@@ -480,7 +476,8 @@ def gathered(made: Callable[[Any], Any], most: int = HELD) -> Callable[[Any], An
 class OneByOne:
     """Runs an `async def` step for one record at a time, where a plain function is called for."""
 
-    def __init__(self) -> None:
+    def __init__(self, most: int = HELD) -> None:
+        self._most = most  # bytes that an async generator may make of a record
         self._runner: asyncio.Runner | None = None
         self._thread: ThreadPoolExecutor | None = None
         self._left_alone: list[asyncio.Task[Any]] = []
@@ -488,7 +485,7 @@ class OneByOne:
     def plain(self, step: Step, made: Callable[[Any], Coroutine[Any, Any, Any]]) -> Callable[[Any], Any]:
         """The step as a plain function, which keeps its time limit itself: a coroutine can be ended."""
 
-        call = gathered(made)
+        call = gathered(made, self._most)
 
         async def checked(value: Any) -> Any:
             result = await guard.awaited(call(value))
