@@ -291,3 +291,24 @@ def test_bad_lines_stand_beside_steps_that_expand_and_fail(tmp_path, options):
             due[-2:] = [(n, "twice", each)]
     flow = line(taktline.expand(twice), taktline.batch(list, size=10))
     assert flat(flow(taktline.read(path), on_error="keep", **options)) == due
+
+
+def test_a_journal_knows_bad_lines_of_a_pipe_again(tmp_path):
+    path, holds = written(tmp_path, "jsonl")
+    good = [each for each in holds if not isinstance(each, Bad)]
+    (tmp_path / "steps.py").write_text(
+        "import os\ndef same(record):\n    if record['n'] == 103 and not os.path.exists('mended'):\n"
+        "        os.kill(os.getppid(), 9)\n    return record\n"
+    )
+    for mended in (False, True):
+        if mended:
+            (tmp_path / "mended").touch()
+        with path.open("rb") as lines:
+            done = subprocess.run(
+                [sys.executable, "-m", "taktline", "run", "steps.py:same", "--in", "-", "--in-format", "jsonl", "--out",
+                 "out.jsonl", "--on-error", "skip", "--journal", "a.journal", "--how", "line", "--workers", "1",
+                 "--batch-size", "1"],
+                stdin=lines, cwd=tmp_path, capture_output=True, check=False,
+            )  # fmt: skip
+    assert done.returncode == 3, done.stderr.decode()
+    assert [json.loads(text) for text in (tmp_path / "out.jsonl").read_text().splitlines()] == good

@@ -126,7 +126,7 @@ class Reader:
             self.ended, self.error = True, self.explained(error, self.index + len(records))
         self.index += len(records)
         if self.note is not None and records:
-            self.note(self.index, records[-1])
+            self.note(self.index, _as_kept(records[-1]))
         return records
 
     def _take(self, most: int, records: list[Any], *, here: bool) -> None:
@@ -226,7 +226,7 @@ class Reader:
             raise
         except Exception as error:
             raise self.explained(error, self.index)  # noqa: B904  as above
-        return last
+        return _as_kept(last)
 
     def explained(self, error: BaseException, index: int) -> BaseException:
         """What to raise where the source raised `error` in the place of record `index`: itself, with a note; of a reader
@@ -234,6 +234,10 @@ class Reader:
         if self._library:
             return as_source_error(error, index) if isinstance(error, Exception) else error
         return raised_by_source(error, index=index, delivered=self._delivers)
+
+
+def _as_kept(record: Any) -> Any:
+    return record.text if type(record) is Unread else record
 
 
 def _too_few(there: int, records: int) -> ResumeError:
