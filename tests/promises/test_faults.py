@@ -24,6 +24,7 @@ from taktline import (
     WorkerDied,
     WorkersCannotStart,
     batch,
+    expand,
     keep,
     line,
     per_worker,
@@ -540,3 +541,21 @@ def test_a_sink_that_is_only_a_name_or_a_list_is_refused(sink, says):
         with pytest.raises(LineError, match=says):
             use([1], sink)
     assert calls == []
+
+
+@pytest.mark.parametrize("how", ["loop", "auto", "line", "queues"])
+@pytest.mark.parametrize(
+    "steps", [(), (abs,), (expand(lambda n: [n]),)], ids=["alone", "before a step", "before another"]
+)
+def test_an_expand_that_raises_stop_iteration_fails_its_record(how, steps):
+    def given(n):
+        if n == 5:
+            raise StopIteration("no more")
+        return [n, n]
+
+    came = []
+    with pytest.raises(StepError, match="at record 5 with StopIteration: no more"):
+        came.extend(line(expand(given), *steps)(range(9), how=how, workers=1))
+    assert list(line(expand(given), *steps)(range(9), how=how, workers=1, on_error="skip")) == [
+        n for m in range(9) if m != 5 for n in (m, m)
+    ]

@@ -263,7 +263,8 @@ class Inline:
                 watch.took,
                 *segment.callables(),
             )
-        except BaseException as error:
+        except BaseException as caught:
+            error = self._watched.raised(caught)
             step = self._watched.culprit(error)[0]
             if step is None:
                 raise
@@ -503,6 +504,7 @@ class Inline:
     def _failed(self, error: BaseException, read: int, record: Any) -> None:
         """An exception came out of the lazy loop: of a step, of the source, or of who closed the loop."""
         assert self._lazy is not None
+        error = self._lazy.raised(error)
         step = self._lazy.culprit(error)[0]
         index = self._reader.index + self._in_stretch(read) - 1
         if step is not None:

@@ -46,6 +46,13 @@ class Compiled:
             tb = inner
         return None, None
 
+    def raised(self, error: BaseException) -> BaseException:
+        """What a step raised: a StopIteration has become a RuntimeError where it left the generator that steps are in."""
+        cause = error.__cause__
+        if isinstance(error, RuntimeError) and isinstance(cause, StopIteration) and self.culprit(cause)[0] is not None:
+            return cause
+        return error
+
     def step_in(self, frame: FrameType) -> int | None:
         """The position of the step at which this code is; None where the frame is not of this code."""
         return self._first.get(frame.f_lineno, 0) if frame.f_code in self._codes else None

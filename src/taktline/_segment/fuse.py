@@ -410,7 +410,7 @@ class _Stretch(Part):
             except BaseException as caught:
                 if self._handed_over:  # it came from who has the piece: he leaves
                     raise
-                error = caught
+                error = code.raised(caught)
                 at = end - values.__length_hint__() - 1
             self._count(at - start + (error is not None), counts, ns, timed=code is self.timed_code)
             if out.origins is not None and self.one_to_one:
