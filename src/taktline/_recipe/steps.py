@@ -234,6 +234,10 @@ def keep(predicate: StepLike, *, name: str | None = None) -> Step:
 def expand(fn: StepLike, *, name: str | None = None) -> Step:
     """One record in, any number out, in the order in which the returned iterable gives them.
 
+    They are delivered as they come, so there may be endlessly many. With `retries` or `timeout`, which hold for all that
+    one record gives, with `async` steps and with `on_error` other than "raise" they are kept until the record is through;
+    more than fits into a part of `memory` ends the run with ResultsTooLarge.
+
     >>> from taktline import line
     >>> list(line(expand(str.split), str.upper)(["a b", "", "c"]))
     ['A', 'B', 'C']
