@@ -131,7 +131,7 @@ def test_wrong_usage_ends_with_2_and_one_sentence(folder, arguments, says):
     assert sorted(os.listdir(folder)) == ["in.jsonl", "steps.py"]
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)])
 @pytest.mark.parametrize("how", ["loop", "line"])
 def test_two_signals_end_the_run_and_leave_nothing(folder, number, code, how):
     command = [
@@ -409,3 +409,15 @@ def test_a_comparison_over_a_record_that_fails_says_which_and_where(folder):
     assert 'steps.py:11   raise ValueError("seven, of all")' in done.stderr
     assert "at record 7 in the plain loop" in done.stderr
     assert "next    compare records that do not fail" in done.stderr
+
+
+@pytest.mark.parametrize(("nohup", "code"), [("", 129), ("nohup ", 0)])
+def test_a_terminal_that_is_closed_ends_the_command_cleanly_but_not_under_nohup(folder, nohup, code):
+    (folder / "hung.py").write_text(
+        "import os, signal\ndef up(n):\n    n == 50 and os.kill(os.getpid(), signal.SIGHUP)\n    return n\n"
+    )
+    (folder / "numbers.jsonl").write_text("".join(f"{n}\n" for n in range(100)))
+    done = shell(folder, f"exec {nohup}taktline run hung.py:up --in numbers.jsonl --out o.jsonl --how loop --quiet")
+    assert done.returncode == code, done.stderr
+    assert (folder / "o.jsonl").exists() == (code == 0)
+    assert not [name for name in os.listdir(folder) if name.startswith(".")]

@@ -6,7 +6,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import fields, replace
 from functools import wraps
 from itertools import islice
@@ -24,11 +24,12 @@ from taktline.cli import standard
 if TYPE_CHECKING:
     from taktline import Report, Run
 
-DONE, FAILED, WRONG_USAGE, INCOMPLETE, INTERRUPTED, TERMINATED = 0, 1, 2, 3, 130, 143
+DONE, FAILED, WRONG_USAGE, INCOMPLETE, HUNG_UP, INTERRUPTED, TERMINATED = 0, 1, 2, 3, 129, 130, 143
+_ENDS = {"Ctrl-C": INTERRUPTED, "SIGTERM": TERMINATED, "SIGHUP": HUNG_UP}
 
 
 class Terminated(KeyboardInterrupt):
-    """SIGTERM arrived: unwind and clean up as after Ctrl-C, and end with a code of its own."""
+    """SIGTERM or SIGHUP arrived: unwind and clean up as after Ctrl-C, and end with a code of its own."""
 
 
 def main() -> None:
@@ -38,7 +39,9 @@ def main() -> None:
 
 def run_main(arguments: list[str]) -> int:
     """The command with these arguments; its exit code."""
-    signal.signal(signal.SIGTERM, _on_sigterm)
+    for number in _ending():
+        if number != signal.SIGINT:
+            signal.signal(number, _on_end)
     standard.fill()
     try:
         code = commands.main(arguments, prog_name="taktline", standalone_mode=False)
@@ -49,9 +52,10 @@ def run_main(arguments: list[str]) -> int:
     except click.exceptions.Exit as error:
         return error.exit_code
     except (click.Abort, KeyboardInterrupt) as error:
-        terminated = isinstance(error.__cause__ or error, Terminated)  # click wraps what ends a command early
-        _tell(f"stopped by {'SIGTERM' if terminated else 'Ctrl-C'}; nothing was written")
-        return TERMINATED if terminated else INTERRUPTED
+        cause = error.__cause__ or error  # click wraps what ends a command early
+        name = str(cause) if isinstance(cause, Terminated) else "Ctrl-C"
+        _tell(f"stopped by {name}; nothing was written")
+        return _ENDS[name]
     except BrokenPipeError:  # whoever read our standard output has had enough
         standard.empty(1)
         return FAILED
@@ -82,8 +86,14 @@ def _before_anything_runs() -> Iterator[None]:
         raise _WrongUsage(error) from error
 
 
-def _on_sigterm(number: int, frame: Any) -> None:
-    raise Terminated
+def _on_end(number: int, frame: Any) -> None:
+    raise Terminated(signal.Signals(number).name)
+
+
+def _ending() -> list[int]:
+    """The signals that end a command; a terminal's end (SIGHUP) only where nohup has not said that it does not."""
+    hung_up = [signal.SIGHUP] if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN else []
+    return [signal.SIGINT, signal.SIGTERM, *hung_up]
 
 
 def _tell(text: str) -> None:
@@ -229,7 +239,7 @@ def run(
     taktline run shop.lines:nightly --in 'in/*.csv.gz' --out out.jsonl --on-error skip
 
     TARGET is file.py:function,function,… or module:flow or file.py:flow. Exit code 0: done; 1: failed;
-    2: wrong usage, nothing ran; 3: done, but records were left out; 130, 143: stopped by a signal. With --journal, the
+    2: wrong usage, nothing ran; 3: done, but records were left out; 129, 130, 143: stopped by a signal. With --journal, the
     same command goes on where it was stopped or killed.
     """
     from taktline import write
@@ -376,7 +386,7 @@ def _carried_out(
         _save(report, saved)
     if signals.first is not None and not report.complete:
         _tell(f"stopped by {signals.first}; {_what_is_left(report.journal, writer.describe())}")
-        return _Ended(TERMINATED if signals.first == "SIGTERM" else INTERRUPTED, False)
+        return _Ended(_ENDS[signals.first], False)
     return _Ended(INCOMPLETE if report.failed else DONE, True)
 
 
@@ -446,7 +456,7 @@ def _what_is_left(journal: str | None, out: str) -> str:
 
 
 class _Signals:
-    """While a run lasts, the first Ctrl-C or SIGTERM lets it finish what is in flight; the second stops it at once."""
+    """While a run lasts, the first signal to end lets it finish what is in flight; the second stops it at once."""
 
     def __init__(self, run: Run) -> None:
         self._run = run
@@ -454,7 +464,7 @@ class _Signals:
         self.first: str | None = None
 
     def __enter__(self) -> None:
-        for number in (signal.SIGINT, signal.SIGTERM):
+        for number in _ending():
             self._before[number] = signal.signal(number, self._on_signal)
 
     def __exit__(self, *_: object) -> None:
@@ -464,11 +474,12 @@ class _Signals:
     def _on_signal(self, number: int, frame: Any) -> None:
         if self.first is not None:
             raise KeyboardInterrupt
-        self.first = "SIGTERM" if number == signal.SIGTERM else "Ctrl-C"
+        self.first = "Ctrl-C" if number == signal.SIGINT else signal.Signals(number).name
         self._run.stop()
         # Not print(): the signal may have come in the middle of one, and a stream cannot be entered twice.
         above = "\x1b[J" if os.isatty(2) else ""  # of progress, which is drawn from the cursor on
-        os.write(2, f"{above}{self.first}: finishing what is in flight; once more to stop at once\n".encode())
+        with suppress(OSError):  # the terminal is gone
+            os.write(2, f"{above}{self.first}: finishing what is in flight; once more to stop at once\n".encode())
 
 
 def _check_apart(source: Any, sink: Any, options: dict[str, Any], more: dict[str, str | None]) -> None:
