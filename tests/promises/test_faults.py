@@ -520,8 +520,9 @@ def test_a_source_that_is_only_the_name_or_the_whole_of_one_is_refused(source, s
     assert calls == []
 
 
-@pytest.mark.parametrize("rows", [{1: 2}.items(), {1: 2}.values(), ["text"], ("a", "b"), range(2), iter([1]), {1, 2}])
+@pytest.mark.parametrize("rows", [{1: 2}.items(), {1: 2}.values(), ["text"], ("a", "b"), range(2), iter, {1, 2}])
 def test_what_gives_records_is_a_source(rows):
+    rows = iter([1]) if rows is iter else rows
     assert len(list(line(str)(rows, how="loop"))) in (1, 2)
 
 
