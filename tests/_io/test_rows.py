@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 import os
+import re
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -49,6 +50,8 @@ def test_text_lines_come_back_as_they_were(tmp_path, lines, suffix):
 )
 @pytest.mark.parametrize("suffix", [".csv", ".tsv", ".csv.gz"])
 def test_csv_rows_come_back_as_they_were(tmp_path, cells, suffix):
+    if suffix == ".tsv":  # which has no form for tabs and line ends
+        cells = [(re.sub(r"[\t\r\n]", " ", one), re.sub(r"[\t\r\n]", " ", two)) for one, two in cells]
     found = [{"one": one, "two": two} for one, two in cells]
     assert list(read(written(tmp_path / f"a{suffix}", found))) == found
 
