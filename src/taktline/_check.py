@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass, replace
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
+from taktline._crew.weight import NOTED, weigh
 from taktline._excerpts import excerpt, harmless
 from taktline._observe.pages import cost, size
 from taktline._recipe import plan as plans
@@ -135,13 +136,19 @@ def _read(source: Iterable[Any], first: int, count: int) -> list[Any]:
 
 
 def _carried(steps: tuple[Step, ...]) -> Iterable[Finding]:
-    """Steps that cannot be carried over to workers."""
+    """Steps that cannot be carried over to workers, or that carry much."""
     for step in steps:
-        if not step.in_caller and (found := carry.which_function([step.name], [step])) is not None:
+        if step.in_caller:
+            continue
+        if (found := carry.which_function([step.name], [step])) is not None:
             yield Finding(
                 "carry", step.name, None, f"it cannot be carried over to a worker: {_told(found[1])}",
                 'build what it needs in the worker with per_worker(), keep it here with kind="inline", or start="fork"',
             )  # fmt: skip
+        elif (carried := weigh([step], float("inf"))) is not None and carried.size > NOTED:
+            says = f"it carries {carried.size / 1e6:,.0f} MB to each launched worker ({carried.seconds:.2g} s to pack)"
+            remedy = "keep that in a module that workers import, or build it there with per_worker()"
+            yield Finding("carry", step.name, None, says, f'{remedy}; start="fork" shares it', advice=True)
 
 
 def _in_workers(

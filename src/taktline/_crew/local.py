@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import pickle
 import signal
@@ -13,6 +14,7 @@ from types import FrameType
 from typing import Any, NamedTuple, NoReturn
 
 from taktline._crew import launcher, limits, said, starts, surroundings, words
+from taktline._crew import weight as weights
 from taktline._crew.random_streams import all_generators, own_streams
 from taktline._crew.template import Template
 from taktline._observe import memory
@@ -81,6 +83,7 @@ class Local:
         self._template: Template | None = None
         self._generators: list[Any] = []
         self._setups: list[bytes] = []
+        self._heavy: list[str] = []  # what of it is large, in words
         self.why = ""  # they are forked, or launched; where that was left open
         stand_ins(anew=True)
         identity.look()
@@ -121,6 +124,7 @@ class Local:
                 steps = [step for segment in self._segments for step in segment or ()]
                 self._around = surroundings.Caller(steps, [self._set_up] if self._set_up else [], limits.environment())
                 self._tell(*self._around.first())
+                self._tell(self._heavy, [])
             self._send(member, words.SETUP, note=b"%d" % worker, parts=[self._setups[lane], self._around.packed])
 
     def retire(self, worker: int) -> None:
@@ -340,7 +344,9 @@ class Local:
 
     def _setup(self, steps: tuple[Step, ...], seed: tuple[int, int, int] | None) -> bytes:
         try:
-            segment = carry.pack_functions((steps, self._set_up))  # in one: they share their globals
+            file = io.BytesIO()
+            weight = weights.pack(steps, (steps, self._set_up), file)  # in one: they share their globals
+            segment = file.getvalue()
         except Exception as error:
             found = carry.which_function([*(step.name for step in steps), "setup="], [*steps, self._set_up])
             name, why = found if found is not None else (steps[0].name, error)
@@ -349,6 +355,8 @@ class Local:
                 'Build what it needs in the worker with per_worker(), keep the step here with kind="inline", '
                 'or share this process\'s memory with start="fork"'
             ) from why
+        if weight.size > weights.NOTED:
+            self._heavy.append(str(weight))
         setup = words.Setup(
             path=[str(entry) for entry in sys.path], argv=list(sys.argv), stand_ins=stand_ins(), segment=segment,
             goes_on=self._goes_on, most=self._most, seed=seed,

@@ -32,6 +32,7 @@ class Tried(NamedTuple):
     failure: str  # which record fails, where one does
     obstacle: str  # why records cannot go to workers, where they cannot
     cut: str = ""  # which record gives more than was tried, where one does
+    carries: str = ""  # what the steps carry to each launched worker, where that is much
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,6 +193,8 @@ def _reasons(
                 f"work takes {costs.ways.slowdown:.1f} times as long in workers side by side: the cores are busy with "
                 "other programs, or the steps use several of them by themselves (numeric libraries do)"
             )
+    if tried.carries:
+        found.append(tried.carries)
     if by_workers and chosen.workers:
         found.append(f"workers {by_workers} themselves: nothing of that passes through the caller's process")
     if len(tried.steps) > 1 and chosen.workers:

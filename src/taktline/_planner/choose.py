@@ -63,11 +63,7 @@ def choose(
         return Choice(False, True, f"stay with the loop: {sample.obstacle}")
     if workers < 2 and sample.computing > 0.5:
         return Choice(False, True, "stay with the loop: there is one core to use")
-    loop = sample.read + sample.work + sample.here
-    hub = sample.read + sample.here + sample.pack_in + sample.unpack_out + HUB_NS
-    worker = sample.work + sample.unpack_in + sample.pack_out
-    cpu = hub + sample.work * sample.computing + sample.unpack_in + sample.pack_out
-    line = max(hub, worker / workers, cpu / cores)
+    loop, line = _paces(sample, workers, cores)
     gain = loop / line
     moving = sample.pack_in + sample.unpack_in + sample.pack_out + sample.unpack_out + HUB_NS
     if gain < WORTH * (1 + returns / 2):
@@ -78,6 +74,22 @@ def choose(
     if remaining is None and elapsed < start_up:
         return Choice(False, False, "stay with the loop: it is not known yet whether the source is long enough")
     return Choice(True, True, reason_to_move(workers, moving, sample.work, gain))
+
+
+def _paces(sample: Sample, workers: int, cores: int) -> tuple[float, float]:
+    """Nanoseconds a record in the loop, and with workers once they have started."""
+    loop = sample.read + sample.work + sample.here
+    hub = sample.read + sample.here + sample.pack_in + sample.unpack_out + HUB_NS
+    worker = sample.work + sample.unpack_in + sample.pack_out
+    cpu = hub + sample.work * sample.computing + sample.unpack_in + sample.pack_out
+    line = max(hub, worker / workers, cpu / cores)
+    return loop, line
+
+
+def saved(sample: Sample, *, workers: int, cores: int, records: int) -> float:
+    """Seconds that workers save on so many records, but for their start."""
+    loop, line = _paces(sample, workers, cores)
+    return max(0.0, records * (loop - line) / 1e9)
 
 
 def start_up(*, forks: bool, modules: int) -> float:

@@ -39,6 +39,7 @@ from taktline._wire import carry
 from taktline.errors import BatchLengthError, TaktlineError, placed
 
 if TYPE_CHECKING:
+    from taktline._crew.weight import Weight
     from taktline._run.hub import Hub
     from taktline._run.states import States
 
@@ -77,6 +78,8 @@ class Inline:
         self._encoded = encoded
         self._beside = beside
         self._would_fork: bool | None = None  # not looked at yet
+        self._weight: Weight | None = None  # what the steps carry, once it is known
+        self._weighed_for = 0.0  # seconds that this was given
         self._may_be_lazy = not (by_lots or options.goes_on or options.seed is not None) and all(
             step.role is not Role.BATCH for step in self._steps
         )
@@ -213,7 +216,14 @@ class Inline:
         )  # fmt: skip
         choice = choose_for(start_up=choose.start_up(forks=options.start != "launch", modules=0))
         if choice.move and not self._forks():  # looked at only where it matters: it takes a millisecond or two
-            choice = choose_for(start_up=choose.start_up(forks=False, modules=len(sys.modules)))
+            launched = choose.start_up(forks=False, modules=len(sys.modules))
+            choice = choose_for(start_up=launched)
+            if choice.move and (heavy := self._carried(sample)):
+                choice = choose_for(start_up=launched + heavy)
+                if not choice.move:
+                    choice = choice._replace(
+                        reason=f"{choice.reason}; {self._weight or 'the steps carry much to each'}"
+                    )
         if choice.move:
             try:
                 self._hub = self._make_hub()
@@ -235,6 +245,22 @@ class Inline:
             may = self._options.start == "auto" and not self._beside
             self._would_fork = self._options.start == "fork" or (may and not starts.look(self._steps)[0])
         return self._would_fork
+
+    def _carried(self, sample: choose.Sample) -> float:
+        """Seconds that what the steps carry adds to the start of launched workers. To know it takes as long as to pack it,
+        so not more is spent on it than a small part of what was done so far, or is to be gained."""
+        from taktline._crew import weight
+
+        cores = usable_cores()
+        if self._weight is None or not self._weight.whole:
+            left, elapsed = self._reader.remaining, self._meter.elapsed
+            workers = self._options.cores
+            gain = choose.saved(sample, workers=workers, cores=cores, records=left) if left is not None else 0.0
+            seconds = max(elapsed / 40, gain / 20)
+            if seconds > 2 * self._weighed_for:
+                self._weighed_for = seconds
+                self._weight = weight.weigh([step for step in self._steps if not step.in_caller], seconds)
+        return self._weight.start_up(self._options.cores, cores) if self._weight is not None else 0.0
 
     def _fresh_sampling(self) -> Sampling:
         return Sampling(moving=self._make_hub is not None, singly=self._by_one)

@@ -13,6 +13,7 @@ from operator import length_hint
 from time import perf_counter, perf_counter_ns, process_time_ns
 from typing import Any, NamedTuple
 
+from taktline._crew import weight
 from taktline._observe import cores, memory
 from taktline._planner.advise import Plan, Tried, advise
 from taktline._planner.costs import Costs, Move, StepCost, Ways
@@ -82,7 +83,7 @@ def try_out(
     return Tried(
         name=name, steps=steps, costs=costs, total=trial.reader.total,
         one_shot=bool(trial.records) and iter(source) is source, failure=trial.failure, obstacle=obstacle,
-        cut=trial.cut,
+        cut=trial.cut, carries=trial.carries,
     )  # fmt: skip
 
 
@@ -98,6 +99,7 @@ class _Trial:
 
     def __init__(self, steps: tuple[Step, ...], source: Iterable[Any], encode: Encode | None) -> None:
         self.steps = steps
+        self.carries = ""
         self.reader = Reader(source, delivers=False)
         self._encode = encode
         self._encoding = [0.0, 0.0, 0.0]  # nanoseconds, bytes, and the records that gave what was encoded
@@ -287,6 +289,7 @@ class _Trial:
         for _ in run:
             pass
         report = run.report
+        self.carries = weight.among(report.reasons)
         busy = sum(step.busy for step, own in zip(report.steps, self.steps, strict=True) if not own.in_caller)
         moved = sum((costs.moves[0].unpack_ns, costs.moves[-1].pack_ns)) * report.records_in
         work = work_ns * report.records_in

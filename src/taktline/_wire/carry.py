@@ -131,6 +131,13 @@ def pack_functions(thing: Any, *, root: Any = None) -> bytes:
     return functions.pack(thing, root=root)
 
 
+def pack_functions_into(file: Any, thing: Any, seen: Callable[[Any], None]) -> None:
+    """The same into a file; `seen` is called with each object that is more than a plain value, before it is written."""
+    from taktline._wire import functions
+
+    functions.pack_into(file, thing, seen)
+
+
 def unpack_functions(packed: Bytes) -> Any:
     """What `pack_functions` made."""
     return pickle.loads(packed)

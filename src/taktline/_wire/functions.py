@@ -15,7 +15,7 @@ import pickle
 import sys
 import weakref
 from collections import ChainMap
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from contextvars import Context, ContextVar, copy_context
 from types import CodeType, FunctionType, MemberDescriptorType, ModuleType
 from typing import Any
@@ -31,13 +31,25 @@ def pack(thing: Any, *, root: Any = None, nameless: bool = False, buffer_callbac
     classes go by value, and only those that this process cannot find by their names. Raises what cloudpickle raises."""
     buffer = io.BytesIO()
     pickler = _pickler()(buffer, pickle.HIGHEST_PROTOCOL, buffer_callback=buffer_callback)
-    pickler.out, pickler.root, pickler.nameless = frozenset(stand_ins()), root, nameless
+    pickler.root, pickler.nameless = root, nameless
+    _dump(pickler, thing)
+    return buffer.getvalue()
+
+
+def pack_into(file: Any, thing: Any, seen: Callable[[Any], None]) -> None:
+    """The same into a file. `seen` is called with each object that is more than a plain value, before it is written."""
+    pickler = _pickler()(file, pickle.HIGHEST_PROTOCOL)
+    pickler.seen = seen
+    _dump(pickler, thing)
+
+
+def _dump(pickler: Any, thing: Any) -> None:
+    pickler.out = frozenset(stand_ins())
     identity.begin(keep=True)
     try:
         pickler.dump(thing)
     finally:
         identity.end()
-    return buffer.getvalue()
 
 
 @functools.cache
@@ -56,6 +68,7 @@ def _pickler() -> Any:
         out: frozenset[str] = frozenset()
         root: Any = None
         nameless = False
+        seen: Any = None
         in_class = False  # or behind one
         dispatch_table = ChainMap(
             {
@@ -66,6 +79,8 @@ def _pickler() -> Any:
         )  # fmt: skip
 
         def reducer_override(self, thing: Any) -> Any:
+            if self.seen is not None:
+                self.seen(thing)
             if isinstance(thing, type):
                 return self._of_class(thing)
             if type(thing) is FunctionType:
