@@ -6,16 +6,21 @@ Finalizers are left out: what is raised there nobody can hear.
 
 from __future__ import annotations
 
+import ctypes
 import gc
+import itertools
 import os
 import signal
+import subprocess
 import sys
+import tempfile
+from functools import partial
 from pathlib import Path
 
 import pytest
 
 import taktline
-from taktline import batch, keep, line
+from taktline import batch, keep, line, per_worker
 
 ROOT = str(Path(taktline.__file__).parent) + os.sep
 
@@ -30,6 +35,13 @@ class OutOfTime(TimeoutError):
 
 class Stop(BaseException):
     pass
+
+
+class Worst(
+    BrokenPipeError, ConnectionResetError, ProcessLookupError, ChildProcessError, BlockingIOError, FileNotFoundError,
+    TimeoutError, BufferError, KeyError, ValueError, RuntimeError, TypeError,
+):  # fmt: skip
+    """What any `except` of ours could take for a failure that it knows."""
 
 
 class At:
@@ -120,3 +132,131 @@ def test_what_a_signals_handler_raises_reaches_the_caller_as_itself_and_leaves_n
         assert what_is_there() == before, point.where
         at += stride
     assert at > stride
+
+
+# --- with workers: while they are started, watched and closed ---
+
+SUBREAPER = 36  # of prctl: processes whose parent has ended become ours, and are seen in what is there
+WATCHED = tuple(ROOT + each for each in ("_crew/", "_wire/", "_run/hub.py", "_run/run.py"))
+KINDS = (Worst, OutOfTime, KeyboardInterrupt, Stop, SystemExit)
+
+os.register_at_fork(after_in_child=partial(sys.settrace, None))
+
+
+class AtPlace(At):
+    """Raises the signal when a line of the source is reached for the first time; without one it notes all lines."""
+
+    def __init__(self, place, kind, files):
+        super().__init__(0, kind)
+        self.place, self.files, self.seen = place, files, {}
+
+    def trace(self, frame, event, arg):
+        code = frame.f_code
+        return self.each_line if code.co_filename.startswith(self.files) and code.co_name != "__del__" else None
+
+    def each_line(self, frame, event, arg):
+        place = (frame.f_code.co_filename, frame.f_lineno)
+        if event == "line" and self.place is None:
+            self.seen[place] = True
+        elif event == "line" and place == self.place and not self.where:
+            self.where = f"{place[0]}:{place[1]}"
+            sys.settrace(None)
+            signal.raise_signal(signal.SIGUSR1)
+        return self.each_line
+
+
+class Built:
+    def __call__(self, n):
+        return n
+
+    def close(self):
+        pass
+
+
+def large(n):
+    return b"%d" % n * 20_000  # through shared memory
+
+
+def dies(n):
+    if n == 7:
+        os._exit(3)
+    return n
+
+
+def built(start, got):
+    flow = line(per_worker(Built), large)
+    got.extend(flow(range(16), how="line", start=start, workers=2, batch_size=2, recycle=6, stall=20))
+
+
+def dying(start, got):
+    got.extend(line(dies)(range(12), how="line", start=start, workers=2, on_error="skip", stall=20))
+
+
+@pytest.fixture
+def orphans_are_ours():
+    libc = ctypes.CDLL(None)
+    libc.prctl(SUBREAPER, 1, 0, 0, 0)
+    yield
+    libc.prctl(SUBREAPER, 0, 0, 0, 0)
+
+
+def run_at(place, kind, run, files):
+    """What came of it: where the handler raised, what the caller got, and the children there were when he got it."""
+    point, got = AtPlace(place, kind, files), []
+    before = signal.signal(signal.SIGUSR1, point.handle)
+    tracing, raised, children = sys.gettrace(), None, []
+    sys.settrace(point.trace)
+    try:
+        run(got)
+    except BaseException as error:
+        sys.settrace(None)
+        raised, children = (type(error), error.args), what_is_there()[0]
+    finally:
+        sys.settrace(tracing)
+        signal.signal(signal.SIGUSR1, before)
+    gc.collect()
+    return point, got, raised, children
+
+
+def places_of(run, files):
+    """The lines that a whole run goes through, and its results."""
+    run([])
+    point, got, raised, _ = run_at(None, None, run, files)
+    assert raised is None
+    gc.collect()
+    return list(point.seen), got
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
+@pytest.mark.parametrize(("work", "start", "first", "stride"), [
+    (built, "fork", 3, 41), (built, "launch", 7, 71), (dying, "fork", 11, 71), (dying, "launch", 13, 131),
+])  # fmt: skip
+def test_what_a_handler_raises_beside_workers_reaches_the_caller_as_itself_and_ends_them(
+    work, start, first, stride, orphans_are_ours
+):
+    run = partial(work, start)
+    places, right = places_of(run, WATCHED)
+    before, files = what_is_there(), os.listdir(tempfile.gettempdir())
+    for place, kind in zip(places[first::stride], itertools.cycle(KINDS)):
+        point, got, raised, children = run_at(place, kind, run, WATCHED)
+        if not point.where:  # this time no worker was waited for there
+            continue
+        assert raised == (kind, ("by the handler",)), point.where
+        assert children == before[0], f"while the exception is at work: {point.where}"
+        assert got == right[: len(got)], point.where
+        assert what_is_there() == before, point.where
+    assert {each for each in os.listdir(tempfile.gettempdir()) if "taktline" in each} <= set(files)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
+def test_what_a_handler_raises_while_the_system_makes_a_process_leaves_none(orphans_are_ours):
+    run = partial(dying, "launch")
+    files = (subprocess.__file__,)
+    places, _ = places_of(run, files)
+    code = subprocess.Popen._execute_child.__code__
+    made = [each for each in places if code.co_firstlineno < each[1] <= max(line[2] or 0 for line in code.co_lines())]
+    before = what_is_there()[0]
+    for place in made[-30::5]:  # around the fork and behind it
+        point, _, raised, children = run_at(place, Alarm, run, files)
+        assert raised == (Alarm, ("by the handler",)), point.where
+        assert children == what_is_there()[0] == before, point.where

@@ -4,54 +4,106 @@ from __future__ import annotations
 
 # The calls of the system: a worker looks at who takes signals by those of `signal`.
 import _signal  # type: ignore[import-not-found]
-import _socket
 import errno
+import io
 import os
 import re
 import signal
-import socket
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from time import monotonic, sleep
 from typing import Any, TypeVar
 
 from taktline._crew import limits
-from taktline._crew.template import Template
-from taktline._wire.arena import above_standard
+from taktline._crew.template import LOST, Template
+from taktline._signals import pass_on
+from taktline._wire.arena import pipe, socket_pair
 from taktline.errors import WorkersCannotStart
 
 # Nothing of what a worker imports is garbage: to look for some would take 2 ms of its 35.
 BOOT = (
     "import gc, sys; gc.disable(); sys.path.insert(0, sys.argv.pop()); from taktline._crew.worker import main; main()"
 )
+ROOT = str(Path(__file__).resolve().parents[2])
 NO_SUCH_PROGRAM = (errno.ENOENT, errno.EACCES, errno.ENOEXEC, errno.ENOTDIR)
 # On virtual machines inside of others an exec was seen to fail with EFAULT, about once in 10,000 on a busy machine,
 # although all its arguments lie where they should. Nothing has happened then, and the next one goes through.
 STARTS = 5
+LOOKS = 100  # a millisecond apart
 _NAMES = re.compile(r"(?i)python|pypy|ython|py(\.exe)?$")  # also such as hython and mayapy
 Started = TypeVar("Started")
 
 
 class Process:
-    """A started worker: its process, the hub's end of its socket, and the hub's end of its lifeline."""
+    """A worker's process, the hub's end of its socket, and the hub's end of its lifeline: empty at first. Whoever has it
+    starts one in it and can end that, wherever the start was interrupted."""
 
-    def __init__(
-        self, pid: int, parent: subprocess.Popen[bytes] | Template, sock: socket.socket, lifeline: int
-    ) -> None:  # fmt: skip
-        self.pid = pid
-        self.socket = sock
-        self._parent = parent  # knows how it ended
-        self.lifeline = lifeline
+    def __init__(self) -> None:
+        self.pid = 0  # not known
+        self.socket: Any = None
+        self._lifeline: io.FileIO | None = None
+        self._parent: subprocess.Popen[bytes] | Template | None = None  # knows how it ended
         self._code: int | None = None
+
+    def launch(self, board: int) -> None:
+        """Start a worker in a fresh interpreter, which gets the descriptor `board` too. Raises OSError where the system
+        gives none, WorkersCannotStart where there is no interpreter."""
+        there, theirs = self._ends()
+        descriptors = there.fileno(), theirs.fileno(), board
+        # Ctrl-C on a terminal reaches all of its processes: a worker that is not ready for it yet gets it later.
+        before = _signal.pthread_sigmask(signal.SIG_BLOCK, ())
+        try:
+            _signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+            self._parent = _started(descriptors)
+            self.pid = self._parent.pid
+        except BaseException as error:
+            _end_unheard_of(descriptors)
+            pass_on(error)
+            if isinstance(error, OSError) and error.errno in NO_SUCH_PROGRAM:
+                raise _no_interpreter(error) from error
+            raise
+        finally:
+            _signal.pthread_sigmask(signal.SIG_SETMASK, before)
+            there.close()
+            theirs.close()
+
+    def fork(self, template: Template, lane: int, number: int, board: int) -> None:
+        """Start a worker with this number, for this lane, forked from the template. Raises OSError where none can be
+        started. One that nobody got to know ends with its lifeline, and the template collects it."""
+        there, theirs = self._ends()
+        try:
+            self.pid = template.fork([there.fileno(), theirs.fileno(), board], lane, number)
+            self._parent = template
+        finally:
+            there.close()
+            theirs.close()
+
+    def _ends(self) -> tuple[Any, io.FileIO]:
+        """The worker's ends of a socket and of a lifeline; the others are kept here."""
+        self.socket, there = socket_pair()
+        theirs, self._lifeline = pipe()
+        return there, theirs
+
+    @property
+    def lifeline(self) -> int:
+        """The descriptor of our end; -1 once it is closed."""
+        return -1 if self._lifeline is None or self._lifeline.closed else self._lifeline.fileno()
 
     def poll(self) -> int | None:
         """The exit code, negative for a signal; None while it lives."""
         if self._code is None:
-            parent = self._parent
-            self._code = parent.code(self.pid, wait=False) if isinstance(parent, Template) else parent.poll()
+            self._code = self._ended(wait=False)
         return self._code
+
+    def _ended(self, *, wait: bool) -> int | None:
+        parent = self._parent
+        if isinstance(parent, Template):
+            return parent.code(self.pid, wait=wait)
+        if parent is None:
+            return LOST
+        return parent.wait() if wait else parent.poll()
 
     def wait(self, seconds: float) -> bool:
         """Whether it ended within the time."""
@@ -69,10 +121,9 @@ class Process:
         if self.poll() is None:
             try:
                 os.kill(self.pid, signal.SIGKILL)
-            except ProcessLookupError:
-                pass
-            parent = self._parent
-            self._code = parent.code(self.pid, wait=True) if isinstance(parent, Template) else parent.wait()
+            except ProcessLookupError as error:
+                pass_on(error)
+            self._code = self._ended(wait=True)
 
     def abandon(self) -> None:
         """In a fork of the caller's process: it is not this process's worker, so that its end must not be waited for."""
@@ -82,10 +133,11 @@ class Process:
             self._parent.returncode = 0
 
     def close(self) -> None:
-        """Let go of the lifeline; with it the process ends, if it has not yet."""
-        if self.lifeline >= 0:
-            os.close(self.lifeline)
-            self.lifeline = -1
+        """Let go of the socket and the lifeline; with that the process ends, if it has not yet. May be called again."""
+        if self.socket is not None:
+            self.socket.close()
+        if self._lifeline is not None:
+            self._lifeline.close()
 
 
 def interpreter() -> str:
@@ -112,37 +164,12 @@ def interpreter() -> str:
     )
 
 
-def launch(board: int) -> Process:
-    """A worker in a fresh interpreter, which gets the descriptor `board` too. Raises OSError where the system gives none,
-    WorkersCannotStart where there is no interpreter."""
-    here, there, ours, theirs = _ends()
-    # Ctrl-C on a terminal reaches all of its processes: a worker that is not ready for it yet gets it later.
-    before = _signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    try:
-        popen = _started(there.fileno(), theirs, board)
-    except BaseException as error:
-        here.close()
-        os.close(ours)
-        if isinstance(error, OSError) and error.errno in NO_SUCH_PROGRAM:
-            raise WorkersCannotStart(
-                f"workers are started with sys.executable, and that is {sys.executable!r}: {error.strerror}. Where Python "
-                'is part of another program, set sys.executable to a Python of the same version, or use start="fork"'
-            ) from error
-        raise
-    finally:
-        _signal.pthread_sigmask(signal.SIG_SETMASK, before)
-        there.close()
-        os.close(theirs)
-    return Process(popen.pid, popen, here, ours)
-
-
-def _started(*descriptors: int) -> subprocess.Popen[bytes]:
+def _started(descriptors: Sequence[int]) -> subprocess.Popen[bytes]:
     """An interpreter that becomes a worker with these descriptors."""
-    root = str(Path(__file__).resolve().parents[2])
     # -P: a file of the current folder must not stand in for a module of Python's.
     command = [
         interpreter(), *subprocess._args_from_interpreter_flags(), "-P", "-c", BOOT,  # type: ignore[attr-defined]
-        *map(str, descriptors), root,
+        *map(str, descriptors), ROOT,
     ]  # fmt: skip
     settings: dict[str, Any] = {
         "pass_fds": descriptors, "stdin": subprocess.DEVNULL, "stdout": _if_open(1), "stderr": _if_open(2),
@@ -162,38 +189,41 @@ def patiently(start: Callable[[], Started]) -> Started:
     return start()
 
 
-def fork(template: Template, lane: int, number: int, board: int) -> Process:
-    """A worker with this number, for this lane, forked from the template. Raises OSError where none can be started."""
-    here, there, ours, theirs = _ends()
-    try:
-        pid = template.fork([there.fileno(), theirs, board], lane, number)
-    except BaseException:
-        here.close()
-        os.close(ours)  # a worker that nobody got to know ends with its lifeline
-        raise
-    finally:
-        there.close()
-        os.close(theirs)
-    return Process(pid, template, here, ours)
+def _no_interpreter(error: OSError) -> WorkersCannotStart:
+    return WorkersCannotStart(
+        f"workers are started with sys.executable, and that is {sys.executable!r}: {error.strerror}. Where Python "
+        'is part of another program, set sys.executable to a Python of the same version, or use start="fork"'
+    )
 
 
-def _ends() -> tuple[Any, Any, int, int]:
-    """Both ends of a socket and of a lifeline."""
-    # The system's own sockets, whatever a library such as eventlet has put in their place.
-    here, there = (_socket.socket(fileno=above_standard(end.detach())) for end in _socket.socketpair())
+def _end_unheard_of(descriptors: Sequence[int]) -> None:
+    """End a worker that was started with these descriptors while a signal's handler raised: `subprocess` tells of none then.
+    Its own descriptor of the board has the same number as ours, which no other worker of this process has."""
+    wanted = [os.fsencode(each) for each in (BOOT, *map(str, descriptors), ROOT)]
+    for task in Path("/proc/self/task").glob("*/children"):
+        for pid in task.read_text().split():
+            if _command(pid)[-len(wanted) :] == wanted:
+                os.kill(int(pid), signal.SIGKILL)
+                os.waitpid(int(pid), 0)
+
+
+def _command(pid: str) -> list[bytes]:
+    command = b""
     try:
-        theirs, ours = map(above_standard, os.pipe())
-    except BaseException:
-        here.close()
-        there.close()
-        raise
-    return here, there, ours, theirs
+        for _ in range(LOOKS):  # a process that is becoming another program has none for a moment
+            if command := Path("/proc", pid, "cmdline").read_bytes().rstrip(b"\0"):
+                break
+            sleep(0.001)
+    except FileNotFoundError as error:  # somebody has collected it meanwhile
+        pass_on(error)
+    return command.split(b"\0")
 
 
 def _if_open(descriptor: int) -> int | None:
     """What a worker gets as its standard output or error: the caller's, or nothing where that is closed."""
     try:
         os.fstat(descriptor)
-    except OSError:
+    except OSError as error:
+        pass_on(error)
         return subprocess.DEVNULL
     return None

@@ -20,6 +20,7 @@ from taktline._crew.template import Template
 from taktline._observe import memory
 from taktline._recipe.steps import Step
 from taktline._segment import guard
+from taktline._signals import pass_on
 from taktline._wire import carry, identity
 from taktline._wire.board import Board, Place
 from taktline._wire.channel import Channel, Message, new_poll
@@ -54,6 +55,13 @@ class _Member:
         self.asked = 0  # what poll was told to watch
         self.until = 0.0  # of one that is leaving: when its time is up
         self.began: Place | None = None  # the value it has begun last, as far as it goes carefully and says so
+
+    def close(self) -> None:
+        """End it, and let go of all that leads to it. May be called again."""
+        self.process.kill()
+        self.channel.close()
+        self.process.close()
+        self.board.close()
 
 
 class Local:
@@ -98,6 +106,8 @@ class Local:
         self._unsent: set[int] = set()  # workers with batches to flush
         self._poll, self._select = new_poll()
         self._abandoned = False
+        self._ending = False  # workers were told to stop
+        self._newest = launcher.Process()  # ended too, wherever its start was interrupted
         self._leaving = 0  # the newest number, below 0, of one that was told to end while the run goes on
         starts.crews.add(self)
 
@@ -105,20 +115,7 @@ class Local:
         """Start a worker in this place. Raises OSError where the system gives no process."""
         if self.forks and (self._template is None or self._template.lost):
             self._make_template()
-        board = Board()
-        try:
-            if self.forks:
-                assert self._template is not None
-                process = launcher.fork(self._template, lane, worker, board.descriptor)
-            else:
-                process = launcher.launch(board.descriptor)
-        except BaseException:
-            board.close()
-            raise
-        channel = Channel(process.socket, blocking=False, most=self._most)
-        member = self._members[worker] = _Member(process, channel, board, lane)
-        self._by_descriptor[channel.fileno()] = worker
-        self._watch(member)
+        member = self._started(worker, lane)
         if not self.forks:
             if self._around is None:  # for all workers of this run, whenever they start
                 steps = [step for segment in self._segments for step in segment or ()]
@@ -127,11 +124,32 @@ class Local:
                 self._tell(self._heavy, [])
             self._send(member, words.SETUP, note=b"%d" % worker, parts=[self._setups[lane], self._around.packed])
 
+    def _started(self, worker: int, lane: int) -> _Member:
+        board = Board()
+        self._newest = process = launcher.Process()
+        try:
+            if self.forks:
+                assert self._template is not None
+                process.fork(self._template, lane, worker, board.descriptor)
+            else:
+                process.launch(board.descriptor)
+            channel = Channel(process.socket, blocking=False, most=self._most)
+            member = self._members[worker] = _Member(process, channel, board, lane)
+            self._by_descriptor[channel.fileno()] = worker
+            self._watch(member)
+        except BaseException:
+            process.close()
+            process.kill()
+            self._members.pop(worker, None)
+            board.close()
+            raise
+        return member
+
     def retire(self, worker: int) -> None:
         """Let a worker that has nothing to do end in its own time; another may take its place at once."""
-        member = self._members.pop(worker)
         self._leaving -= 1
-        self._members[self._leaving] = member
+        # In one line: what a signal's handler raises before it or behind it loses no worker.
+        member = self._members[self._leaving] = self._members.pop(worker)
         self._by_descriptor[member.channel.fileno()] = self._leaving
         member.until = perf_counter() + GRACE
         self._send(member, words.STOP)
@@ -228,18 +246,24 @@ class Local:
         return [member.process.pid for member in self._members.values()]
 
     def close(self, *, gently: bool) -> None:
-        """End all workers. `gently`: let them close what was built for them and clean up, for up to GRACE seconds."""
-        members, self._members = list(self._members.values()), {}
+        """End all workers. `gently`: let them close what was built for them and clean up, for up to GRACE seconds.
+
+        Where a signal's handler raises in it, call it again: it goes on, and no longer gently."""
         self._by_descriptor.clear()
-        if gently:
-            for member in members:
+        if gently and not self._ending:
+            self._ending = True
+            speaking = [each for each in self._members.values() if not (each.channel.ended or each.channel.torn)]
+            self._poll, self._select = new_poll()
+            for member in speaking:
+                member.asked = 0
                 self._send(member, words.STOP)
-            self._last_words(members)
-        for member in members:
-            member.process.kill()
-            member.channel.close()
-            member.process.close()
-            member.board.close()
+                self._watch(member)
+            self._last_words(speaking)
+        for worker, member in list(self._members.items()):
+            member.close()
+            self._members.pop(worker, None)
+        self._newest.kill()
+        self._newest.close()
         if self._template is not None:
             self._template.close()
 
@@ -251,6 +275,7 @@ class Local:
             member.channel.abandon()
             member.process.abandon()
             member.board.close()
+        self._newest.abandon()
         if self._template is not None:
             self._template.abandon()
 
@@ -348,6 +373,7 @@ class Local:
             weight = weights.pack(steps, (steps, self._set_up), file)  # in one: they share their globals
             segment = file.getvalue()
         except Exception as error:
+            pass_on(error)
             found = carry.which_function([*(step.name for step in steps), "setup="], [*steps, self._set_up])
             name, why = found if found is not None else (steps[0].name, error)
             raise LineError(
@@ -373,14 +399,16 @@ class Local:
     ) -> None:
         try:
             member.channel.send(kind, seq, note, parts)
-        except (BrokenPipeError, ConnectionResetError):
+        except (BrokenPipeError, ConnectionResetError) as error:
+            pass_on(error)
             return  # it has died; `wait` reads what it still said, and tells
         self._watch(member)
 
     def _flush(self, member: _Member) -> None:
         try:
             member.channel.flush()
-        except (BrokenPipeError, ConnectionResetError):
+        except (BrokenPipeError, ConnectionResetError) as error:
+            pass_on(error)
             member.channel.give_up_sending()
         self._watch(member)
 
@@ -412,7 +440,6 @@ class Local:
             self._lose(worker, member, gone)
 
     def _lose(self, worker: int, member: _Member, gone: Gone) -> None:
-        del self._members[worker]
         self._by_descriptor.pop(member.channel.fileno(), None)
         self._poll.unregister(member.channel.fileno())
         member.channel.close()
@@ -427,6 +454,7 @@ class Local:
         mark = member.board.mark.get() if not damaged else member.began
         end = End(code, mark, member.board.stack() if crashed else "")
         member.board.close()
+        del self._members[worker]
         if worker >= 0:
             gone(worker, end)
 
@@ -449,7 +477,8 @@ def _state(pid: int) -> str:
     try:
         with open(f"/proc/{pid}/stat", encoding="ascii", errors="replace") as file:
             return file.read().rpartition(")")[2].split()[0]
-    except (OSError, IndexError):
+    except (OSError, IndexError) as error:
+        pass_on(error)
         return ""
 
 
@@ -459,7 +488,8 @@ def _hears(pid: int) -> bool:
         with open(f"/proc/{pid}/status", encoding="ascii", errors="replace") as file:
             masks = dict(entry.split(":", 1) for entry in file.read().splitlines() if entry.startswith("Sig"))
         caught, blocked = (int(masks[name], 16) >> (words.ASK - 1) & 1 for name in ("SigCgt", "SigBlk"))
-    except (OSError, KeyError, ValueError):
+    except (OSError, KeyError, ValueError) as error:
+        pass_on(error)
         return True
     return bool(caught and not blocked)
 

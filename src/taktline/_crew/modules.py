@@ -199,7 +199,8 @@ class _Digest:
         """A large buffer of an array: looked at where it lies. Whether it belongs into the stream instead."""
         try:
             raw = buffer.raw()
-        except BufferError:  # not contiguous
+        except BufferError as raised:  # not contiguous
+            pass_on(raised)
             return True
         if raw.nbytes <= SENT:
             return True
@@ -287,8 +288,10 @@ def _digest_of(value: Any, kind: type, names: Mapping[int, Path]) -> Told:
     many = kind in PLAIN and len(value) > MANY
     looked_at = value
     if kind in (set, frozenset):
-        with suppress(TypeError):  # they have no order of their own
+        try:
             looked_at = sorted(value)
+        except TypeError as raised:  # they have no order of their own
+            pass_on(raised)
     digest = _Digest()
     try:
         if many:
@@ -296,7 +299,8 @@ def _digest_of(value: Any, kind: type, names: Mapping[int, Path]) -> Told:
             pickler.fast = True  # without a memo, which equal objects do not share alike in each process
             try:
                 pickler.dump(looked_at)
-            except ValueError:  # something in it holds itself
+            except ValueError as raised:  # something in it holds itself
+                pass_on(raised)
                 digest = _Digest()
                 _NamingPickler(digest, value, names).dump(looked_at)
         else:

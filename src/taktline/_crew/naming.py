@@ -6,13 +6,13 @@ import functools
 import sys
 from collections import deque
 from collections.abc import Iterable, Iterator
-from contextlib import suppress
 from itertools import islice
 from types import CodeType, FunctionType, MethodType, ModuleType
 from typing import Any
 
 from taktline._crew import modules
 from taktline._recipe.steps import Step
+from taktline._signals import pass_on
 from taktline._wire.homes import NEVER, of_user
 
 OF_THE_WORKER = {"sys", "builtins", "warnings", "logging"}  # a worker has hooks of its own in them
@@ -93,8 +93,10 @@ class Naming:
         self._codes.append(function.__code__)
         self._add(vars(function).get("__wrapped__"))
         for cell in function.__closure__ or ():
-            with suppress(ValueError):  # a name that is bound later
+            try:
                 self._value(cell.cell_contents, names)
+            except ValueError as error:  # a name that is bound later
+                pass_on(error)
         space = function.__globals__
         for name in names:
             if name in space:

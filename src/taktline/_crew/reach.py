@@ -22,6 +22,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from taktline._signals import pass_on
 from taktline._wire.homes import installed
 
 MOST = 20_000  # things that are looked at: beyond, what is left is taken for more of the same. Some 20 ms
@@ -108,7 +109,8 @@ def _of_function(function: types.FunctionType, way: str) -> Iterator[Reached]:
     for name, cell in cells:
         try:
             yield Reached(cell.cell_contents, f"{way}, {name!r}")
-        except ValueError:  # a name that has no value yet
+        except ValueError as error:  # a name that has no value yet
+            pass_on(error)
             continue
     for value in (*(function.__defaults__ or ()), *(function.__kwdefaults__ or {}).values(), *vars(function).values()):
         yield Reached(value, way)

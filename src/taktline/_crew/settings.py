@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 from taktline._crew import modules
 from taktline._files import umask
+from taktline._signals import pass_on
 from taktline._wire.homes import is_lazy, of_user
 
 
@@ -43,7 +44,8 @@ def _put_umask(mask: int) -> None:
 def _folder() -> str | None:
     try:
         return os.getcwd()
-    except OSError:  # it was removed
+    except OSError as error:  # it was removed
+        pass_on(error)
         return None
 
 
@@ -201,7 +203,8 @@ def read() -> dict[str, bytes]:
         if setting.library in sys.modules:
             try:
                 found[name] = pickle.dumps(setting.get())
-            except (AttributeError, KeyError, TypeError):  # another version of a library, or one that is half loaded
+            except (AttributeError, KeyError, TypeError) as error:  # another version of a library, or half loaded
+                pass_on(error)
                 continue
     return found
 
@@ -254,7 +257,8 @@ def variables(pack: Callable[[Any], bytes], leave: Iterable[str]) -> tuple[list[
         own = of_user(sys.modules[home])
         try:
             found.append(Variable(home, name, pack(context[variable]) if own else pickle.dumps(context[variable])))
-        except Exception:  # a reducer of the user's: anything may happen in it
+        except Exception as error:  # a reducer of the user's: anything may happen in it
+            pass_on(error)
             if own:
                 lost.append((f"{home}.{name}", f"a {type(context[variable]).__qualname__} as its value"))
     return found, lost

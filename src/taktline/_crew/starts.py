@@ -24,6 +24,7 @@ from typing import Any, Protocol
 from taktline._crew.random_streams import generators_in
 from taktline._crew.reach import is_own, module_file, reached
 from taktline._recipe.steps import Step
+from taktline._signals import pass_on
 from taktline._wire import functions, identity
 
 # By the name that the system has for a thread: libraries that stop it before a fork and start it again in the copy.
@@ -100,7 +101,8 @@ def let_go_of_pipes() -> None:
             own = written and descriptor > 2 and not os.get_inheritable(descriptor)
             if own and stat.S_ISFIFO(os.fstat(descriptor).st_mode):
                 os.dup2(nothing, descriptor, inheritable=False)
-        except OSError:  # the one that this list was read from
+        except OSError as error:  # the one that this list was read from
+            pass_on(error)
             continue
     os.close(nothing)
 
@@ -120,7 +122,8 @@ def _threads() -> Iterator[str]:
     where they have no name."""
     try:
         tasks = os.listdir("/proc/self/task")
-    except OSError:  # no such system
+    except OSError as error:  # no such system
+        pass_on(error)
         yield from (repr(each.name) for each in threading.enumerate() if each is not threading.current_thread())
         return
     if len(tasks) == 1:
@@ -152,7 +155,8 @@ def _comm(path: str) -> str:
     try:
         with open(path, encoding="utf-8", errors="replace") as file:
             return file.read().rstrip("\n")
-    except OSError:  # it has ended
+    except OSError as error:  # it has ended
+        pass_on(error)
         return ""
 
 
@@ -173,7 +177,8 @@ def _open_here() -> str:
                 return f"a socket is open here (descriptor {descriptor}), and two processes must not share it"
             if stat.S_ISCHR(mode) and os.readlink(f"/proc/self/fd/{descriptor}").startswith(GPUS):
                 return "a graphics processor is in use here, which no fork can go on with"
-        except OSError:  # the one that this list was read from
+        except OSError as error:  # the one that this list was read from
+            pass_on(error)
             continue
     return ""
 
@@ -182,7 +187,8 @@ def _file(descriptor: int) -> tuple[int, int] | None:
     """What tells a file from others; None where the descriptor is closed."""
     try:
         found = os.fstat(descriptor)
-    except OSError:
+    except OSError as error:
+        pass_on(error)
         return None
     return found.st_dev, found.st_ino
 
@@ -200,7 +206,8 @@ def _not_for_two(thing: Any, way: str) -> str:
 def _is_open(thing: Any) -> bool:
     try:
         descriptor = thing.fileno()
-    except Exception:  # of whatever library it is: closed, or none at all
+    except Exception as error:  # of whatever library it is: closed, or none at all
+        pass_on(error)
         return False
     return isinstance(descriptor, int) and descriptor > 2
 
@@ -219,6 +226,7 @@ def _can_be_pickled(thing: Any) -> bool:
             and not hasattr(kind, "__getnewargs__") and not hasattr(kind, "__getnewargs_ex__")
         ):  # fmt: skip
             object.__reduce_ex__(thing, 2)
-    except TypeError:
+    except TypeError as error:
+        pass_on(error)
         return False
     return True

@@ -231,6 +231,7 @@ def heard_log(note: bytes) -> None:
     try:
         fields = pickle.loads(note)
     except Exception as odd:  # an argument of the user's classes that cannot be built here
+        pass_on(odd)
         logging.getLogger("taktline").warning("a log record of a worker cannot be read back: %r", odd)
         return
     logger = logging.getLogger(fields["name"])

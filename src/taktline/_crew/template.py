@@ -18,16 +18,19 @@ import struct
 import sys
 import traceback
 from collections.abc import Callable
+from itertools import starmap
 from time import sleep
 from typing import Any, NoReturn
 
-from taktline._wire.arena import above_standard
+from taktline._signals import pass_on
+from taktline._wire.arena import above_standard, socket_pair
 
 REQUEST = struct.Struct("<QBqq")  # number of the request, what is asked for, two figures
 ANSWER = struct.Struct("<Qq")  # number of the request, a figure
 FORK, LOOK, WAIT = range(3)
 LIVES = 1 << 32  # in the place of an exit code
 INT = array.array("i").itemsize
+READ = 1 << 12  # bytes of answers that are passed over at once
 PATIENCE = 30.0  # seconds for an answer: a process of 100 GB is forked in one or two
 LOST = -signal.SIGKILL  # exit code of a worker of which nobody can tell any more how it ended
 
@@ -41,30 +44,43 @@ class Template:
     def __init__(self, life: Life, prepare: Callable[[], None]) -> None:
         self.lost = False  # it does not answer: no worker comes from it any more
         self._number = 0
-        # The system's own sockets, whatever a library such as eventlet has put in their place.
-        here, there = (_socket.socket(fileno=above_standard(end.detach())) for end in _socket.socketpair())
+        self._began: list[int] = []  # its process id
+        self._socket, there = socket_pair()
+        self._process = os.getpid()
+        try:
+            self._begin(there, life, prepare)
+            there.close()
+            self._socket.settimeout(PATIENCE)
+        except BaseException:
+            there.close()
+            self.close()
+            raise
+
+    def _begin(self, there: Any, life: Life, prepare: Callable[[], None]) -> None:
         for stream in (sys.stdout, sys.stderr):
             if stream is not None and not stream.closed:
                 stream.flush()
         # No handler of the caller's may run in the template; workers take back the mask that it is given here.
-        mask = _signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
+        mask = _signal.pthread_sigmask(signal.SIG_BLOCK, ())
         try:
-            self.pid = os.fork()
-            if self.pid == 0:
-                here.close()
+            _signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
+            # C code alone: no handler of a signal that another thread takes raises between the fork and its place.
+            self._began.extend(starmap(os.fork, [()]))
+            if self._began == [0]:
+                self._began.clear()
+                self._socket.close()
                 _Serving(there, life, mask).serve(prepare)
-        except BaseException:
-            here.close()
-            raise
         finally:
             _signal.pthread_sigmask(signal.SIG_SETMASK, mask)
-            there.close()
-        here.settimeout(PATIENCE)
-        self._socket = here
+
+    @property
+    def pid(self) -> int:
+        """Its process id; 0 once it has ended."""
+        return self._began[0] if self._began else 0
 
     def fileno(self) -> int:
         """The descriptor that it is reached by; -1 once it is closed."""
-        return self._socket.fileno()
+        return int(self._socket.fileno())
 
     def fork(self, descriptors: list[int], lane: int, number: int) -> int:
         """The process id of a new worker, which gets these descriptors. Raises OSError where there is none."""
@@ -87,22 +103,37 @@ class Template:
         return LOST
 
     def close(self) -> None:
-        """End it. Workers that live are not ended by that. May be called again."""
-        if self.pid:
-            self._socket.close()
+        """End it, and all of its workers that nobody has heard the end of. May be called again."""
+        if self._began:
+            if not self.lost:
+                self._let_it_end()
             self.lost = True
             try:
                 os.kill(self.pid, signal.SIGKILL)
                 os.waitpid(self.pid, 0)
-            except (ProcessLookupError, ChildProcessError):
-                pass  # somebody has collected all children of this process
-            self.pid = 0
+            except (ProcessLookupError, ChildProcessError) as error:
+                pass_on(error)  # else somebody has collected all children of this process
+            self._began.clear()
+        self._socket.close()
+
+    def _let_it_end(self) -> None:
+        """It alone can collect its workers, of which one may have been started while a signal's handler raised here."""
+        try:
+            self._socket.shutdown(_socket.SHUT_WR)
+            while self._socket.recv(READ):
+                pass  # answers that nobody has taken
+        except OSError as error:  # it is gone, or does not answer
+            pass_on(error)
+
+    def __del__(self) -> None:
+        if getattr(self, "_process", 0) == os.getpid():  # no fork's, which has the original's
+            self.close()
 
     def abandon(self) -> None:
         """In a fork of the caller's process: it belongs to the original, which must be able to end it."""
         self._socket.close()
         self.lost = True
-        self.pid = 0
+        self._began.clear()
 
     def _ask(self, what: int, first: int, second: int = 0, descriptors: list[int] | None = None) -> int | None:
         """The figure in the answer; None where there is nobody to give one."""
@@ -117,8 +148,8 @@ class Template:
                 number, figure = ANSWER.unpack(answer)
                 if number == self._number:  # else one that a signal's exception kept from being taken
                     return int(figure)
-        except (TimeoutError, BrokenPipeError, ConnectionResetError):
-            pass
+        except (TimeoutError, BrokenPipeError, ConnectionResetError) as error:
+            pass_on(error)
         self.lost = True
         return None
 
@@ -130,6 +161,7 @@ class _Serving:
         self._control = control
         self._life = life
         self._mask = mask
+        self._children: set[int] = set()  # not collected yet
 
     def serve(self, prepare: Callable[[], None]) -> NoReturn:
         try:
@@ -141,6 +173,8 @@ class _Serving:
                 number, what, first, second = REQUEST.unpack(request)
                 if what != FORK:
                     figure = _code(first, os.WNOHANG if what == LOOK else 0)
+                    if figure != LIVES:
+                        self._children.discard(first)
                 elif not whole:
                     figure = -errno.EMFILE
                 else:
@@ -152,6 +186,15 @@ class _Serving:
             pass  # the caller is gone
         except BaseException:
             traceback.print_exc()
+        finally:
+            self._end_all()
+
+    def _end_all(self) -> NoReturn:
+        try:
+            for pid in self._children:
+                os.kill(pid, signal.SIGKILL)
+            for pid in self._children:
+                os.waitpid(pid, 0)
         finally:
             os._exit(0)
 
@@ -170,6 +213,7 @@ class _Serving:
         except OSError as error:
             return -(error.errno or errno.EAGAIN)
         if pid:
+            self._children.add(pid)
             return pid
         try:
             self._control.close()
@@ -194,7 +238,13 @@ def _code(pid: int, flags: int) -> int:
 
 def _lives(pid: int) -> bool:
     try:
+        if os.waitpid(pid, os.WNOHANG)[0]:  # this process is the system's first one, as in a container
+            return False
+    except ChildProcessError as error:
+        pass_on(error)
+    try:
         os.kill(pid, 0)
-    except ProcessLookupError:
+    except ProcessLookupError as error:
+        pass_on(error)
         return False
     return True

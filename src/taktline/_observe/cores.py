@@ -5,6 +5,8 @@ from __future__ import annotations
 import resource
 from collections.abc import Iterable
 
+from taktline._signals import pass_on
+
 OF_THIS_THREAD = getattr(resource, "RUSAGE_THREAD", resource.RUSAGE_SELF)  # of the process, where no more is told
 
 
@@ -24,5 +26,6 @@ def _queued(pid: int) -> float:
     try:
         with open(f"/proc/{pid}/schedstat", encoding="ascii") as file:
             return int(file.read().split()[1]) / 1e9  # time on a core, time in a queue for one, turns
-    except (OSError, IndexError):
+    except (OSError, IndexError) as error:
+        pass_on(error)
         return 0.0

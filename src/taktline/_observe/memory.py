@@ -8,6 +8,8 @@ import resource
 import sys
 from collections.abc import Iterable
 
+from taktline._signals import pass_on
+
 
 def held(pids: Iterable[int]) -> int:
     """Bytes of memory these processes hold together; 0 for those that are gone or where the system does not tell."""
@@ -22,7 +24,8 @@ def tree(pid: int) -> list[int]:
             for thread in os.listdir(f"/proc/{each}/task"):
                 with open(f"/proc/{each}/task/{thread}/children", encoding="ascii") as file:
                     found += map(int, file.read().split())
-        except OSError:  # it has ended
+        except OSError as error:  # it has ended
+            pass_on(error)
             continue
     return found
 
@@ -37,7 +40,8 @@ def _proportional(pid: int) -> int:
     try:
         with open(f"/proc/{pid}/smaps_rollup", encoding="ascii") as file:
             found = re.search(r"^Pss:\s+(\d+) kB", file.read(), re.MULTILINE)
-    except OSError:
+    except OSError as error:
+        pass_on(error)
         return 0
     return int(found[1]) * 1024 if found else 0
 
@@ -48,7 +52,8 @@ def held_by(pid: int) -> int:
     try:
         with open(f"/proc/{pid}/statm", "rb") as file:
             return int(file.read().split()[1]) * resource.getpagesize()
-    except OSError:
+    except OSError as error:
+        pass_on(error)
         return 0
 
 

@@ -12,6 +12,7 @@ from taktline._run.lot import EncodedLot
 from taktline._run.reader import as_source_error
 from taktline._segment.batch import Batch, Failure
 from taktline._segment.forms import records_of
+from taktline._signals import pass_on
 from taktline._wire import carry
 
 Encode = Callable[[list[Any]], bytes]
@@ -104,6 +105,7 @@ class Held:
         try:
             records.extend(self.records.decoded(unread))  # type: ignore[union-attr]
         except Exception as error:
+            pass_on(error)
             self.error = as_source_error(error, self.first + len(records))
         self.records, self.batch = records, Batch.read(records, unread, self.first)
         self.parts, self.each, self.here = None, False, True
@@ -158,6 +160,7 @@ class Held:
             values = self.batch.values if self.here else records_of(carry.unpack(self.parts))
             self.parts, self.each = carry.pack_each(values), True
         except carry.RAISED as error:  # it cannot be told which value is at fault: all records that are left in it fail
+            pass_on(error)
             why = error.error if isinstance(error, carry.NotCarried) else error
             what = carry.failed_to_go(step, why, "what it was given cannot be read back")
             known = {failure.origin for failure in self.batch.failures}

@@ -121,12 +121,19 @@ class Hub:
     # --- what the run calls ---
 
     def results(self, end: Callable[[bool], None]) -> tuple[Iterator[Any], Iterator[Any]]:
-        """The results, one by one, and the generator to close for an early end. `end(complete)` is called once."""
+        """The results, one by one, and the generator to close for an early end. `end(complete)` is called at the end."""
         lots = self.lots(end)
         return chain.from_iterable(lots), lots
 
     def lots(self, end: Callable[[bool], None]) -> Iterator[Lot]:
-        """The results as they come, a batch's at once; `end(complete)` is called once."""
+        """The results as they come, a batch's at once; `end(complete)` is called at the end."""
+        try:
+            yield from self._lots(end)
+        except BaseException:  # a signal's handler may have kept this from being called, and again does no harm
+            end(False)
+            raise
+
+    def _lots(self, end: Callable[[bool], None]) -> Iterator[Lot]:
         complete = False
         try:
             if self._options.setup is not None and any(self._here):

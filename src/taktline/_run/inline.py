@@ -117,7 +117,7 @@ class Inline:
         self._returns = 0
 
     def results(self, end: Callable[[bool], None]) -> tuple[Iterator[Any], Iterator[Any]]:
-        """The results, one by one, and the generator to close for an early end. `end(complete)` is called once."""
+        """The results, one by one, and the generator to close for an early end. `end(complete)` is called at the end."""
         if not self._may_be_lazy:
             lots = self.lots(end)
             return chain.from_iterable(lots), lots
@@ -129,7 +129,7 @@ class Inline:
         return results, results
 
     def lots(self, end: Callable[[bool], None]) -> Iterator[Lot]:
-        """The results as they are made, some records' at once; `end(complete)` is called once."""
+        """The results as they are made, some records' at once; `end(complete)` is called at the end."""
         if self._may_be_lazy:
             return self._gathered(self.results(end)[1])
         self._begin(end)
@@ -165,11 +165,15 @@ class Inline:
 
     def _lots(self) -> Iterator[Lot]:
         try:
-            for lot, _ in self._phases():
-                assert isinstance(lot, Lot)
-                yield lot
-        finally:
-            self._end(self._complete)
+            try:
+                for lot, _ in self._phases():
+                    assert isinstance(lot, Lot)
+                    yield lot
+            finally:
+                self._end(self._complete)
+        except BaseException:  # a signal's handler may have kept this from being called, and again does no harm
+            self._end(False)
+            raise
 
     def break_off(self) -> None:
         """From another thread: what workers have under way is not to be waited for."""
@@ -485,8 +489,8 @@ class Inline:
 
     def _return(self, hub: Hub, reason: str) -> None:
         """The workers have ended: on with the loop."""
-        self._hub = None
         hub.close()
+        self._hub = None
         self._meter.use(plans.here(self._steps))
         self._meter.reasons.append(reason)
         self._settled = len(self._meter.reasons)

@@ -89,19 +89,28 @@ class _Life:
         return self._engine().lots(self.end)
 
     def end(self, complete: bool) -> None:
-        """Once, on every way out."""
-        if os.getpid() != self._process:
-            self.engine = None
-            return  # a fork of the caller's process: nothing in the run is its own to end
-        self.source = ()
+        """On every way out; after the first time nothing is left to do."""
         try:
-            self.meter.end(complete=complete and not self.reader.stopped)
-            self._close()
+            self._end(complete)
         except BaseException:  # a signal's handler may raise at any line: what is still open is closed all the same
             self._close()
             raise
 
+    def _end(self, complete: bool) -> None:
+        if os.getpid() == self._process:
+            self.source = ()
+            self.meter.end(complete=complete and not self.reader.stopped)
+        self._close()
+
+    def __del__(self) -> None:
+        """Where a signal's handler has raised on the way to `end`."""
+        if getattr(self, "engine", None) is not None:
+            self.end(False)
+
     def _close(self) -> None:
+        if os.getpid() != self._process:
+            self.engine = None
+            return  # a fork of the caller's process: nothing in the run is its own to end
         if self.engine is not None:
             self.engine.close()
             self.engine = None
@@ -267,6 +276,13 @@ class Run:
         """End the run and its workers. May be called again, before the first result, and from another thread: one that
         waits for a result of this run then gets a LineError.
         """
+        try:
+            self._close()
+        except BaseException:  # as above
+            self._close()
+            raise
+
+    def _close(self) -> None:
         self._results = iter(())
         if getattr(self._generator, "gi_running", False):  # in another thread, or below us: whoever runs it cleans up
             self.leave()

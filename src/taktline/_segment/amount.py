@@ -5,6 +5,8 @@ from __future__ import annotations
 from sys import getsizeof
 from typing import Any
 
+from taktline._signals import pass_on
+
 HELD = 1 << 30  # bytes of one record's results that may be held in memory, where nobody says how many
 NODES = 64  # values looked at in one: of larger ones the rest is taken to be alike
 WHOLE = (int, float, str, bytes, bool, type(None))
@@ -24,7 +26,8 @@ def amount(value: Any) -> int:
         looked += 1
         try:
             total += getsizeof(each)
-        except Exception:  # a `__sizeof__` of the user's
+        except Exception as error:  # a `__sizeof__` of the user's
+            pass_on(error)
             continue
         if isinstance(each, dict):
             left += [inner for pair in each.items() for inner in pair]

@@ -7,6 +7,7 @@ appended as text when the hub asks for it, by a C function that needs neither th
 
 from __future__ import annotations
 
+import io
 import mmap
 import os
 import struct
@@ -41,17 +42,22 @@ class Board:
     """
 
     def __init__(self, descriptor: int | None = None) -> None:
-        self.descriptor = unnamed_file() if descriptor is None else descriptor
+        self._file = unnamed_file() if descriptor is None else io.FileIO(descriptor, "r+b")
         try:
             if descriptor is None:
                 os.ftruncate(self.descriptor, PAGE)
             self._map = mmap.mmap(self.descriptor, PAGE)
         except BaseException:
-            os.close(self.descriptor)
+            self._file.close()
             raise
         self.mark = Slot(self._map, 0)
         self.seen = Slot(self._map, PLACE.size)
         self.taken = Slot(self._map, 2 * PLACE.size)  # used once a step has taken the signal that asks for itself
+
+    @property
+    def descriptor(self) -> int:
+        """Of the file that it is."""
+        return self._file.fileno()
 
     def stack(self) -> str:
         """The newest stack that the worker left, as text; empty where there is none."""
@@ -66,10 +72,8 @@ class Board:
         self.mark.close()
         self.seen.close()
         self.taken.close()
-        if self.descriptor >= 0:
-            self._map.close()
-            os.close(self.descriptor)
-            self.descriptor = -1
+        self._map.close()
+        self._file.close()
 
 
 class Slot:

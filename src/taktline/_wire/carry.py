@@ -41,7 +41,8 @@ def pack(values: Any) -> list[Bytes]:
     def out_of_band(buffer: pickle.PickleBuffer) -> bool:
         try:
             large = buffer.raw().nbytes >= LARGE
-        except BufferError:  # not contiguous: pickle copies it into the stream
+        except BufferError as error:  # not contiguous: pickle copies it into the stream
+            pass_on(error)
             return True
         if large:
             buffers.append(buffer)
@@ -183,6 +184,7 @@ def unpack_error(carried: CarriedError, *, step: str, trace: str) -> BaseExcepti
                 return error
             why = "read back from a pickle it is no exception"
         except Exception as odd:
+            pass_on(odd)
             why = f"it cannot be read back here: {type(odd).__name__}: {odd}"
     return StepError(step=step, type_name=carried.type_name, text=carried.text, why=why, traceback=trace)
 
@@ -251,5 +253,6 @@ def which_function(names: Sequence[str], things: Sequence[Any]) -> tuple[str, Ba
         try:
             pack_functions(thing)
         except Exception as error:
+            pass_on(error)
             return name, error
     return None

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import array
 import errno
+import io
 import os
 import socket
 import struct
@@ -17,6 +18,7 @@ from collections import deque
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
+from taktline._signals import pass_on
 from taktline._wire.arena import Arena, Reader, wanted
 
 # rest of the frame's bytes, seq, freed, arena position, note bytes, parts, kind, and what tells a head from other bytes
@@ -72,8 +74,9 @@ class Channel:
         self._out: Arena | None = None
         self._in: Reader | None = None
         self._unsent: deque[Bytes] = deque()
-        self._passing: dict[int, int] = {}  # id of an unsent frame: the descriptor that goes with it
+        self._passing: dict[int, io.FileIO] = {}  # id of an unsent frame: the file that goes with it
         self._got = bytearray()
+        self._extra: list[tuple[int, int, bytes]] = []  # what came beside the bytes, not yet looked into
         self._descriptors: deque[int] = deque()
         self._consumed = 0  # position in the other end's arena up to which nothing is needed any more
         self._read = 0  # the same, as far as messages go
@@ -82,6 +85,7 @@ class Channel:
         self._leases: dict[int, tuple[weakref.ref[Any], int]] = {}  # by id: a buffer in use, its payload's position
         self._drained = False
         self.ended = False
+        self.torn = False  # a signal's handler raised in the midst of a `receive`: no further one would make sense
         self.damaged = False  # bytes have come that the other end has not sent
 
     def block(self, blocking: bool) -> None:
@@ -137,7 +141,8 @@ class Channel:
         base = self._out.head if self._out is not None else 0
         try:
             arena = Arena(size, base)
-        except OSError:
+        except OSError as error:
+            pass_on(error)
             # No descriptor, no memory, a limit on files: what does not fit goes through the socket for good.
             self._most = 0
             return None
@@ -167,7 +172,8 @@ class Channel:
                     sent = self._socket.send(unsent[0])
                 else:
                     sent = self._socket.sendmsg(self._lot())
-            except BlockingIOError:
+            except BlockingIOError as error:
+                pass_on(error)
                 return
             while unsent and sent >= len(unsent[0]):
                 sent -= len(unsent.popleft())
@@ -185,11 +191,10 @@ class Channel:
 
     def _pass(self) -> None:
         frame = self._unsent[0]
-        descriptor = self._passing[id(frame)]
+        descriptor = self._passing[id(frame)].fileno()
         extra = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [descriptor]))]
         sent = self._socket.sendmsg([frame], extra)
-        del self._passing[id(frame)]
-        os.close(descriptor)
+        self._passing.pop(id(frame)).close()
         self._unsent.popleft()
         if sent < len(frame):
             self._unsent.appendleft(memoryview(frame)[sent:])
@@ -197,16 +202,18 @@ class Channel:
     def give_up_sending(self) -> None:
         """The other end is gone: forget what it has not taken."""
         while self._passing:
-            os.close(self._passing.popitem()[1])
+            self._passing.popitem()[1].close()
         self._unsent.clear()
 
     def receive(self) -> Message | None:
         """The next message; None where the other end is gone, something else was `damaged`, or (hub) where no whole one
         is there yet."""
+        self.torn = True
         while (message := self._next()) is None:
             if self.ended or (self._drained and not self._blocking) or not self._fill():
-                self._drained = False
+                self._drained = self.torn = False
                 return None
+        self.torn = False
         return message
 
     def release(self) -> None:
@@ -249,16 +256,15 @@ class Channel:
 
     def _fill(self) -> bool:
         try:
-            data, extra, _, _ = self._socket.recvmsg(READ, 256)
-        except BlockingIOError:
+            data, self._extra, _, _ = self._socket.recvmsg(READ, 256)
+        except BlockingIOError as error:
+            pass_on(error)
             return False
-        except ConnectionResetError:
-            data, extra = b"", []
-        for level, kind, content in extra:
-            if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
-                found = array.array("i")
-                found.frombytes(content[: len(content) - len(content) % found.itemsize])
-                self._descriptors.extend(found)
+        except ConnectionResetError as error:
+            pass_on(error)
+            data = b""
+        if self._extra:
+            self._look_into_extra()
         if not data:
             self.ended = True
             return False
@@ -266,6 +272,14 @@ class Channel:
         # A socket that gave less than asked for is empty now: asking again would only cost the call.
         self._drained = len(data) < READ
         return True
+
+    def _look_into_extra(self) -> None:
+        found = array.array("i")
+        for level, kind, content in self._extra:
+            if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
+                found.frombytes(content[: len(content) - len(content) % found.itemsize])
+        # In one line: what a signal's handler raises before it or behind it loses no descriptor.
+        self._descriptors, self._extra = self._descriptors + deque(found), []
 
     def _next(self) -> Message | None:
         got = self._got
@@ -303,15 +317,12 @@ class Channel:
         size, base = struct.unpack("<QQ", note)
         if not self._descriptors:  # the system drops a descriptor that finds no place here
             raise OSError(errno.EMFILE, "no file descriptor is left to receive data with; raise the limit (ulimit -n)")
-        descriptor = self._descriptors.popleft()
-        try:
+        with io.FileIO(self._descriptors.popleft(), "r+b") as file:
             if self._in is not None:
                 self._in.close()
                 self._kept.clear()
                 self._leases.clear()
-            self._in = Reader(descriptor, size, base)
-        finally:
-            os.close(descriptor)
+            self._in = Reader(file.fileno(), size, base)
 
     def abandon(self) -> None:
         """In a fork of this process: let go of the socket, which belongs to the process that was forked."""
@@ -322,6 +333,7 @@ class Channel:
         """Close the socket and both arenas. May be called again."""
         self._socket.close()
         self.give_up_sending()
+        self._look_into_extra()
         while self._descriptors:
             os.close(self._descriptors.popleft())
         if self._out is not None:
