@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from taktline._recipe.ports import Part
+from taktline._signals import pass_on
 from taktline._wire import identity
 
 FIXED = frozenset({str, bytes, int, float, complex, bool, type(None)})  # no step can change these
@@ -35,7 +36,8 @@ class AsRead:
         identity.begin()
         try:
             self._packed = pickle.dumps(records, pickle.HIGHEST_PROTOCOL)
-        except Exception:  # a record's own reduction may raise anything
+        except Exception as error:  # a record's own reduction may raise anything
+            pass_on(error)
             self._records = [_copied(record) for record in records]
         finally:
             identity.end()
@@ -46,13 +48,14 @@ class AsRead:
             packed, self._packed = self._packed, None
             try:
                 self._records = pickle.loads(packed)
-            except Exception:  # nor can it be read back from its dead letter
-                pass
+            except Exception as error:  # nor can it be read back from its dead letter
+                pass_on(error)
         return self._records
 
 
 def _copied(record: Any) -> Any:
     try:
         return copy.deepcopy(record)
-    except Exception:  # a lock, a socket: its dead letter can only describe it
+    except Exception as error:  # a lock, a socket: its dead letter can only describe it
+        pass_on(error)
         return record

@@ -18,6 +18,7 @@ from sys import getrefcount
 from types import BuiltinFunctionType, FunctionType, ModuleType
 from typing import Any
 
+from taktline._signals import pass_on
 from taktline._wire import carry
 
 ATOMS = frozenset({str, bytes, int, float, complex, bool, type(None)})  # never change, and hold nothing
@@ -149,7 +150,8 @@ def copied(record: Any) -> tuple[Any, bool]:
     """The record as it is now, whatever its source does to it; and whether that could be had."""
     try:
         return carry.unpack(carry.pack([record]))[0], True
-    except Exception:  # then it cannot go to a worker either, and who sends it says so
+    except Exception as error:  # then it cannot go to a worker either, and who sends it says so
+        pass_on(error)
         return record, False
 
 

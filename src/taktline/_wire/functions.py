@@ -20,6 +20,7 @@ from contextvars import Context, ContextVar, copy_context
 from types import CodeType, FunctionType, MemberDescriptorType, ModuleType
 from typing import Any
 
+from taktline._signals import pass_on
 from taktline._wire import identity
 from taktline._wire.homes import stand_ins
 
@@ -181,7 +182,8 @@ def _reduce_variable(variable: ContextVar[Any]) -> Any:
                     return _named_variable, (home, name)
     try:
         default: tuple[Any, ...] = (Context().run(variable.get),)
-    except LookupError:
+    except LookupError as error:
+        pass_on(error)
         default = ()
     here = copy_context()
     value = (here[variable],) if variable in here else ()

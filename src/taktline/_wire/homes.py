@@ -9,6 +9,8 @@ from importlib.machinery import PathFinder
 from types import FunctionType, ModuleType
 from typing import Any
 
+from taktline._signals import pass_on
+
 NEVER = {"taktline", "__main__", "__mp_main__", "sitecustomize", "usercustomize", "cloudpickle"}
 _found: tuple[Any, tuple[str, ...]] = (None, ())  # what was there at the last look, and what it found
 _specs: dict[Any, str | None] = {}  # where an import finds a name
@@ -105,7 +107,8 @@ def _looked_up(name: str, path: list[str] | None) -> str | None:
     for finder in (PathFinder, *_installed_finders()):
         try:
             spec = finder.find_spec(name, path)
-        except Exception:  # somebody's own finder
+        except Exception as error:  # somebody's own finder
+            pass_on(error)
             continue
         if spec is not None:
             return spec.origin or ""

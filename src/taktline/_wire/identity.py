@@ -24,6 +24,7 @@ from enum import EnumType
 from types import ModuleType
 from typing import Any
 
+from taktline._signals import pass_on
 from taktline._wire import homes
 
 ATOMS = frozenset({type(None), bool, int, float, complex, str, bytes, type(...), type(NotImplemented)})
@@ -151,7 +152,8 @@ def _state(thing: Any) -> Any:
         return ()
     try:
         _, args, state, *rest = (*thing.__reduce_ex__(pickle.HIGHEST_PROTOCOL), None, None, None)[:5]
-    except Exception:  # it holds what no pickle can
+    except Exception as error:  # it holds what no pickle can
+        pass_on(error)
         return None
     if args != (type(thing),) or rest != [None, None]:
         return None
