@@ -15,6 +15,7 @@ from taktline._segment import guard, returned
 from taktline._segment.batch import Batch, Failure
 from taktline._segment.forms import Columns, Formed, Misfit, Unfit, cannot_stand, form_of, not_of_the_form
 from taktline._segment.same import same
+from taktline._signals import pass_on
 from taktline.errors import BatchLengthError, FormsDiffer, NotAwaited
 
 if TYPE_CHECKING:
@@ -240,6 +241,7 @@ class Batched(Part):
                 try:
                     columns = state if isinstance(state, Columns) else self.form.give(state)
                 except Exception as error:  # a value without an exact one in Python; libraries have many errors
+                    pass_on(error)
                     columns, raised = None, not_of_the_form(self.steps[n], state, error)
                 if raised is not None:
                     return await self._in_parts(piece, n, raised)
@@ -361,6 +363,7 @@ class Batched(Part):
                 if self.waits:
                     wanted = await wanted
             except Exception as error:
+                pass_on(error)
                 rows.append((n, (shown, excerpt(results[n]), f"raises {type(error).__name__}: {error}")))
                 continue
             if not same(results[n], wanted, tolerance or 0.0):

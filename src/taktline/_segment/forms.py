@@ -16,6 +16,7 @@ from typing import Any
 
 from taktline._recipe.steps import Step
 from taktline._segment.same import kept
+from taktline._signals import pass_on
 from taktline.errors import FormError
 
 Nothing = type(None)
@@ -186,6 +187,7 @@ class _Tables(Form):
         except Unfit as unfit:
             raise Unfit(f"{where}{unfit}") from None
         except Exception as error:  # the library's own reasons, of many classes
+            pass_on(error)
             raise Unfit(f"{where}{type(error).__name__}: {error}") from error
 
     missing = True  # a column may hold None beside other values
