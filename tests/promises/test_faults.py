@@ -145,8 +145,48 @@ def test_what_would_end_more_than_the_line_is_wrapped(how, make):
     assert "record 5" in str(caught.value)
 
 
+class Coded(ValueError):
+    def __init__(self, text, *, code):
+        super().__init__(f"{text} ({code})")
+        self.code = code
+
+
+class NotFound(KeyError):
+    def __init__(self, name):
+        super().__init__(f"no {name}")  # called with its args, it would say so twice
+        self.name = name
+
+
+class OddFile(OSError):
+    def __init__(self, path, *, why):
+        super().__init__(2, "none", path)
+        self.why = why
+
+
+@pytest.mark.parametrize("how", [*HOWS, "loop"])
+@pytest.mark.parametrize("start", ["fork", "launch"])
+def test_exceptions_whose_constructor_takes_something_else_than_their_args_reach_the_caller_as_themselves(how, start):
+    class Local(Coded):
+        pass
+
+    def raising(n):
+        if n == 5:
+            raise made()
+        return n
+
+    for made in (lambda: Coded("x", code={7}), lambda: Odd(1, 2), lambda: Local("x", code={7}), lambda: NotFound("x")):
+        with pytest.raises(type(made())) as caught:
+            list(line(raising)(range(20), how=how, workers=2, start=start))
+        want = made()
+        assert (str(caught.value), caught.value.args) == (str(want), want.args)
+        assert vars(want).items() <= vars(caught.value).items()
+        assert "at record 5 in step 'raising'" in caught.value.__notes__[0]
+
+
 @pytest.mark.parametrize("how", HOWS)
-@pytest.mark.parametrize("make", [lambda: Odd(1, 2), Locked, KeyboardInterrupt], ids=["odd", "locked", "interrupt"])
+@pytest.mark.parametrize(
+    "make", [lambda: OddFile("x", why=1), Locked, KeyboardInterrupt], ids=["odd", "locked", "interrupt"]
+)
 def test_exceptions_that_cannot_travel_are_told_about(how, make):
     def raising(n):
         if n == 5:

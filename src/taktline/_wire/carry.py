@@ -19,6 +19,7 @@ Bytes = bytes | memoryview
 
 RAISED = (Exception, SystemExit, GeneratorExit)  # what a value's own code may raise; Ctrl-C is the user's
 
+PICKLED_BY = ("__new__", "__slots__", "__getstate__", "__setstate__", "__reduce__", "__reduce_ex__")
 # What pickle says of a class that it does not find, in all versions of Python.
 NAMELESS = ("Can't pickle", "attribute lookup", "not the same object", "import of module", "Can't get local")
 LARGE = 1 << 14  # bytes: smaller buffers cost less inside the stream than as a part of their own
@@ -162,9 +163,10 @@ def pack_error(error: BaseException) -> CarriedError:
         text = f"<its text cannot be had: {type(odd).__name__}>"
     if is_control_flow(error):
         return CarriedError(None, type_name, text, f"{type_name} would end more than the line, so it is wrapped")
+    way: Any = _Unmade(error) if _is_its_args(type(error)) else error
     for dumps in (_plain, pack_functions):
         try:
-            packed = dumps(error)
+            packed = dumps(way)
             back = pickle.loads(packed)
             if type(back).__qualname__ == type_name and _same_args(back, error):
                 return CarriedError(packed, type_name, text, "")
@@ -205,7 +207,32 @@ def as_step_error(error: BaseException, step: str) -> BaseException:
     return made
 
 
-def _plain(error: BaseException) -> bytes:
+def _is_its_args(kind: type) -> bool:
+    """Whether an exception of this kind has a constructor of its own, which may take something else than its args, and is
+    no more than those and its attributes: so it can be had without a call of it."""
+    own = [base for base in kind.__mro__ if base.__module__ != "builtins"]
+    return (
+        any("__init__" in vars(base) for base in own)
+        and not any(name in vars(base) for base in own for name in PICKLED_BY)
+        and all(base.__basicsize__ <= BaseException.__basicsize__ for base in kind.__mro__ if base not in own)
+    )
+
+
+class _Unmade:
+    """An exception that is pickled without its constructor."""
+
+    def __init__(self, error: BaseException) -> None:
+        self._error = error
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _made_of_args, (type(self._error), self._error.args), vars(self._error)
+
+
+def _made_of_args(kind: type[BaseException], args: tuple[Any, ...]) -> BaseException:
+    return kind.__new__(kind, *args)
+
+
+def _plain(error: Any) -> bytes:
     identity.begin()
     try:
         return pickle.dumps(error, pickle.HIGHEST_PROTOCOL)
