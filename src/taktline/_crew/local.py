@@ -93,9 +93,8 @@ class Local:
         self._setups: list[bytes] = []
         self._heavy: list[str] = []  # what of it is large, in words
         self.why = ""  # they are forked, or launched; where that was left open
-        stand_ins(anew=True)
-        identity.look()
         if self.forks:
+            identity.look()
             found, self._generators = starts.look([step for steps in segments for step in steps or ()])
             if self._automatic and (found := beside or found):
                 self.launch_because(found)
@@ -363,6 +362,8 @@ class Local:
 
     def _pack(self) -> None:
         launcher.interpreter()
+        stand_ins(anew=True)  # a name may have got another file since the last run
+        identity.look()
         self._setups = [
             self._setup(steps, seed) if steps else b"" for steps, seed in zip(self._segments, self._seeds, strict=True)
         ]
