@@ -114,6 +114,8 @@ def compare(
     for name, value in (("limit", limit), ("rounds", rounds), ("workers", workers if workers is not None else 1)):
         if not isinstance(value, int) or isinstance(value, bool) or value < 1:
             raise LineError(f"compare({name}={value!r}): give a whole number of at least 1")
+    if progress is not None and not callable(progress):
+        raise LineError(f"compare(progress={progress!r}): give a callable that is told, in words, what is done now")
     check_source(records)
     taken, left_out = _first(records, limit)
     workers = workers or usable_cores()

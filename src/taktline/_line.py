@@ -6,9 +6,9 @@ import os
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
-from taktline._recipe.options import checked
+from taktline._recipe.options import check_planned, check_taken, checked
 from taktline._recipe.ports import Sink
-from taktline._recipe.steps import Step, StepLike, flatten
+from taktline._recipe.steps import Step, StepLike, check_name, flatten
 from taktline.errors import LineError
 
 if TYPE_CHECKING:
@@ -80,8 +80,9 @@ class Line:
         Runs for a second or two and starts workers for it. The steps see copies of the first records, as in a run; the
         results are dropped, and steps with state or side effects have seen the records. An iterator is used up by as
         many; the plan says so. `sink`: where the results would go; nothing is written there. `length`: how many records
-        there are, where the source does not tell. Options are those of a run. Raises LineError for wrong ones, and what
-        the source raises.
+        there are, where the source does not tell. Of the options of a run it takes those that change a plan: `how`,
+        which is planned for then, `workers`, `batch_size`, `window`, `memory`, `start` and `setup`. Raises LineError for
+        others and wrong ones, and what the source raises.
 
         >>> from taktline import line
         >>> print(line(abs).plan(range(-1000, 0)).how)
@@ -92,7 +93,9 @@ class Line:
         _check_sink(sink)
         if length is not None and (not isinstance(length, int) or isinstance(length, bool) or length < 0):
             raise LineError(f"plan(length={length!r}): give the number of records, or leave it out")
-        return plan(self._steps, self.name, source, sink, checked(options), length)
+        wanted = checked(options)
+        check_planned(wanted)
+        return plan(self._steps, self.name, source, sink, wanted, length)
 
     def stream(self, source: Iterable[Any] | AsyncIterable[Any], **options: Any) -> AsyncIterator[Any]:
         """The results of a source, sync or async, in order, for `async for`: the running event loop is never blocked.
@@ -112,6 +115,10 @@ class Line:
         from taktline._run.stream import stream
 
         wanted = checked(options)
+        if wanted.on_lost != "refuse":
+            raise LineError(
+                f"flow.stream() has no use for on_lost={wanted.on_lost!r}: it has no output that can be lost"
+            )
         context = contextvars.copy_context()
         return stream(lambda records: Run(self._steps, self.name, records, wanted), source, context)
 
@@ -123,8 +130,11 @@ class Line:
         measured. `progress`: a callable that is told, in words, what is done now. Results are checked to be identical
         first; a technique whose results differ is shown as differing, not timed. Returns a Comparison.
         """
+        from inspect import signature
+
         from taktline._compare import compare
 
+        check_taken("flow.compare()", options, list(signature(compare).parameters)[2:])
         return compare(self, records, **options)
 
     def check(self, source: Iterable[Any], **options: Any) -> Check:
@@ -139,8 +149,11 @@ class Line:
         >>> print(line(centred).check([1, 2, 3]).findings[0].says)
         in a batch of many it gives -1.0, a batch of one gives 0.0
         """
+        from inspect import signature
+
         from taktline._check import check
 
+        check_taken("flow.check()", options, list(signature(check).parameters)[2:])
         return check(self, source, **options)
 
 
@@ -167,6 +180,7 @@ def line(*steps: StepLike | Line, name: str | None = None) -> Line:
     """
     if not steps:
         raise LineError("a line needs at least one step")
+    check_name("line", name)
     return Line(flatten(steps), name)
 
 

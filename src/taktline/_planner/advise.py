@@ -88,17 +88,25 @@ class Plan:
         return pages.plan_html(self.to_dict())
 
 
-def advise(tried: Tried, *, cores: int, workers: int, window: int | None, memory: int) -> Plan:
-    """The plan for what was tried, with `workers` at most on `cores`."""
+def advise(
+    tried: Tried, *, cores: int, workers: int, window: int | None, memory: int, how: str = "auto",
+    batch_size: int | None = None,
+) -> Plan:  # fmt: skip
+    """The plan for what was tried, with `workers` at most on `cores`; with the technique `how`, where it is not "auto"."""
     costs, steps = tried.costs, tried.steps
     records = tried.total if tried.total is not None else LENGTH
     machines = sorted({*CORES, cores})
-    found = everywhere(costs, steps, records, machines, window, memory, obstacle=bool(tried.obstacle))
+    found = everywhere(
+        costs, steps, records, machines, window, memory, obstacle=bool(tried.obstacle), batch_size=batch_size
+    )
     loop = next(each for each in found if each.how == "loop" and each.cores == cores)
     chosen = loop
-    if not tried.obstacle and costs.records:
-        chosen = _chosen(costs, steps, records, cores, workers, window, memory, loop)
-    plan = _as_plan(steps, chosen)
+    if not tried.obstacle and costs.records and how == "auto":
+        chosen = _chosen(costs, steps, records, cores, workers, window, memory, loop, batch_size)
+    elif not tried.obstacle and costs.records:
+        plan = technique(how, steps, workers, batch_size)
+        chosen = predict(costs, plan, records=records, cores=cores, window=window, memory=memory)
+    plan = technique(chosen.how, steps, chosen.workers) if chosen.workers else plans.here(steps)
     moves, ways = costs.moves, costs.ways
     return Plan(
         name=tried.name, tried=costs.records, records=records, length_known=tried.total is not None, cores=cores,
@@ -113,14 +121,14 @@ def advise(tried: Tried, *, cores: int, workers: int, window: int | None, memory
         start_up=ways.start_up, how=chosen.how,
         segments=tuple(tuple(step.name for step in segment.steps) for segment in plan.segments),
         workers=chosen.workers, batch_size=chosen.batch_size, seconds=chosen.seconds,
-        reasons=_reasons(tried, chosen, loop, records, workers, window), advice=_advice(tried, chosen, records, cores),
+        reasons=_reasons(tried, chosen, loop, records, workers, window, how), advice=_advice(tried, chosen, records, cores),
         predictions=found,
     )  # fmt: skip
 
 
 def everywhere(
     costs: Costs, steps: tuple[Step, ...], records: int, machines: list[int], window: int | None, memory: int,
-    *, obstacle: bool = False,
+    *, obstacle: bool = False, batch_size: int | None = None,
 ) -> tuple[Prediction, ...]:  # fmt: skip
     """Each technique on each machine, with a worker a core."""
     if not costs.records:
@@ -128,30 +136,32 @@ def everywhere(
     found = []
     for how in ("loop", "pool", "queues", "line"):
         for cores in machines:
-            plan = technique(how, steps, cores)
+            plan = technique(how, steps, cores, batch_size)
             if how != "loop" and (obstacle or not plan.workers):
                 continue
             found.append(predict(costs, plan, records=records, cores=cores, window=window, memory=memory))
     return tuple(found)
 
 
-def technique(how: str, steps: tuple[Step, ...], workers: int) -> plans.Plan:
+def technique(how: str, steps: tuple[Step, ...], workers: int, batch_size: int | None = None) -> plans.Plan:
     """The plan of a technique, as a run makes it."""
     if how == "loop" or all(step.in_caller for step in steps):
         return plans.here(steps)
     if how == "queues":
         return plans.queues(steps, workers)
-    return plans.pool(steps, workers) if how == "pool" else plans.line(steps, workers)
+    return plans.pool(steps, workers) if how == "pool" else plans.line(steps, workers, batch_size)
 
 
 def _chosen(
     costs: Costs, steps: tuple[Step, ...], records: int, cores: int, workers: int, window: int | None, memory: int,
-    loop: Prediction,
+    loop: Prediction, batch_size: int | None,
 ) -> Prediction:  # fmt: skip
     """The line with the fewest workers that is as good as the best; the loop where that gains little."""
     counts = sorted({n for n in (*CORES, workers) if n <= workers})
     lines = [
-        predict(costs, technique("line", steps, n), records=records, cores=cores, window=window, memory=memory)
+        predict(
+            costs, technique("line", steps, n, batch_size), records=records, cores=cores, window=window, memory=memory
+        )
         for n in counts
         if technique("line", steps, n).workers
     ]
@@ -162,12 +172,8 @@ def _chosen(
     return line if line.seconds * WORTH < loop.seconds else loop
 
 
-def _as_plan(steps: tuple[Step, ...], chosen: Prediction) -> plans.Plan:
-    return plans.line(steps, chosen.workers) if chosen.workers else plans.here(steps)
-
-
 def _reasons(
-    tried: Tried, chosen: Prediction, loop: Prediction, records: int, workers: int, window: int | None
+    tried: Tried, chosen: Prediction, loop: Prediction, records: int, workers: int, window: int | None, how: str
 ) -> tuple[str, ...]:  # fmt: skip
     costs = tried.costs
     if not costs.records:
@@ -176,6 +182,8 @@ def _reasons(
     moving, work, by_workers = _shares(costs, tried.steps, chosen.workers or workers, window)
     if tried.obstacle:
         found.append(f"stay with the loop: {tried.obstacle}")
+    elif how != "auto":
+        found.append(f"how={how!r} was asked for: {loop.seconds / (chosen.seconds or 1.0):.1f} times the loop")
     elif chosen.workers:
         found.append(reason_to_move(chosen.workers, moving, work, loop.seconds / chosen.seconds))
         if chosen.workers < workers:

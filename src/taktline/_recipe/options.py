@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 import resource
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, fields
 from typing import Any
@@ -227,6 +227,27 @@ def checked(given: Mapping[str, Any]) -> Options:
         if given.get(name, "refuse") != "refuse" and options.journal is None:
             raise LineError(f"{name}={given[name]!r} says what to do with a journal; give journal= too")
     return options
+
+
+PLANNED = ("how", "workers", "batch_size", "window", "memory", "start", "setup")  # options that change what a plan says
+
+
+def check_planned(options: Options) -> None:
+    """Raises LineError for an option that a plan has no use for."""
+    for each in fields(Options):
+        if each.name not in PLANNED and getattr(options, each.name) != each.default:
+            raise LineError(
+                f"flow.plan() has no use for {each.name}={getattr(options, each.name)!r}: it would say the same without; "
+                f"leave it out. It uses {', '.join(PLANNED)}"
+            )
+
+
+def check_taken(entry: str, given: Mapping[str, Any], taken: Collection[str]) -> None:
+    """Raises LineError for what an entry point does not take."""
+    for name in given:
+        if name not in taken:
+            known = ", ".join(f"{each}=" for each in taken)
+            raise LineError(f"{entry} does not take {name}={_did_you_mean(name, taken)}; it takes {known}")
 
 
 def _did_you_mean(name: Any, known: Any) -> str:

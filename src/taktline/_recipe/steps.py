@@ -80,6 +80,7 @@ WRAPPED = 100  # partials and the like around one another that are looked into
 CACHED = type(functools.cache(len))
 
 KINDS = ("auto", "process", "thread", "async", "inline")
+BACKOFF = 0.1  # seconds before the first further try, at most, where it is not said
 TASKS = 64  # records at once in a step that waits, where it is not said
 
 StepLike = Callable[..., Any] | Step
@@ -93,7 +94,7 @@ def step(
     workers: int | None = None,
     tasks: int | None = None,
     retries: int = 0,
-    backoff: float = 0.1,
+    backoff: float = BACKOFF,
     timeout: float | None = None,
     rate: float | None = None,
 ) -> Step:
@@ -134,7 +135,17 @@ def step(
         raise LineError(f"step(backoff={backoff!r}): give seconds, 0 for no pause")
     if timeout is not None and (not _seconds(timeout) or timeout <= 0):
         raise LineError(f"step(timeout={timeout!r}): give seconds above 0, or None for no limit")
+    check_name("step", name)
     made = as_step(fn)
+    if backoff != BACKOFF and not (retries or made.retries):
+        raise LineError(
+            f"step(backoff={backoff!r}) is the pause before a further try, and there is none; give retries= too"
+        )
+    if made.has_state and (workers is not None or tasks is not None or kind not in ("auto", "inline")):
+        raise LineError(
+            f"step {made.name!r} is serial: it sees every record in order, in the caller's process; leave out workers=, "
+            "tasks= and kind="
+        )
     if kind == "auto":
         kind = "thread" if tasks is not None and made.kind == "process" else made.kind
     elif made.maker is None and made.kind == "async" != kind:
@@ -151,7 +162,7 @@ def step(
         made, name=name or made.name, in_caller=made.in_caller or kind == "inline", workers=workers or made.workers,
         kind="process" if kind == "inline" else kind, rate=rate or made.rate, retries=retries or made.retries,
         tasks=(tasks or made.tasks or TASKS) if kind in ("thread", "async") else None,
-        backoff=backoff, timeout=timeout or made.timeout,
+        backoff=backoff if backoff != BACKOFF else made.backoff, timeout=timeout or made.timeout,
     )  # fmt: skip
 
 
@@ -209,6 +220,11 @@ def batch(
         raise LineError(f"batch(size={size!r}): give a whole number of at least 1, or None")
     if like is not None and not callable(like):
         raise LineError(f"batch(like={like!r}): give the same step as a function of one record")
+    _check_plain("batch", fn)
+    known = list(inspect.signature(step).parameters)[1:]
+    for option in step_options:
+        if option not in known:
+            raise LineError(f"batch() does not take {option}=; it takes size, form, like, verify, {', '.join(known)}")
     made = step(fn, **step_options)
     if like is not None and is_async(like) != (made.kind == "async"):
         raise LineError(
@@ -227,6 +243,8 @@ def keep(predicate: StepLike, *, name: str | None = None) -> Step:
     >>> list(line(int, keep(lambda n: n % 2))(["1", "2", "3"]))
     [1, 3]
     """
+    check_name("keep", name)
+    _check_plain("keep", predicate)
     made = as_step(predicate)
     return replace(made, role=Role.KEEP, name=name or made.name)
 
@@ -242,6 +260,8 @@ def expand(fn: StepLike, *, name: str | None = None) -> Step:
     >>> list(line(expand(str.split), str.upper)(["a b", "", "c"]))
     ['A', 'B', 'C']
     """
+    check_name("expand", name)
+    _check_plain("expand", fn)
     made = as_step(fn)
     return replace(made, role=Role.EXPAND, name=name or made.name)
 
@@ -274,7 +294,13 @@ def serial(fn: StepLike, *, name: str | None = None) -> Step:
     >>> list(run)
     [1, 3, 6]
     """
+    check_name("serial", name)
     made = as_step(fn)
+    if made.workers is not None or made.kind == "thread" or made.tasks not in (None, TASKS):
+        raise LineError(
+            f"serial() sees every record in order, in the caller's process: step {made.name!r} can have no workers=, tasks= "
+            'or kind="thread" there'
+        )
     return replace(made, in_caller=True, has_state=True, tasks=None, name=name or made.name)
 
 
@@ -307,6 +333,18 @@ def as_step(fn: StepLike) -> Step:
     if is_async(fn):
         return Step(fn, name=name_of(fn), kind="async", tasks=TASKS)
     return Step(fn, name=name_of(fn))
+
+
+def check_name(builder: str, name: object) -> None:
+    """Raises LineError for a name that reports and errors could not call something by."""
+    if name is not None and not (isinstance(name, str) and name):
+        raise LineError(f"{builder}(name={name!r}): give some text, or leave it out")
+
+
+def _check_plain(builder: str, fn: object) -> None:
+    """Raises LineError where what another builder has made would become something else."""
+    if isinstance(fn, Step) and fn.role is not Role.MAP:
+        raise LineError(f"{builder}() of step {fn.name!r}, which {fn.role.value}() has made: a step is one of the two")
 
 
 def is_async(fn: Any) -> bool:

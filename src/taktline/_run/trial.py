@@ -5,7 +5,7 @@ The records are copied before the steps get them, so that steps which change the
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from contextlib import closing
 from functools import cache
 from itertools import chain, islice, repeat
@@ -26,7 +26,7 @@ from taktline._run.held import Encode
 from taktline._run.reader import Reader, check_source
 from taktline._run.run import Run
 from taktline._schedule.sizing import Calls
-from taktline._segment import firsts
+from taktline._segment import firsts, guard
 from taktline._segment.batch import Batch
 from taktline._segment.fuse import Segment
 from taktline._wire import carry
@@ -55,20 +55,23 @@ def plan(
     """What to do with this source of `length` records, where it does not tell, why, and how long it would take. Of a
     `sink` it is only looked at whether workers can make the bytes of its results."""
     encode = sink.encoder if isinstance(sink, Sink) else None
-    tried = try_out(steps, name, source, options.cores, encode, options.start)
+    tried = try_out(steps, name, source, options.cores, encode, options.start, options.setup)
     if length is not None:
         tried = tried._replace(total=length)
     return advise(
-        tried, cores=usable_cores(), workers=options.cores, window=options.window, memory=memory_bytes(options.memory)
-    )
+        tried, cores=usable_cores(), workers=options.cores, window=options.window, memory=memory_bytes(options.memory),
+        how=options.how, batch_size=options.batch_size,
+    )  # fmt: skip
 
 
 def try_out(
     steps: tuple[Step, ...], name: str, source: Iterable[Any], workers: int, encode: Encode | None = None,
-    start: str = "auto",
+    start: str = "auto", setup: Callable[[], object] | None = None,
 ) -> Tried:  # fmt: skip
     """What the first records of this source cost, in the loop and with workers."""
     check_source(source)
+    if setup is not None:
+        guard.set_up(setup)
     trial = _Trial(steps, source, encode)
     trial.sample()
     obstacle, ways, loop_ns = trial.obstacle, Ways(), 0.0
@@ -76,7 +79,7 @@ def try_out(
         loop_ns = trial.loop(name)
         if not obstacle and not all(step.in_caller for step in steps):
             try:
-                ways = trial.workers(name, min(workers, usable_cores(), WORKERS), loop_ns, start)
+                ways = trial.workers(name, min(workers, usable_cores(), WORKERS), loop_ns, start, setup)
             except LineError as error:  # a step that cannot be carried over
                 obstacle = str(error)
     costs = trial.costs(loop_ns, ways)._replace(cut=_cutting(source), encode=trial.encoded())
@@ -271,7 +274,9 @@ class _Trial:
                 break
         return seconds * 1e9 / max(1, count) + self._read_ns / self.records
 
-    def workers(self, name: str, count: int, loop_ns: float, start: str) -> Ways:
+    def workers(
+        self, name: str, count: int, loop_ns: float, start: str, setup: Callable[[], object] | None
+    ) -> Ways:  # fmt: skip
         """What the hand-over costs, seen on real workers with the tried records."""
         ways = _empty_line(start)
         costs = self.costs(loop_ns, ways)
@@ -283,7 +288,7 @@ class _Trial:
         copies = self.copies()
         times = max(1, min(-(-records // len(copies)), 50))
         source = chain.from_iterable(repeat(copies, times))
-        options = Options(how="line", workers=count, progress=False, on_error="skip", start=start)
+        options = Options(how="line", workers=count, progress=False, on_error="skip", start=start, setup=setup)
         run = Run(self.steps, name, islice(source, records), options)
         began = perf_counter()
         for _ in run:

@@ -5,10 +5,10 @@ from __future__ import annotations
 import os
 import signal
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import fields, replace
-from functools import wraps
+from functools import partial, wraps
 from itertools import islice
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -17,7 +17,7 @@ import click
 from taktline import Line, LineError, ResumeError, SourceError, TaktlineError, __version__
 from taktline._excerpts import harmless
 from taktline._files import write_whole
-from taktline._recipe.options import Options
+from taktline._recipe.options import PLANNED, Options
 from taktline._recipe.ports import Sink, Source, Unread
 from taktline.cli import standard
 
@@ -194,7 +194,18 @@ class _Amount(click.ParamType):  # type: ignore[type-arg]
 
 def _run_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """What is shown of a run, and every option of a run as a flag, from the table of options."""
-    for each in reversed(fields(Options)):
+    command = _flags([each.name for each in fields(Options)])(command)
+    command = click.option("--quiet", is_flag=True, help="no progress, no report")(command)
+    return click.option("--json", "as_json", is_flag=True, help="the report as JSON, on standard error")(command)
+
+
+def _flags(names: Collection[str]) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Some options of a run as flags, from the table of options."""
+    return partial(_flagged, names)
+
+
+def _flagged(names: Collection[str], command: Callable[..., Any]) -> Callable[..., Any]:
+    for each in reversed([each for each in fields(Options) if each.name in names]):
         kind, help = each.metadata["flag"], each.metadata["help"]
         flag = "--" + each.name.replace("_", "-")
         if kind == "choice":
@@ -215,8 +226,7 @@ def _run_options(command: Callable[..., Any]) -> Callable[..., Any]:
             command = click.option(flag, each.name, metavar="AMOUNT", default=None, help=help, type=_Amount())(command)
         elif kind == "text":
             command = click.option(flag, each.name, default=None, help=f"{help}  [default: {each.default}]")(command)
-    command = click.option("--quiet", is_flag=True, help="no progress, no report")(command)
-    return click.option("--json", "as_json", is_flag=True, help="the report as JSON, on standard error")(command)
+    return command
 
 
 @commands.command()
@@ -364,6 +374,9 @@ def _carried_out(
     that the report goes to."""
     from taktline.views.progress import view_for
 
+    for flag, wanted in (("--progress", options.get("progress")), ("--json", as_json)):
+        if quiet and wanted:
+            raise LineError(f"{flag} says how to show what --quiet says is not to be shown; leave one of the two out")
     given = {name: value for name, value in options.items() if value is not None}
     progress = view_for(False if quiet else given.pop("progress", None), silent=False)
     run = flow(records, progress=progress if progress is not None else False, **given)
@@ -498,11 +511,10 @@ _json = click.option("--json", "as_json", is_flag=True, help="JSON in place of t
 @_on_records
 @click.option("--out", metavar="PATH", help="where a run would write; nothing is written")
 @click.option("--length", type=click.IntRange(0), help="how many records there are, for the predicted times")
-@click.option("--workers", type=click.IntRange(1), help="worker processes at most; default: the usable cores")
+@_flags(PLANNED)
 @_json
 def plan(
-    target: str, source: str, reading: dict[str, Any], out: str | None, length: int | None, workers: int | None,
-    as_json: bool,
+    target: str, source: str, reading: dict[str, Any], out: str | None, length: int | None, as_json: bool, **options: Any,
 ) -> None:  # fmt: skip
     """Try the first records; say what to do, why, and how long it takes here and on other machines.
 
@@ -510,11 +522,14 @@ def plan(
     taktline plan steps.py:parse,enrich,score --in orders.jsonl --length 1000000
     """
     from taktline import write
+    from taktline.cli.target import function_of
 
     with _before_anything_runs():
         flow, records = _opened(target, source, reading)
         sink = write(out) if out is not None else None
-    found = flow.plan(records, sink, length=length, workers=workers)
+        options["setup"] = function_of("--setup", options["setup"])
+    given = {name: value for name, value in options.items() if value is not None}
+    found = flow.plan(records, sink, length=length, **given)
     print(found.to_json() if as_json else str(found), flush=True)
 
 
