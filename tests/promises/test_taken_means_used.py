@@ -409,3 +409,52 @@ def test_every_argument_of_a_builder_changes_something(builder, monkeypatch):
     assert sorted(OF_BUILDERS[builder]) == sorted(inspect.signature(getattr(taktline, builder)).parameters)
     for argument, effect in OF_BUILDERS[builder].items():
         assert effect(monkeypatch), argument
+
+
+# --- readers and writers ---
+
+TEXTS = {
+    "csv": 'n,"m,x"\n1,caf\xe9\n'.encode("latin-1"), "tsv": 'n\t"m"\n1\tcaf\xe9\n'.encode("latin-1"),
+    "text": "caf\xe9\n".encode("latin-1"), "jsonl": b'{"n": 1, "m": 2}\n',
+}  # fmt: skip
+TABLES = {"csv", "tsv"}
+# What each argument is given, and the formats whose records it changes; the others refuse it.
+OF_READ = {
+    "columns": (["n"], {"csv", "tsv", "jsonl"}), "types": ({"n": int}, TABLES), "delimiter": (";", TABLES),
+    "quoting": (lambda form: form == "tsv", TABLES), "encoding": ("latin-1", {*TABLES, "text"}),
+    "header": (False, TABLES),
+}  # fmt: skip
+
+
+def read_as(path, form, **options):
+    try:
+        return list(taktline.read(path, form, **options))
+    except taktline.SourceError as error:
+        return str(error)
+
+
+@pytest.mark.parametrize("form", TEXTS)
+def test_every_argument_of_read_changes_the_records_or_is_refused(form, tmp_path):
+    (tmp_path / "a").write_bytes(TEXTS[form])
+    assert {*OF_READ, "path", "format", "unknown"} == set(inspect.signature(taktline.read).parameters)
+    for name, (value, forms) in OF_READ.items():
+        given = {name: value(form) if callable(value) else value}
+        if form not in forms:
+            with pytest.raises(LineError, match=f"{name}="):
+                taktline.read(tmp_path / "a", form, **given)
+            continue
+        decoded = {"encoding": "latin-1"} if name != "encoding" and form in OF_READ["encoding"][1] else {}
+        assert read_as(tmp_path / "a", form, **decoded, **given) != read_as(tmp_path / "a", form, **decoded), name
+    with pytest.raises(LineError, match="unknown"):
+        taktline.read(tmp_path / "a", form, unknown=1)
+
+
+def test_the_other_readers_and_writers_have_arguments_that_are_tested_with_their_formats(tmp_path):
+    assert list(inspect.signature(taktline.write).parameters) == ["path", "format", "schema"]
+    assert list(inspect.signature(taktline.read_sql).parameters) == ["url", "query", "key", "after"]
+    assert list(inspect.signature(taktline.write_sql).parameters) == ["url", "table", "key"]
+    with pytest.raises(LineError, match="schema="):
+        taktline.write(tmp_path / "o.jsonl", schema=object())
+    (tmp_path / "shop.db").touch()
+    with pytest.raises(LineError, match="after="):
+        taktline.read_sql(f"sqlite:///{tmp_path}/shop.db", "SELECT 1", after=3)
