@@ -100,7 +100,7 @@ def test_workers_get_the_records_of_an_object(s3):
 
 
 def test_workers_decode_the_lines_of_an_object(memory, monkeypatch):
-    def decoded(part):
+    def decoded(part, unread=None):
         raise AssertionError("it is the workers' job")
 
     monkeypatch.setattr(Stretch, "decoded", decoded)
