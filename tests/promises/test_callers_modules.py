@@ -6,13 +6,16 @@ import asyncio
 import contextvars
 import decimal
 import importlib
+import json
 import os
 import subprocess
 import sys
 import textwrap
 import warnings
 from types import ModuleType
+from unittest.mock import MagicMock, Mock
 
+import numpy as np
 import pytest
 
 from taktline import line, step
@@ -210,6 +213,27 @@ def test_a_function_of_pythons_own_or_of_a_package_that_was_replaced_is_replaced
     monkeypatch.setattr(requests, "get", lambda url: f"got {url}")
     assert list(line(look_by_name)(["x"], **LAUNCHED)) == [(42.0, "got x")]
     assert list(line(look)(["x"], **LAUNCHED)) == [(42.0, "got x", '"x"')]
+
+
+class Answering:
+    def __init__(self, answer):
+        self.answer = answer
+
+    def __call__(self, *_):
+        return self.answer
+
+
+@pytest.mark.parametrize(
+    "put", [lambda answer: Mock(return_value=answer), lambda answer: MagicMock(return_value=answer), Answering],
+    ids=["Mock", "MagicMock", "an object of one's own"],
+)  # fmt: skip
+def test_whatever_is_put_in_the_place_of_a_librarys_function_is_there_in_workers(monkeypatch, put):
+    def look(n):
+        return os.cpu_count(), json.dumps(n), os.path.exists("x"), np.abs(n)
+
+    for target, name in ((os, "cpu_count"), (json, "dumps"), (os.path, "exists"), (np, "abs")):
+        monkeypatch.setattr(target, name, put(name))
+    assert list(line(look)([1], **LAUNCHED)) == [("cpu_count", "dumps", "exists", "abs")]
 
 
 def test_copies_in_other_modules_and_packages_are_as_they_are_here(module, tmp_path):

@@ -30,6 +30,7 @@ class Naming:
         self.beside: dict[str, set[str]] = {}
         self._codes: list[CodeType] = []
         self._seen: set[int] = set()
+        self._modules: set[tuple[str, frozenset[str]]] = set()
         self._todo: deque[tuple[Any, frozenset[str]]] = deque()
         self._alive: list[Any] = []  # what has an id in `seen`
         for step in steps:
@@ -112,23 +113,36 @@ class Naming:
             self._add(value, names=names)
 
     def _module(self, module: ModuleType, names: frozenset[str]) -> None:
-        """What is named of a module, and of modules in it."""
+        """What is named of a module, and of modules that are named by way of it."""
+        if (module.__name__, names) in self._modules:
+            return
+        self._modules.add((module.__name__, names))
         space = vars(module)
         for name in names:
             if name not in space:
                 continue
             value = space[name]
             self._note(module.__name__, name, value)
-            if type(value) is not ModuleType or value.__name__.startswith(f"{module.__name__}."):
-                self._value(value, names)
+            self._value(value, names)
 
     def _note(self, home: str, name: str, value: Any) -> None:
         module, top = sys.modules.get(home), home.partition(".")[0]
         if module is None or top in NEVER or top in OF_THE_WORKER or of_user(module):
             return
-        if top in NOT_INTO and type(value) not in (FunctionType, type, *modules.ATOMS):
+        if (
+            top in NOT_INTO
+            and type(value) not in (FunctionType, type, *modules.ATOMS)
+            and not _is_put_there(type(value))
+        ):
             return  # what these hold for themselves is each process's own
         self.beside.setdefault(home, set()).add(name)
+
+
+def _is_put_there(kind: type) -> bool:
+    """Whether an object of this class in a library can only be there because somebody has put it there."""
+    home = modules.home_of(kind)
+    module = sys.modules.get(home)
+    return home in ("__main__", "unittest.mock") or (module is not None and of_user(module))
 
 
 def _names(code: CodeType) -> Iterator[str]:
