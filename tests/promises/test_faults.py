@@ -600,3 +600,31 @@ def test_an_expand_that_raises_stop_iteration_fails_its_record(how, steps):
     assert list(line(expand(given), *steps)(range(9), how=how, workers=1, on_error="skip")) == [
         n for m in range(9) if m != 5 for n in (m, m)
     ]
+
+
+@pytest.mark.parametrize("how", ["loop", "auto", "line"])
+def test_what_an_exception_came_of_comes_with_it(how):
+    def parse(n):
+        try:
+            return 1 // (n - 3)
+        except ZeroDivisionError as error:
+            try:
+                raise KeyError("beside")
+            except KeyError:
+                raise ValueError(f"no {n}") from error
+
+    def again(n):
+        try:
+            return parse(n)
+        except ValueError:
+            raise RuntimeError("later")  # noqa: B904  without a cause of its own
+
+    with pytest.raises(RuntimeError) as caught:
+        list(line(again)(range(9), how=how, workers=1))
+    (error,) = [caught.value.__context__]
+    assert (type(error), str(error)) == (ValueError, "no 3")
+    assert caught.value.__cause__ is None
+    assert not caught.value.__suppress_context__
+    assert type(error.__cause__) is ZeroDivisionError
+    assert type(error.__context__) is KeyError
+    assert error.__suppress_context__

@@ -152,10 +152,30 @@ class CarriedError(NamedTuple):
     type_name: str
     text: str
     why: str  # it cannot go as itself; empty where it can
+    before: Any = None  # its cause and its context, carried, and whether the context is shown; None where it has none
+
+
+CHAIN = 8  # exceptions behind one another that are carried: the newest
 
 
 def pack_error(error: BaseException) -> CarriedError:
-    """`error` for the way; what cannot go as itself goes as text. Never raises."""
+    """`error` for the way, with those that it came of; what cannot go as itself goes as text. Never raises."""
+    return _with_those_before(error, CHAIN, set())
+
+
+def _with_those_before(error: BaseException, left: int, seen: set[int]) -> CarriedError:
+    carried = _packed_error(error)
+    seen.add(id(error))
+    before = [
+        tuple(_with_those_before(each, left - 1, seen))
+        if each is not None and left and id(each) not in seen and not is_control_flow(each)
+        else None
+        for each in (error.__cause__, error.__context__ if error.__context__ is not error.__cause__ else None)
+    ]
+    return carried._replace(before=(*before, error.__suppress_context__)) if any(before) else carried
+
+
+def _packed_error(error: BaseException) -> CarriedError:
     type_name = type(error).__qualname__
     try:
         text = str(error)
@@ -178,6 +198,19 @@ def pack_error(error: BaseException) -> CarriedError:
 
 def unpack_error(carried: CarriedError, *, step: str, trace: str) -> BaseException:
     """The exception again, or a StepError that tells about it."""
+    error = _unpacked_error(carried, step=step, trace=trace)
+    if carried.before is not None:
+        cause, context, suppress = carried.before
+        if context is not None:
+            error.__context__ = unpack_error(CarriedError(*context), step=step, trace="")
+        if cause is not None:
+            error.__cause__ = unpack_error(CarriedError(*cause), step=step, trace="")
+            error.__context__ = error.__context__ or error.__cause__
+        error.__suppress_context__ = suppress
+    return error
+
+
+def _unpacked_error(carried: CarriedError, *, step: str, trace: str) -> BaseException:
     why = carried.why
     if carried.packed is not None:
         try:
