@@ -257,8 +257,8 @@ def test_calls_are_full_at_once_and_no_more_than_tasks(kind):
                 return [(len(numbers), self.inside)] * len(numbers)
 
     flow = line(batch(step(per_worker(Meeting), kind=kind, tasks=3), size=10))
-    results = list(flow(range(102), how="line", workers=2, batch_size=10, stall=30))
-    assert [size for size, _ in results] == [1, 1] + [10] * 100  # two records are always read alone
+    results = list(flow(range(120), how="line", workers=2, batch_size=10, stall=30))
+    assert [size for size, _ in results] == [10] * 120
     assert max(inside for _, inside in results) <= 2
 
 

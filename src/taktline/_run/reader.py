@@ -30,8 +30,8 @@ class Reader:
     the place of a record that alone cannot be read; it is in `unread` too.
 
     >>> reader = Reader("abc")
-    >>> reader.read(5), reader.read(5), reader.read(5), reader.ended, reader.index
-    (['a'], ['b'], ['c'], True, 3)
+    >>> reader.read(2), reader.read(2), reader.read(2), reader.ended, reader.index
+    (['a', 'b'], ['c'], [], True, 3)
     """
 
     def __init__(
