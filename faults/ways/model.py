@@ -8,7 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 from faults.ways.sinks import SINKS
 from faults.ways.sources import Broken
-from faults.ways.steps import FAULTS, SERIAL, Befallen, Spec, Stuck, plain
+from faults.ways.steps import FAULTS, SERIAL, Befallen, Spec, Stuck, built, plain
+from taktline import line
+from taktline._recipe.plan import block_of_lists
+from taktline._recipe.steps import Role
 from taktline._segment.batch import READING
 from taktline.errors import Failed
 
@@ -58,6 +61,8 @@ def refused(case: Case) -> str:
     serial = any(step.kind in SERIAL for step in case.steps)
     if "recycle" in options and options["how"] == "loop":
         return "there are no workers to replace"
+    if "seed" in options and (why := _seed_refused(case, live or case.origin.kind == "async")):
+        return why
     if case.journal is None:
         return ""
     if not options.get("ordered", True):
@@ -73,6 +78,19 @@ def refused(case: Case) -> str:
     if (live or case.origin.kind == "async") and sink.make is None:
         return "a live source keeps its place by itself"
     return ""
+
+
+def _seed_refused(case: Case, live: bool) -> str:
+    steps, options = line(*built(case.steps)).steps, case.options
+    if options["how"] != "loop" and any(step.kind == "thread" and step.waits for step in steps):
+        return "threads share the generators"
+    batches = [step for step in steps if step.role is Role.BATCH]
+    if any(step.size is None for step in batches):
+        return "the lists have no size"
+    block = block_of_lists(steps)
+    if batches and (options.get("window", block) < block or options.get("batch_size", block) % block):
+        return "the lists are cut"
+    return "the lists are not the same again" if batches and (live or case.journal is not None) else ""
 
 
 def through(value: Any, steps: list[tuple[Spec, Any]]) -> Iterator[Any]:
