@@ -27,10 +27,8 @@ class World:
     def __init__(self, chance: random.Random) -> None:
         self.chance = chance
         self.splits = chance.random() < 0.4  # whether what comes of a batch may come in parts
-        self.lanes = tuple(
-            Lane(chance.choice([0, 1, 1, 2, 3]), parts=self.splits and chance.random() < 0.7)
-            for _ in range(chance.randint(1, 3))
-        )
+        self.lanes = tuple(Lane(chance.choice([0, 1, 1, 2, 3])) for _ in range(chance.randint(1, 3)))
+        self.in_parts = [self.splits and chance.random() < 0.7 for _ in self.lanes]
         self.window = chance.choice([None, chance.randint(1, 40)])
         self.ordered = chance.random() < 0.8
         self.length = chance.choice([0, 1, chance.randint(0, 60)])
@@ -166,7 +164,7 @@ class World:
 
     def split(self, seq: int, lane: int, worker: int | None) -> bool:
         """By chance let some records go on before the others of their batch; whether it was so."""
-        if not self.lanes[lane].parts or self.chance.random() < 0.3:
+        if not self.in_parts[lane] or self.chance.random() < 0.3:
             return False
         records = self.batches[seq]
         bad = [n for n, record in enumerate(records) if record in self.fails or any(

@@ -51,6 +51,19 @@ def test_a_record_over_its_time_is_condemned_at_once_where_it_is_known():
             machine.on(events.Ready(0))
 
 
+def test_in_the_callers_process_nothing_is_run_behind_what_may_end_the_run():
+    machine = Machine((Lane(1, 4), Lane(0)), Limits(None, 100, 1 << 40))
+    machine.on(events.Begin())
+    machine.on(events.Ready(0))
+    for _ in range(4):
+        machine.on(events.Read(10, 10))
+    for seq in (3, 2, 1):
+        assert machine.on(events.Done(seq, 0, 10, False)) == []
+    assert machine.on(events.Done(0, 0, 10, False)) == [events.Run(0, 1)]
+    assert machine.on(events.Done(0, None, 0, False)) == [events.Emit(0), events.Run(1, 1)]
+    assert machine.on(events.Done(1, None, 0, True)) == [events.Drop(2), events.Drop(3), events.Emit(1)]
+
+
 def test_a_worker_that_has_done_enough_gets_no_more_and_is_replaced_once_it_has_nothing_left():
     machine = Machine((Lane(1),), Limits(None, 30, 1 << 40))
     machine.on(events.Begin())

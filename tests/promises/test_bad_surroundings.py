@@ -114,7 +114,8 @@ def test_a_limit_on_processes():
     if os.getuid() != 0:
         pytest.skip("needs root, to become a user to whom the limit applies")
     code = """
-        import cloudpickle, json, taktline._run.run, taktline._run.hub, taktline._crew.worker
+        for start in ("launch", "fork"):  # what is needed is loaded now: that user may not be able to read it
+            list(line(abs)(range(60), how="line", workers=2, start=start))
         os.setgid(65534); os.setuid(65534)
         limit("RLIMIT_NPROC", 0)
         for start in ("launch", "fork"):

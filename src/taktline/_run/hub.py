@@ -76,11 +76,7 @@ class Hub:
         limits = bounds(
             [(s.workers, s.ahead) for s in plan.segments], batch_size=plan.batch_size, window=options.window, memory=memory
         )  # fmt: skip
-        lanes = tuple(
-            lane._replace(parts=not s.waits and any(step.role is Role.EXPAND for step in s.steps))
-            for lane, s in zip(limits.lanes, plan.segments, strict=True)
-        )
-        self._machine = Machine(lanes, limits.limits, ordered=options.ordered)
+        self._machine = Machine(limits.lanes, limits.limits, ordered=options.ordered)
         self._sizing = Sizing(
             plan.batch_size, unit=plan.call, least=plan.call, most_bytes=limits.most_bytes
         )  # fmt: skip

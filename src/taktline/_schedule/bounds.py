@@ -38,7 +38,7 @@ def bounds(
     >>> limits, most_bytes
     (Limits(records=None, batches=32, size=640000, enough=131072), 10000)
     >>> lanes
-    (Lane(workers=2, ahead=2, parts=False),)
+    (Lane(workers=2, ahead=2),)
     """
     times = SINGLES if batch_size is not None and batch_size < SMALL else 1
     lanes = tuple(Lane(workers, max(AHEAD * times, AHEAD * records)) for workers, records in segments)

@@ -44,12 +44,10 @@ VAIN = 3  # deaths a worker may die in a row, all workers together, while nothin
 
 
 class Lane(NamedTuple):
-    """A segment as the schedule sees it; 0 workers: the caller's process, in order. `ahead`: batches a worker may hold;
-    `parts`: what comes of a batch may come in parts."""
+    """A segment as the schedule sees it; 0 workers: the caller's process, in order. `ahead`: batches a worker may hold."""
 
     workers: int
     ahead: int = AHEAD
-    parts: bool = False
 
 
 class _Worker:
@@ -318,7 +316,7 @@ class Machine:
         return actions
 
     def _in_turn(self, lane: int) -> list[Action]:
-        """Run what comes next in the caller's process, and where it may come in parts no more than that at once."""
+        """Run what comes next in the caller's process; what is behind it only when it is done, as it may end the run."""
         waiting, turns, actions = self._waiting[lane], self._turns[lane], list[Action]()
         while lane not in self._running:
             while turns and turns[0][1] not in self._where:  # forgotten
@@ -327,8 +325,7 @@ class Machine:
                 break
             heapq.heappop(turns)
             _, seq = heapq.heappop(waiting)
-            if self._lanes[lane].parts:
-                self._running[lane] = seq
+            self._running[lane] = seq
             actions.append(Run(seq, lane))
         return actions
 
