@@ -268,4 +268,5 @@ def test_a_step_may_take_the_signal_that_asks_for_itself_and_be_slow(take, steps
         return slow(n)
 
     flow = line(slow if steps == "plain" else step(waits, tasks=1))
-    assert list(flow(range(8), how="line", workers=1, batch_size=8, stall=STALL)) == list(range(8))
+    start = "launch" if take is handle else "auto"
+    assert list(flow(range(8), how="line", workers=1, batch_size=8, stall=STALL, start=start)) == list(range(8))

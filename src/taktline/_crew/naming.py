@@ -15,7 +15,8 @@ from taktline._recipe.steps import Step
 from taktline._signals import pass_on
 from taktline._wire.homes import NEVER, of_user
 
-OF_THE_WORKER = {"sys", "builtins", "warnings", "logging"}  # a worker has hooks of its own in them
+# A worker has hooks of its own in them.
+OF_THE_WORKER = {"sys", "builtins", "warnings", "logging", "signal", "faulthandler"}
 # Named only: Python's own modules, and large packages whose settings go by their own functions (`settings.py`).
 NOT_INTO = {*sys.stdlib_module_names, "numpy", "pandas", "pyarrow", "polars", "scipy", "sklearn", "torch", "tensorflow"}
 TABLE = 100  # entries of a container that are followed: as many functions as a table of them may have
