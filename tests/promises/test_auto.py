@@ -173,6 +173,19 @@ def test_coming_back_pays_where_steps_cost_less_than_the_way(timed_ns, consuming
     assert found[-1] is pays
 
 
+def test_coming_back_is_not_thought_of_before_each_step_was_timed():
+    """A batch step is timed at each call, the dear step beside it at few batches."""
+
+    class Beside(Counters):
+        def __init__(self, records, elapsed, timed):
+            super().__init__(records, elapsed, 10**9, 200)
+            numbers = (10**9, 0, 0, 10**9, 0, [records] * 2, [timed, records], [50_000 * timed, 200 * records])
+            self.lanes = [type("Lane", (), {"totals": staticmethod(lambda: numbers)})]
+
+    look = returning.Returning()
+    assert not any(look.pays(Beside(200_000 * n, 1.0 * n, 100 if n < 5 else 200)) for n in range(1, 9))
+
+
 class Counted:
     """How many records there were, built in the run; closed once."""
 

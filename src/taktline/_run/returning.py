@@ -36,16 +36,20 @@ class Returning:
         self._decoding = decoding
         self.reason = ""
         self._last: _Figures | None = None
+        self._next = 0.0  # when to look again
         self._agree = 0
 
     def pays(self, meter: Meter) -> bool:
         """Whether the loop would have been faster on what was done since the last look, and on what was done before."""
-        if self._last is not None and meter.elapsed < self._last.elapsed + LOOK:
+        if meter.elapsed < self._next:
             return False
+        self._next = meter.elapsed + LOOK
         last, now = self._last, _figures(meter)
-        self._last = now
-        if last is None or now.records == last.records or now.timed == last.timed:
+        if last is None:
+            self._last = now
+        if last is None or not _all_timed(last, now):
             return False
+        self._last = now
         if now.cpu - last.cpu < COMPUTING * (now.busy - last.busy):
             return False  # the workers wait in their steps, or have no core: neither is better in the loop
         here, there = _costs(last, now)
@@ -54,6 +58,13 @@ class Returning:
         self.reason = reason_to_return(here, there)
         self._agree = self._agree + 1 if here < BACK * there else 0
         return self._agree >= CERTAIN
+
+
+def _all_timed(last: _Figures, now: _Figures) -> bool:
+    """Whether each step that was given records was timed at some: batch steps are at each call, the others at few."""
+    given = (new > old for new, old in zip(now.steps, last.steps, strict=True))
+    timed = (new > old for new, old in zip(now.timed, last.timed, strict=True))
+    return now.records > last.records and all(t or not g for g, t in zip(given, timed, strict=True))
 
 
 def _figures(meter: Meter) -> _Figures:
