@@ -12,7 +12,7 @@ import sys
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_split_files import CHILD, WORKERS, flow, number, outcome, text_of
+from test_split_files import CHILD, WORKERS, Whole, flow, number, outcome, text_of
 
 from taktline import Failed, SourceError, WorkerDied, line, read
 from taktline._io.streams import Stretch
@@ -29,7 +29,7 @@ def test_the_results_of_a_packed_file(tmp_path_factory, how, count, odd, cut, fa
     (folder / f"in.{how}.gz").write_bytes(packed[:-3] if cut else packed)
     (folder / f"more.{how}").write_text(text_of(how, 100, 3))
     options = {**WORKERS, "how": technique, "on_error": on_error}
-    split, model = flow(fails)(read(folder), **options), flow(fails)((r for r in read(folder)), **options)
+    split, model = flow(fails)(read(folder), **options), flow(fails)(Whole(folder), **options)
     assert outcome(split) == outcome(model)
 
 

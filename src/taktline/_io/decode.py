@@ -89,6 +89,8 @@ def text_records(
     for number, line in enumerate(lines, first):
         if number == 1 and line.startswith(BOM) and encoding == UTF_8:
             line = line[len(BOM) :]
+            if not line:  # a mark is no line
+                continue
         if line.endswith(b"\n"):
             line = line[:-2] if line.endswith(b"\r\n") else line[:-1]
         try:
