@@ -220,7 +220,8 @@ def test_a_warning_is_shown_as_often_as_in_the_loop(how, start, action, times):
     with warnings.catch_warnings(record=True) as shown:
         warnings.simplefilter(action)
         list(line(old)(range(30), how=how, workers=3, batch_size=2, start=start))
-    assert [(str(each.message), each.category, each.filename) for each in shown] == [
+    # A fork that is not safe beside what other tests have loaded here has a warning of its own.
+    assert [(str(each.message), each.category, each.filename) for each in shown if each.category is OldWay] == [
         ("the old way", OldWay, __file__)
     ] * times
 
