@@ -62,6 +62,8 @@ class Hub:
 
     def __init__(self, plan: Plan, options: Options, reader: Reader, meter: Meter, beside: str = "") -> None:
         self._plan = plan
+        self._worker_count = plan.workers
+        self._about_left = reader.about_left  # when it was read last
         self._options = options
         self._reader = reader
         self._meter = meter
@@ -237,10 +239,10 @@ class Hub:
     def _feed(self) -> bool:
         """Read one batch where there is room for it; whether there was."""
         room = self._machine.room()
-        reader, workers = self._reader, self._plan.workers
+        reader, workers = self._reader, self._worker_count
         if not room or self._leaving or (room < reader.block and self._held):
             return False
-        wanted = self._sizing.next(reader.about_left, workers)
+        wanted = self._sizing.next(self._about_left, workers)
         size = batch_records(room, wanted, window=self._options.window, workers=workers)
         first, began = reader.index, perf_counter()
         read = reader.read_part if self._here[0] is None else self._read_here
@@ -248,17 +250,21 @@ class Hub:
         seconds = perf_counter() - began
         self._meter.reading += seconds
         if records:
-            self._read_cost = seconds / len(records)
+            count = len(records)
+            self._read_cost = seconds / count
             held = Held(first, records, goes_on=self._options.goes_on, unread=reader.unread)
+            weight = 0
             if self._here[0] is None:
                 held.pack(self._plan.segments[0].steps[0].name)
-                self._sizing.weigh(len(records), held.size)
+                weight = held.size
+                self._sizing.weigh(count, weight)
             self._held[self._machine.next_seq] = held
-            self._meter.records_in += len(records)
-            self._meter.held += len(records)
-            self._meter.batch_size = len(records)
-            self._tell(events.Read(len(records), held.size))
-        if (left := reader.about_left) is not None:
+            self._meter.records_in += count
+            self._meter.held += count
+            self._meter.batch_size = count
+            self._tell(events.Read(count, weight or held.size))
+        self._about_left = left = reader.about_left
+        if left is not None:
             self._meter.about = reader.index + left
         if reader.ended:
             self._tell(events.Exhausted())
