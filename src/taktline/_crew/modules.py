@@ -359,8 +359,7 @@ class Snapshot:
         out = set(leave)
         scope: dict[str, frozenset[str] | None] = {
             name: None for name, module in list(sys.modules.items())
-            # cffi's libraries say that they are modules, and are none.
-            if issubclass(type(module), ModuleType) and name not in out and of_user(module) and module.__name__ == name
+            if name not in out and of_user(module) and module.__name__ == name
         }  # fmt: skip
         scope |= {name: frozenset(names) for name, names in beside.items() if name not in scope and name not in out}
         self._names = _named(scope.items())
