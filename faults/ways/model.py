@@ -193,7 +193,9 @@ def _into(case: Case, out: Wanted) -> None:
         if target.at <= at:
             out.early, out.records = True, None
             if target.fault == "is left" and case.ordered:
-                out.results, out.endings, out.fewer = out.results[: target.at], [], 0
+                out.results = out.results[: target.at]
+                if out.fewer != -1:  # nor has what is read a page at a time failed by then
+                    out.endings, out.fewer = [], 0
             else:
                 out.fewer = -1
         return
@@ -206,9 +208,11 @@ def _into(case: Case, out: Wanted) -> None:
     if at < len(out.results):
         # Results behind it may have been made by then, or have failed.
         failing = Ending(("SinkError",), at=at if case.ordered else None)
-        out.endings = [failing] if target.fault == "raises" and case.ordered else [failing, *out.endings]
+        first = target.fault == "raises" and case.ordered and out.fewer != -1
+        out.endings = [failing] if first else [failing, *out.endings]
         out.results = out.results[:at] if case.ordered else out.results
-        out.fewer, out.records = -1 if not case.ordered or sink.refuses else 0, None
+        out.fewer = -1 if out.fewer == -1 or not case.ordered or sink.refuses else 0
+        out.records = None
 
 
 def stuck(case: Case) -> bool:

@@ -51,3 +51,17 @@ def test_the_lesser_of_two_looks_counts(monkeypatch):
     monkeypatch.setattr(sample, "moving", lambda values, *, exact: (next(looks), 0.0, 8.0, ""))
     sampling = learned([(64, 30_000.0)])
     assert sampling.costs(0.0).pack_in == 90.0
+
+
+def test_the_first_packing_may_import_what_the_others_use(monkeypatch):
+    looks = iter([4_000_000.0])
+    monkeypatch.setattr(sample, "moving", lambda values, *, exact: (next(looks, 500.0), 0.0, 8.0, ""))
+    costs = learned([(1, 400_000.0)] * 40).costs(0.0)
+    assert (costs.pack_in, costs.pack_out) == (500.0, 500.0)
+
+
+def test_large_values_with_little_work_are_believed_after_a_second_look(monkeypatch):
+    looks = []
+    monkeypatch.setattr(sample, "moving", lambda values, *, exact: looks.append(values) or (900_000.0, 0.0, 8.0, ""))
+    sampling = learned([(1, 30_000.0)] * 40)
+    assert (sampling.records, len(looks)) == (2, 4)

@@ -526,12 +526,16 @@ def test_a_file_of_nothing_but_a_byte_order_mark_has_no_records(tmp_path, name, 
 
 @pytest.mark.parametrize("source", ["list", "generator", "file"])
 def test_results_are_encoded_behind_a_move_whatever_is_read(tmp_path, source):
+    caller = os.getpid()
+
     def dear(n):
-        return {"n": n["n"], "sum": sum(range(20_000))}
+        sum(range(200_000 if os.getpid() == caller else 20_000))  # the caller is not done before workers have started
+        return {"n": n["n"], "twice": 2 * n["n"]}
 
     rows = [{"n": n} for n in range(3_000)]
     (tmp_path / "in.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     sources = {"list": rows, "generator": (row for row in rows), "file": read(tmp_path / "in.jsonl")}
     report = line(dear).run(sources[source], write(tmp_path / "out.jsonl"), how="auto", workers=2)
     assert report.workers == 2
-    assert [json.loads(text) for text in (tmp_path / "out.jsonl").open()] == [dear(row) for row in rows]
+    wanted = [{"n": n, "twice": 2 * n} for n in range(3_000)]
+    assert [json.loads(text) for text in (tmp_path / "out.jsonl").open()] == wanted

@@ -82,6 +82,8 @@ class Sampling:
                 # than it tells, and so would lots of them, whose memory is fresh each time.
                 self._look_at = self.records + 1
                 self._heavy += 1
+            else:
+                self._heavy = 0
 
     def costs(self, here: float) -> Sample:
         """All that was learnt; `here` is the share of the work that stays in the caller's process."""
@@ -98,21 +100,22 @@ class Sampling:
         )  # fmt: skip
 
     def _look(self, way: str, values: list[Any], what: str, ratio: float) -> None:
-        obstacle = ""
-        known = sum(self._costs[way])
-        if not known:  # a value may be large: one first
-            packing, unpacking, _, obstacle = moving(values[:1], exact=False)
-            known = packing + unpacking
+        def take(many: int, times: int) -> None:
+            # The least of several: one alone may have been held up by anything.
+            looks = [moving(values[:many], exact=False) for _ in range(times)]
+            packing, unpacking, _, obstacle = min(looks, key=lambda look: look[0] + look[1])
             self._costs[way] = (packing * ratio, unpacking * ratio)
-        fits = int(min(MOVED, len(values), MOVED_NS / max(1.0, known)))
-        if fits > 1 and not obstacle:  # a call costs as much as many small values
-            # The lesser of two: one alone may have been held up by anything.
-            packing, unpacking, _, obstacle = min(
-                (moving(values[:fits], exact=False) for _ in range(2)), key=lambda each: each[0] + each[1]
-            )
-            self._costs[way] = (packing * ratio, unpacking * ratio)
-        if obstacle:
-            self.obstacle = f"{what} cannot be sent between processes: {obstacle}"
+            if obstacle:
+                self.obstacle = f"{what} cannot be sent between processes: {obstacle}"
+
+        first = not any(self._costs[way])
+        if first:  # a value may be large: one first, though it may have imported what packs it
+            take(1, 1)
+        fits = int(min(MOVED, len(values), MOVED_NS / max(1.0, sum(self._costs[way]))))
+        if fits > 1 and not self.obstacle:  # a call costs as much as many small values
+            take(fits, 2)
+        elif not first:
+            take(1, 1)
 
 
 def moving(values: list[Any], *, exact: bool = True) -> tuple[float, float, float, str]:
