@@ -24,7 +24,7 @@ LOCK = ROOT / "requirements.lock"
 AIRFLOW_LOCK = ROOT / "tests" / "airflow" / "requirements.lock"
 VENV, RIVALS, AIRFLOW = ROOT / ".venv", ROOT / ".venv-rivals", ROOT / ".venv-airflow"
 PROGRAMS = {
-    "demo": ("taktline.cli.commands", "demo"),
+    "demo": ("taktline", "demo"),
     "bench": ("benchmarks",),
     "simulate": ("faults.simulation",),
     "faults": ("faults",),

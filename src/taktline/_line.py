@@ -44,7 +44,7 @@ class Line:
     def __call__(self, source: Iterable[Any], **options: Any) -> Run:
         """The results of `source`, an iterable of records, in order: an iterator that starts with its first use.
 
-        Options are those of the table in the README; wrong ones raise LineError at once. While iterating, an exception
+        Options are those of docs/options.md; wrong ones raise LineError at once. While iterating, an exception
         of a step is raised as itself after all earlier results, with a note that names record and step.
 
         >>> from taktline import line

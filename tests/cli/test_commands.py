@@ -50,6 +50,15 @@ def test_functions_in_order_run_from_file_to_file(folder):
     assert "100 in · 100 out" in done.stderr
 
 
+def test_without_click_the_command_says_what_to_install_and_the_library_works(tmp_path):
+    hidden = "import sys; sys.modules['click'] = None; sys.argv = ['taktline', 'doctor']; "
+    asked = hidden + "import taktline.__main__ as command; command.main()"
+    done = subprocess.run([sys.executable, "-c", asked], cwd=tmp_path, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (2, "the command needs click: pip install 'taktline[cli]'\n")
+    used = hidden + "from taktline import line; print(list(line(abs)([-1, 2], how='line', workers=1)))"
+    assert subprocess.run([sys.executable, "-c", used], cwd=tmp_path, capture_output=True).stdout == b"[1, 2]\n"
+
+
 def test_a_saved_report_is_shown_again(folder):
     run = ["run", "steps.py:parse,double", "--in", "in.jsonl", "--out", "out.jsonl", "--report", "run.json"]
     done = taktline(folder, *run)
