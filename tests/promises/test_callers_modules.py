@@ -410,6 +410,60 @@ def test_an_ordinary_program_raises_no_alarm(tmp_path, used):
     assert done.stdout.strip() == (made if used else "[]")
 
 
+ENUMERATIONS = """
+import datetime, enum
+from taktline import line
+class Planet(enum.Enum):
+    EARTH = 1, 2
+    WORLD = 1, 2
+    MARS = 3, 4
+    def __init__(self, mass, radius): self.mass, self.radius = mass, radius
+    def __eq__(self, other): return self is other
+    @property
+    def density(self): return self.mass / self.radius
+class Field(bytes, enum.Enum):
+    def __new__(cls, code, label):
+        made = bytes.__new__(cls, [code])
+        made._value_, made.label = code, label
+        return made
+    X = 7, "across"
+class Labelled(enum.Enum):
+    def __init__(self, *given): self.label = given
+class Below(Labelled):
+    A = 1, [2]
+class Days(datetime.date, enum.Enum):
+    FIRST = 2024, 1, 2
+class Colour(str, enum.Enum):
+    def _generate_next_value_(name, *_): return name.lower()
+    RED = enum.auto()
+    @classmethod
+    def _missing_(cls, value): return cls.RED
+class Rights(enum.IntFlag):
+    READ, WRITE = 1, 2
+    BOTH = 3
+    @classmethod
+    def load(cls): return int(cls.READ | cls.WRITE)
+Below.A.label[1].append(Planet.MARS)
+Planet.MARS.note = Planet
+def look(n):
+    return (
+        Planet.EARTH.mass, Planet.MARS.density, Planet((1, 2)).radius, Planet["WORLD"] is Planet.EARTH, list(Planet),
+        Planet.MARS.note is Planet, Field.X[0], Field.X.label, Field(7) is Field.X, Below.A.label,
+        Below((1, [2, Planet.MARS])),
+        Days.FIRST.year, Days.FIRST.value, Colour.RED, Colour("?").upper(), Rights.load(), Rights.READ | Rights.WRITE,
+        list(Rights), Rights.BOTH.name,
+    )
+(got,), (here,) = (list(line(look)([1], how=how, workers=1, start="launch")) for how in ("line", "loop"))
+assert got == here, (got, here)
+assert list(line(lambda planet: planet.mass)([Planet.MARS], how="line", workers=1, start="launch")) == [3]
+"""
+
+
+def test_members_of_a_scripts_enumerations_are_what_they_are_here():
+    done = subprocess.run([sys.executable, "-c", ENUMERATIONS], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+
+
 # --- settings ---
 
 SETTINGS = """

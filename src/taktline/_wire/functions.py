@@ -102,6 +102,8 @@ def _pickler() -> Any:
             own = _home(cls) in self.out
             reduced = _dynamic_class_reduce(cls) if own else super().reducer_override(cls)
             self.in_class = self.in_class or reduced is not NotImplemented
+            if isinstance(reduced, tuple) and reduced[0].__name__ == "_make_skeleton_enum":
+                return _enumeration(cls, reduced)
             return _named_and_slotted(cls, reduced)
 
     return FunctionPickler
@@ -158,6 +160,66 @@ def _named_and_slotted(cls: Any, reduced: Any) -> Any:
         state = {each: value for each, value in state.items() if each not in slots}
         settings["__slots__"] = tuple(slots)
     return (make, (metaclass, name, bases, settings, *rest), (state, slot_state), *others)
+
+
+def _enumeration(cls: Any, reduced: Any) -> Any:
+    """An enumeration by value: its members hold what they hold here, whatever made them and under however many names."""
+    _, args, (state, slots), *_, fill = reduced
+    values = _members(cls)
+    places = {id(member): place for place, member in enumerate(values)}
+    names = {name: places[id(member)] for name, member in cls.__members__.items()}
+    held = [(member._value_, _made_from(cls._member_type_, member)) for member in values]
+    attributes = [
+        {n: each for n, each in vars(m).items() if not (n.startswith("_") and n.endswith("_"))} for m in values
+    ]
+    state = {name: value for name, value in state.items() if name not in names}
+    bases, name, qualname, _, home, tracker, *_ = args
+    made = (bases, name, qualname, home, tracker, names, held)
+    return _made_enumeration, made, (state, slots, attributes, fill), None, None, _filled_enumeration
+
+
+def _members(cls: Any) -> list[Any]:
+    """Each once: they may have further names, and need not have a hash."""
+    return list({id(member): member for member in cls.__members__.values()}.values())
+
+
+def _made_from(kind: Any, member: Any) -> Any:
+    """The arguments by which a class that an enumeration is mixed with makes what this member has of it."""
+    if kind.__new__ is object.__new__:
+        return ()
+    return kind.__getnewargs__(member) if hasattr(kind, "__getnewargs__") else kind.__reduce__(member)[1]
+
+
+def _made_enumeration(
+    bases: Any, name: str, qualname: str, home: str, tracker: Any, names: dict[str, int], held: list[tuple[Any, Any]]
+) -> Any:
+    from cloudpickle.cloudpickle import _lookup_class_or_track
+
+    def new(cls: Any, place: int) -> Any:
+        value, args = held[place]
+        kind = cls._member_type_
+        member = kind.__new__(cls, *args)
+        member._value_ = value
+        return member
+
+    metaclass: Any = type(bases[-1])
+    space = metaclass.__prepare__(name, bases)
+    space["__new__"], space["__init__"] = new, lambda self, place: None
+    for each, place in names.items():
+        space[each] = (place,)
+    made = metaclass.__new__(metaclass, name, bases, space)
+    for own in ("__init__", "__new_member__"):  # its real ones come with its state, where it has some
+        if own in vars(made):
+            type.__delattr__(made, own)
+    made.__module__, made.__qualname__ = home, qualname
+    return _lookup_class_or_track(tracker, made)
+
+
+def _filled_enumeration(cls: Any, state: Any) -> None:
+    attributes, slots, of_members, fill = state
+    fill(cls, (attributes, slots))
+    for member, held in zip(_members(cls), of_members, strict=True):
+        vars(member).update(held)
 
 
 def _reduce_property(thing: functools.cached_property[Any]) -> Any:
