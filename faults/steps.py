@@ -4,7 +4,10 @@ so the loop without harm says what the results must be."""
 from __future__ import annotations
 
 import ctypes
+import decimal
+import itertools
 import os
+import random
 import signal
 import stat
 import threading
@@ -92,6 +95,28 @@ def number_in(record: dict[str, int]) -> int:
 
 def last_in(record: dict[str, Any]) -> int:
     return int(record["last"][-1])
+
+
+MISSING = object()  # tested with `is`, as a default for what is not there often is
+GENERATOR = random.Random()
+RATE = 0.0  # set by the program when it runs
+
+
+def is_missing(value: Any) -> tuple[Any, bool]:
+    return value, value is MISSING
+
+
+def draw(record: Any) -> int:
+    return GENERATOR.getrandbits(64)
+
+
+def priced(n: int) -> str:
+    """As the settings say that are made at run time: a module's own, and decimal's."""
+    return str(decimal.Decimal(n) / 7 * decimal.Decimal(str(RATE)))
+
+
+def without_end(n: int) -> Any:
+    return itertools.count(n)
 
 
 @dataclass(frozen=True)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import decimal
+import itertools
 from collections.abc import Iterator
 from typing import Any
 
 from faults import steps
 from faults.job import Expand, Job, Keep, Serial
-from faults.scenario import Complete, CompleteOrRefused, Scenario
+from faults.scenario import Complete, CompleteOrRefused, Ends, Scenario, Source, Told
 
 GROUP = "The loop's answer"
 
@@ -39,6 +41,27 @@ def with_one_list() -> Iterator[dict[str, Any]]:
     for n in range(500):
         shared.append(n)
         yield {"n": n, "last": shared}
+
+
+def with_a_default() -> list[Any]:
+    return [n if n % 3 else steps.MISSING for n in range(600)]
+
+
+def set_at_run_time() -> None:
+    steps.RATE = 0.19
+    decimal.getcontext().prec = 6
+
+
+def all_different(results: Iterator[Any], told: Told, got: list[Any], source: Source) -> None:
+    numbers = set(results)
+    if len(numbers) != 2_000:
+        told.wrong = f"silent loss: {len(numbers):,} different numbers, of 2,000 drawn"
+
+
+def take_three(results: Iterator[Any], told: Told, got: list[Any], source: Source) -> None:
+    got.extend(itertools.islice(results, 3))
+    if got != [5, 6, 7]:
+        told.wrong = f"silent loss: {got}"
 
 
 def one_large() -> list[bytes]:
@@ -108,6 +131,38 @@ SCENARIOS = [
         fault="each record is what it was when it was read",
         job=Job(with_one_list, (steps.last_in,)),
         expect=Complete(),
+    ),
+    Scenario(
+        name="a default that is tested with `is`",
+        fault="`MISSING = object()` in the steps' module, among the records: it is itself in the steps, and behind them",
+        job=Job(with_a_default, (steps.is_missing,)),
+        look=lambda pair: (pair[0] is steps.MISSING or pair[0], pair[1]),
+        expect=Complete(),
+    ),
+    Scenario(
+        name="settings that are made at run time",
+        fault="a rate in the steps' module and the digits of decimal numbers: the steps work with them",
+        job=Job(lambda: range(2_000), (steps.priced,)),
+        prepare=set_at_run_time,
+        expect=Complete(),
+    ),
+    Scenario(
+        name="random numbers",
+        fault="2,000 of 64 bits, out of a generator in the steps' module: no two are the same",
+        job=Job(lambda: range(2_000), (steps.Pace(0.0005), steps.draw)),
+        consume=all_different,
+        compared=False,
+        expect=Ends((0,)),
+    ),
+    Scenario(
+        name="a record with results without end",
+        fault="a step adds records for ever: the first three are had, the program ends",
+        job=Job(lambda: [5], (Expand(steps.without_end),)),
+        consume=take_three,
+        compared=False,
+        most_memory=2_000_000_000,
+        limit=15.0,
+        expect=Ends((0,)),
     ),
     Scenario(
         name="a step with state",
