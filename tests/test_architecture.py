@@ -14,7 +14,7 @@ from taktline import errors
 ROOT = Path(taktline.__file__).parent
 ROWS = {
     "_excerpts": -1, "_signals": -1,
-    "errors": 0,
+    "abc": 0, "errors": 0,
     "_recipe": 1,
     "_files": 1,
     "_schedule": 2, "_segment": 2, "_wire": 2, "_observe": 2, "_io": 2, "_durable": 2,

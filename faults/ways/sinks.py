@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 from faults.ways import sources
 from taktline import write, write_sql
-from taktline._recipe.ports import Sink
+from taktline.abc import Sink
 from taktline.errors import Failed
 
 

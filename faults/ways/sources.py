@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 
 from faults.ways.steps import row_of
 from taktline import read, read_sql
-from taktline._recipe.ports import Live
+from taktline.abc import Live
 
 LIVELY = 7  # records that a live source gives at once
 

@@ -7,8 +7,8 @@ from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
 from taktline._recipe.options import check_planned, check_taken, checked
-from taktline._recipe.ports import Sink
 from taktline._recipe.steps import Step, StepLike, check_name, flatten
+from taktline.abc import Sink
 from taktline.errors import LineError
 
 if TYPE_CHECKING:

@@ -7,7 +7,7 @@ import os
 import pytest
 
 from taktline import SinkError, line, write
-from taktline._recipe.ports import Live, Resumable
+from taktline.abc import Live, Resumable
 
 
 class Messages(Live):

@@ -17,8 +17,8 @@ from hypothesis import strategies as st
 from taktline import line, read, write
 from taktline._crew import worker
 from taktline._io import parquet
-from taktline._recipe.ports import Part
 from taktline._run.reader import Reader
+from taktline.abc import Part
 
 ends = st.sampled_from(["\n", "\n", "\r\n"])
 values = st.one_of(st.integers(-9, 10**20), st.text(max_size=8), st.floats(allow_nan=False), st.just("long" * 300))
@@ -96,29 +96,22 @@ def taken(records):
 
 
 def all_parts(source, wanted, **how):
-    parts = source.parts(**how)
-    next(parts)
-    while True:
-        try:
-            yield parts.send(wanted)
-        except StopIteration:
-            return
+    splitter = source.split(**how)
+    while (part := splitter.part(wanted)) is not None:
+        yield part
 
 
 def in_parts(source, sizes, told, **how):
     """The records by way of parts of these sizes, over and over; `told` gets the records that were counted, not read."""
-    parts = source.parts(**how)
-    next(parts)
+    splitter = source.split(**how)
     sizes = [*sizes, 1]
-    at = 0
-    while True:
+    at, over = 0, False
+    while not over:
         wanted = sizes[at % len(sizes)]
-        try:
-            part = parts.send(wanted)
-        except StopIteration:
-            return
+        part = splitter.part(wanted) if wanted else None
         at += 1
-        if isinstance(part, Part):
+        if part is not None:
+            assert isinstance(part, Part)
             assert 0 < len(part) <= wanted
             assert part.size > 0
             there = pickle.loads(pickle.dumps(part))
@@ -128,7 +121,10 @@ def in_parts(source, sizes, told, **how):
             yield from part
             assert len(decoded[0]) == len(part)
         else:
-            yield from islice(part, 1 + at % 3)
+            over = True
+            for record in islice(splitter, 1 + at % 3):
+                over = False
+                yield record
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -218,9 +214,8 @@ def test_a_worker_does_not_read_a_file_that_was_replaced(tmp_path, how):
     path, other = tmp_path / f"a.{how}", tmp_path / f"b.{how}"
     for n, name in enumerate((path, other)):
         line(lambda n: {"n": n}).run([n, n + 1], write(name))
-    parts = read(path).parts()
-    next(parts)
-    part = parts.send(100)
+    splitter = read(path).split()
+    part = splitter.part(100)
     os.replace(other, path)
     assert list(part) == [{"n": 0}, {"n": 1}]
     with pytest.raises(Exception, match="was replaced"):
@@ -230,9 +225,8 @@ def test_a_worker_does_not_read_a_file_that_was_replaced(tmp_path, how):
 def test_a_worker_does_not_take_fewer_records_than_were_counted(tmp_path):
     path = tmp_path / "a.jsonl"
     path.write_text("1\n2\n")
-    parts = read(path).parts()
-    next(parts)
-    part = pickle.loads(pickle.dumps(parts.send(100)))
+    splitter = read(path).split()
+    part = pickle.loads(pickle.dumps(splitter.part(100)))
     path.write_text("1234")
     with pytest.raises(ValueError, match="1 records in the place of 2"):
         worker._decoded(part, 0, goes_on=False)
@@ -242,9 +236,8 @@ def test_a_worker_does_not_take_fewer_records_than_were_counted(tmp_path):
 def test_where_a_file_was_cut_it_is_seen_that_it_was_written_anew(tmp_path, now, left):
     path = tmp_path / "a.jsonl"
     path.write_text("1\n2\n")
-    parts = read(path).parts()
-    next(parts)
-    part = parts.send(100)
+    splitter = read(path).split()
+    part = splitter.part(100)
     path.write_text(now)
     records, error = taken(part)
     assert records == left
@@ -255,9 +248,8 @@ def test_where_a_file_was_cut_it_is_seen_that_it_was_written_anew(tmp_path, now,
 def test_where_a_file_was_cut_no_more_records_come_than_were_counted(tmp_path):
     path = tmp_path / "a.txt"
     path.write_text("12\n")
-    parts = read(path).parts()
-    next(parts)
-    part = parts.send(100)
+    splitter = read(path).split()
+    part = splitter.part(100)
     path.write_text("1\n2")
     records, error = taken(part)
     assert records == ["1"]
@@ -318,5 +310,5 @@ def test_what_is_left_is_reckoned_by_bytes(tmp_path):
 
 def test_what_cannot_be_read_twice_or_sent_is_not_split(tmp_path):
     (tmp_path / "a.csv").write_text("n\n1\n")
-    assert read(tmp_path / "a.csv", types={"n": lambda text: text}).parts() is None
-    assert read(tmp_path / "a.csv", types={"n": int}).parts() is not None
+    assert read(tmp_path / "a.csv", types={"n": lambda text: text}).split() is None
+    assert read(tmp_path / "a.csv", types={"n": int}).split() is not None

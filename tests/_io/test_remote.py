@@ -103,7 +103,7 @@ def test_workers_decode_the_lines_of_an_object(memory, monkeypatch):
     def decoded(part, unread=None):
         raise AssertionError("it is the workers' job")
 
-    monkeypatch.setattr(Stretch, "decoded", decoded)
+    monkeypatch.setattr(Stretch, "read", decoded)
     url = written(f"{memory}/in.jsonl.gz")
     assert list(line(lambda row: row["n"])(read(url), how="line", workers=2, start="launch")) == [*range(1000)]
 

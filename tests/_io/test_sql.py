@@ -23,8 +23,8 @@ import servers
 from taktline import LineError, ResumeError, SinkError, SourceError, line, read_sql, write_sql
 from taktline._io import query as querying
 from taktline._io import sql
-from taktline._recipe.ports import Part
 from taktline._run.reader import Reader
+from taktline.abc import Part
 
 RUN = "run-1"
 

@@ -69,20 +69,19 @@ def test_records_and_parts_may_be_read_in_turn(tmp_path_factory, turns, bad, suf
 def test_lines_of_standard_input_are_parts_as_soon_as_they_are_there(monkeypatch):
     sending, receiving = os.pipe()[::-1]
     monkeypatch.setattr(sys, "stdin", open(receiving, encoding="utf-8"))  # noqa: SIM115
-    with closing(read("-", "text").parts()) as parts, open(sending, "wb", buffering=0) as typed:
-        next(parts)
+    with closing(read("-", "text").split()) as splitter, open(sending, "wb", buffering=0) as typed:
         typed.write(b"a line\n")
-        assert list(parts.send(1)) == ["a line"]
+        assert list(splitter.part(1)) == ["a line"]
         typed.write(b"1\n2\n3\n4\nno")
-        assert list(parts.send(2)) == ["1", "2"]
-        one_by_one = parts.send(0)
+        assert list(splitter.part(2)) == ["1", "2"]
+        one_by_one = iter(splitter)
         assert next(one_by_one) == "3"
-        assert list(parts.send(1)) == ["4"]
+        assert list(splitter.part(1)) == ["4"]
         typed.write(b" end")
         typed.close()
-        assert list(parts.send(9)) == ["no end"]
-        with pytest.raises(StopIteration):
-            parts.send(4)
+        assert list(splitter.part(9)) == ["no end"]
+        assert splitter.part(4) is None
+        assert list(splitter) == []
     sys.stdin.close()
 
 
@@ -95,9 +94,7 @@ def test_a_line_that_is_longer_than_others_is_a_part(tmp_path):
 def test_many_bytes_travel_beside_the_pickle(tmp_path):
     path = tmp_path / "a.txt.gz"
     path.write_bytes(gzip.compress(b"some text\n" * 10_000))
-    parts = read(path).parts(exact=True)
-    next(parts)
-    part = parts.send(5000)
+    part = read(path).split(exact=True).part(5000)
     stream, text = carry.pack(part)
     assert (len(stream) < 500, len(text)) == (True, part.size)
     assert list(carry.unpack([stream, text])) == list(part) == ["some text"] * 5000

@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from taktline import batch, expand, keep, line, serial, step
-from taktline._recipe.ports import Live
 from taktline._schedule.sizing import MOST, Calls, Sizing
+from taktline.abc import Live
 
 CALL = 0.01  # seconds of a call, as much as a batch should take if it were work
 

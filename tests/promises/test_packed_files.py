@@ -45,14 +45,14 @@ def numbers(count):
 
 def test_the_caller_decodes_nothing(tmp_path, monkeypatch):
     path = packed_in(tmp_path, numbers(5000))
-    caller, real, decoding = os.getpid(), Stretch.decoded, multiprocessing.get_context("fork").Value("i")
+    caller, real, decoding = os.getpid(), Stretch.read, multiprocessing.get_context("fork").Value("i")
 
     def decoded(part, unread=None):
         assert os.getpid() != caller
         decoding.value = 1
         return real(part, unread)
 
-    monkeypatch.setattr(Stretch, "decoded", decoded)
+    monkeypatch.setattr(Stretch, "read", decoded)
     assert list(line(number)(read(path), **WORKERS)) == list(range(5000))
     assert decoding.value
 

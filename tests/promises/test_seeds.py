@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from taktline import LineError, batch, expand, keep, line, serial, step
-from taktline._recipe.ports import Live
+from taktline.abc import Live
 from taktline.errors import ResultsTooLarge
 
 WAYS = [

@@ -34,7 +34,7 @@ from taktline import (
 from taktline._io import opening
 from taktline._io.parquet import Rows
 from taktline._io.ranges import Range
-from taktline._recipe.ports import Source
+from taktline.abc import Source
 from taktline.views.terminal import plain
 
 WORKERS = {"how": "line", "workers": 2, "start": "fork"}
@@ -83,8 +83,8 @@ class Whole(Source):
     def __iter__(self):
         return iter(self._source)
 
-    def each(self, unread):
-        return self._source.each(unread)
+    def read(self, unread):
+        return self._source.read(unread)
 
 
 def unsplit(path, **options):
@@ -127,13 +127,13 @@ def test_the_results_of_a_file_that_workers_read(
 def test_the_caller_does_not_read_what_workers_read(tmp_path, monkeypatch, how, kind, more):
     path = tmp_path / f"in.{how}"
     path.write_bytes(data_of(how, 5000, 3))
-    caller, real = os.getpid(), kind.decoded
+    caller, real = os.getpid(), kind.read
 
     def decoded(part, unread=None):
         assert os.getpid() != caller
         return real(part, unread)
 
-    monkeypatch.setattr(kind, "decoded", decoded)
+    monkeypatch.setattr(kind, "read", decoded)
     assert sorted(line(number)(read(path), **more, **WORKERS)) == list(range(5000))
 
 

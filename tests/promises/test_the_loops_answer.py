@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 from model import Boom, any_line, any_plan, any_values, as_line, fails_at, how_many, loop, outcome
 
 from taktline import Failed, SinkError, batch, expand, keep, line, serial
-from taktline._recipe.ports import Sink
 from taktline._segment.same import kept
+from taktline.abc import Sink
 
 
 @settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))

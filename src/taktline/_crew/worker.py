@@ -585,7 +585,7 @@ def _identity(descriptor: int) -> tuple[int, int] | None:
 def _decoded(part: Part, first: int, *, goes_on: bool) -> Batch:
     """The records of a part of the source. Raises where there are not as many as the hub has counted, too."""
     unread: list[Unread] | None = [] if goes_on else None
-    records = list(part.decoded(unread))
+    records = list(part.read(unread))
     if len(records) != len(part):
         raise ValueError(f"{len(records)} records in the place of {len(part)}")
     return Batch.read(records, unread, first)

@@ -11,7 +11,7 @@ from functools import cache
 from typing import Any
 
 from taktline._excerpts import excerpt
-from taktline._recipe.ports import Unread
+from taktline.abc import Unread
 from taktline.errors import SourceError
 
 BOM = b"\xef\xbb\xbf"

@@ -14,7 +14,7 @@ from taktline._excerpts import excerpt
 from taktline._io.decode import BOM, NEXT, UTF_8, caused, undecodable, unreadable
 from taktline._io.ranges import table_lines
 from taktline._io.taken import Taken
-from taktline._recipe.ports import Unread
+from taktline.abc import Unread
 from taktline.errors import LineError, SourceError
 
 FIELD = 1 << 30  # characters of a CSV field; the csv module's own limit is 131,072

@@ -22,7 +22,7 @@ from contextlib import contextmanager, suppress
 from typing import IO, Any
 
 from taktline._files import is_still, lock, private, put, sync_folder, umask, write_whole
-from taktline._io import place, remote, unpacked, zstd
+from taktline._io import brought, place, remote, unpacked, zstd
 from taktline._io.changing import Lasting
 from taktline.errors import LineError, OutputLost, SinkError, SourceError, SourceNotFound
 
@@ -38,6 +38,7 @@ FORMATS = {
     ".parquet": "parquet",
     ".pq": "parquet",
 }
+BUILT_IN = sorted(set(FORMATS.values()))
 PACKINGS = {".gz": "gzip", ".zst": "zstd", ".zstd": "zstd", ".bz2": "bzip2", ".xz": "xz"}
 # What a name promises that nothing here makes: it is never plain text instead.
 OTHER_PACKINGS = (
@@ -150,9 +151,8 @@ def format_of_all(paths: list[str], given: str | None) -> str:
 
 def format_of(path: str, given: str | None) -> str:
     """The format of a file: as given, or by its suffix. Raises LineError where neither tells."""
-    known = sorted(set(FORMATS.values()))
     if given is not None:
-        if given not in known:
+        if given not in BUILT_IN and given not in (known := _known()):
             near = difflib.get_close_matches(given, known, n=1)
             hint = f"; did you mean {near[0]!r}?" if near else ""
             raise LineError(f"there is no format {given!r}; choose one of {', '.join(known)}{hint}")
@@ -161,11 +161,16 @@ def format_of(path: str, given: str | None) -> str:
         return "jsonl"
     packing_of(path)
     suffix, path = _suffix(path), remote.shown(path)
-    if suffix not in FORMATS:
-        raise LineError(
-            f"the format of {path!r} cannot be told from its suffix; give format= one of {', '.join(known)}"
-        )
-    return FORMATS[suffix]
+    if suffix in FORMATS:
+        return FORMATS[suffix]
+    if suffix[1:] in (known := _known()):
+        return suffix[1:]
+    raise LineError(f"the format of {path!r} cannot be told from its suffix; give format= one of {', '.join(known)}")
+
+
+def _known() -> list[str]:
+    """All formats, those of other packages too: to ask for them takes some milliseconds."""
+    return sorted({*BUILT_IN, *brought.names(brought.FORMATS)})
 
 
 def _suffix(path: str) -> str:
@@ -177,7 +182,8 @@ def _suffix(path: str) -> str:
 def check_promise(path: str, format: str) -> None:
     """Raises LineError where a file's name promises another format than it is to be written in."""
     promised = _suffix(path)
-    if promised in OTHER_FORMATS or (FORMATS.get(promised, format) == "parquet") != (format == "parquet"):
+    other = promised in OTHER_FORMATS and promised[1:] != format
+    if other or (FORMATS.get(promised, format) == "parquet") != (format == "parquet"):
         raise LineError(
             f"{remote.shown(path)!r} would hold {format}, and its suffix promises another format; name it anew"
         )

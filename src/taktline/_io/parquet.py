@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 from bisect import bisect_right
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from itertools import accumulate
 from operator import length_hint
@@ -13,10 +13,11 @@ from typing import IO, Any
 
 from taktline._io import opening, place, remote
 from taktline._io.changing import Unchanged, replaced
+from taktline._io.cut import Cut, Cuts
 from taktline._io.decode import KEPT
 from taktline._io.delimited import check_drift
 from taktline._io.plain import PLAIN, plain
-from taktline._recipe.ports import Part, Sink, Splittable, Unread
+from taktline.abc import Part, Sink, Source, Splitter, Unread
 from taktline.errors import LineError, SourceError, TaktlineError, unwritable
 
 BATCH = 4096  # rows that are decoded at once
@@ -27,7 +28,7 @@ Columns = tuple[str, ...] | None
 State = tuple[int, int, int, int]  # what an open file is known by, and what changes when it does
 
 
-class ParquetFiles(Splittable):
+class ParquetFiles(Source):
     """Parquet files, one after the other, as one stream of dicts."""
 
     def __init__(self, name: str, patterns: Sequence[str], paths: list[str], columns: Columns) -> None:
@@ -65,7 +66,7 @@ class ParquetFiles(Splittable):
     def __iter__(self) -> Iterator[dict[str, Any]]:
         return self._each(None)
 
-    def each(self, unread: list[Unread]) -> Iterator[Any]:
+    def read(self, unread: list[Unread]) -> Iterator[Any]:
         return self._each(unread)
 
     def _each(self, unread: list[Unread] | None) -> Iterator[Any]:
@@ -76,12 +77,10 @@ class ParquetFiles(Splittable):
                 reading = Reading(file, remote.shown(path), self._columns, unchanged)
                 yield from reading.records(0, reading.rows, unread)
 
-    def parts(
-        self, *, exact: bool = False, unread: list[Unread] | None = None
-    ) -> Generator[Part | Iterator[Any] | None, int, None] | None:
-        return self._parts(exact, unread) if all(map(opening.is_plain, self._paths)) else None
+    def split(self, *, exact: bool = False, unread: list[Unread] | None = None) -> Splitter | None:
+        return Cut(self._cuts(exact, unread)) if all(map(opening.is_plain, self._paths)) else None
 
-    def _parts(self, exact: bool, unread: list[Unread] | None) -> Generator[Part | Iterator[Any] | None, int, None]:
+    def _cuts(self, exact: bool, unread: list[Unread] | None) -> Cuts:
         wanted = yield None
         check = self._checking()
         for path in self._paths:
@@ -136,7 +135,7 @@ class Rows(Part):
     def __len__(self) -> int:
         return self._count
 
-    def decoded(self, unread: list[Unread] | None = None) -> Iterator[Any]:
+    def read(self, unread: list[Unread] | None = None) -> Iterator[Any]:
         reading = self._reading or _reading_on(self._path, self._state, self._columns)
         return reading.records(self._first, self._first + self._count, unread)
 

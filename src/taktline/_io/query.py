@@ -12,9 +12,10 @@ from time import monotonic
 from typing import Any, NamedTuple
 
 from taktline._excerpts import excerpt
+from taktline._io.cut import Cut, Cuts
 from taktline._io.database import POSTGRES, Database, Unreachable, connected, database_file, known_as, quoted, shown_url
 from taktline._io.place import same
-from taktline._recipe.ports import Part, Sink, Source, Splittable, Unread
+from taktline.abc import Part, Sink, Source, Splitter, Unread
 from taktline.errors import LineError, SourceError
 
 PAGE = 10_000  # rows that are read by key, at once
@@ -27,7 +28,7 @@ COUNT = "count(*) AS n"
 Key = tuple[Any, ...]  # values of the key's columns; empty: before the first row, or behind the last
 
 
-class Query(Splittable):
+class Query(Source):
     """As `read_sql` has it."""
 
     shared = True
@@ -189,13 +190,11 @@ class Query(Splittable):
 
     # --- by ranges of the key ---
 
-    def parts(
-        self, *, exact: bool = False, unread: list[Unread] | None = None
-    ) -> Generator[Part | Iterator[Any] | None, int, None] | None:
+    def split(self, *, exact: bool = False, unread: list[Unread] | None = None) -> Splitter | None:
         # SQLite's connections cannot share a view. A server's can, and there the caller would wait for every page.
-        return self._parts() if self._key and self._url.startswith(POSTGRES) else None
+        return Cut(self._cuts()) if self._key and self._url.startswith(POSTGRES) else None
 
-    def _parts(self) -> Generator[Part | Iterator[Any] | None, int, None]:
+    def _cuts(self) -> Cuts:
         wanted = yield None
         place, section = _Place(self._key, self._after), None
         with closing(self._connect()) as database:
@@ -369,7 +368,7 @@ class _Rest(Part):
     def __len__(self) -> int:
         return len(self._rows)
 
-    def decoded(self, unread: list[Unread] | None = None) -> Iterator[dict[str, Any]]:
+    def read(self, unread: list[Unread] | None = None) -> Iterator[dict[str, Any]]:
         return iter(self._rows)
 
 
@@ -392,7 +391,7 @@ class KeyRange(Part):
     def __len__(self) -> int:
         return self._bounds.rows
 
-    def decoded(self, unread: list[Unread] | None = None) -> Iterator[dict[str, Any]]:
+    def read(self, unread: list[Unread] | None = None) -> Iterator[dict[str, Any]]:
         database = self._section.database if self._section is not None else None
         try:
             yield from self._query.within(self._bounds, self._before, self._snapshot, database)

@@ -14,7 +14,7 @@ from typing import IO, Any
 from taktline._io.changing import Lasting, changed, cut_short, identity, replaced
 from taktline._io.decode import BOM
 from taktline._io.taken import Taken
-from taktline._recipe.ports import Part, Unread
+from taktline.abc import Part, Unread
 
 QUOTE = b'"'
 LINE = 128.0  # bytes of a record, as long as none is known
@@ -47,11 +47,11 @@ class _Opened:
 class Range(Part):
     """Whole lines of one file."""
 
-    __slots__ = ("_count", "_decode", "_identity", "_line", "_opened", "_path", "_start", "behind", "size")
+    __slots__ = ("_count", "_decode", "_identity", "_line", "_opened", "_path", "_start", "size")
 
     def __init__(
         self, path: str, identity: tuple[int, int], start: int, size: int, count: int, line: int, decode: Decode,
-        opened: _Opened | None = None, behind: int = 0,
+        opened: _Opened | None = None,
     ) -> None:  # fmt: skip
         self._path = path
         self._identity = identity  # device and inode
@@ -61,7 +61,6 @@ class Range(Part):
         self._line = line  # number of the first one
         self._decode = decode
         self._opened = opened  # where it was cut
-        self.behind = behind
 
     def __reduce__(self) -> Any:
         where = (self._path, self._identity, self._start, self.size, self._count, self._line, self._decode)
@@ -70,7 +69,7 @@ class Range(Part):
     def __len__(self) -> int:
         return self._count
 
-    def decoded(self, unread: list[Unread] | None = None) -> Iterator[Any]:
+    def read(self, unread: list[Unread] | None = None) -> Iterator[Any]:
         records = self._decode(self._lines(), self._path, self._line, unread=unread)
         return records if self._opened is None else self._counted(records)
 
@@ -121,12 +120,13 @@ class Cutting:
         self._weight = LINE  # bytes a record
         self._end = 0  # bytes of this file and of those before it
         self._bytes_left = bytes_left
+        self.left: int | None = None  # bytes behind the newest part
         self.unread = unread
 
     def parts(
         self, stream: Any, path: str, wanted: int
     ) -> Generator[Part | Iterator[Any] | None, int, int]:  # fmt: skip
-        """The parts of one open file, as Splittable has them; returns the number that was sent last."""
+        """The parts of one open file, as `Cut` has them; returns the number that was sent last."""
         size = os.fstat(stream.fileno()).st_size
         self._bytes_left -= size
         taken = Taken(stream)
@@ -139,10 +139,8 @@ class Cutting:
             lines, records = self.cut(partial(_lines, opened, start, self.quoted), wanted)
             if records:
                 ends = records if not self.quoted else lines.count(b"\n")
-                behind = max(0, size - start - len(lines)) + max(0, self._bytes_left)
-                wanted = yield Range(
-                    path, opened.identity, start, len(lines), records, line, decode, opened, behind
-                )  # fmt: skip
+                self.left = max(0, size - start - len(lines)) + max(0, self._bytes_left)
+                wanted = yield Range(path, opened.identity, start, len(lines), records, line, decode, opened)
                 start, line = start + len(lines), line + ends
                 continue
             stream.seek(start)

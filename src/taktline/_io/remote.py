@@ -22,6 +22,15 @@ def is_url(path: str) -> bool:
     return URL.match(path) is not None
 
 
+def schemes() -> set[str]:
+    """What fsspec knows, or would with its packages."""
+    try:
+        from fsspec import available_protocols
+    except ImportError:
+        return {*EXTRAS, *WEB}
+    return set(available_protocols())
+
+
 def shown(url: str) -> str:
     """The URL without password and query, which may be a signature: for messages.
 

@@ -6,14 +6,15 @@ import csv
 import difflib
 import os
 import re
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from typing import IO, Any
 
 from taktline._excerpts import excerpt
-from taktline._io import decode, encode, opening, place, plain, ranges, remote, streams
+from taktline._io import brought, decode, encode, opening, place, plain, ranges, remote, streams
+from taktline._io.cut import Cut, Cuts
 from taktline._io.delimited import (
     Table,
     Types,
@@ -28,8 +29,9 @@ from taktline._io.delimited import (
 from taktline._io.place import STANDARD
 from taktline._io.recoded import recoded
 from taktline._io.taken import Taken
-from taktline._recipe.ports import Part, Resumable, Sink, Source, Splittable, Unread
-from taktline.errors import LineError, SourceNotFound, unwritable
+from taktline._signals import pass_on
+from taktline.abc import Resumable, Sink, Source, Splitter, Unread
+from taktline.errors import LineError, SourceError, SourceNotFound, TaktlineError, unwritable
 
 Columns = tuple[str, ...] | None
 OPTIONS = ("format", "columns", "types", "delimiter", "quoting", "encoding", "header")
@@ -49,6 +51,8 @@ def read(
 ) -> Source:
     """The records of a file, of all files in a folder or that match a glob, of a URL, or of standard input ("-"); or of
     several of these in a list, one behind the other in its order. What a folder or a glob holds is sorted by name.
+
+    A URL whose scheme a package brings, as taktline does `pubsub://`, is read by that package: docs/extending.md.
 
     `format`: "jsonl" (a record a line, mostly dicts), "csv" or "tsv" (dicts of str, named by the header), "parquet"
     (dicts), "text" (str, without line ends); None: by the suffix, which all files must share. What is packed
@@ -82,6 +86,13 @@ def read(
     """
     if unknown:
         raise LineError(_no_such_option(next(iter(unknown))))
+    if brought.has_scheme(path):
+        options = {
+            "format": format, "columns": columns, "types": types, "delimiter": delimiter, "quoting": quoting,
+            "encoding": encoding, "header": None if header is True else header,
+        }  # fmt: skip
+        made: Source = brought.opened("read", str(path), options)
+        return made
     patterns = _patterns(path)
     found = _all_found(patterns)
     how = opening.format_of_all(found, format)
@@ -101,7 +112,7 @@ def read(
         checked_encoding(encoding or decode.UTF_8), checked_header(header), delimiter is not None, chosen,
         checked_types(types, chosen),
     )  # fmt: skip
-    return _FORMATS[how](name, patterns, found, how, table)
+    return _FORMATS.get(how, _Brought)(name, patterns, found, how, table)
 
 
 def _patterns(path: Any) -> list[str]:
@@ -119,6 +130,8 @@ def _patterns(path: Any) -> list[str]:
         name = os.fspath(each) if isinstance(each, (str, os.PathLike)) else each
         if not isinstance(name, str):
             raise LineError(f"read() takes paths as str or os.PathLike, not {type(name).__name__}")
+        if brought.has_scheme(name):
+            raise LineError(f"{remote.shown(name)!r} can be read alone, not among others")
         names.append(place.named(name, 0))
     return names
 
@@ -142,8 +155,8 @@ def _check_fits(
     how: str, columns: Columns, types: Any, *, delimiter: Any, quoting: Any, encoding: Any, header: Any
 ) -> None:
     """Raises LineError where an option has no meaning for the format."""
-    if how == "text" and columns is not None:
-        raise LineError("columns= has no meaning for text lines")
+    if columns is not None and (how == "text" or how not in opening.BUILT_IN):
+        raise LineError(f"columns= has no meaning for {'text lines' if how == 'text' else how}")
     if how in ("csv", "tsv"):
         checked_delimiter(delimiter)
         if quoting not in (None, True, False):
@@ -194,6 +207,9 @@ def write(path: str | os.PathLike[str] | IO[bytes], format: str | None = None, s
     target: str | IO[bytes]
     if isinstance(path, (str, os.PathLike)):
         target = os.fspath(path)
+        if brought.has_scheme(target):
+            made: Sink = brought.opened("write", target, {"format": format, "schema": schema})
+            return made
         how = opening.format_of(target, format)
         opening.check_promise(target, how)
     elif hasattr(path, "write"):
@@ -212,10 +228,10 @@ def write(path: str | os.PathLike[str] | IO[bytes], format: str | None = None, s
         "tsv": _Csv("\t", quoting=False),
         "text": encode.text_lines,
     }
-    return _Rows(target, encoders[how], how)
+    return _Rows(target, encoders[how] if how in encoders else brought.encoder(how), how)
 
 
-class _Files(Splittable):
+class _Files(Source):
     """Some files, one after the other, as one stream of records."""
 
     def __init__(self, name: str, patterns: Sequence[str], paths: list[str], format: str, table: Table) -> None:
@@ -248,7 +264,7 @@ class _Files(Splittable):
     def __iter__(self) -> Iterator[Any]:
         return self._each(None)
 
-    def each(self, unread: list[Unread]) -> Iterator[Any]:
+    def read(self, unread: list[Unread]) -> Iterator[Any]:
         return self._each(unread)
 
     def _each(self, unread: list[Unread] | None) -> Iterator[Any]:
@@ -267,17 +283,17 @@ class _Files(Splittable):
         with opening.reading(path) as stream:
             yield stream if not self._recoded else recoded(stream, remote.shown(path), self._recoded)
 
-    def parts(
-        self, *, exact: bool = False, unread: list[Unread] | None = None
-    ) -> Generator[Part | Iterator[Any] | None, int, None] | None:
-        return self._parts(exact, unread) if ranges.travels(self._table.types) else None
-
-    def _parts(self, exact: bool, unread: list[Unread] | None) -> Generator[Part | Iterator[Any] | None, int, None]:
-        wanted = yield None
+    def split(self, *, exact: bool = False, unread: list[Unread] | None = None) -> Splitter | None:
+        if not ranges.travels(self._table.types):
+            return None
         cutting = ranges.Cutting(
             self.beginner(), self.count, quoted=self.quoted, exact=exact,
             bytes_left=sum(map(opening.size, self._paths)), unread=unread,
         )  # fmt: skip
+        return Cut(self._cuts(cutting), lambda: cutting.left)
+
+    def _cuts(self, cutting: ranges.Cutting) -> Cuts:
+        wanted = yield None
         for path in self._paths:
             with self._reading(path) as stream:
                 cut = cutting.parts if opening.is_plain(path, stream) else partial(streams.stretches, cutting)
@@ -335,6 +351,32 @@ class _Delimited(_Files):
         if self._table.quoting:
             return ranges.table_lines(data, self._table.delimiter.encode())
         return ranges.rows_without_quotes(data)
+
+
+class _Brought(_Files):
+    """A format that another package brings, which makes the records of a whole file."""
+
+    def __init__(self, name: str, patterns: Sequence[str], paths: list[str], format: str, table: Table) -> None:
+        super().__init__(name, patterns, paths, format, table)
+        self._decode = brought.decoder(format)
+
+    def _each(self, unread: list[Unread] | None) -> Iterator[Any]:
+        for path in self._paths:
+            name, count = remote.shown(path), 0
+            with self._reading(path) as stream:
+                try:
+                    for record in self._decode(stream):
+                        yield record
+                        count += 1
+                except TaktlineError:
+                    raise
+                except Exception as error:
+                    pass_on(error)
+                    what = f"{name!r} cannot be read as {self._format} behind its {count:,} first records"
+                    raise SourceError(f"{what}: {type(error).__name__}: {error}", path=name) from error
+
+    def split(self, *, exact: bool = False, unread: list[Unread] | None = None) -> Splitter | None:
+        return None
 
 
 _FORMATS: dict[str, type[_Files]] = {"jsonl": _Jsonl, "csv": _Delimited, "tsv": _Delimited, "text": _Text}

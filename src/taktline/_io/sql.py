@@ -24,7 +24,7 @@ from taktline._io.database import (
 )  # fmt: skip
 from taktline._io.plain import PLAIN, plain
 from taktline._io.query import Query
-from taktline._recipe.ports import Resumable, Source
+from taktline.abc import Resumable, Source
 from taktline.errors import LineError, OutputLost, ResumeError, SinkError, SourceNotFound, unwritable
 
 LOT = 5_000  # results that go to the database at once

@@ -11,7 +11,7 @@ from typing import IO, Any
 
 from taktline._io.ranges import LONGEST, Cutting, Decode, outside_quotes
 from taktline._io.taken import Taken
-from taktline._recipe.ports import Part, Unread
+from taktline.abc import Part, Unread
 
 PIECE = 1 << 16  # bytes asked for at once
 
@@ -36,7 +36,7 @@ class Stretch(Part):
     def __len__(self) -> int:
         return self._count
 
-    def decoded(self, unread: list[Unread] | None = None) -> Iterator[Any]:
+    def read(self, unread: list[Unread] | None = None) -> Iterator[Any]:
         return self._decode(BytesIO(self._data), self._path, self._line, unread=unread)
 
 
@@ -54,6 +54,7 @@ def stretches(
         number = lines.number
         data, records = cutting.cut(partial(lines.look, wanted, cutting.quoted), wanted)
         if records:
+            cutting.left = None
             lines.take(data, records if not cutting.quoted else data.count(b"\n"))
             wanted = yield Stretch(path, data, records, number, decode)
         else:

@@ -7,7 +7,7 @@ import stat
 from collections.abc import Mapping
 from typing import Any
 
-from taktline._recipe.ports import Sink, Source
+from taktline.abc import Sink, Source
 from taktline.errors import LineError
 
 

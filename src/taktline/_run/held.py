@@ -103,7 +103,7 @@ class Held:
         records: list[Any] = []
         unread: list[Unread] | None = [] if self.goes_on else None
         try:
-            records.extend(self.records.decoded(unread))  # type: ignore[union-attr]
+            records.extend(self.records.read(unread))  # type: ignore[union-attr]
         except Exception as error:
             pass_on(error)
             self.error = as_source_error(error, self.first + len(records))

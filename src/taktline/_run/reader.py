@@ -5,14 +5,14 @@ from __future__ import annotations
 import os
 import signal
 from collections import deque
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import islice
 from opcode import opmap
 from typing import Any
 
-from taktline._recipe.ports import Live, Part, Sink, Source, Splittable, Unread
 from taktline._run import ownership
 from taktline._signals import pass_on
+from taktline.abc import Live, Part, Sink, Source, Splitter, Unread
 from taktline.errors import LineError, ResumeError, SourceError, TaktlineError, raised_by_source
 
 TABLES = {
@@ -40,15 +40,12 @@ class Reader:
     ) -> None:  # fmt: skip
         self._source: Iterable[Any] = source
         self._delivers = delivers
-        own = isinstance(source, Source) and not source.of_the_caller
+        own = isinstance(source, Source) and not getattr(source, "of_the_caller", False)
         self._library = own and type(source).__module__.partition(".")[0] == "taktline"
         self.unread: list[Unread] | None = [] if goes_on else None
-        self._parts: Generator[Part | Iterator[Any] | None, int, None] | None = None
-        if split and isinstance(source, Splittable):
-            parts = source.parts(exact=exact, unread=self.unread)
-            if parts is not None:
-                next(parts)
-                self._parts = parts
+        self._splitter: Splitter | None = None
+        if split and isinstance(source, Source):
+            self._splitter = source.split(exact=exact, unread=self.unread)
         self.live = isinstance(source, Live)  # records come when they come
         # Whether records may be read ahead without the caller's own code being run for it.
         self.runs_no_code = self._library or ownership.runs_no_code(source)
@@ -66,7 +63,7 @@ class Reader:
     @property
     def splits(self) -> bool:
         """Whether workers may be given parts of the source."""
-        return self._parts is not None
+        return self._splitter is not None
 
     @property
     def remaining(self) -> int | None:
@@ -87,7 +84,7 @@ class Reader:
         """The iterator itself, for who reads on alone. Raises what the source does where it gives none."""
         if self._records is None:
             try:
-                self._records = self._each() if self._parts is None else self._whole(self._parts)
+                self._records = self._each() if self._splitter is None else iter(self._splitter)
             except BaseException as error:
                 raise self.explained(error, 0)  # noqa: B904  mostly itself, whose cause is its own
         return self._records
@@ -99,7 +96,7 @@ class Reader:
 
     def _each(self) -> Iterator[Any]:
         source = self._source
-        return iter(source) if self.unread is None or not isinstance(source, Source) else source.each(self.unread)
+        return iter(source) if self.unread is None or not isinstance(source, Source) else source.read(self.unread)
 
     def read(self, most: int, seconds: float = 0.0, *, here: bool = False) -> list[Any]:
         """The next records, at most so many; fewer, or none, at the end. An error of the source is kept in `error`.
@@ -152,36 +149,22 @@ class Reader:
 
     def read_part(self, most: int, seconds: float = 0.0) -> list[Any] | Part:
         """As `read`; but where the source can be split there, a Part of at most so many, which nobody has read."""
-        if self._parts is None or self.ended or self.note is not None:  # who is told of records must have them
+        splitter = self._splitter
+        if splitter is None or self.ended or self.note is not None:  # who is told of records must have them
             return self.read(most, seconds)
         try:
-            part = self._parts.send(most)
-        except StopIteration:
-            self.ended = True
-            return []
+            self._records = None  # an iterator from before this
+            part = splitter.part(most)
         except Exception as error:
             self.ended, self.error = True, self.explained(error, self.index)
             return []
-        if isinstance(part, Part):
-            self._records = None  # an iterator from before it
-            self.index += len(part)
-            self._counted += len(part)
-            self._weighed += part.size
-            self._behind = None if part.behind is None else (self.index, part.behind)
-            return part
-        self._records = self._whole(self._parts, part)
-        return self.read(most, seconds)
-
-    def _whole(
-        self, parts: Generator[Part | Iterator[Any] | None, int, None], records: Iterable[Any] | None = None
-    ) -> Iterator[Any]:
-        """All records that are left, beginning with these."""
-        try:
-            while True:
-                yield from records if records is not None else ()
-                records = parts.send(0)
-        except StopIteration:
-            return
+        if part is None:
+            return self.read(most, seconds)
+        self.index += len(part)
+        self._counted += len(part)
+        self._weighed += part.size
+        self._behind = None if (left := splitter.left) is None else (self.index, left)
+        return part
 
     def _taken(self, records: list[Any] | None, *, here: bool) -> list[Any]:
         self.ended = self.ended or records is None
@@ -202,11 +185,11 @@ class Reader:
 
     def close(self) -> None:
         """Let go of the source, though an error's traceback or the caller may keep this reader."""
-        parts, self._parts = self._parts, None
+        splitter, self._splitter = self._splitter, None
         self._source, self._records = (), None
         self.ended = True
-        if parts is not None:
-            parts.close()
+        if splitter is not None:
+            splitter.close()
 
     def skip(self, records: int) -> Any:
         """Pass over so many records, which were delivered earlier; the last one. Raises ResumeError where there are not

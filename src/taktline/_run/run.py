@@ -15,7 +15,6 @@ from taktline._observe.snapshot import Report, Snapshot
 from taktline._recipe import plan as plans
 from taktline._recipe.options import Options
 from taktline._recipe.plan import Plan
-from taktline._recipe.ports import Live, Resumable, Sink, Source
 from taktline._recipe.steps import Step
 from taktline._run.ends import check_apart
 from taktline._run.inline import Inline
@@ -24,6 +23,7 @@ from taktline._run.meter import Meter
 from taktline._run.reader import Reader, check_source
 from taktline._schedule.bounds import worth_splitting
 from taktline._signals import pass_on
+from taktline.abc import Live, Resumable, Sink, Source
 from taktline.errors import LineError, SinkError
 
 if TYPE_CHECKING:

@@ -10,9 +10,9 @@ from functools import partial
 from sys import getrefcount
 from typing import Any
 
-from taktline._recipe.ports import Live
 from taktline._run import ownership
 from taktline._run.run import Run
+from taktline.abc import Live
 
 END: Any = object()
 

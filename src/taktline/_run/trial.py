@@ -20,7 +20,6 @@ from taktline._planner.costs import Costs, Move, StepCost, Ways
 from taktline._planner.sample import moving
 from taktline._recipe.options import Options, memory_bytes, usable_cores
 from taktline._recipe.plan import full_calls, here
-from taktline._recipe.ports import Part, Sink, Splittable
 from taktline._recipe.steps import Role, Step, as_step
 from taktline._run.held import Encode
 from taktline._run.reader import Reader, check_source
@@ -30,6 +29,7 @@ from taktline._segment import firsts, guard
 from taktline._segment.batch import Batch
 from taktline._segment.fuse import Segment
 from taktline._wire import carry
+from taktline.abc import Sink, Source
 from taktline.errors import LineError, TaktlineError
 
 SECONDS = 0.3  # of work that are tried: enough to see costs that differ from record to record
@@ -351,19 +351,18 @@ class _Trial:
 
 def _cutting(source: Iterable[Any]) -> Move | None:
     """What a record costs the hub that workers read themselves; None where they cannot."""
-    parts = source.parts() if isinstance(source, Splittable) else None
-    if parts is None:
+    splitter = source.split() if isinstance(source, Source) else None
+    if splitter is None:
         return None
     began, records, size = perf_counter_ns(), 0, 0
-    with closing(parts):
-        next(parts)
+    with closing(splitter):
         while records < RECORDS and perf_counter_ns() - began < CUTTING_NS:
             try:
-                part = parts.send(CUT)
-            except (StopIteration, TaktlineError):  # its end, or an error that the trial has met or the run will
+                part = splitter.part(CUT)
+            except TaktlineError:  # an error that the trial has met or the run will
                 break
-            if not isinstance(part, Part):
-                return None
+            if part is None:  # its end, or none can be cut here
+                break
             carry.pack(part)
             records += len(part)
             size += part.size

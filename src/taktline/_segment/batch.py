@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from taktline._recipe.ports import Unread
+from taktline.abc import Unread
 from taktline.errors import ResultsTooLarge
 
 READING = "(reading)"  # in the place of a step's name, where the source could not make the record

@@ -18,7 +18,7 @@ from taktline import Line, LineError, ResumeError, SourceError, TaktlineError, _
 from taktline._excerpts import harmless
 from taktline._files import write_whole
 from taktline._recipe.options import PLANNED, Options
-from taktline._recipe.ports import Sink, Source, Unread
+from taktline.abc import Live, Sink, Source, Unread
 from taktline.cli import standard
 
 if TYPE_CHECKING:
@@ -231,7 +231,13 @@ def _flagged(names: Collection[str], command: Callable[..., Any]) -> Callable[..
 
 @commands.command()
 @_on_records
-@click.option("--out", "sink", required=True, metavar="PATH", help='file, URL, or "-" for standard output')
+@click.option(
+    "--out",
+    "sink",
+    required=True,
+    metavar="PATH",
+    help='file, URL, or "-" for standard output',
+)
 @click.option("--out-format", help="jsonl, csv, tsv, parquet or text; default: by suffix")
 @click.option("--limit", type=click.IntRange(1), help="only the first so many records")
 @click.option(
@@ -266,6 +272,10 @@ def run(
             _check_apart(records, writer, options, {"--report": saved})
         if saved is not None:
             saved = os.path.abspath(saved)  # a step may change the folder
+        if limit is not None and isinstance(records, Live):
+            raise LineError(
+                f"--limit {limit}: {records.describe()!r} gives records when they come; limit it in its URL"
+            )
         if limit is not None:
             records = _First(records, limit)
         return _carried_out(flow, records, writer, options, as_json=as_json, quiet=quiet, saved=saved).code
@@ -341,8 +351,8 @@ class _First(Source):
     def __iter__(self) -> Iterator[Any]:
         return islice(iter(self._source), self._limit)
 
-    def each(self, unread: list[Unread]) -> Iterator[Any]:
-        return islice(self._source.each(unread), self._limit)
+    def read(self, unread: list[Unread]) -> Iterator[Any]:
+        return islice(self._source.read(unread), self._limit)
 
     def beside(self, sink: Sink, *, journal: bool) -> Source:
         return _First(self._source.beside(sink, journal=journal), self._limit)

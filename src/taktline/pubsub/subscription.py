@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from taktline._recipe.ports import Live
+from taktline.abc import Live
 from taktline.errors import LineError
 from taktline.pubsub.client import check_name
 from taktline.pubsub.intake import Intake, Settings

@@ -9,7 +9,7 @@ from time import monotonic, sleep
 from typing import Any
 
 from taktline._excerpts import excerpt
-from taktline._recipe.ports import Resumable
+from taktline.abc import Resumable
 from taktline.errors import SinkError
 from taktline.pubsub.client import CALL, FIRST_PAUSE, LONGEST_PAUSE, check_name, check_there, connect, explained, passes
 from taktline.pubsub.message import Message

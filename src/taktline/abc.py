@@ -1,0 +1,309 @@
+"""The contracts of what stands at the two ends of a line: derive from these to read from, or write to, something new.
+
+Any iterable is a source already, and any callable of one result a sink. These are for more than that: a `Source` can be
+read again and knows a little about itself; one that makes a `Splitter` has its records read and decoded by the workers,
+a `Part` each; a `Live` one gives records when they come and is told when their results are safe. A `Sink` takes results in
+bulk, and knows how to finish and how to give up; a `Resumable` one can also stop at a mark and go on from there in a later
+process. `taktline.testing` has a check for each, and docs/extending.md an example of each.
+
+What a stranger's class raises reaches the caller as itself. `SourceError` and `SinkError` say more to people.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+__all__ = ["Live", "Part", "Resumable", "Sink", "Source", "Splitter", "Unread"]
+
+
+class Unread:
+    """Stands in the place of a record that cannot be made of what is there in the source: its `text`, and why not.
+
+    A run with `on_error` or `dead_letters` treats it as a record that failed in a step called "(reading)".
+
+    >>> Unread("{no json", ValueError("no JSON")).text
+    '{no json'
+    """
+
+    __slots__ = ("error", "text")
+
+    def __init__(self, text: str, error: Exception) -> None:
+        self.text = text
+        self.error = error
+
+
+class Source(ABC):
+    """Records that can be read from the start as often as asked. Only `__iter__` must be written.
+
+    >>> class Squares(Source):
+    ...     def __iter__(self):
+    ...         return (n * n for n in range(4))
+    >>> from taktline import line
+    >>> list(line(str)(Squares()))
+    ['0', '1', '4', '9']
+
+    One with a `__len__` tells how many records there are: progress and plans use it.
+    """
+
+    forks = True
+    """Whether workers may be forked while it is open: not where it has threads or connections of its own."""
+
+    shared = False
+    """Whether it is a database: one that is written to by the same run all the same."""
+
+    @abstractmethod
+    def __iter__(self) -> Iterator[Any]:
+        """A fresh pass over all records, in order. What it has open it closes at the end, and where it is left early."""
+
+    def read(self, unread: list[Unread]) -> Iterator[Any]:
+        """A fresh pass that goes on behind what cannot be read.
+
+        Where one record alone cannot be made, an Unread stands in its place and is added to `unread`; where reading
+        cannot go on behind it, what iterating raises is raised. Without records of that kind this is iterating.
+        """
+        return iter(self)
+
+    def split(self, *, exact: bool = False, unread: list[Unread] | None = None) -> Splitter | None:
+        """A fresh pass in parts that workers read; None where this source is read by the caller's process alone.
+
+        `exact`: parts are to have as many records as are asked for, as far as there are; else they may end earlier, where
+        that is easier. With `unread` the Splitter's own records are those of `read`.
+        """
+        return None
+
+    def beside(self, sink: Sink, *, journal: bool) -> Source:
+        """What is to be read where the run writes there: this source, or the same records read so that the sink's writing
+        does not get in the way. `journal`: the run may be gone on with. Raises LineError where both cannot be."""
+        return self
+
+    def describe(self) -> str:
+        """What people call this source, such as a path."""
+        return type(self).__name__
+
+    def reads(self, path: str) -> bool:
+        """Whether a file of this path, or an object of this URL, is among what is read, or would be if it were there: so
+        nothing of the run itself is written there."""
+        return False
+
+    def fingerprint(self) -> Any:
+        """Plain values, and callables that make the records, that change when the records do: with a journal no run goes
+        on over other records than it began with. None where it cannot tell; then records are compared now and then."""
+        return None
+
+    def untold(self) -> str:
+        """What may change without its `fingerprint` changing, in words; empty where nothing may."""
+        return ""
+
+
+class Splitter(ABC):
+    """One pass over a source, made by `Source.split`: asked for the next part, or iterated over where there is none to cut.
+
+    Both may take turns. A pass over it gives the records from here on; it may be left at any record, and is not gone on
+    with once `part` was called: what is asked for next goes on behind the last record that was given.
+    """
+
+    @abstractmethod
+    def part(self, records: int) -> Part | None:
+        """The next records, at most so many, at least one; None at the end, and where no part can be cut here: then the
+        records are taken by iterating, and it is asked again later. Raises what iterating would raise here."""
+
+    @abstractmethod
+    def __iter__(self) -> Iterator[Any]:
+        """The records from here on, read in this process, to the end of the source."""
+
+    @property
+    def left(self) -> int | None:
+        """Bytes of the source behind the newest part, from which it is reckoned how many records are left; None where that
+        is not known, or the source has a length."""
+        return None
+
+    def close(self) -> None:  # noqa: B027  most have nothing open
+        """Let go of what is open. May be called again, and while parts of it are still read."""
+
+
+class Part(Sequence[Any]):
+    """Consecutive records of a source that nobody has read yet. As a sequence it reads them when they are looked at.
+
+    A worker gets a pickle of it, which need only tell where the records are, and reads them there. It knows how many there
+    are (`__len__`): a worker that finds another number says so, and the caller's process reads them again to tell why.
+    """
+
+    __slots__ = ("_records",)
+    size: int
+    """Bytes that the records take, about; more than 0."""
+
+    def read(self, unread: list[Unread] | None = None) -> Iterator[Any]:
+        """A fresh pass over the records, here or in a worker. Raises at what cannot be read, behind the records before it;
+        with `unread`, where that is one record alone, goes on as `Source.read` does."""
+        raise NotImplementedError
+
+    def __getitem__(self, at: Any) -> Any:
+        if not hasattr(self, "_records"):
+            self._records = [each.text if type(each) is Unread else each for each in self.read([])]
+        return self._records[at]
+
+    def __iter__(self) -> Iterator[Any]:
+        return self.read()
+
+
+class Live(Source):
+    """Records that come when they come, such as messages of a subscription. One run at a time.
+
+    A run calls `open`, then `take` over and over, in between `safe`, and at last `close`, all in one thread. It ends where
+    `take` says that nothing more comes. At the first SIGTERM it takes no more, finishes what it has, and tells that it is
+    safe; a second one ends it at once.
+    """
+
+    ends = True
+    """Whether it ends by itself, also where nothing of it becomes safe; not so where it would wait for that for ever."""
+
+    drain: float | None = 30.0
+    """Seconds that the first SIGTERM gives to what is under way; None: as long as it takes. What is not safe then is as if
+    it had never been taken, and SystemExit(143) is raised."""
+
+    def open(self, window: int | None, memory: int) -> None:
+        """A run begins, its workers not started yet. `window`, `memory`: the most records (None: as the source likes) and
+        bytes that it takes ahead of what is safe. Raises where no records can come."""
+
+    @abstractmethod
+    def take(self, most: int, seconds: float) -> list[Any] | None:
+        """At most `most` records that are there within `seconds`; empty where none came, None where none will.
+
+        `seconds` is 0 while the run has records under way that it must see to; it is never more than a quarter of a second.
+        """
+
+    def safe(self, records: int, skipped: Sequence[int]) -> None:
+        """The results of all records before the index `records` are safe in the sink, told in rising order. The first
+        record that this run took has the index 0.
+
+        `skipped`: indexes, since the last call, of records that failed and were left out without a dead letter."""
+
+    def close(self) -> None:
+        """The run has ended: records that were taken and never told to be safe go back."""
+
+    def __iter__(self) -> Iterator[Any]:
+        while (records := self.take(1, 0.25)) is not None:
+            yield from records
+
+
+class Sink(ABC):
+    """Takes results in order. `open` before the first, then either `commit` or `abort`.
+
+    >>> class Shown(Sink):
+    ...     def open(self):
+    ...         self.results = []
+    ...     def write(self, results):
+    ...         self.results += results
+    ...     def commit(self):
+    ...         print("all:", self.results)
+    ...     def abort(self):
+    ...         print("given up")
+    >>> from taktline import line
+    >>> line(abs).run([-1, 2], Shown()).records_out
+    all: [1, 2]
+    2
+    """
+
+    no_journal = ""
+    """Why no later process can go on with it, in words."""
+
+    forks = True
+    """Whether workers may be forked while it is open: not where it has threads or connections of its own."""
+
+    shared = False
+    """Whether it is a database: one that may be read by the same run all the same."""
+
+    encoder: Callable[[list[Any]], bytes] | None = None
+    """Where workers may make the bytes of results: a function that can be pickled. What it raises it raises for results
+    that `write` refuses; those are given to `write` then."""
+
+    @abstractmethod
+    def open(self) -> None:
+        """Get ready to write. Raises SinkError where that is impossible; nothing is left behind then."""
+
+    @abstractmethod
+    def write(self, results: Sequence[Any]) -> None:
+        """Write these results, in order. Raises SinkError naming what could not be written."""
+
+    def write_encoded(self, data: bytes, count: int) -> None:
+        """Write what `encoder` made of so many results. Raises SinkError as `write` does."""
+        raise NotImplementedError
+
+    @abstractmethod
+    def commit(self) -> None:
+        """Everything was written: make it visible under its final name."""
+
+    @abstractmethod
+    def abort(self) -> None:
+        """The run failed: leave nothing that looks like a whole result. May be called at any time after `open`, also where
+        `commit` has failed."""
+
+    def describe(self) -> str:
+        """What people call this sink, such as a path."""
+        return type(self).__name__
+
+    def writes(self) -> list[str]:
+        """The paths or URLs that are written, which must be nothing else's of the same run."""
+        return []
+
+
+class Resumable(Sink):
+    """A sink that a journal can bring back to a mark. With a journal, after `begin` or `resume` in place of `open`: any
+    number of `write` and `save`, then `commit`, or `suspend` where a later process will go on."""
+
+    visible = False
+    """Whether what `save` has made safe is seen at once and stays, whether or not `commit` follows."""
+
+    keyed = False
+    """Whether a result takes the place of an earlier one of the same key, so that it may come twice."""
+
+    def fingerprint(self) -> Any:
+        """A JSON value that tells where results go and how: no run goes on into something else."""
+        return self.describe()
+
+    def beside(self, journal: str) -> None:
+        """The run's journal has this path: told before `begin` or `resume`. What a later process needs may lie beside
+        it."""
+
+    @abstractmethod
+    def begin(self, run: str) -> None:
+        """Get ready to write for the first time. `run` names the run: it stays the same when it is resumed.
+
+        Called again by a later process where this one was killed before its first `save` was noted."""
+
+    @abstractmethod
+    def save(self, mark: str) -> Any:
+        """Make all that was written so far survive a power cut, together with `mark`; the position, as a JSON value
+        other than None."""
+
+    @abstractmethod
+    def resume(self, run: str, position: Any) -> str | None:
+        """Go on behind a saved `position`, cutting off what was written after it.
+
+        A sink that keeps marks itself (a database, in the same transaction as the rows) returns the newest one it has,
+        which may be later than `position`; others return None. Raises ResumeError where it cannot go on, as `OutputLost`
+        where what was written is gone."""
+
+    @abstractmethod
+    def suspend(self) -> None:
+        """The run stops and will be resumed: keep what is needed for that. May be called at any time, also after
+        `write` or `save` failed."""
+
+    @abstractmethod
+    def finished(self, run: str, position: Any) -> bool:
+        """Whether the whole result of this run, up to `position`, was already made visible by `commit`. Asked before
+        `resume`, where everything was delivered and the process may have been killed in `commit`."""
+
+    def noted(self) -> None:
+        """The journal says that `commit` was done: what was kept in case it did not come to that may go."""
+
+    def forget(self, run: str, position: Any) -> None:
+        """The run is given up, and another one begins in its place: what it has written up to `position` and nobody sees
+        may go. It may have been written by another sink of this kind."""
+
+    def is_gone(self, run: str, position: Any) -> str:
+        """The whole result of this run was made visible by `commit`: why it is not there any more; empty where it is,
+        or where that cannot be told."""
+        return ""
