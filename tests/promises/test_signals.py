@@ -25,6 +25,15 @@ from taktline import batch, keep, line, per_worker
 ROOT = str(Path(taktline.__file__).parent) + os.sep
 
 
+@pytest.fixture(scope="module", autouse=True)
+def looks_are_short():
+    """Garbage is collected after each of some hundred runs: what the tests have imported is not looked through each time."""
+    gc.collect()
+    gc.freeze()
+    yield
+    gc.unfreeze()
+
+
 class Alarm(Exception):
     pass
 
@@ -102,7 +111,7 @@ def what_is_there():
 def some(how, **options):
     def run():
         flow = line(abs, keep(lambda n: n % 3), batch(lambda ns: [n * 2 for n in ns], 4))
-        list(flow(range(60), how=how, **options))
+        list(flow(range(20), how=how, **options))
 
     return run
 
