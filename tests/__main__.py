@@ -47,7 +47,9 @@ def files(asked: list[str]) -> Iterator[str]:
     if not asked:
         yield from ("tests/pubsub",)
         asked = ["tests", *(each for each in TOGETHER if each != "tests/pubsub"), "README.md"]
-    found = [path for each in asked if (ROOT / each).is_dir() and each not in TOGETHER for path in tests_in(ROOT / each)]
+    found = [
+        path for each in asked if (ROOT / each).is_dir() and each not in TOGETHER for path in tests_in(ROOT / each)
+    ]
     found.sort(key=lambda path: ("promises" not in path.parts, -path.stat().st_size))
     yield from (str(path.relative_to(ROOT)) for path in found)
     yield from (each for each in asked if each in TOGETHER or not (ROOT / each).is_dir())
@@ -115,10 +117,15 @@ def main() -> int:
     for line in sorted({line for each in all_ended for line in re.findall(r"^SKIPPED.*", each.output, re.MULTILINE)}):
         print(line)
     print("slowest:")
-    for seconds, test, name in sorted(((s, t, each.name) for each in all_ended for s, t in each.slowest))[: -SLOWEST - 1 : -1]:
+    for seconds, test, name in sorted(((s, t, each.name) for each in all_ended for s, t in each.slowest))[
+        : -SLOWEST - 1 : -1
+    ]:
         print(f"{seconds:6.1f} s  {name}::{test}")
     failed = [each.name for each in all_ended if each.code not in (0, NOTHING)]
-    totals = {name: sum(each.counts.get(name, 0) for each in all_ended) for name in ("passed", "failures", "errors", "skipped")}
+    totals = {
+        name: sum(each.counts.get(name, 0) for each in all_ended)
+        for name in ("passed", "failures", "errors", "skipped")
+    }
     print(", ".join(f"{count} {name}" for name, count in totals.items()), f"in {time.monotonic() - began:.0f} s")
     if failed:
         print("failed:", *failed)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from taktline._crew.weight import NOTED, weigh
 from taktline._excerpts import excerpt, harmless
 from taktline._observe.pages import cost, size
+from taktline._public import named
 from taktline._recipe import plan as plans
 from taktline._recipe.steps import Role, Step
 from taktline._run.reader import Reader, check_source
@@ -464,5 +465,4 @@ def _told(error: BaseException | None) -> str:
     return f"{type(error).__name__}: {error}"
 
 
-for _public in (Check, Finding):
-    _public.__module__ = "taktline"
+named(globals())

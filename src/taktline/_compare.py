@@ -17,6 +17,7 @@ from taktline._excerpts import excerpt
 from taktline._observe import memory, pages
 from taktline._planner.advise import technique
 from taktline._planner.whatif import predict
+from taktline._public import named
 from taktline._recipe.options import usable_cores
 from taktline._recipe.steps import Role, Step
 from taktline._run.reader import Reader, check_source
@@ -529,5 +530,4 @@ def _refuse_state(steps: tuple[Step, ...]) -> None:
             raise LineError(f"step {step.name!r} needs all records in one place, which this way has not")
 
 
-for _public in (Comparison, Row):
-    _public.__module__ = "taktline"
+named(globals())

@@ -6,6 +6,7 @@ import os
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
+from taktline._public import named
 from taktline._recipe.options import check_planned, check_taken, checked
 from taktline._recipe.steps import Step, StepLike, check_name, flatten
 from taktline.abc import Sink
@@ -184,5 +185,4 @@ def line(*steps: StepLike | Line, name: str | None = None) -> Line:
     return Line(flatten(steps), name)
 
 
-for _public in (Line, line):
-    _public.__module__ = "taktline"
+named(globals())

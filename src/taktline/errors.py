@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from taktline._excerpts import excerpt, masked
+from taktline._public import named
 
 PLACES = 4  # notes of where an exception was raised that it may have
 
@@ -369,6 +370,4 @@ def _how_ended(exit_code: int | None) -> str:
         return f"killed by signal {-exit_code}"
 
 
-for _error in list(globals().values()):
-    if isinstance(_error, type) and issubclass(_error, (TaktlineError, Failed, Hanging)):
-        _error.__module__ = "taktline"  # users import them from there: tracebacks and pickles say so too
+named(globals())

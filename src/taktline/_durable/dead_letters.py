@@ -27,6 +27,7 @@ from urllib.parse import quote
 
 from taktline._excerpts import excerpt
 from taktline._files import lock, private, put, sync_folder
+from taktline._public import named
 from taktline._recipe.options import LETTERS_SQLITE
 from taktline.errors import LineError, SinkError, SourceError, SourceNotFound
 
@@ -527,5 +528,4 @@ def _not_letters(path: str, why: str) -> LineError:
     )  # fmt: skip
 
 
-for _public in (DeadLetter, Unkept, read_dead_letters):
-    _public.__module__ = "taktline"
+named(globals())

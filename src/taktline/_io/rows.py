@@ -29,6 +29,7 @@ from taktline._io.delimited import (
 from taktline._io.place import STANDARD
 from taktline._io.recoded import recoded
 from taktline._io.taken import Taken
+from taktline._public import named
 from taktline._signals import pass_on
 from taktline.abc import Resumable, Sink, Source, Splitter, Unread
 from taktline.errors import LineError, SourceError, SourceNotFound, TaktlineError, unwritable
@@ -533,5 +534,4 @@ class _Lines:
         self._add(row[:-2] + "\n")
 
 
-for _public in (read, write):
-    _public.__module__ = "taktline"
+named(globals())

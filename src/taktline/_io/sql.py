@@ -24,6 +24,7 @@ from taktline._io.database import (
 )  # fmt: skip
 from taktline._io.plain import PLAIN, plain
 from taktline._io.query import Query
+from taktline._public import named
 from taktline.abc import Resumable, Source
 from taktline.errors import LineError, OutputLost, ResumeError, SinkError, SourceNotFound, unwritable
 
@@ -367,5 +368,4 @@ def _names(key: str | Sequence[str] | None) -> tuple[str, ...]:
     return names
 
 
-for _public in (read_sql, write_sql):
-    _public.__module__ = "taktline"
+named(globals())

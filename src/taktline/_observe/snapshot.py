@@ -6,6 +6,8 @@ import json
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from taktline._public import named
+
 
 @dataclass(frozen=True, slots=True)
 class StepCount:
@@ -116,5 +118,4 @@ class Report:
         return pages.report_html(self.to_dict())
 
 
-for _public in (Snapshot, Report, Verdict, StepCount):
-    _public.__module__ = "taktline"
+named(globals())

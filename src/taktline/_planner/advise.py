@@ -10,6 +10,7 @@ from taktline._observe import pages
 from taktline._planner.choose import WORTH, reason_to_move, reason_to_stay
 from taktline._planner.costs import Costs
 from taktline._planner.whatif import Prediction, predict
+from taktline._public import named
 from taktline._recipe import plan as plans
 from taktline._recipe.steps import Step
 
@@ -275,5 +276,4 @@ def _overlapped(tried: Tried, at: int, records: int, cores: int) -> float:
     return min(times)
 
 
-for _public in (Plan, PlannedStep, Prediction):
-    _public.__module__ = "taktline"
+named(globals())

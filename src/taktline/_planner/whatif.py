@@ -21,6 +21,7 @@ from itertools import accumulate, chain
 from typing import NamedTuple
 
 from taktline._planner.costs import Costs, StepCost
+from taktline._public import named
 from taktline._recipe.plan import Plan
 from taktline._schedule import events
 from taktline._schedule.bounds import batch_records, bounds
@@ -485,3 +486,6 @@ def _computing(costs: Costs, first: int, last: int) -> float:
     means = [(costs.mean_ns(n), costs.steps[n].computing) for n in range(first, last)]
     whole = sum(mean for mean, _ in means)
     return sum(mean * share for mean, share in means) / whole if whole else 1.0
+
+
+named(globals())

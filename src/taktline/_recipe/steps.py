@@ -11,6 +11,7 @@ from enum import Enum
 from importlib.util import find_spec
 from typing import Any
 
+from taktline._public import named
 from taktline.errors import LineError
 
 FORMS = {"list": "", "numpy": "numpy", "pandas": "pandas", "arrow": "pyarrow", "polars": "polars"}  # form: its package
@@ -415,5 +416,4 @@ def _shown(value: Any) -> str:
     return f"{type(value).__name__} {value!r:.60}"
 
 
-for _public in (Step, step, batch, keep, expand, serial, per_worker):
-    _public.__module__ = "taktline"
+named(globals())

@@ -12,6 +12,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from taktline._observe.snapshot import Report, Snapshot
+from taktline._public import named
 from taktline._recipe import plan as plans
 from taktline._recipe.options import Options
 from taktline._recipe.plan import Plan
@@ -408,4 +409,4 @@ def _plan(steps: tuple[Step, ...], options: Options) -> Plan:
     return plans.line(steps, workers, options.batch_size)
 
 
-Run.__module__ = "taktline"
+named(globals())
