@@ -178,6 +178,10 @@ class Reader:
         if not self.ended:
             self.ended = self.stopped = True
 
+    def drain(self) -> None:
+        """Read no more: what a live source has given is all there is. May be called as `stop` may."""
+        self.ended = True
+
     def leave(self) -> None:
         """Read no more, and end in an error: somebody else has closed the run. May be called as `stop` may."""
         self.stop()

@@ -17,6 +17,7 @@ from taktline._recipe import plan as plans
 from taktline._recipe.options import Options
 from taktline._recipe.plan import Plan
 from taktline._recipe.steps import Step
+from taktline._run.draining import Draining
 from taktline._run.ends import check_apart
 from taktline._run.inline import Inline
 from taktline._run.lot import Lot
@@ -57,6 +58,7 @@ class _Life:
 
             self.marks = Marks(steps, source, options, self.reader, self.meter)
         self.beside = _not_beside(source)  # why nothing can be forked beside the run's ends; empty where it can
+        self.draining: Draining | None = None
         self.encode: Encode | None = None
         self.engine: Inline | Hub | None = None
         self._process = os.getpid()
@@ -67,17 +69,33 @@ class _Life:
         """The results one by one, and the generator behind them."""
         if self.marks is not None:
             results = self.marks.each(self.lots())
+            if self.draining is not None:
+                results = self._until_safe(results)
             return results, results
         return self._engine().results(self.end)
+
+    def _until_safe(self, results: Iterator[Any]) -> Iterator[Any]:
+        try:
+            yield from results
+        finally:
+            self.release()
+
+    def release(self) -> None:
+        """All is safe, or given up: SIGTERM is no concern of this run any more. May be called again."""
+        if self.draining is not None:
+            self.draining.end()
 
     def open(self, sink: Sink | None) -> Marks | None:
         """Take the files that must survive this process, and find where an earlier one stopped."""
         if self.marks is not None:
             try:
+                if isinstance(self.source, Live) and self.draining is None:
+                    self.draining = Draining(self.reader, self.source.drain)
                 self.marks.open(sink)
             except BaseException:
                 self.end(False)
                 self.marks.close()
+                self.release()
                 raise
         return self.marks
 
@@ -107,6 +125,8 @@ class _Life:
         """Where a signal's handler has raised on the way to `end`."""
         if getattr(self, "engine", None) is not None:
             self.end(False)
+        if getattr(self, "draining", None) is not None:
+            self.release()
 
     def _close(self) -> None:
         if os.getpid() != self._process:
@@ -293,6 +313,7 @@ class Run:
         self._life.end(False)
         if self._life.marks is not None:
             self._life.marks.close()
+        self._life.release()
 
     def drain(self, sink: Sink | Callable[[Any], Any] | None = None) -> Report:
         """All results into `sink`, as `Line.run` does; the report. A run that is stopped finishes nothing: a file does

@@ -390,7 +390,7 @@ def _carried_out(
     given = {name: value for name, value in options.items() if value is not None}
     progress = view_for(False if quiet else given.pop("progress", None), silent=False)
     run = flow(records, progress=progress if progress is not None else False, **given)
-    signals = _Signals(run)
+    signals = _Signals(run, live=isinstance(records, Live))
     try:
         with signals:
             report = run.drain(writer)
@@ -481,13 +481,16 @@ def _what_is_left(journal: str | None, out: str) -> str:
 class _Signals:
     """While a run lasts, the first signal to end lets it finish what is in flight; the second stops it at once."""
 
-    def __init__(self, run: Run) -> None:
+    def __init__(self, run: Run, *, live: bool) -> None:
         self._run = run
+        self._live = live  # the run itself sees to SIGTERM: at the first one it ends well
         self._before: dict[int, Any] = {}
         self.first: str | None = None
 
     def __enter__(self) -> None:
         for number in _ending():
+            if self._live and number == signal.SIGTERM:
+                continue
             self._before[number] = signal.signal(number, self._on_signal)
 
     def __exit__(self, *_: object) -> None:

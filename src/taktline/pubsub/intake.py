@@ -6,12 +6,10 @@ its flow control leaves out, and hands each message to a callback in a thread.
 
 from __future__ import annotations
 
-import signal
 import threading
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from math import inf
 from time import monotonic, sleep
 from typing import Any
 
@@ -27,7 +25,7 @@ GRACE = 2.0  # seconds a stream may take to end, so that what was already sent a
 FLUSH = 15.0  # seconds the last acknowledgements may take
 FULL = 0.002  # seconds that a full window is waited for
 STOOD = 60.0  # seconds after which a stream that breaks has stood: servers end each one now and then
-LOOK = 0.25  # seconds of waiting after which a signal is looked for
+LOOK = 0.25  # seconds of waiting after which it looks around
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +36,6 @@ class Settings:
     wait: float
     idle: float | None
     limit: int | None
-    drain: float
     nacks: bool
     lease: int
     endpoint: str | None
@@ -71,9 +68,7 @@ class Intake:
         self._standing = False  # a stream is open, and nothing is known of it but good
         self._away: float | None = None  # since when no stream has stood for long
         self._reason: BaseException | None = None  # why the newest one broke
-        self._stop_at: float | None = None  # when the time that SIGTERM gave is over
         self._unconfirmed = 0  # acknowledgements
-        self._release = self._catch_sigterm()
         self._threads = [
             threading.Thread(target=self._guard, args=(work,), name=f"taktline-pubsub{work.__name__}", daemon=True)
             for work in (self._receive, self._keep)
@@ -92,7 +87,7 @@ class Intake:
                 now = monotonic()
                 if settings.limit is not None:
                     most = min(most, settings.limit - ledger.taken)
-                if most <= 0 or self._stop_at is not None:
+                if most <= 0:
                     return None
                 if ledger.waiting:
                     due = self._oldest + settings.wait
@@ -153,7 +148,6 @@ class Intake:
 
     def close(self) -> None:
         """Give back what is not safe, send what is to be acknowledged, end the threads."""
-        self._release()
         with self._changed:
             self._over.set()
             stream = self._stream
@@ -176,19 +170,6 @@ class Intake:
                 RuntimeWarning,
                 stacklevel=2,
             )
-
-    def _catch_sigterm(self) -> Callable[[], object]:
-        """The first SIGTERM ends the taking, the second one the run. What puts the old handler back."""
-        if threading.current_thread() is not threading.main_thread():
-            return lambda: None  # only the main thread may catch signals, and it does something else
-
-        def caught(number: int, frame: Any) -> None:
-            if self._stop_at is not None:
-                raise SystemExit(128 + number)
-            self._stop_at = monotonic() + self._settings.drain
-
-        before = signal.signal(signal.SIGTERM, caught)
-        return lambda: signal.signal(signal.SIGTERM, before)
 
     # --- in the thread that receives ---
 
@@ -302,7 +283,6 @@ class Intake:
                 with self._changed:
                     self._ledger.lost(lost)
                 extend_at = monotonic() + EXTEND
-            self._hurry()
             pause = 0.0 if passed else min(max(FIRST_PAUSE, pause * 2), EXTEND)
             sleep(pause)
             self._rest_until(extend_at)
@@ -324,12 +304,6 @@ class Intake:
         with self._changed:
             if not (self._ledger.acks or self._ledger.nacks or self._last.is_set()):
                 self._changed.wait(max(0.0, min(LOOK, when - monotonic())))
-
-    def _hurry(self) -> None:
-        """Where the time that SIGTERM gave is over: end what the main thread still does."""
-        if self._stop_at is not None and monotonic() > self._stop_at and not self._over.is_set():
-            self._stop_at = inf  # once: what unwinds then must not be interrupted again
-            signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGTERM)
 
     # --- requests ---
 

@@ -45,7 +45,7 @@ def subscribe(
             raise LineError(f"{name}={value!r}: give at least {low}" + (f" and at most {high}" if high else ""))
     if failed not in ("nack", "ack"):
         raise LineError(f"failed={failed!r}: choose one of 'nack', 'ack'")
-    return Subscription(Settings(subscription, wait, idle, limit, drain, failed == "nack", lease, endpoint))
+    return Subscription(Settings(subscription, wait, idle, limit, failed == "nack", lease, endpoint), drain)
 
 
 class Subscription(Live):
@@ -53,8 +53,9 @@ class Subscription(Live):
 
     forks = False
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, drain: float) -> None:
         self._settings = settings
+        self.drain = drain
         self.ends = settings.idle is not None
         self._intake: Intake | None = None
 
