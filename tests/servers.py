@@ -7,6 +7,7 @@ import logging
 import os
 import pwd
 import shutil
+import socket
 import subprocess
 import tempfile
 from collections.abc import Iterator
@@ -117,6 +118,26 @@ def pooler(server: PostgresServer, **settings: object) -> Iterator[str]:
                 yield f"postgresql://anybody@/postgres?host={folder}&port=6432"
             finally:
                 pgbouncer.kill()  # newer ones wait for their clients where they are asked
+
+
+@contextmanager
+def redis_server() -> Iterator[str]:
+    """A Redis server that keeps nothing on the disk; its URL. Skips the test where it is not installed."""
+    program = shutil.which("redis-server")
+    if program is None:
+        pytest.skip("no redis-server: install Debian's package redis-server")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = [program, "--bind", "127.0.0.1", "--port", str(port), "--save", "", "--appendonly", "no"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd="/") as server:
+        assert server.stdout is not None
+        try:
+            assert any("Ready to accept connections" in told for told in server.stdout), "Redis has ended"
+            Thread(target=server.stdout.read, daemon=True).start()
+            yield f"redis://127.0.0.1:{port}/0"
+        finally:
+            server.terminate()
 
 
 @contextmanager

@@ -19,9 +19,9 @@ from time import monotonic
 from typing import Any
 from uuid import uuid4
 
-from taktline import Line, line
 from taktline._durable.fingerprint import look
 from taktline._excerpts import excerpt
+from taktline._line import Line, line
 from taktline._segment.same import same
 from taktline.abc import Live, Resumable, Sink, Source
 

@@ -7,6 +7,7 @@ import tomllib
 from pathlib import Path
 
 import pytest
+from packages import Packages
 
 import taktline
 from taktline import LineError, SinkError, SourceError, line, read, write
@@ -55,22 +56,6 @@ def read(url, columns=None):
 def write(url):
     return Onto(url)
 """
-
-
-class Packages:
-    """Packages in a folder of their own, as pip installs them."""
-
-    def __init__(self, folder):
-        self._folder = folder
-
-    def install(self, name, code, group, **entries):
-        module = name.replace("-", "_")
-        (self._folder / f"{module}.py").write_text(code)
-        info = self._folder / f"{module}-1.2.dist-info"
-        info.mkdir()
-        (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.2\n")
-        named = "".join(f"{each} = {target}\n" for each, target in entries.items())
-        (info / "entry_points.txt").write_text(f"[{group}]\n{named}")
 
 
 @pytest.fixture
