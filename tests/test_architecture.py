@@ -75,6 +75,22 @@ def test_rooms_import_only_from_rows_below():
     assert not wrong, "\n".join(wrong)
 
 
+def test_runs_know_no_bytes():
+    """What travels, and how, is the crew's."""
+    wrong = []
+    for path in (ROOT / "_run").glob("*.py"):
+        if path.name != "trial.py":  # which measures what moving costs
+            wrong += [
+                f"{path}:{line}" for line, module, _ in imports(ast.parse(path.read_text())) if "._wire" in module
+            ]
+    assert not wrong, "\n".join(wrong)
+
+
+def test_the_hub_knows_a_crew_by_its_contract_alone():
+    known = {module for _, module, _ in imports(ast.parse((ROOT / "_run/hub.py").read_text())) if "._crew" in module}
+    assert known == {"taktline._crew", "taktline._crew.contract"}
+
+
 def test_the_schedule_knows_no_clock_and_no_system():
     for path in (ROOT / "_schedule").glob("*.py"):
         names = {module.split(".")[0] for _, module, _ in imports(ast.parse(path.read_text()))}

@@ -15,7 +15,7 @@ from taktline._recipe import plan as plans
 from taktline._recipe.steps import as_step
 
 BATCHES = 400
-CALLS = 260  # of Python and C functions a batch, in the caller's process: 212 were counted when this was written
+CALLS = 215  # of Python and C functions a batch, in the caller's process: 206 were counted when this was written
 SYSTEM = {
     "send",
     "sendmsg",
@@ -56,8 +56,8 @@ def counted(records: int, batch_size: int) -> Counter[str]:
 
 
 def test_a_batch_takes_a_bounded_number_of_calls_in_the_hub():
-    calls = counted(BATCHES * 100, 100)
     # Looks that found nothing depend on the workers' pace; they are bounded by the next test.
+    calls = min((counted(BATCHES * 100, 100) for _ in range(3)), key=Counter.total)
     assert calls.total() / BATCHES < CALLS, calls.most_common(15)
 
 

@@ -7,6 +7,7 @@ The codes are stable.
 from __future__ import annotations
 
 import signal as signals
+import traceback
 from dataclasses import dataclass
 from typing import Any
 
@@ -338,6 +339,34 @@ def forget_places(error: BaseException, *, left: int = 0) -> None:
         places = [n for n, note in enumerate(notes) if str(note).startswith("at record ")]
         for n in reversed(places[: len(places) - left]):
             del notes[n]
+
+
+def is_control_flow(error: BaseException) -> bool:
+    """Whether raising it out of an iterator would do something else than tell of an error: StopIteration would end it."""
+    return isinstance(error, (StopIteration, StopAsyncIteration)) or not isinstance(error, Exception)
+
+
+def wrapped_because(type_name: str) -> str:
+    """Why what is control flow reaches the caller as a StepError."""
+    return f"{type_name} would end more than the line, so it is wrapped"
+
+
+def as_step_error(error: BaseException, step: str) -> BaseException:
+    """`error`, or the StepError that stands for it where it must not be raised as itself."""
+    if not is_control_flow(error):
+        return error
+    name, trace = type(error).__qualname__, "".join(traceback.format_exception(error))
+    made = StepError(step=step, type_name=name, text=text_of(error), why=wrapped_because(name), traceback=trace)
+    made.__cause__ = error
+    return made
+
+
+def text_of(error: BaseException) -> str:
+    """What an exception says of itself, whose own code may raise."""
+    try:
+        return str(error)
+    except Exception as odd:
+        return f"<its text cannot be had: {type(odd).__name__}>"
 
 
 def raised_by_source(error: BaseException, *, index: int, delivered: bool) -> BaseException:

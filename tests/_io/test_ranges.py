@@ -15,7 +15,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from taktline import line, read, write
-from taktline._crew import worker
+from taktline._crew import envelope
 from taktline._io import parquet
 from taktline._run.reader import Reader
 from taktline.abc import Part
@@ -229,7 +229,7 @@ def test_a_worker_does_not_take_fewer_records_than_were_counted(tmp_path):
     part = pickle.loads(pickle.dumps(splitter.part(100)))
     path.write_text("1234")
     with pytest.raises(ValueError, match="1 records in the place of 2"):
-        worker._decoded(part, 0, goes_on=False)
+        envelope.read_part(part, 0, goes_on=False)
 
 
 @pytest.mark.parametrize(("now", "left"), [("1234", [1234]), ("\n\n1\n", [1]), ("1\n3", [1]), ("1\n2", [1]), ("", [])])

@@ -27,9 +27,10 @@ from taktline import (
 )
 from taktline._recipe.steps import as_step, flatten
 from taktline._segment.batch import Batch
-from taktline._segment.forms import Formed, Unfit, form_of
+from taktline._segment.forms import Unfit, form_of
 from taktline._segment.fuse import Segment
 from taktline._segment.same import kept
+from taktline._segment.values import Table
 
 FORMS = ["numpy", "pandas", "arrow", "polars"]
 kinds = [
@@ -316,7 +317,7 @@ def test_careful_mode_names_the_step_within_a_run_of_one_form():
 
 def test_results_travel_as_columns():
     sent = ran([as_step(abs), batch(lambda xs: xs / 2, form="numpy", size=2)], [1, 2, 3], formed=True).values
-    assert isinstance(sent, Formed)
+    assert isinstance(sent, Table)
     assert [piece.columns[0].dtype for piece in sent.pieces] == ["float64", "float64"]
     assert (len(sent), sent.records()) == (3, [0.5, 1.0, 1.5])
 

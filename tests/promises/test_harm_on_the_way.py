@@ -174,11 +174,11 @@ def test_a_result_is_not_written_into_a_file_that_a_step_has_opened_in_the_place
 
 
 def test_an_error_of_the_hubs_own_ends_the_run(monkeypatch):
-    from taktline._run.held import Held
+    from taktline._crew import envelope
 
     def broken(*_, **__):
         raise RuntimeError("a fault of ours")
 
-    monkeypatch.setattr(Held, "came_back", broken)
+    monkeypatch.setattr(envelope, "open_answer", broken)
     with pytest.raises(RuntimeError, match="a fault of ours"):
         list(line(abs)(range(300), how="line", workers=2, batch_size=100))

@@ -8,6 +8,7 @@ from time import perf_counter_ns
 from typing import TYPE_CHECKING
 
 from taktline._crew import words
+from taktline._crew.contract import Orders
 from taktline._segment.batch import Batch
 from taktline._segment.waiting import Waiting
 
@@ -31,7 +32,7 @@ class _Attendant:
         self._limit = min(limits) if limits else 0.0
         self._position = self._step = 0  # of the record at work, in a batch that goes carefully
         self._began = perf_counter_ns()
-        self._open: dict[int, bool] = {}  # batches under way: whether they go carefully
+        self._open: dict[int, Orders] = {}  # batches under way: how they are to be run
         self._arrived = asyncio.Event()
         self._error: BaseException | None = None  # of a batch, outside of its steps: this worker cannot go on
         self._newest = 0  # the batch of the record that began a step last
@@ -70,25 +71,25 @@ class _Attendant:
             channel.block(True)
             worker.sent = None
 
-    def _begin(self, orders: words.Orders, batch: Batch | None, seq: int) -> None:
+    def _begin(self, orders: Orders, batch: Batch | None, seq: int) -> None:
         if batch is None:
             self._worker.send(words.SPOILED, seq)
             return
         if orders.careful:  # nothing else is under way then
             self._worker.seq = seq
-        self._open[seq] = orders.careful
+        self._open[seq] = orders
         task = self._segment.start(seq, batch, partial(self._done, seq), careful=orders.careful)
         task.add_done_callback(self._ended)
         self._show()
 
     def _done(self, seq: int, batch: Batch) -> None:
         worker, segment = self._worker, self._segment
-        careful = self._open.pop(seq)
+        orders = self._open.pop(seq)
         worker.seq = NO_BATCH
         waited = max(0, perf_counter_ns() - self._began - segment.busy_ns)
         worker.answer(
-            seq, batch, segment, careful=careful, busy=segment.busy_ns, waiting=waited,
-            timed_records=segment.records, timed_ns=segment.timed_ns,
+            seq, batch, segment, orders, busy=segment.busy_ns, waiting=waited, timed_records=segment.records,
+            timed_ns=segment.timed_ns,
         )  # fmt: skip
 
     def _ended(self, task: asyncio.Task[None]) -> None:
@@ -122,6 +123,6 @@ class _Attendant:
     def _show(self) -> None:
         if self._open:
             seq = self._newest if self._newest in self._open else next(iter(self._open))
-            careful = self._open[seq]
+            careful = self._open[seq].careful
             grace = self._limit * 2 + 1 if self._limit else 0.0
             self._worker.show(seq, *((self._position, self._step) if careful else (0, 0)), grace)

@@ -9,39 +9,31 @@ import signal
 import sys
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from time import perf_counter
+from functools import partial
+from time import monotonic_ns, perf_counter
 from types import FrameType
-from typing import Any, NamedTuple, NoReturn
+from typing import Any, NoReturn
 
-from taktline._crew import launcher, limits, said, starts, surroundings, words
+from taktline._crew import contract, envelope, launcher, limits, said, starts, surroundings, words
 from taktline._crew import weight as weights
+from taktline._crew.contract import PLAIN, Crew, Heard, Orders, Place
 from taktline._crew.random_streams import all_generators, own_streams
 from taktline._crew.template import Template
 from taktline._observe import memory
 from taktline._recipe.steps import Step
 from taktline._segment import guard
+from taktline._segment.batch import Batch
 from taktline._signals import pass_on
+from taktline._wire import board as boards
 from taktline._wire import carry, identity
-from taktline._wire.board import Board, Place
+from taktline._wire.board import Board
 from taktline._wire.channel import Channel, Message, new_poll
 from taktline._wire.homes import stand_ins
 from taktline.errors import DAMAGED, LineError, WorkersCannotStart
 
+SOON = 0.02  # seconds of waiting after which the clock is looked at, where steps have a time limit
 LOOK_AGAIN = 0.5  # seconds: a dead worker whose own children keep its socket open is noticed by then
 GRACE = 1.0  # seconds a worker may take for its close() once the line has ended
-
-Heard = Callable[[int, Message], None]
-
-
-class End(NamedTuple):
-    """How a worker ended. `mark`: the value it was at, where it was told to say so; `stack`: where it crashed."""
-
-    code: int | None
-    mark: Place | None
-    stack: str
-
-
-Gone = Callable[[int, End], None]
 
 
 class _Member:
@@ -54,7 +46,10 @@ class _Member:
         self.lane = lane
         self.asked = 0  # what poll was told to watch
         self.until = 0.0  # of one that is leaving: when its time is up
-        self.began: Place | None = None  # the value it has begun last, as far as it goes carefully and says so
+        self.has: dict[int, tuple[int, Batch]] = {}  # seq: the attempt, and the batch as it was sent
+        self.began: boards.Place | None = None  # the value it has begun last, as far as it goes carefully and says so
+        self.overran: boards.Place | None = None  # the value that took too long, for which it was ended
+        self.unheard = False  # it was ended in the middle of what it says
 
     def close(self) -> None:
         """End it, and let go of all that leads to it. May be called again."""
@@ -64,8 +59,8 @@ class _Member:
         self.board.close()
 
 
-class Local:
-    """The crew on this machine. `segments` are the steps of each lane that has workers, None for the others;
+class Local(Crew):
+    """The crew of processes on this machine. `segments` are the steps of each lane that has workers, None for the others;
     `seeds`, where set, are what Segment takes, one a lane. `start`: "fork", "launch", or "auto", which forks where that
     is shown to be safe; `beside`: why it is not, by what else the run has.
 
@@ -79,27 +74,31 @@ class Local:
     ) -> None:  # fmt: skip
         _not_while_importing()
         self._segments = segments
+        self._steps = [step for steps in segments for step in steps or ()]
         self._seeds = seeds
         self._goes_on = goes_on
         self._most = most
         self._set_up = setup
         self._tell = tell
         self._around: surroundings.Caller | None = None
-        self.doubts = ""  # why a fork that was asked for may not work
         self._automatic = start == "auto"
         self.forks = start != "launch"
         self._template: Template | None = None
         self._generators: list[Any] = []
         self._setups: list[bytes] = []
         self._heavy: list[str] = []  # what of it is large, in words
-        self.why = ""  # they are forked, or launched; where that was left open
         if self.forks:
             identity.look()
-            found, self._generators = starts.look([step for steps in segments for step in steps or ()])
+            found, self._generators = starts.look(self._steps)
             if self._automatic and (found := beside or found):
                 self.launch_because(found)
         else:
             self._pack()
+        self._limited = any(step.timeout for step in self._steps)
+        self._first = [steps[0].name if steps else "" for steps in segments]
+        self._last = [steps[-1].name if steps else "" for steps in segments]
+        self._onward = [bool(behind) for behind in (*segments[1:], None)]  # what comes of a lane goes to workers again
+        self._untold: list[Heard] = []
         self._members: dict[int, _Member] = {}
         self._by_descriptor: dict[int, int] = {}
         self._unsent: set[int] = set()  # workers with batches to flush
@@ -111,14 +110,21 @@ class Local:
         starts.crews.add(self)
 
     def start(self, worker: int, lane: int) -> None:
-        """Start a worker in this place. Raises OSError where the system gives no process."""
+        try:
+            self._start(worker, lane)
+        except (WorkersCannotStart, OSError) as error:
+            pass_on(error)
+            self._untold.append(contract.StartFailed(worker, error))
+
+    def _start(self, worker: int, lane: int) -> None:
         if self.forks and (self._template is None or self._template.lost):
             self._make_template()
         member = self._started(worker, lane)
         if not self.forks:
             if self._around is None:  # for all workers of this run, whenever they start
-                steps = [step for segment in self._segments for step in segment or ()]
-                self._around = surroundings.Caller(steps, [self._set_up] if self._set_up else [], limits.environment())
+                self._around = surroundings.Caller(
+                    self._steps, [self._set_up] if self._set_up else [], limits.environment()
+                )
                 self._tell(*self._around.first())
                 self._tell(self._heavy, [])
             self._send(member, words.SETUP, note=b"%d" % worker, parts=[self._setups[lane], self._around.packed])
@@ -144,8 +150,9 @@ class Local:
             raise
         return member
 
-    def retire(self, worker: int) -> None:
-        """Let a worker that has nothing to do end in its own time; another may take its place at once."""
+    def end(self, worker: int) -> None:
+        if worker not in self._members:
+            return
         self._leaving -= 1
         # In one line: what a signal's handler raises before it or behind it loses no worker.
         member = self._members[self._leaving] = self._members.pop(worker)
@@ -153,30 +160,35 @@ class Local:
         member.until = perf_counter() + GRACE
         self._send(member, words.STOP)
 
-    def send(self, worker: int, seq: int, note: bytes, parts: Sequence[carry.Bytes]) -> None:
-        """Give a batch to a worker. Never blocks; a worker that has just died is heard of by `wait`."""
-        self._not_in_a_fork()
-        member = self._members[worker]
+    def prepare(self, batch: Batch, lane: int, *, apart: bool = False) -> None:
+        pack = envelope.pack_each if apart else envelope.pack
+        pack(batch, self._first[lane], goes_on=self._goes_on)
+
+    def send(self, worker: int, seq: int, attempt: int, batch: Batch, orders: Orders = PLAIN) -> None:
+        if self._abandoned:
+            self._not_in_a_fork()
+        if (member := self._members.get(worker)) is None:
+            return
+        note, parts = envelope.seal(batch, self._first[member.lane], orders, goes_on=self._goes_on)
+        member.has[seq] = attempt, batch
         member.channel.send(words.LOAD, seq, note, parts, later=True)
         self._unsent.add(worker)
 
-    def go_on(self, worker: int, seq: int) -> None:
-        """Tell a worker that one more part of a batch may come."""
-        self._send(self._members[worker], words.MORE, seq)
+    def more(self, worker: int, seq: int) -> None:
+        if (member := self._members.get(worker)) is not None:
+            self._send(member, words.MORE, seq)
 
-    def buffers(self, worker: int, message: Message) -> list[Any]:
-        """All parts of a message that is being heard but the first one, as buffers for keeps."""
-        return self._members[worker].channel.buffers(message)
-
-    def wait(self, seconds: float, heard: Heard, gone: Gone) -> None:
-        """Wait for something to happen, at most so long, and tell all of it. Messages are valid during the call."""
-        self._not_in_a_fork()
+    def wait(self, seconds: float) -> list[Heard]:
+        if self._abandoned:
+            self._not_in_a_fork()
         while self._unsent:
             if (waiting := self._members.get(self._unsent.pop())) is not None:
                 self._flush(waiting)
         if self._leaving:
             self._end_the_late()
-        events = self._poll.poll(min(seconds, LOOK_AGAIN) * 1000)
+        most = 0 if self._untold else SOON if self._limited else LOOK_AGAIN
+        events = self._poll.poll(min(seconds, most) * 1000)
+        began = perf_counter()
         for descriptor, what in events:
             worker = self._by_descriptor.get(descriptor)
             if worker is None:
@@ -185,69 +197,68 @@ class Local:
             if what & self._select.POLLOUT:
                 self._flush(member)
             if what & ~self._select.POLLOUT:
-                self._hear(worker, member, heard, gone)
+                self._hear(worker, member)
         if not events and seconds > 0:
             for worker, member in list(self._members.items()):
                 if member.process.poll() is not None:
-                    self._hear(worker, member, heard, gone)
-                    if worker in self._members and self._members[worker] is member:
-                        self._lose(worker, member, gone)
+                    self._hear(worker, member)
+                    if self._members.get(worker) is member:
+                        self._lose(worker, member)
+        if self._limited:
+            self._end_overdue()
+        told, self._untold = self._untold, []
+        if told:
+            self.seconds += perf_counter() - began
+        return told
 
     def _end_the_late(self) -> None:
         for worker, member in self._members.items():
             if worker < 0 and perf_counter() > member.until:
                 member.process.kill()
 
-    def places(self) -> dict[int, tuple[Place | None, Place | None]]:
-        """Where each worker is: the value it has marked, and the one it was at when it was asked last."""
-        return {w: (each.board.mark.get(), each.board.seen.get()) for w, each in self._members.items() if w >= 0}
+    def look(self) -> dict[int, tuple[Place | None, Place | None]]:
+        return {
+            worker: (_told(member.board.mark.get()), _told(member.board.seen.get()))
+            for worker, member in self._members.items()
+            if worker >= 0
+        }
 
-    def overdue(self, now_ns: int) -> dict[int, Place]:
-        """The workers whose value takes longer than it may, at this time of the monotonic clock."""
-        found = {}
+    def _end_overdue(self) -> None:
+        """End the workers whose value takes longer than it may."""
+        now_ns = monotonic_ns()
         for worker, member in self._members.items():
             mark = member.board.mark.get()
-            if worker >= 0 and mark is not None and 0 < mark.deadline_ns < now_ns:
-                found[worker] = mark
-        return found
+            late = worker >= 0 and mark is not None and 0 < mark.deadline_ns < now_ns
+            if late and member.overran is None:
+                member.overran = mark
+                self.kill(worker)
 
     def ask(self, workers: Iterable[int]) -> None:
-        """Have these workers write on their boards where they are. Does not wait for it."""
         for worker in workers:
             member = self._members.get(worker)
             # The signal may belong to a step by now: who does not expect it from us would be ended by it.
             if member and member.board.seen.used and not member.board.taken.used and _hears(member.process.pid):
                 self._signal(worker, words.ASK)
 
-    def stack(self, worker: int) -> str:
-        """The stack of this worker when it was asked last."""
-        return self._members[worker].board.stack()
+    def describe(self, worker: int) -> contract.Worker:
+        if (member := self._members.get(worker)) is None:
+            return super().describe(worker)
+        pid = member.process.pid
+        return contract.Worker(pid, _STATES.get(_state(pid), ""), member.board.stack())
 
     def holds(self, worker: int) -> int:
-        """Bytes of memory that a worker has; 0 where the system does not tell."""
-        return memory.held_by(self._members[worker].process.pid)
-
-    def process_of(self, worker: int) -> tuple[int, str]:
-        """The process id of a worker, and what the system says of it where that is worth telling."""
-        pid = self._members[worker].process.pid
-        return pid, _STATES.get(_state(pid), "")
+        member = self._members.get(worker)
+        return memory.held_by(member.process.pid) if member is not None else 0
 
     def kill(self, worker: int) -> None:
-        """End a worker now; `wait` tells of it as of any other end."""
         self._signal(worker, signal.SIGKILL)
 
-    def workers(self) -> list[int]:
-        """The numbers of the workers that live."""
-        return [worker for worker in self._members if worker >= 0]
-
     def pids(self) -> list[int]:
-        """The process ids of the workers that live."""
         return [member.process.pid for member in self._members.values()]
 
     def close(self, *, gently: bool) -> None:
-        """End all workers. `gently`: let them close what was built for them and clean up, for up to GRACE seconds.
-
-        Where a signal's handler raises in it, call it again: it goes on, and no longer gently."""
+        """`gently` takes up to GRACE seconds. Called again where a signal's handler has raised in it, it goes on, and no
+        longer gently."""
         self._by_descriptor.clear()
         if gently and not self._ending:
             self._ending = True
@@ -293,12 +304,11 @@ class Local:
         except WorkersCannotStart as error:
             raise WorkersCannotStart(f"{error.message}. Workers are not forked by themselves here: {why}") from None
 
-    def _not_in_a_fork(self) -> None:
-        if self._abandoned:
-            raise LineError(
-                "this run belongs to the process that started it, and a fork of that cannot go on with it: "
-                "leave the run alone here, or start one of its own"
-            )
+    def _not_in_a_fork(self) -> NoReturn:
+        raise LineError(
+            "this run belongs to the process that started it, and a fork of that cannot go on with it: "
+            "leave the run alone here, or start one of its own"
+        )
 
     def _last_words(self, members: list[_Member]) -> None:
         """Hear what workers that were told to stop still say, until they are gone or the time is up."""
@@ -419,28 +429,56 @@ class Local:
             self._poll.register(member.channel.fileno(), wanted)
             member.asked = wanted
 
-    def _hear(self, worker: int, member: _Member, heard: Heard, gone: Gone) -> None:
+    def _hear(self, worker: int, member: _Member) -> None:
         channel = member.channel
         while (message := channel.receive()) is not None:
-            if message.kind == words.NEED:
+            kind = message.kind
+            if (kind == words.DONE or kind == words.PART) and not member.unheard:
+                self._open(worker, member, message)
+            elif kind == words.NEED:
                 self._give(member, message)
-            elif message.kind == words.WANT and self._around is not None:
+            elif kind == words.WANT and self._around is not None:
                 given = self._around.give(message.note)
                 self._send(member, words.GIVE, parts=[given] if given is not None else [])
-            elif message.kind == words.DIFFERS and self._around is not None:
+            elif kind == words.DIFFERS and self._around is not None:
                 self._tell(*self._around.differing(message.note))
-            elif message.kind in ASIDE:
-                ASIDE[message.kind](message.note)
-            elif message.kind == words.BEGAN:
-                member.began = Place(message.seq, *words.POSITION.unpack(message.note))
-            else:
-                heard(worker, message)
+            elif kind in ASIDE:
+                ASIDE[kind](message.note)
+            elif kind == words.BEGAN:
+                member.began = boards.Place(message.seq, *words.POSITION.unpack(message.note))
+            elif kind == words.READY:
+                self._untold.append(contract.Ready(worker))
+            elif kind == words.SPOILED:
+                self._untold.append(contract.Spoiled(worker, message.seq, member.has.pop(message.seq)[0]))
+            elif kind == words.BROKEN:
+                self._untold.append(contract.Broken(worker, _why_broken(words.Broken(*pickle.loads(message.note)))))
             del message  # it may refer to the arena
             channel.release()
         if channel.ended and self._members.get(worker) is member:
-            self._lose(worker, member, gone)
+            self._lose(worker, member)
 
-    def _lose(self, worker: int, member: _Member, gone: Gone) -> None:
+    def _open(self, worker: int, member: _Member, message: Message) -> None:
+        """What came of a batch; where it cannot be read back as a whole it is to go again, each result by itself."""
+        seq, last = message.seq, message.kind == words.DONE
+        attempt, sent = member.has.pop(seq) if last else member.has[seq]
+        figures, count, outcome = envelope.open_note(message.note)
+        lane = member.lane
+        try:
+            batch, newest = envelope.open_answer(
+                count, outcome, message.parts, partial(member.channel.buffers, message), sent, self._last[lane],
+                goes_on=self._goes_on, onward=self._onward[lane],
+            )  # fmt: skip
+        except envelope.Unreadable:
+            if last:
+                self._untold.append(contract.Spoiled(worker, seq, attempt))
+            else:  # what of it has come is not known any more
+                member.unheard = True
+                self.kill(worker)
+            return
+        size = sum(map(len, message.parts))
+        self._untold.append(contract.Came(worker, seq, attempt, batch, size, figures, last, newest))
+
+    def _lose(self, worker: int, member: _Member) -> None:
         self._by_descriptor.pop(member.channel.fileno(), None)
         self._poll.unregister(member.channel.fileno())
         member.channel.close()
@@ -452,12 +490,14 @@ class Local:
         code = member.process.poll() if not damaged else DAMAGED
         crashed = code is not None and -code in CRASHES
         # What was written into the socket was so before the next value began, wherever the worker is by now.
-        mark = member.board.mark.get() if not damaged else member.began
-        end = End(code, mark, member.board.stack() if crashed else "")
+        mark, overran = member.board.mark.get() if not damaged else member.began, member.overran
+        stack = member.board.stack() if crashed else ""
         member.board.close()
         del self._members[worker]
         if worker >= 0:
-            gone(worker, end)
+            # It may have gone on to the next value just before it was ended: then that one is not to blame.
+            exact = mark is not None and overran is not None and mark[:3] == overran[:3]
+            self._untold.append(contract.Ended(worker, code, _told(mark), overran is not None, exact, stack))
 
     def _give(self, member: _Member, message: Message) -> None:
         module, name = pickle.loads(message.note)
@@ -471,6 +511,27 @@ _STATES = {
     "t": "held by a debugger",
     "D": "waiting for the system, such as for a disk",
 }
+
+
+def _told(place: boards.Place | None) -> Place | None:
+    if place is None:
+        return None
+    return Place(*place) if place.position != boards.ANY else Place(place.seq, None, *place[2:])
+
+
+def _why_broken(broken: words.Broken) -> BaseException:
+    carried = carry.CarriedError(*broken.error)
+    if broken.built:
+        error = carry.unpack_error(carried, step="(building the steps)", trace=broken.traceback)
+        error.add_note("in the worker:\n    " + broken.traceback.rstrip().replace("\n", "\n    "))
+        return error
+    if carried.type_name == WorkersCannotStart.__name__:
+        return WorkersCannotStart(f"a worker could not load the steps: {carried.text}")
+    return WorkersCannotStart(
+        f"a worker could not load the steps: {carried.type_name}: {carried.text}. "
+        "What the steps import must be importable in a fresh interpreter with the same sys.path.\n"
+        + broken.traceback.rstrip()
+    )
 
 
 def _state(pid: int) -> str:

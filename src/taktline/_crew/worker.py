@@ -21,15 +21,14 @@ from time import monotonic_ns, perf_counter_ns, process_time_ns, sleep
 from types import FrameType, ModuleType
 from typing import TYPE_CHECKING, Any, NoReturn, TypeAlias
 
-from taktline._crew import words
+from taktline._crew import envelope, words
+from taktline._crew.contract import Figures, Orders
 from taktline._crew.random_streams import all_generators, own_streams
 from taktline._crew.said import Stream
 from taktline._crew.surroundings import Adopting, Relay
-from taktline._recipe.ports import Part, Unread
 from taktline._recipe.steps import Step
 from taktline._segment import fuse, guard
-from taktline._segment.batch import Batch, Failure
-from taktline._segment.forms import Formed, records_of
+from taktline._segment.batch import Batch
 from taktline._wire import carry, identity
 from taktline._wire.board import ANY, Board
 from taktline._wire.channel import Channel, Message, new_poll
@@ -401,15 +400,15 @@ class Worker:
         self.busy += perf_counter_ns() - began
         self._came_through(words.DONE, message.seq, batch, segment, orders)
 
-    def _came_through(self, kind: int, seq: int, batch: Batch, segment: fuse.Segment, orders: words.Orders) -> None:
+    def _came_through(self, kind: int, seq: int, batch: Batch, segment: fuse.Segment, orders: Orders) -> None:
         if self._limit and not orders.careful:
             self._give_time(len(segment.steps) - 1)
         self.answer(
-            seq, batch, segment, careful=orders.careful, busy=self.busy, waiting=self.waiting,
-            timed_records=segment.timed_records, timed_ns=segment.timed_ns, encode=orders.encode, kind=kind,
+            seq, batch, segment, orders, busy=self.busy, waiting=self.waiting, timed_records=segment.timed_records,
+            timed_ns=segment.timed_ns, kind=kind,
         )  # fmt: skip
 
-    def _in_parts(self, seq: int, segment: fuse.Segment, batch: Batch, orders: words.Orders) -> None:
+    def _in_parts(self, seq: int, segment: fuse.Segment, batch: Batch, orders: Orders) -> None:
         """Run a batch, and answer with what comes of it as it comes."""
         from taktline._crew.passed import Passed  # mostly not needed
 
@@ -472,105 +471,40 @@ class Worker:
         assert segment is not None
         last = len(segment.steps) - 1
         segment.mark(position, last, self._limit)
-        packed: list[carry.Bytes] = []
-        try:
-            packed += carry.pack_each(one.values, check=True)
-        except carry.NotCarried as error:
-            packed += carry.pack_each(one.values[: error.position])
-            self._fails_to_go(one, error, segment)
-        one.values = packed[: len(one.values)]
+        envelope.pack_results(one, segment.steps[last].name, goes_on=segment.goes_on, check=True)
         segment.mark(position, last, 0.0)
         if not all(map(self._is_own, self._own)):
             os._exit(DAMAGED)
 
-    def opened(self, message: Message, segment: AnySegment) -> tuple[words.Orders, Batch | None]:
+    def opened(self, message: Message, segment: AnySegment) -> tuple[Orders, Batch | None]:
         """How to run a batch, and the batch; None where it cannot be read back as a whole."""
-        orders = words.Orders(*pickle.loads(message.note)) if message.note else words.PLAIN_ORDERS
-        batch = self.unpacked(message, orders, segment)
+        orders, batch = envelope.open_batch(
+            message.note, message.parts, partial(self.channel.buffers, message), segment.steps[0].name,
+            goes_on=segment.goes_on, begins=lambda position: self._mark(position, 0, self._limit),
+        )  # fmt: skip
         self.channel.release()
         return orders, batch
 
     def answer(
-        self, seq: int, batch: Batch, segment: AnySegment, *, careful: bool, busy: int, waiting: int,
-        timed_records: list[int], timed_ns: list[int], encode: Callable[[list[Any]], bytes] | None = None,
-        kind: int = words.DONE,
+        self, seq: int, batch: Batch, segment: AnySegment, orders: Orders, *, busy: int, waiting: int,
+        timed_records: list[int], timed_ns: list[int], kind: int = words.DONE,
     ) -> None:  # fmt: skip
         """Send what came of a batch, with the worker's counters since it started; times in nanoseconds."""
         began = perf_counter_ns()
-        packed: list[carry.Bytes]
-        newest = _newest(batch, packed=careful) if kind == words.PART else None
-        if encode is not None and not careful and (data := _encoded(batch, encode)) is not None:
-            packed, outcome = [data], words.Outcome(False, None, [], len(batch.values), batch.tail(), newest)
-        else:
-            packed = batch.values if careful else self.packed(batch, segment)
-            failures = [_told(failure) for failure in batch.failures]
-            outcome = words.Outcome(careful, batch.origins, failures, newest=newest)
+        count, outcome, parts = envelope.seal_answer(
+            batch, orders, segment.steps[-1].name, goes_on=segment.goes_on, is_part=kind == words.PART
+        )
         self._flush_prints()
         self.packing += perf_counter_ns() - began
-        figures = words.Figures(
+        figures = Figures(
             busy + self.packing, waiting, self.blocked, process_time_ns(), segment.retried, segment.records,
             timed_records, timed_ns,
         )  # fmt: skip
-        note = figures.pack() + words.pack_note(outcome, words.PLAIN_OUTCOME)
-        if self._limit and not careful:
+        if self._limit and not orders.careful:
             self._mark(ANY, 0, 0.0)
         began = perf_counter_ns()
-        self.send(kind, seq, note, packed)
+        self.send(kind, seq, envelope.note_of(count, figures, outcome), parts)
         self.blocked += perf_counter_ns() - began
-
-    def unpacked(self, message: Message, orders: words.Orders, segment: AnySegment) -> Batch | None:
-        """The batch of a message; None where it cannot be read back as a whole."""
-        failures = [Failure(place, origin, "", KeyError(), record=key) for place, origin, key in orders.failures]
-        if not orders.each:
-            try:
-                buffers = self.channel.buffers(message) if len(message.parts) > 1 else None
-                values = carry.unpack(message.parts, buffers)
-                if isinstance(values, Part):
-                    return _decoded(values, orders.first, goes_on=segment.goes_on)
-                values = records_of(values)
-                return Batch(values, orders.origins, failures, orders.first)
-            except (BrokenPipeError, ConnectionResetError):
-                raise
-            except carry.RAISED:
-                return None
-        values = []
-        bad: list[carry.NotCarried] = []
-        for position, part in enumerate(message.parts):
-            if orders.careful:
-                self._mark(position, 0, self._limit)
-            try:
-                values.append(carry.unpack_one(position, part))
-            except carry.NotCarried as error:
-                values.append(None)
-                bad.append(error)
-        batch = Batch(values, orders.origins, failures, orders.first)
-        first = segment.steps[0].name
-        why = "its record cannot be read back in a worker"
-        lost = [(each.position, carry.failed_to_go(first, each.error, why)) for each in bad]
-        batch.fail_each(lost, first, goes_on=segment.goes_on)
-        return batch
-
-    def packed(self, batch: Batch, segment: AnySegment) -> list[carry.Bytes]:
-        """The batch's values as bytes; what cannot be pickled fails."""
-        while True:
-            try:
-                return carry.pack(batch.values)
-            except carry.NotCarried as error:
-                if isinstance(batch.values, Formed):
-                    batch.values = batch.values.records()
-                else:
-                    self._fails_to_go(batch, error, segment)
-
-    def _fails_to_go(self, batch: Batch, error: carry.NotCarried, segment: AnySegment) -> None:
-        last = segment.steps[-1].name
-        what = carry.failed_to_go(last, error.error, "its result cannot be sent from a worker to the caller")
-        batch.fail(error.position, last, what, goes_on=segment.goes_on)
-
-
-def _newest(batch: Batch, *, packed: bool) -> bytes | None:
-    from taktline._crew.passed import newest_of
-
-    return newest_of(batch, packed=packed)
 
 
 def _identity(descriptor: int) -> tuple[int, int] | None:
@@ -580,33 +514,6 @@ def _identity(descriptor: int) -> tuple[int, int] | None:
     except OSError:
         return None
     return found.st_dev, found.st_ino
-
-
-def _decoded(part: Part, first: int, *, goes_on: bool) -> Batch:
-    """The records of a part of the source. Raises where there are not as many as the hub has counted, too."""
-    unread: list[Unread] | None = [] if goes_on else None
-    records = list(part.read(unread))
-    if len(records) != len(part):
-        raise ValueError(f"{len(records)} records in the place of {len(part)}")
-    return Batch.read(records, unread, first)
-
-
-def _encoded(batch: Batch, encode: Callable[[list[Any]], bytes]) -> bytes | None:
-    """The results as bytes for the sink; None where the hub must see the results, or the error they cause there."""
-    if batch.failures:
-        return None
-    try:
-        return encode(records_of(batch.values))
-    except Exception:
-        return None
-
-
-def _told(failure: Failure) -> tuple[int, int, int] | words.NewFailure:
-    if isinstance(failure.record, int):  # it came with the batch: the hub knows the rest
-        return (failure.place, failure.origin, failure.record)
-    return words.NewFailure(
-        failure.place, failure.origin, failure.step, tuple(carry.pack_error(failure.error)), failure.traceback
-    )
 
 
 def _leave_it_to_the_caller(number: int, frame: Any) -> None:

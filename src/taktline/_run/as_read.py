@@ -7,9 +7,9 @@ import pickle
 from collections.abc import Sequence
 from typing import Any
 
+from taktline._crew import envelope
 from taktline._recipe.ports import Part
 from taktline._signals import pass_on
-from taktline._wire import identity
 
 FIXED = frozenset({str, bytes, int, float, complex, bool, type(None)})  # no step can change these
 
@@ -31,16 +31,11 @@ class AsRead:
         self._packed: bytes | None = None
         if isinstance(records, Part) or FIXED.issuperset(map(type, records)):
             return
-        if not identity.ready():
-            identity.look()
-        identity.begin()
         try:
-            self._packed = pickle.dumps(records, pickle.HIGHEST_PROTOCOL)
+            self._packed = envelope.snapshot(records)
         except Exception as error:  # a record's own reduction may raise anything
             pass_on(error)
             self._records = [_copied(record) for record in records]
-        finally:
-            identity.end()
 
     def records(self) -> Sequence[Any]:
         """The records as they were. One that can be neither pickled nor copied is as it is now."""

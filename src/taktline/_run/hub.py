@@ -2,25 +2,22 @@
 
 from __future__ import annotations
 
-import pickle
 import sys
-import warnings
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
-from functools import partial
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import chain
-from time import monotonic_ns, perf_counter
+from time import perf_counter
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
-from taktline._crew import words
-from taktline._crew.local import End, Local
+from taktline._crew import contract
+from taktline._crew.contract import Crew, Place
 from taktline._excerpts import excerpt
 from taktline._recipe.options import Options, memory_bytes
 from taktline._recipe.plan import Plan
-from taktline._recipe.steps import Role
+from taktline._recipe.steps import Role, Step
 from taktline._run.as_read import AsRead
-from taktline._run.held import Encode, Held
+from taktline._run.in_flight import InFlight
 from taktline._run.lot import Lot, settled
 from taktline._run.meter import Meter, ran_here
 from taktline._run.reader import Reader
@@ -30,12 +27,9 @@ from taktline._schedule.machine import Machine
 from taktline._schedule.sizing import Sizing
 from taktline._schedule.stall import Stall
 from taktline._segment import guard
-from taktline._segment.amount import amount
+from taktline._segment.batch import Batch
 from taktline._segment.fuse import Pieces, Segment
-from taktline._signals import pass_on
-from taktline._wire import carry
-from taktline._wire.board import ANY, Place
-from taktline._wire.channel import Message
+from taktline._segment.values import Encode
 from taktline.errors import Hanging, LineError, Stalled, StepTimeout, WorkerDied, WorkersCannotStart
 from taktline.views.progress import withdraw
 
@@ -44,37 +38,27 @@ if TYPE_CHECKING:
 
 TURN = 0.0002  # seconds of reading between two looks at the workers
 PATIENCE = 0.25  # seconds of waiting after which the clock and the progress are looked at
-SOON = 0.02  # the same where steps have a time limit, or records come when they come
-
-
-class Delivery(NamedTuple):
-    """Results on their way out, and the error that follows them."""
-
-    seq: int
-    records: int  # of the source, behind these results
-    results: Lot
-    error: BaseException | None
+SOON = 0.02  # the same where records come when they come
 
 
 class Hub:
-    """Runs a plan that has workers. Raises LineError at once where a step cannot be carried over to them. `beside`: why
-    nothing can be forked beside the run's source or sink; empty where it can."""
+    """Runs a plan by a crew. `clock` tells seconds."""
 
-    def __init__(self, plan: Plan, options: Options, reader: Reader, meter: Meter, beside: str = "") -> None:
+    def __init__(
+        self, plan: Plan, options: Options, reader: Reader, meter: Meter, crew: Crew,
+        clock: Callable[[], float] = perf_counter,
+    ) -> None:  # fmt: skip
         self._plan = plan
+        self._clock = clock
         self._worker_count = plan.workers
         self._about_left = reader.about_left  # when it was read last
         self._options = options
+        self._goes_on = options.goes_on
         self._reader = reader
         self._meter = meter
         memory = memory_bytes(options.memory)
-        withdraw()  # workers get the streams that steps hold as they are without it
         seeds = plan.seeds(options.seed)
-        self._crew = Local(
-            [segment.steps if segment.workers else None for segment in plan.segments],
-            goes_on=options.goes_on, start=options.start, most=max(1 << 20, memory // (2 * plan.workers)),
-            seeds=seeds, setup=options.setup, tell=partial(_told, meter), beside=beside,
-        )  # fmt: skip
+        self._crew = crew
         limits = bounds(
             [(s.workers, s.ahead) for s in plan.segments], batch_size=plan.batch_size, window=options.window, memory=memory
         )  # fmt: skip
@@ -92,23 +76,26 @@ class Hub:
             if segment is not None:
                 segment.most = memory // 2
         self._under_way: dict[int, Pieces] = {}  # seq of a batch that comes in pieces here: the rest of them
-        self._part: Held | None = None  # that has come, and has no number yet
-        self._unheard: set[int] = set()  # workers that were ended in the middle of what they say
-        self._events: deque[tuple[events.Event, Held | None]] = deque()
+        self._part: InFlight | None = None  # that has come, and has no number yet
+        self._events: deque[tuple[events.Event, InFlight | None]] = deque()
         self._telling = False
         self._gently = any(step.maker or step.kind == "async" for segment in plan.segments for step in segment.steps)
-        self._held: dict[int, Held] = {}
-        self._overran: dict[int, Place] = {}  # worker that was ended: the value that took too long
-        self._limited = any(step.timeout for s in plan.segments if s.workers for step in s.steps)
+        self._held: dict[int, InFlight] = {}
         self._tells = reader.live or options.journal is not None
         self._stall = Stall(options.stall)
         self._lane_of: dict[int, int] = {}
         self._costs = [0.0] * len(limits.lanes)  # seconds a record of the last batch, a lane each
         self._read_cost = 0.0
-        self._starting: set[int] = set()
-        self._out: deque[Delivery] = deque()
-        self._dying: tuple[int, End, bool]  # the newest worker that ended: its lane, how, and whether it was too late
+        self._retired: set[int] = set()  # workers whose number another one has: what was heard of them is of no matter
+        self._living: set[int] = set()  # workers
+        self._starting: set[int] = set()  # of them, those that do not take batches yet
+        # On their way out: batches, the records of the source behind them, their results, and the error that follows.
+        self._out: deque[tuple[int, int, Lot, BaseException | None]] = deque()
         self._fatal: BaseException | None = None
+        self._answers: dict[type, Callable[[Any], None]] = {
+            contract.Came: self._came, contract.Ready: self._ready, contract.Spoiled: self._spoiled,
+            contract.Ended: self._ended, contract.StartFailed: self._start_failed, contract.Broken: self._broken,
+        }  # fmt: skip
         self._unreadable = 1 << 62  # in results as they come: the first part of the source that cannot be read
         self._leaving = False
         self.encode: Encode | None = None  # makes bytes of the results, for a sink that takes them
@@ -164,10 +151,6 @@ class Hub:
         if self._options.start == "auto":
             self._meter.reasons.append(self._crew.why)
 
-    def launch_because(self, why: str) -> None:
-        """Before the start: nothing can be forked, for this reason. Raises LineError as the making of a Hub does."""
-        self._crew.launch_because(why)
-
     @property
     def without_workers(self) -> BaseException | None:
         """Why no worker can be had, where that is so and no record was read for them."""
@@ -183,15 +166,15 @@ class Hub:
         machine, out, meter = self._machine, self._out, self._meter
         while True:
             while out:
-                results, error = out[0].results, out[0].error
+                seq, records, results, error = out[0]
                 meter.delivered(len(results))
                 yield results
                 meter.resumed()
                 if error is not None:
                     raise error
-                delivery = out.popleft()
-                meter.held -= delivery.records
-                self._tell(events.Took(delivery.seq))
+                out.popleft()
+                meter.held -= records
+                self._tell(events.Took(seq))
             if self._fatal is not None:
                 raise self._fatal
             if machine.over or (self._leaving and machine.window.empty):
@@ -206,7 +189,7 @@ class Hub:
                 self._listen(0 if busy else self._patience)
                 meter.tick()
                 if self._tells and not out:
-                    yield Lot((), 0, 0)  # who writes down what is done gets a chance to, also while nothing comes
+                    yield Lot([])  # who writes down what is done gets a chance to, also while nothing comes
         if self._reader.error is not None:
             raise self._reader.error
 
@@ -252,17 +235,16 @@ class Hub:
         if records:
             count = len(records)
             self._read_cost = seconds / count
-            held = Held(first, records, goes_on=self._options.goes_on, unread=reader.unread)
+            held = InFlight(first, records, Batch.read(records, reader.unread, first), goes_on=self._goes_on)
             weight = 0
             if self._here[0] is None:
-                held.pack(self._plan.segments[0].steps[0].name)
-                weight = held.size
-                self._sizing.weigh(count, weight)
+                self._crew.prepare(held.batch, 0)
+                self._sizing.weigh(count, weight := held.batch.size)
             self._held[self._machine.next_seq] = held
             self._meter.records_in += count
             self._meter.held += count
             self._meter.batch_size = count
-            self._tell(events.Read(count, weight or held.size))
+            self._tell(events.Read(count, weight))
         self._about_left = left = reader.about_left
         if left is not None:
             self._meter.about = reader.index + left
@@ -277,74 +259,55 @@ class Hub:
         return reader.read(most if reader.runs_no_code or reader.live else 1, seconds, here=True)
 
     def _listen(self, seconds: float) -> None:
-        began = perf_counter()
-        self._crew.wait(seconds, self._heard, self._gone)
-        if self._limited:
-            self._end_overdue()
-        if seconds and self._machine.at_work and self._stall.waited(perf_counter() - began):
+        began = self._clock()
+        heard = self._crew.wait(seconds)
+        ended = self._clock()
+        if heard:
+            self._retired.clear()
+            for each in heard:
+                if each.worker not in self._retired:
+                    self._answers[type(each)](each)
+            self._meter.handling += self._clock() - ended
+        elif seconds and self._machine.at_work and self._stall.waited(ended - began):
             self._look_at_workers()
 
     @property
     def _patience(self) -> float:
         if self._reader.live and not self._held:
             return 0.0  # the source itself is waited for
-        return min(SOON if self._limited or self._reader.live else PATIENCE, self._stall.pause)
+        return min(SOON if self._reader.live else PATIENCE, self._stall.pause)
 
-    def _heard(self, worker: int, message: Message) -> None:
-        kind = message.kind
-        if worker in self._unheard:
+    def _ready(self, heard: contract.Ready) -> None:
+        self._starting.discard(heard.worker)
+        self._stall.done()
+        self._meter.ready()
+        self._tell(events.Ready(heard.worker))
+
+    def _broken(self, heard: contract.Broken) -> None:
+        self._fatal = self._fatal or heard.error
+
+    def _spoiled(self, heard: contract.Spoiled) -> None:
+        held = self._held.get(heard.seq)
+        if held is not None and held.attempt == heard.attempt:
+            self._tell(events.Spoiled(heard.seq, heard.worker))
+
+    def _came(self, heard: contract.Came) -> None:
+        worker, seq, attempt, batch, size, figures, last, newest = heard
+        held, lane = self._held.get(seq), self._lane_of[worker]
+        if held is None or held.attempt != attempt:
             return
-        if kind in (words.DONE, words.PART):
-            began = perf_counter()
-            self._came_back(worker, message)
-            self._meter.handling += perf_counter() - began
-        elif kind == words.READY:
-            self._starting.discard(worker)
-            self._stall.done()
-            self._meter.ready()
-            self._tell(events.Ready(worker))
-        elif kind == words.SPOILED:
-            self._tell(events.Spoiled(message.seq, worker))
-        elif kind == words.BROKEN:
-            self._fatal = self._fatal or _why_broken(words.Broken(*pickle.loads(message.note)))
-
-    def _came_back(self, worker: int, message: Message) -> None:
-        seq, lane = message.seq, self._lane_of[worker]
-        figures, rest = words.unpack_figures(message.note)
         count = self._meter.lanes[lane]
         before = count.busy_of(worker)
         spent = (figures.busy - before) / 1e9
         count.note(worker, *figures)
         self._stall.done()
-        whole, is_part = self._held.get(seq), message.kind == words.PART
-        if whole is None:  # dropped meanwhile
-            self._tell(events.Done(seq, worker, 0, False))
+        if not last:
+            held.has_passed(batch, newest)
+            part = held.part(batch)
+            self._tell(events.Part(seq, worker, max(size, part.weight)), part)
             return
-        held = whole.part() if is_part else whole
-        size = sum(map(len, message.parts))
-        onward = lane + 1 < len(self._here) and self._here[lane + 1] is None
-        outcome = words.Outcome(*pickle.loads(rest)) if rest else words.PLAIN_OUTCOME
-        try:
-            decode = not onward and not outcome.each and len(message.parts) > 1
-            buffers = self._crew.buffers(worker, message) if decode else ()
-            last = self._plan.segments[lane].steps[-1].name
-            held.came_back(outcome, message.parts, buffers, last, decode=not onward)
-        except carry.RAISED as error:  # results of the user's classes: once more then, each in a pickle of its own
-            pass_on(error)
-            if outcome.each:  # they were: so it is none of them that is at fault
-                raise
-            if not is_part:
-                self._tell(events.Spoiled(seq, worker))
-                return
-            whole.kin[0] -= 1
-            self._unheard.add(worker)
-            self._crew.kill(worker)
-            return
-        if is_part:
-            whole.has_passed(held)
-            self._tell(events.Part(seq, worker, max(size, _weight(held))), held)
-            return
-        held.passed = (0, 0)
+        held.batch = batch
+        held.passed, held.newest = (0, 0), None
         self._learn(lane, len(held.records), spent, size, first=not before)
         self._meter.worked(spent, held.first, len(held.records))
         if self._most_bytes is not None and self._crew.holds(worker) > self._most_bytes:
@@ -353,48 +316,38 @@ class Hub:
 
     def _learn(self, lane: int, count: int, seconds: float, size: int, *, first: bool = False) -> None:
         """A batch was in a lane; the `first` one of a worker, in which its steps may have imported, tells of no call."""
+        if self._plan.batch_size is not None:
+            return
         self._costs[lane] = seconds / max(1, count)
         if count and not first and self._plan.segments[lane].takes_all:
             self._sizing.learn_calls(lane, count, seconds)
         self._sizing.learn(count, max(*self._costs, self._read_cost) * count, size)
 
-    def _gone(self, worker: int, end: End) -> None:
-        lane = self._lane_of[worker]
+    def _ended(self, heard: contract.Ended) -> None:
+        worker, place = heard.worker, heard.place
+        lane, has = self._lane_of[worker], self._machine.holding(worker)
         self._meter.lanes[lane].retire(worker)
+        self._living.discard(worker)
         self._starting.discard(worker)
-        self._unheard.discard(worker)
-        overran = self._overran.pop(worker, None)
-        mark = end.mark
-        # It may have gone on to the next value just before it was ended: then that one is not to blame.
-        late = mark is not None and overran is not None and mark[:3] == overran[:3]
-        self._dying = (lane, end, late)
         if self._fatal is not None:
             return
-        holds = self._machine.holding(worker)
-        empty = bool(holds) and not self._held[holds[0]].count
-        if mark is not None and overran is not None and not empty:
-            steps = self._plan.segments[lane].steps
-            exact = (
-                late
-                and mark.position != ANY
-                and not self._plan.segments[lane].waits
-                and all(step.role is not Role.BATCH for step in steps[: mark.step + 1])
-            )
-            self._tell(events.Overran(worker, mark[:2], exact, steps[mark.step].retries + 1))
+        for seq in has:
+            self._held[seq].attempt += 1
+        empty = bool(has) and not len(self._held[has[0]].batch.values)
+        mark = (place.seq, place.position or 0) if place is not None else None
+        if place is not None and mark is not None and heard.overdue and not empty:
+            segment = self._plan.segments[lane]
+            exact = heard.exact and not segment.waits and _tells_record(segment.steps, place)
+            tries = segment.steps[place.step].retries + 1
+            self._tell(events.Overran(worker, mark, exact, tries, heard))
         else:
-            self._tell(events.Died(worker, mark[:2] if mark is not None else None, empty))
-
-    def _end_overdue(self) -> None:
-        for worker, mark in self._crew.overdue(monotonic_ns()).items():
-            if worker not in self._overran:
-                self._overran[worker] = mark
-                self._crew.kill(worker)
+            self._tell(events.Died(worker, mark, empty, heard))
 
     def _look_at_workers(self) -> None:
         """Nothing was done for a while: has any worker moved on to another record since the last look?"""
         machine = self._machine
         busy = [w for w in self._lane_of if machine.holding(w) or w in self._starting]
-        places = self._crew.places()
+        places = self._crew.look()
         if self._stall.stuck({w: places.get(w) for w in busy}):
             hanging = tuple(self._hanging(w, places[w][0] or places[w][1]) for w in busy if w in places)
             self._fatal = self._fatal or Stalled(
@@ -403,7 +356,7 @@ class Hub:
         self._crew.ask(busy)
 
     def _hanging(self, worker: int, place: Place | None) -> Hanging:
-        pid, state = self._crew.process_of(worker)
+        pid, state, stack = self._crew.describe(worker)
         index = records = step = None
         if holds := self._machine.holding(worker):
             held = self._held[holds[0]]
@@ -411,28 +364,32 @@ class Hub:
             steps = self._plan.segments[self._lane_of[worker]].steps
             if place is not None and place.seq == holds[0]:
                 step = steps[place.step].name
-                if place.position != ANY and all(each.role is not Role.BATCH for each in steps[: place.step + 1]):
-                    index = held.first + held.batch.origin(place.position)
+                if _tells_record(steps, place):
+                    index = held.first + held.batch.origin(place.position or 0)
             index = held.first if len(held.records) == 1 else index
-        return Hanging(worker, pid, index, records, step, state, self._crew.stack(worker))
+        return Hanging(worker, pid, index, records, step, state, stack)
 
     # --- what the schedule says ---
 
-    def _tell(self, event: events.Event, part: Held | None = None) -> None:
+    def _tell(self, event: events.Event, part: InFlight | None = None) -> None:
         """Tell the schedule, and do what it says; what happens meanwhile it is told then. `part`: what has come."""
-        self._events.append((event, part))
         if self._telling:
+            self._events.append((event, part))
             return
         self._telling = True
         try:
-            while self._events:
-                event, self._part = self._events.popleft()
+            while True:
+                self._part = part
                 self._do(self._machine.on(event))
                 if self._part is not None:  # it comes behind the end of the run
                     self._part.kin[0] -= 1
+                if not self._events:
+                    break
+                event, part = self._events.popleft()
         finally:
             self._telling = False
-            self._events.clear()
+            if self._events:
+                self._events.clear()
 
     def _do(self, actions: list[events.Action]) -> None:
         for action in actions:
@@ -467,12 +424,11 @@ class Hub:
             self._decode(held)
         segment = self._plan.segments[action.lane]
         last = action.lane + 1 == len(self._here) and not segment.waits
-        note = held.orders(
-            segment.steps[0].name, careful=action.careful, seeded=self._options.seed is not None,
-            encode=self.encode if last else None,
-        )  # fmt: skip
-        assert held.parts is not None
-        self._crew.send(action.worker, action.seq, note, held.parts)
+        orders, seeded, encode = contract.PLAIN, self._options.seed is not None, self.encode if last else None
+        if action.careful or seeded or encode is not None or held.passed != (0, 0):
+            orders = contract.Orders(action.careful, held.first if seeded else 0, encode, held.passed, held.newest)
+        held.attempt += 1
+        self._crew.send(action.worker, action.seq, held.attempt, held.batch, orders)
         if self._most is not None:
             given = self._given[action.worker] = self._given.get(action.worker, 0) + len(held.records)
             if given >= self._most:
@@ -482,7 +438,7 @@ class Hub:
         if action.worker is None:
             self._run(events.Run(action.seq, action.lane))
         else:
-            self._crew.go_on(action.worker, action.seq)
+            self._crew.more(action.worker, action.seq)
 
     def _run(self, action: events.Run) -> None:
         """Through a segment in this process."""
@@ -499,14 +455,14 @@ class Hub:
         ran_here(self._meter.lanes[action.lane], segment, int(spent * 1e9))
         onward, came = action.lane + 1, part or held
         if onward < len(self._here) and self._here[onward] is None:
-            came.pack(self._plan.segments[onward].steps[0].name)
+            self._crew.prepare(came.batch, onward)
         if part is not None:
-            self._tell(events.Part(action.seq, None, max(part.size, _weight(part))), part)
+            self._tell(events.Part(action.seq, None, part.weight), part)
             return
         self._learn(action.lane, len(held.records), spent, 0)
-        self._tell(events.Done(action.seq, None, held.size, held.failed))
+        self._tell(events.Done(action.seq, None, held.batch.size, held.failed))
 
-    def _next_piece(self, seq: int, held: Held, segment: Segment) -> Held | None:
+    def _next_piece(self, seq: int, held: InFlight, segment: Segment) -> InFlight | None:
         """Run a batch here until there is some of it that may go on, or to its end: None then."""
         if not segment.expands:
             held.batch = segment.run(held.batch)
@@ -518,26 +474,26 @@ class Hub:
             held.batch = end.value
             return None
         self._under_way[seq] = given
-        part = held.part()
-        part.batch = piece
-        return part
+        return held.part(piece)
 
     def _start(self, action: events.Start) -> None:
         self._lane_of[action.worker] = action.lane
         self._given.pop(action.worker, None)
+        self._living.add(action.worker)
         self._starting.add(action.worker)
-        try:
-            self._crew.start(action.worker, action.lane)
-        except WorkersCannotStart as error:
+        self._crew.start(action.worker, action.lane)
+
+    def _start_failed(self, heard: contract.StartFailed) -> None:
+        error, lane = heard.error, self._lane_of[heard.worker]
+        self._living.discard(heard.worker)
+        self._starting.discard(heard.worker)
+        if not isinstance(error, OSError):
             self._fatal = self._fatal or error
-        except OSError as error:
-            pass_on(error)
-            self._starting.discard(action.worker)
-            if any(self._lane_of[other] == action.lane for other in self._crew.workers()):
-                reason = f"fewer workers than asked for: one more cannot be started: {error}"
-                if reason not in self._meter.reasons:
-                    self._meter.reasons.append(reason)
-                return
+        elif any(self._lane_of[other] == lane for other in self._living):
+            reason = f"fewer workers than asked for: one more cannot be started: {error}"
+            if reason not in self._meter.reasons:
+                self._meter.reasons.append(reason)
+        else:
             self._fatal = self._fatal or WorkersCannotStart(
                 f"a worker process cannot be started: {error}. Free some memory, processes or file descriptors, "
                 "or run with fewer workers"
@@ -545,28 +501,30 @@ class Hub:
 
     def _retire(self, action: events.Retire) -> None:
         self._meter.lanes[action.lane].retire(action.worker)
-        self._crew.retire(action.worker)
+        self._crew.end(action.worker)
+        self._retired.add(action.worker)
         self._start(events.Start(action.worker, action.lane))
 
     def _condemn(self, action: events.Condemn) -> None:
         held = self._held[action.seq]
         self._decode(held)
-        lane, end, late = self._dying
-        step = self._plan.segments[lane].steps[end.mark.step if end.mark is not None else 0]
-        held.split(step.name)
-        if action.position >= held.count:
+        death: contract.Ended = action.cause
+        lane, place = self._lane_of[death.worker], death.place
+        step = self._plan.segments[lane].steps[place.step if place is not None else 0]
+        self._crew.prepare(held.batch, lane, apart=True)
+        if action.position >= len(held.batch.values):
             return  # the source cannot be read that far, which is known now: its error is in the record's place
         index = held.first + held.batch.origin(action.position)
         record = held.records[index - held.first]
         error: BaseException
-        if late:
+        if death.exact:
             error = StepTimeout(step=step.name, seconds=step.timeout or 0.0, index=index)
         else:
-            error = WorkerDied(index=index, step=step.name, exit_code=end.code, excerpt=excerpt(record))
-        held.condemn(action.position, step.name, error, end.stack)
+            error = WorkerDied(index=index, step=step.name, exit_code=death.code, excerpt=excerpt(record))
+        held.batch.fail(action.position, step.name, error, goes_on=self._goes_on, traceback=death.stack)
 
     def _give_up(self, action: events.GiveUp) -> None:
-        died = WorkerDied(index=None, step=None, exit_code=self._dying[1].code)
+        died = WorkerDied(index=None, step=None, exit_code=action.cause.code)
         if self._machine.holding(action.worker):
             when = "while no record is at work in them"
             remedy = (
@@ -593,25 +551,21 @@ class Hub:
     def _emit(self, seq: int) -> None:
         held = self._held.pop(seq)
         held.kin[0] -= 1
-        error: BaseException | None = None
-        if held.encoded is not None:
-            results: Lot = held.encoded
-        else:
-            records = held.as_read() if held.batch.failures else held.records
-            results, error = settled(held.batch, held.first, records, self._options, self._meter)
+        records = held.as_read() if held.batch.failures else held.records
+        results, error = settled(held.batch, held.first, records, self._options, self._meter)
         if error is None and held.error is not None:
             # What was read behind it was none of the source's records.
             self._reader.ended = True
             self._meter.records_in = self._reader.index = held.first + len(held.records)
             error = held.error
         if held.kin[0]:  # there is more to come of these records
-            results.more_comes(held.tail or held.batch.tail())
-        self._out.append(Delivery(seq, len(held.records) if not held.kin[0] else 0, results, error))
+            results.more_comes(held.batch.tail())
+        self._out.append((seq, len(held.records) if not held.kin[0] else 0, results, error))
 
-    def _decode(self, held: Held) -> None:
+    def _decode(self, held: InFlight) -> None:
         """Read a part of the source here, where a worker could not, or died with it."""
         counted = len(held.records)
-        held.decode()
+        held.read()
         if held.error is None or self._options.ordered:
             return
         # Results behind it may be delivered already, so all are that are under way, and the run ends after them.
@@ -621,35 +575,6 @@ class Hub:
         self._meter.records_in -= counted - len(held.records)
 
 
-def _told(meter: Meter, reasons: list[str], missed: list[str]) -> None:
-    """What is to be known of the workers' surroundings: for the report, and what they do not have as it is here."""
-    meter.reasons += reasons
-    if missed:
-        meter.missed += missed
-        says = (
-            f"workers do not have this as it is in the caller's process: {', '.join(missed)}; they have what their own "
-            "imports make. Build it in each worker, with setup= or per_worker(), or"
-        )
-        meter.reasons.append(says.partition(". Build")[0])
-        warnings.warn(f'{says} share this process\'s memory with start="fork"', RuntimeWarning, stacklevel=2)
-
-
-def _weight(held: Held) -> int:
-    """Bytes that a part takes as objects, about: some kinds take many times what they take as bytes."""
-    values = held.batch.values
-    return amount(values[-1]) * len(values) if held.here and len(values) else 0
-
-
-def _why_broken(broken: words.Broken) -> BaseException:
-    carried = carry.CarriedError(*broken.error)
-    if broken.built:
-        error = carry.unpack_error(carried, step="(building the steps)", trace=broken.traceback)
-        error.add_note("in the worker:\n    " + broken.traceback.rstrip().replace("\n", "\n    "))
-        return error
-    if carried.type_name == WorkersCannotStart.__name__:
-        return WorkersCannotStart(f"a worker could not load the steps: {carried.text}")
-    return WorkersCannotStart(
-        f"a worker could not load the steps: {carried.type_name}: {carried.text}. "
-        "What the steps import must be importable in a fresh interpreter with the same sys.path.\n"
-        + broken.traceback.rstrip()
-    )
+def _tells_record(steps: Sequence[Step], place: Place) -> bool:
+    """Whether a place says which record is at work: with batch steps it may be any of several."""
+    return place.position is not None and all(step.role is not Role.BATCH for step in steps[: place.step + 1])

@@ -35,8 +35,7 @@ from taktline._segment.compiled import Compiled
 from taktline._segment.forms import Misfit, form_of, not_of_the_form
 from taktline._segment.fuse import Segment
 from taktline._segment.returned import drawn
-from taktline._wire import carry
-from taktline.errors import BatchLengthError, TaktlineError, placed
+from taktline.errors import BatchLengthError, TaktlineError, as_step_error, placed
 
 if TYPE_CHECKING:
     from taktline._crew.weight import Weight
@@ -140,17 +139,18 @@ class Inline:
         size = 1
         with closing(results):
             while True:
-                began, lot = perf_counter(), Lot((), 0, 0)
+                some: list[Any] = []
+                began = perf_counter()
                 try:
-                    lot.extend(islice(results, size))
+                    some.extend(islice(results, size))
                 except BaseException:
-                    if lot:
-                        yield lot
+                    if some:
+                        yield Lot(some)
                     raise
-                if not lot:
+                if not some:
                     return
                 seconds = perf_counter() - began
-                yield lot
+                yield Lot(some)
                 if not (self._one_by_one and self._by_one):
                     size = max(1, size // 2) if seconds > LOT else min(size * 2, MOST)
 
@@ -551,7 +551,7 @@ class Inline:
             return error
         self._meter.failed += 1
         name = self._steps[step].name
-        return placed(carry.as_step_error(error, name), index=index, step=name, record=record)
+        return placed(as_step_error(error, name), index=index, step=name, record=record)
 
 
 def _of_one_record(step: Step) -> Step:

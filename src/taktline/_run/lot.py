@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, NoReturn
+from typing import Any
 
+from taktline._crew.envelope import copied_error
 from taktline._recipe.options import Options
 from taktline._recipe.ports import Sink
 from taktline._run.meter import Meter
 from taktline._segment.batch import Batch, Failure
-from taktline._wire import carry
-from taktline.errors import Failed, ResultsTooLarge, forget_places, placed
+from taktline._segment.values import Encoded
+from taktline.errors import Failed, ResultsTooLarge, as_step_error, forget_places, placed
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,18 +26,26 @@ class Lost:
     record: Any
 
 
-class Lot(list[Any]):
+class Lot:
     """Results. Those of the records before `first + records` are all delivered with it."""
 
-    __slots__ = ("failures", "first", "records", "tail", "whole")
+    __slots__ = ("failures", "first", "records", "results", "tail", "whole")
 
-    def __init__(self, results: Iterable[Any], first: int, records: int, failures: tuple[Lost, ...] = ()) -> None:
-        super().__init__(results)
+    def __init__(
+        self, results: list[Any] | Encoded, first: int = 0, records: int = 0, failures: tuple[Lost, ...] = ()
+    ) -> None:
+        self.results = results
         self.first = first
         self.records = records  # without one that failed and ends the run
-        self.whole = len(self)  # results of these records; those behind are what the one that failed gave before
+        self.whole = len(results)  # results of these records; those behind are what the one that failed gave before
         self.failures = failures
         self.tail = (-1, 0)  # where more is to come: the newest record, and how many of these results are its own
+
+    def __len__(self) -> int:
+        return len(self.results)
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(self.results)  # type: ignore[arg-type]
 
     def more_comes(self, tail: tuple[int, int]) -> None:
         """Its records are delivered with a later one; `tail`: the newest one's place among them, and its results here."""
@@ -46,29 +55,25 @@ class Lot(list[Any]):
         """Only so many of its records are done, and gave so many of its results."""
         self.records, self.whole = records, whole
 
+    def drop(self, most: int) -> int:
+        """Leave out so many results at the start, as far as there are; how many those are."""
+        dropped = min(most, len(self.results))
+        if dropped:
+            self.results = self.results[dropped:]  # type: ignore[index]
+            self.whole = max(0, self.whole - dropped)
+        return dropped
+
+    def cut(self) -> None:
+        """Leave out what is of a record that failed."""
+        if self.whole < len(self.results):
+            self.results = self.results[: self.whole]  # type: ignore[index]
+
     def into(self, sink: Sink) -> None:
         """Write the results."""
-        sink.write(self)
-
-
-class EncodedLot(Lot):
-    """Results whose bytes a worker has made for the sink; as a list it has their number alone."""
-
-    __slots__ = ("_count", "_data")
-
-    def __init__(self, data: bytes, count: int, first: int, records: int) -> None:
-        self._count = count
-        super().__init__((), first, records)
-        self._data = data
-
-    def __len__(self) -> int:
-        return self._count
-
-    def __iter__(self) -> NoReturn:
-        raise TypeError("these results are bytes for a sink")
-
-    def into(self, sink: Sink) -> None:
-        sink.write_encoded(self._data, self._count)
+        if isinstance(self.results, Encoded):
+            sink.write_encoded(self.results.data, len(self.results))
+        else:
+            sink.write(self.results)
 
 
 def settled(
@@ -92,7 +97,7 @@ def settled(
         meter.failed -= 1
     lost = tuple(
         Lost(
-            first + one.origin, one.step, carry.as_step_error(one.error, one.step), one.traceback, records[one.origin]
+            first + one.origin, one.step, as_step_error(one.error, one.step), one.traceback, records[one.origin]
         )
         for one in failures
     )  # fmt: skip
@@ -113,8 +118,7 @@ def _of_its_own(failure: Failure, first: int, records: Sequence[Any], meter: Met
     """The error that stands in a record's place: a copy, where another record's is the same object, that says where."""
     error = failure.error
     if any(error is other for other in meter.placed):
-        carried = carry.pack_error(error)
-        copied = carry.unpack_error(carried, step=failure.step, trace=failure.traceback)
+        copied = copied_error(error, step=failure.step, trace=failure.traceback)
         if type(copied) is type(error):
             forget_places(copied)
             failure.error = copied
@@ -123,7 +127,7 @@ def _of_its_own(failure: Failure, first: int, records: Sequence[Any], meter: Met
 
 
 def _explained(failure: Failure, first: int, records: Sequence[Any]) -> BaseException:
-    error = carry.as_step_error(failure.error, failure.step)
+    error = as_step_error(failure.error, failure.step)
     return placed(
         error, index=first + failure.origin, step=failure.step, record=records[failure.origin],
         traceback=failure.traceback,

@@ -307,10 +307,7 @@ class Marks:
                 if lot.failures:
                     self._write_letters(lot)
                 if self._drop:
-                    dropped = min(self._drop, len(lot))
-                    self._drop -= dropped
-                    lot.whole -= dropped
-                    del lot[:dropped]
+                    self._drop -= lot.drop(self._drop)
                 yield lot
                 self._passed(lot, count)
         finally:
@@ -372,7 +369,7 @@ class Marks:
             with closing(self.lots(lots)) as kept:
                 for lot in kept:
                     if self._journal is not None:  # what a record gave before it failed comes again
-                        del lot[lot.whole :]
+                        lot.cut()
                     if lot:
                         self._amid = True
                         lot.into(sink)

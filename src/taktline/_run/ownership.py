@@ -18,8 +18,8 @@ from sys import getrefcount
 from types import BuiltinFunctionType, FunctionType, ModuleType
 from typing import Any
 
+from taktline._crew import envelope
 from taktline._signals import pass_on
-from taktline._wire import carry
 
 ATOMS = frozenset({str, bytes, int, float, complex, bool, type(None)})  # never change, and hold nothing
 LOOKED_AT = 100  # values in a record: more are not looked through, since to copy it costs no more then
@@ -149,7 +149,7 @@ def _is_fleeting(value: Any) -> bool:
 def copied(record: Any) -> tuple[Any, bool]:
     """The record as it is now, whatever its source does to it; and whether that could be had."""
     try:
-        return carry.unpack(carry.pack([record]))[0], True
+        return envelope.copied(record), True
     except Exception as error:  # then it cannot go to a worker either, and who sends it says so
         pass_on(error)
         return record, False

@@ -109,8 +109,8 @@ class Reader:
             return records
         most += -(self.index + most) % self.block
         try:
-            if isinstance(self._source, Live):
-                return self._taken(self._source.take(most, seconds), here=here)
+            if self.live:
+                return self._taken(self._source.take(most, seconds), here=here)  # type: ignore[attr-defined]
             if self.runs_no_code or (here and most == 1):
                 # extend keeps what came before an exception; list() would lose it
                 records.extend(islice(self.iterator(), most))

@@ -24,12 +24,13 @@ from taktline._run.lot import Lot
 from taktline._run.meter import Meter
 from taktline._run.reader import Reader, check_source
 from taktline._schedule.bounds import worth_splitting
+from taktline._segment.values import Encode
 from taktline._signals import pass_on
 from taktline.abc import Live, Resumable, Sink, Source
 from taktline.errors import LineError, SinkError
 
 if TYPE_CHECKING:
-    from taktline._run.held import Encode
+    from taktline._crew.local import Local
     from taktline._run.hub import Hub
     from taktline._run.marks import Marks
 
@@ -61,6 +62,7 @@ class _Life:
         self.draining: Draining | None = None
         self.encode: Encode | None = None
         self.engine: Inline | Hub | None = None
+        self.crew: Local | None = None
         self._process = os.getpid()
         if self.plan.workers and options.how != "auto":
             self.engine = self._hub()  # refuses steps that cannot be carried over, before anything starts
@@ -134,7 +136,7 @@ class _Life:
             return  # a fork of the caller's process: nothing in the run is its own to end
         if self.engine is not None:
             self.engine.close()
-            self.engine = None
+            self.engine = self.crew = None
         self.meter.hide()
         self.reader.close()
 
@@ -170,9 +172,11 @@ class _Life:
         return ""
 
     def _hub(self) -> Hub:
-        from taktline._run.hub import Hub  # with the crew and what starts it: some 15 ms, for nothing in the loop
+        from taktline._run.crews import crew_for  # with what starts workers: some 15 ms, for nothing in the loop
+        from taktline._run.hub import Hub
 
-        hub = Hub(self.plan, self.options, self.reader, self.meter, self.beside)
+        self.crew = crew_for(self.plan, self.options, self.meter, self.beside)
+        hub = Hub(self.plan, self.options, self.reader, self.meter, self.crew)
         hub.encode = self.encode
         hub.states = self.marks.states if self.marks is not None else None
         return hub
@@ -182,8 +186,8 @@ class _Life:
         workers must be launched for it and a step cannot be carried over."""
         if not self.beside and (why := _not_beside(sink)):
             self.beside = why
-            if self.options.start == "auto" and self.engine is not None and not isinstance(self.engine, Inline):
-                self.engine.launch_because(why)
+            if self.options.start == "auto" and self.crew is not None:
+                self.crew.launch_because(why)
         _check_forks(self.beside, self.options)
         if isinstance(sink, Sink):
             self.reader.beside(sink, journal=self.options.journal is not None)
@@ -247,7 +251,7 @@ class Run:
         """The results as they are made, some at a time; in the place of iterating over the run."""
         life = self._life
         if life.options.journal is not None:  # each result counts by itself
-            return (Lot([result], 0, 0) for result in self)
+            return (Lot([result]) for result in self)
         self._results = iter(())
         self._generator = life.lots() if life.marks is None else life.marks.lots(life.lots())
         return self._generator  # type: ignore[no-any-return]

@@ -21,13 +21,13 @@ from taktline._planner.sample import moving
 from taktline._recipe.options import Options, memory_bytes, usable_cores
 from taktline._recipe.plan import full_calls, here
 from taktline._recipe.steps import Role, Step, as_step
-from taktline._run.held import Encode
 from taktline._run.reader import Reader, check_source
 from taktline._run.run import Run
 from taktline._schedule.sizing import Calls
 from taktline._segment import firsts, guard
 from taktline._segment.batch import Batch
 from taktline._segment.fuse import Segment
+from taktline._segment.values import Encode
 from taktline._wire import carry
 from taktline.abc import Sink, Source
 from taktline.errors import LineError, TaktlineError

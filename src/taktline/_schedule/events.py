@@ -5,7 +5,7 @@ A batch is known by `seq`, its place among the batches; a lane is the schedule's
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 # --- events: what happened ---
 
@@ -61,6 +61,7 @@ class Died(NamedTuple):
     worker: int
     mark: tuple[int, int] | None
     empty: bool = False  # its oldest batch has no record, or none any more
+    cause: Any = None  # how it ended, as far as anybody needs it who condemns a record or gives up
 
 
 class Overran(NamedTuple):
@@ -70,6 +71,7 @@ class Overran(NamedTuple):
     mark: tuple[int, int]  # the batch, and the value in it
     exact: bool  # it is known to be this value; else one of its batch
     tries: int  # how often a value may be tried
+    cause: Any = None
 
 
 class Worn(NamedTuple):
@@ -143,6 +145,7 @@ class Condemn(NamedTuple):
 
     seq: int
     position: int
+    cause: Any = None  # of the death that this is for
 
 
 class Emit(NamedTuple):
@@ -161,6 +164,7 @@ class GiveUp(NamedTuple):
     """Workers die again and again without any work done: end the run."""
 
     worker: int
+    cause: Any = None  # of the last death
 
 
 Event = Begin | Ready | Read | Exhausted | Part | Done | Spoiled | Died | Overran | Worn | Took

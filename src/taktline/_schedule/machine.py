@@ -253,7 +253,7 @@ class Machine:
         self._vain += 1
         # Where a batch has records, each is condemned before long; so without a limit such deaths end, too.
         if self._vain > VAIN * len(self._workers) and (event.empty or not held):
-            return [GiveUp(event.worker)]
+            return [GiveUp(event.worker, event.cause)]
         return self._replace(event.worker, self._suspect(held[0], event) if held else [])
 
     def _overran(self, event: Overran) -> list[Action]:
@@ -263,7 +263,7 @@ class Machine:
         self._vain = 0
         sure = event.exact or seq in self._careful
         self._careful.add(seq)
-        return self._replace(event.worker, self._blamed(seq, position, event.tries) if sure else [])
+        return self._replace(event.worker, self._blamed(seq, position, event.tries, event.cause) if sure else [])
 
     def _replace(self, w: int, actions: list[Action]) -> list[Action]:
         """After `actions`, another worker in the place of one that has ended; what it had goes out again."""
@@ -285,9 +285,9 @@ class Machine:
             return []
         # No mark from a careful worker: it died while it unpacked the first record.
         position = death.mark[1] if death.mark is not None and death.mark[0] == seq else 0
-        return self._blamed(seq, position, BLAME)
+        return self._blamed(seq, position, BLAME, death.cause)
 
-    def _blamed(self, seq: int, position: int, most: int) -> list[Action]:
+    def _blamed(self, seq: int, position: int, most: int, cause: Any) -> list[Action]:
         """One more death by this record; after so many it is condemned."""
         where = (self._where[seq], seq, position)
         self._blame[where] = self._blame.get(where, 0) + 1
@@ -295,7 +295,7 @@ class Machine:
             return []
         del self._blame[where]
         self._vain = 0
-        return [Condemn(seq, position)]
+        return [Condemn(seq, position, cause)]
 
     def _enter(self, seq: int, lane: int) -> list[Action]:
         self._where[seq] = lane
@@ -338,11 +338,11 @@ class Machine:
             if (
                 worker.ready
                 and not worker.worn
-                and len(worker.has) < least
+                and (holds := len(worker.has)) < least
                 and not (self._careful and self._careful.intersection(worker.has))
                 and not (self._asking and any(self._stands_still(seq) for seq in worker.has))
             ):
-                best, least = w, len(worker.has)
+                best, least = w, holds
         return best
 
     def _end_at(self, seq: int) -> list[Action]:

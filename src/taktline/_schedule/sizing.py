@@ -102,7 +102,7 @@ class Sizing:
 
     def learn(self, count: int, seconds: float, size: int) -> None:
         """A batch of `count` records took `seconds` of work (or of reading) and held `size` bytes."""
-        if count == 0:
+        if count == 0 or self._fixed is not None:
             return
         cost = max(seconds / count, 1e-9)
         self._cost = cost if self._cost is None else self._cost + SMOOTH * (cost - self._cost)
@@ -117,6 +117,8 @@ class Sizing:
 
     def weigh(self, count: int, size: int) -> None:
         """A batch of `count` records that was read holds `size` bytes: the next has no more records than memory allows."""
+        if self._fixed is not None:
+            return
         self._note(0, size / max(1, count))
         self._size = max(1, min(self._size, self._fits()))
 

@@ -144,7 +144,8 @@ class Window:
         """The consumer has this batch: its credits are free. A batch not in the window is no matter."""
         count, size = self._open.pop(seq, (0, 0))
         self._places.pop(seq, None)
-        self._parts.pop(seq, None)
+        if self._parts:
+            self._parts.pop(seq, None)
         self._held_records -= count
         self._taken += count
         # Credits become free in lots of a quarter window: fewer, larger reads, and a consumer that stops after a few

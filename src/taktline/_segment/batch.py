@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
+from taktline._segment.values import Encoded, without
 from taktline.abc import Unread
 from taktline.errors import ResultsTooLarge
 
@@ -44,7 +45,7 @@ class Batch:
     """Values in order. `origins[n]`: the position, in the batch as it was read, of the record that value n came from,
     never falling; None: value n came from record n."""
 
-    values: Any  # a list; what a worker sends may be a Formed, the same values in columns
+    values: Any  # a list, or what stands for one on the way (values.py)
     origins: list[int] | None = None
     failures: list[Failure] = field(default_factory=list)
     first: int = 0  # index of its first record, where a seed is set
@@ -78,8 +79,15 @@ class Batch:
         """How many values come of the records before the one at `origin`."""
         return min(origin, len(self.values)) if self.origins is None else bisect_left(self.origins, origin)
 
+    @property
+    def size(self) -> int:
+        """Bytes that its values take, as far as that is known."""
+        return 0 if type(self.values) is list else self.values.size
+
     def tail(self) -> tuple[int, int]:
         """The origin of the newest value, and how many values come of it."""
+        if type(self.values) is Encoded:
+            return self.values.tail
         if not self.origins:
             return 0, 0
         return self.origins[-1], len(self.origins) - bisect_left(self.origins, self.origins[-1])
@@ -145,13 +153,14 @@ class Batch:
             self.origins = self.origins if self.origins is not None else list(range(len(self.values)))
             start = bisect_left(self.origins, failure.origin)
             end = bisect_right(self.origins, failure.origin)
-            del self.values[start:end], self.origins[start:end]
+            self.values = without(self.values, start, end)
+            del self.origins[start:end]
             failure.place = start
             for other in self.failures:
                 if other.place >= end:
                     other.place -= end - start
         else:
-            del self.values[position:]
+            self.values = without(self.values, position, len(self.values))
             if self.origins is not None:
                 del self.origins[position:]
             self.failures = [other for other in self.failures if other.place < position]

@@ -13,8 +13,9 @@ from taktline._excerpts import excerpt
 from taktline._recipe.steps import Role, Step
 from taktline._segment import guard, returned
 from taktline._segment.batch import Batch, Failure
-from taktline._segment.forms import Columns, Formed, Misfit, Unfit, cannot_stand, form_of, not_of_the_form
+from taktline._segment.forms import Columns, Misfit, Unfit, cannot_stand, form_of, not_of_the_form
 from taktline._segment.same import same
+from taktline._segment.values import Table
 from taktline._signals import pass_on
 from taktline.errors import BatchLengthError, FormsDiffer, NotAwaited
 
@@ -145,7 +146,7 @@ class Batched(Part):
         self.pieces = []
         out = super().run(batch, timed)
         if formed and self.pieces and not out.values and not out.failures and self.steps[0].form != "list":
-            out.values = Formed(self.pieces)
+            out.values = Table(self.pieces)
         else:
             self.settle(out)
         return out

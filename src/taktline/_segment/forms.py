@@ -78,27 +78,6 @@ class Columns:
         return [dict(zip(names, row)) for row in rows]  # noqa: B905  # as many values as names: 80 ns a row less
 
 
-class Formed:
-    """The results of a whole batch as columns, some records a piece."""
-
-    __slots__ = ("pieces",)
-
-    def __init__(self, pieces: list[Columns]) -> None:
-        self.pieces = pieces
-
-    def __len__(self) -> int:
-        return sum(map(len, self.pieces))
-
-    def records(self) -> list[Any]:
-        """All of them as plain records."""
-        return [record for piece in self.pieces for record in piece.records()]
-
-
-def records_of(values: Any) -> list[Any]:
-    """Values that may have come as columns, as plain records."""
-    return values.records() if isinstance(values, Formed) else values
-
-
 def _listed(column: Any) -> list[Any]:
     if type(column) is list:
         return column

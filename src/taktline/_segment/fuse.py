@@ -228,7 +228,7 @@ class Segment:
 
     def run(self, batch: Batch, *, careful: bool = False, formed: bool = False) -> Batch:
         """The batch after all steps. `careful`: with a mark before each record and step; slow, exact. `formed`: its
-        values may come as columns, a Formed, where the last step made them."""
+        values may come as columns, a Table, where the last step made them."""
         if self.expands:
             return put_together(self.pieces(batch, careful=careful), goes_on=self.goes_on)
         if self.seeds is None:

@@ -7,13 +7,12 @@ pickled. Functions go by cloudpickle, which takes lambdas, closures and what was
 from __future__ import annotations
 
 import pickle
-import traceback
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
 from taktline._signals import pass_on
 from taktline._wire import identity
-from taktline.errors import StepError
+from taktline.errors import StepError, is_control_flow, text_of, wrapped_because
 
 Bytes = bytes | memoryview
 
@@ -65,6 +64,17 @@ def pack(values: Any) -> list[Bytes]:
     finally:
         identity.end()
     return [stream, *(buffer.raw() for buffer in buffers)]
+
+
+def snapshot(values: Any) -> bytes:
+    """Values as they are now, for `unpack` in this process. Raises what pickling them raises."""
+    if not identity.ready():
+        identity.look()
+    identity.begin()
+    try:
+        return pickle.dumps(values, pickle.HIGHEST_PROTOCOL)
+    finally:
+        identity.end()
 
 
 def unpack(parts: Sequence[Bytes], buffers: Sequence[Any] | None = None) -> Any:
@@ -176,13 +186,9 @@ def _with_those_before(error: BaseException, left: int, seen: set[int]) -> Carri
 
 
 def _packed_error(error: BaseException) -> CarriedError:
-    type_name = type(error).__qualname__
-    try:
-        text = str(error)
-    except Exception as odd:
-        text = f"<its text cannot be had: {type(odd).__name__}>"
+    type_name, text = type(error).__qualname__, text_of(error)
     if is_control_flow(error):
-        return CarriedError(None, type_name, text, f"{type_name} would end more than the line, so it is wrapped")
+        return CarriedError(None, type_name, text, wrapped_because(type_name))
     way: Any = _Unmade(error) if _is_its_args(type(error)) else error
     for dumps in (_plain, pack_functions):
         try:
@@ -222,22 +228,6 @@ def _unpacked_error(carried: CarriedError, *, step: str, trace: str) -> BaseExce
             pass_on(odd)
             why = f"it cannot be read back here: {type(odd).__name__}: {odd}"
     return StepError(step=step, type_name=carried.type_name, text=carried.text, why=why, traceback=trace)
-
-
-def is_control_flow(error: BaseException) -> bool:
-    """Whether raising it out of an iterator would do something else than tell of an error: StopIteration would end it."""
-    return isinstance(error, (StopIteration, StopAsyncIteration)) or not isinstance(error, Exception)
-
-
-def as_step_error(error: BaseException, step: str) -> BaseException:
-    """`error`, or the StepError that stands for it where it must not be raised as itself."""
-    if not is_control_flow(error):
-        return error
-    carried = pack_error(error)
-    trace = "".join(traceback.format_exception(error))
-    made = StepError(step=step, type_name=carried.type_name, text=carried.text, why=carried.why, traceback=trace)
-    made.__cause__ = error
-    return made
 
 
 def _is_its_args(kind: type) -> bool:

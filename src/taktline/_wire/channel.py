@@ -118,9 +118,10 @@ class Channel:
     def _frame(
         self, kind: int, seq: int, note: bytes, parts: Sequence[Bytes], inline: int, position: int
     ) -> list[Bytes]:
-        sizes = struct.pack(f"<{len(parts)}Q", *map(len, parts))
+        count, note_size = len(parts), len(note)
+        sizes = struct.pack(f"<{count}Q", *map(len, parts))
         head = HEAD.pack(
-            len(sizes) + len(note) + inline, seq, self._consumed, position, len(note), len(parts), kind, OURS
+            8 * count + note_size + inline, seq, self._consumed, position, note_size, count, kind, OURS
         )  # fmt: skip
         if not inline:
             return [head + sizes + note]
@@ -165,7 +166,7 @@ class Channel:
         unsent = self._unsent
         while unsent:
             try:
-                if id(unsent[0]) in self._passing:
+                if self._passing and id(unsent[0]) in self._passing:
                     self._pass()
                     continue
                 if len(unsent) == 1:
@@ -219,7 +220,7 @@ class Channel:
     def release(self) -> None:
         """The payloads received so far are read: what is sent next tells the other end that their space is free."""
         self._read = self._held
-        self._consumed = next(iter(self._kept), self._read)
+        self._consumed = next(iter(self._kept)) if self._kept else self._read
 
     def buffers(self, message: Message) -> list[Any]:
         """All parts of a message but the first one, as buffers for keeps. Call it before `release`.
@@ -283,13 +284,14 @@ class Channel:
 
     def _next(self) -> Message | None:
         got = self._got
-        if len(got) < HEAD.size:
+        there = len(got)
+        if there < HEAD.size:
             return None
         rest, seq, freed, position, note_size, count, kind, ours = HEAD.unpack_from(got)
         if ours != OURS or rest < 8 * count + note_size:
             self.ended = self.damaged = True
             return None
-        if len(got) < HEAD.size + rest:
+        if there < HEAD.size + rest:
             return None
         frame = bytes(memoryview(got)[HEAD.size : HEAD.size + rest])
         del got[: HEAD.size + rest]

@@ -1,0 +1,191 @@
+"""What the hub knows of those who run its batches. A crew is told by its methods, none of which waits for a worker, and
+is heard by `wait`.
+
+Worker and batch numbers recur, so each answer carries the attempt that it belongs to, and whoever hears a late one drops
+it. `README.md` beside this file walks through a batch, a death and an end, and says whose memory is whose until when.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Mapping, Sequence
+from typing import NamedTuple
+
+from taktline._segment.batch import Batch
+from taktline._segment.values import Encode
+
+
+class Orders(NamedTuple):
+    """How to run a batch. `careful`: record by record, with a mark before each. `first`: index of its first record, where
+    a seed is set. `encode`: makes the bytes that a sink wants of the results. `passed`: so many results and failures have
+    come in parts already, and `newest` is the last of these results, packed, where it is known."""
+
+    careful: bool = False
+    first: int = 0
+    encode: Encode | None = None
+    passed: tuple[int, int] = (0, 0)
+    newest: bytes | None = None
+
+
+PLAIN = Orders()
+
+
+class Place(NamedTuple):
+    """A value on its way through a segment: `position` in its batch as the worker got it, None where it may be any."""
+
+    seq: int
+    position: int | None
+    step: int
+    deadline_ns: int = 0  # on the worker's clock; 0: none
+
+
+class Figures(NamedTuple):
+    """A worker's counters since it started. Times in nanoseconds."""
+
+    busy: int
+    waiting: int
+    blocked: int
+    cpu: int
+    retried: int
+    records: Sequence[int]  # a step each
+    timed_records: Sequence[int]
+    timed_ns: Sequence[int]
+
+
+# --- what is heard ---
+
+
+class Ready(NamedTuple):
+    """This worker has its steps and waits for batches."""
+
+    worker: int
+
+
+class StartFailed(NamedTuple):
+    """This worker cannot be started: an OSError where the system gives no more, or what else ends the run."""
+
+    worker: int
+    error: Exception
+
+
+class Broken(NamedTuple):
+    """This worker has started and cannot work: no other would, either."""
+
+    worker: int
+    error: BaseException
+
+
+class Came(NamedTuple):
+    """What came of a batch; with `last` all of it, else some of it before the rest. The batch is the hearer's own, whatever
+    becomes of the worker. `newest`: of a part, the last result, packed, where it is known."""
+
+    worker: int
+    seq: int
+    attempt: int
+    batch: Batch
+    size: int  # bytes that it took on the way
+    figures: Figures
+    last: bool = True
+    newest: bytes | None = None
+
+
+class Spoiled(NamedTuple):
+    """A batch could not be read back as a whole, here or there; it may be run again, carefully."""
+
+    worker: int
+    seq: int
+    attempt: int
+
+
+class Ended(NamedTuple):
+    """This worker is no more, whatever it had. `place`: the value it was at, where that is known. `overdue`: it was ended
+    since a value took longer than it may, and `exact`, that is the one it was at to the end."""
+
+    worker: int
+    code: int | None
+    place: Place | None = None
+    overdue: bool = False
+    exact: bool = False
+    stack: str = ""  # where it crashed
+
+
+Heard = Ready | StartFailed | Broken | Came | Spoiled | Ended
+
+
+# --- who is told ---
+
+
+class Worker(NamedTuple):
+    """What is to be told of a worker that seems to hang."""
+
+    pid: int
+    state: str  # what the system says of it, where that is worth telling
+    stack: str
+
+
+class Crew(ABC):
+    """Workers, each with the steps of one lane, that are reached by their numbers.
+
+    A worker may end at any moment. What it is told then is lost, until its `Ended` is heard; so nobody need ask first."""
+
+    forks = False  # workers are copies of this process
+    why = ""  # they are started in this way, where that was left open
+    doubts = ""  # why the way that was asked for may not work
+    seconds = 0.0  # that it has spent on batches in the caller's process, so far
+
+    @abstractmethod
+    def start(self, worker: int, lane: int) -> None:
+        """Start a worker; `Ready`, `StartFailed` or `Broken` follows, unless it ends before."""
+
+    @abstractmethod
+    def prepare(self, batch: Batch, lane: int, *, apart: bool = False) -> None:
+        """Have a batch as it will be sent to this lane: its size is known then, and nothing that happens in the caller's
+        process changes it any more. What cannot be sent fails. `apart`: each value by itself, so that one can be taken
+        out without the others being looked at."""
+
+    @abstractmethod
+    def send(self, worker: int, seq: int, attempt: int, batch: Batch, orders: Orders = PLAIN) -> None:
+        """Give a batch to a worker; it is sent with the next `wait` at the latest. `Came` or `Spoiled` follows, unless the
+        worker ends before."""
+
+    @abstractmethod
+    def more(self, worker: int, seq: int) -> None:
+        """One more part of this batch may come: a worker is two ahead at most."""
+
+    @abstractmethod
+    def end(self, worker: int) -> None:
+        """Let a worker that has nothing to do end in its own time. Its number is free at once; nothing is heard of it any
+        more, but what `wait` has told already."""
+
+    @abstractmethod
+    def kill(self, worker: int) -> None:
+        """End a worker now; `Ended` follows."""
+
+    @abstractmethod
+    def wait(self, seconds: float) -> list[Heard]:
+        """Wait for something to happen, at most so long, and tell all of it in its order. What a worker has said before it
+        gave a batch back has been passed on to the caller's own streams, loggers and warnings by then."""
+
+    @abstractmethod
+    def look(self) -> Mapping[int, tuple[Place | None, Place | None]]:
+        """Where each worker is: the value it has marked, and the one it was at when it was asked last."""
+
+    def ask(self, workers: Iterable[int]) -> None:  # noqa: B027  who cannot be asked tells nothing
+        """Have workers tell where they are, for `look` and `describe`. Does not wait for it."""
+
+    def describe(self, worker: int) -> Worker:
+        """What the system knows of a worker, and its stack when it was asked last."""
+        return Worker(0, "", "")
+
+    def holds(self, worker: int) -> int:
+        """Bytes of memory that a worker has; 0 where nobody can tell."""
+        return 0
+
+    def pids(self) -> list[int]:
+        """The processes of the workers that live."""
+        return []
+
+    @abstractmethod
+    def close(self, *, gently: bool) -> None:
+        """End all workers. `gently`: let them close what was built for them. May be called again, where a signal's handler
+        has raised in it."""

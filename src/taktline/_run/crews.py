@@ -1,0 +1,36 @@
+"""Which crew runs a plan: processes on this machine."""
+
+from __future__ import annotations
+
+import warnings
+from functools import partial
+
+from taktline._crew.local import Local
+from taktline._recipe.options import Options, memory_bytes
+from taktline._recipe.plan import Plan
+from taktline._run.meter import Meter
+from taktline.views.progress import withdraw
+
+
+def crew_for(plan: Plan, options: Options, meter: Meter, beside: str = "") -> Local:
+    """The crew for a plan that has workers. `beside`: why nothing can be forked beside the run's source or sink; empty
+    where it can. Raises LineError at once where a step cannot be carried over."""
+    withdraw()  # workers get the streams that steps hold as they are without it
+    return Local(
+        [segment.steps if segment.workers else None for segment in plan.segments],
+        goes_on=options.goes_on, start=options.start, most=max(1 << 20, memory_bytes(options.memory) // (2 * plan.workers)),
+        seeds=plan.seeds(options.seed), setup=options.setup, tell=partial(_told, meter), beside=beside,
+    )  # fmt: skip
+
+
+def _told(meter: Meter, reasons: list[str], missed: list[str]) -> None:
+    """What is to be known of the workers' surroundings: for the report, and what they do not have as it is here."""
+    meter.reasons += reasons
+    if missed:
+        meter.missed += missed
+        says = (
+            f"workers do not have this as it is in the caller's process: {', '.join(missed)}; they have what their own "
+            "imports make. Build it in each worker, with setup= or per_worker(), or"
+        )
+        meter.reasons.append(says.partition(". Build")[0])
+        warnings.warn(f'{says} share this process\'s memory with start="fork"', RuntimeWarning, stacklevel=2)

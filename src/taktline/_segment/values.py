@@ -1,0 +1,79 @@
+"""What a batch holds. A plain list is its records; anything else knows how to become that list.
+
+Who only passes a batch on need not know which it is. Besides the cases here, a part of a source that nobody has read
+(`abc.Part`) is one, and so is what is packed for the way to another process (`_crew/envelope.py`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, NoReturn, Protocol
+
+from taktline.abc import Part
+
+Encode = Callable[[list[Any]], bytes]  # makes a sink's bytes of results
+
+
+class Values(Protocol):
+    """Values of a batch in another form than a list."""
+
+    @property
+    def size(self) -> int:
+        """Bytes it holds; 0 where that is not known."""
+
+    def __len__(self) -> int: ...
+
+    def records(self) -> list[Any]:
+        """The values as a list. Raises what reading them raises."""
+
+
+def records_of(values: Any) -> list[Any]:
+    """The values of a batch as a list, whatever they are."""
+    if type(values) is list:
+        return values
+    return values[:] if isinstance(values, Part) else values.records()  # type: ignore[no-any-return]
+
+
+def without(values: Any, start: int, stop: int) -> Any:
+    """All but the values from `start` to `stop`; those given stay as they are."""
+    return values[:start] + values[stop:] if type(values) is list else values.without(start, stop)
+
+
+class Table:
+    """What batch steps made of a whole batch, as columns: some records a piece."""
+
+    __slots__ = ("pieces",)
+    size = 0
+
+    def __init__(self, pieces: Sequence[Any]) -> None:
+        self.pieces = pieces
+
+    def __len__(self) -> int:
+        return sum(map(len, self.pieces))
+
+    def records(self) -> list[Any]:
+        """All of them as plain records."""
+        return [record for piece in self.pieces for record in piece.records()]
+
+
+class Encoded:
+    """Results whose bytes a worker has made for the sink: of them nothing is left but their number."""
+
+    __slots__ = ("_count", "data", "tail")
+
+    def __init__(self, data: bytes, count: int, tail: tuple[int, int] = (0, 0)) -> None:
+        self.data = data
+        self._count = count
+        self.tail = tail  # as Batch.tail says
+
+    @property
+    def size(self) -> int:
+        """Bytes for the sink."""
+        return len(self.data)
+
+    def __len__(self) -> int:
+        return self._count
+
+    def records(self) -> NoReturn:
+        """There are none any more."""
+        raise TypeError("these results are bytes for a sink")

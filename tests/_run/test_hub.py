@@ -1,0 +1,217 @@
+"""The hub over workers that are no processes: order, deaths, late answers, time. No test here waits for anything."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+from crews import Clock, CrewHere, Dies
+from hypothesis import given
+from hypothesis import strategies as st
+
+from taktline import Stalled, StepTimeout, WorkerDied, WorkersCannotStart, expand, keep, serial
+from taktline._crew.contract import Came, Figures, Place, Ready, StartFailed
+from taktline._recipe import plan as plans
+from taktline._recipe.options import Options
+from taktline._recipe.steps import as_step
+from taktline._run.hub import Hub
+from taktline._run.meter import Meter
+from taktline._run.reader import Reader
+from taktline._segment.batch import Batch
+
+
+def hub_over(source, *steps, crew=None, pick=min, plan=plans.line, **options):
+    """A hub, and its crew."""
+    options = Options(**{"how": "line", "workers": 2, "progress": False, **options})
+    sized = [options.batch_size] if plan is plans.line else []
+    plan = plan([as_step(step) for step in steps], options.workers, *sized)
+    lanes = [segment.steps if segment.workers else None for segment in plan.segments]
+    crew = crew or CrewHere(lanes, goes_on=options.goes_on, pick=pick)
+    meter = Meter("test", plan, options, None)
+    return Hub(plan, options, Reader(source, goes_on=options.goes_on), meter, crew, clock=crew.clock), crew
+
+
+def results(hub):
+    """All that is delivered, and the error behind it."""
+    got = []
+    try:
+        for lot in hub.lots(lambda complete: hub.close()):
+            got += lot
+    except Exception as error:
+        return got, error
+    return got, None
+
+
+def ten_times(n):
+    return n * 10
+
+
+def dies_at_7(n):
+    if n == 7:
+        raise Dies
+    return n
+
+
+@given(st.integers(), st.integers(1, 5), st.sampled_from([plans.line, plans.queues, plans.pool]))
+def test_results_are_in_order_whichever_worker_is_faster(seed, workers, plan):
+    chance = random.Random(seed)
+    steps = ten_times, keep(lambda n: n % 3), serial(abs), expand(lambda n: [n] * (n % 4))
+    hub, _ = hub_over(range(60), *steps, pick=chance.choice, workers=workers, plan=plan)
+    wanted = [n * 10 for n in range(60) if n * 10 % 3 for _ in range(n * 10 % 4)]
+    assert results(hub) == (wanted, None)
+
+
+def test_a_record_that_kills_its_worker_twice_carefully_is_condemned():
+    hub, crew = hub_over(range(20), dies_at_7, workers=1, batch_size=5)
+    got, error = results(hub)
+    assert got == list(range(7))
+    assert isinstance(error, WorkerDied)
+    assert (error.index, error.step, error.exit_code) == (7, "dies_at_7", -9)
+    assert crew.starts == 1 + 3  # in company, and twice alone
+
+
+def test_a_run_that_goes_on_loses_that_record_alone():
+    hub, _ = hub_over(range(20), dies_at_7, on_error="skip", batch_size=5)
+    assert results(hub) == ([n for n in range(20) if n != 7], None)
+
+
+def test_a_worker_that_dies_once_costs_nothing():
+    hub, crew = hub_over(range(20), ten_times, batch_size=5)
+    lots = hub.lots(lambda complete: hub.close())
+    got = [*next(lots)]
+    crew.die(1)
+    crew.die(0)
+    assert got + [each for lot in lots for each in lot] == [n * 10 for n in range(20)]
+
+
+def test_an_answer_of_an_earlier_attempt_is_dropped():
+    hub, crew = hub_over(range(20), ten_times, batch_size=5)
+    lots = hub.lots(lambda complete: hub.close())
+    got = [*next(lots)]
+    worker, seq, attempt = crew.sent[-1]
+    crew.die(worker)
+    crew.told.append(Came(worker, seq, attempt, Batch(["late"] * 5), 0, Figures(1, 0, 0, 0, 0, [5], [0], [0])))
+    assert got + [each for lot in lots for each in lot] == [n * 10 for n in range(20)]
+    assert max(each[2] for each in crew.sent if each[1] == seq) > attempt
+
+
+def test_a_value_that_takes_too_long_is_named_where_its_worker_was_at_it_to_the_end():
+    hub, crew = hub_over(range(20), ten_times, batch_size=5)
+    hub.start()
+    lots = hub.deliveries()
+    next(lots)
+    worker, seq, _ = crew.sent[-1]
+    crew.die(worker, Place(seq, 2, 0), overdue=True)
+    with pytest.raises(StepTimeout) as caught:
+        for _ in lots:
+            pass
+    assert caught.value.index == seq * 5 + 2
+    hub.close()
+
+
+def test_workers_that_do_not_move_for_as_long_as_is_allowed_are_stalled():
+    hub, crew = hub_over(range(20), ten_times, batch_size=5, stall=8.0)
+    lots = hub.lots(lambda complete: hub.close())
+    next(lots)
+    for worker in crew.workers.values():
+        worker.hangs = True
+    began = crew.clock.now
+    with pytest.raises(Stalled):
+        for _ in lots:
+            pass
+    assert 8 <= crew.clock.now - began < 12
+
+
+class DiesWithItsAnswer(CrewHere):
+    """Each worker ends in the same wait in which it gives back its first batch."""
+
+    def wait(self, seconds):
+        told = super().wait(seconds)
+        for each in told:
+            if type(each) is Came:
+                self.die(each.worker)
+        return [*told, *(super().wait(0) if self.told else ())]
+
+
+def test_a_worker_that_is_replaced_and_has_ended_as_well_is_replaced_once():
+    crew = DiesWithItsAnswer([(as_step(ten_times),)])
+    hub, _ = hub_over(range(4), ten_times, crew=crew, workers=1, batch_size=1, recycle=1)
+    assert results(hub) == ([n * 10 for n in range(4)], None)
+    assert crew.starts <= 5
+
+
+class NoRoom(CrewHere):
+    """The system gives no more than so many workers."""
+
+    room = 1
+
+    def start(self, worker, lane):
+        if len(self.workers) < self.room:
+            super().start(worker, lane)
+        else:
+            self.told.append(StartFailed(worker, OSError("no memory")))
+
+
+def test_fewer_workers_than_asked_for_do_the_work():
+    hub, _ = hub_over(range(20), ten_times, crew=NoRoom([(as_step(ten_times),)]), workers=3)
+    assert results(hub) == ([n * 10 for n in range(20)], None)
+    assert hub._meter.reasons[-1].startswith("fewer workers than asked for")
+
+
+def test_a_run_that_gets_no_worker_says_so():
+    crew = NoRoom([(as_step(ten_times),)])
+    crew.room = 0
+    hub, _ = hub_over(range(20), ten_times, crew=crew)
+    got, error = results(hub)
+    assert (got, type(error)) == ([], WorkersCannotStart)
+    assert "no memory" in str(error)
+
+
+class DiesAtOnce(CrewHere):
+    def wait(self, seconds):
+        told = super().wait(seconds)
+        for each in told:
+            if type(each) is Ready:
+                self.die(each.worker)
+        return told
+
+
+def test_workers_that_die_before_they_take_a_record_end_the_run():
+    hub, _ = hub_over(iter(()), ten_times, crew=DiesAtOnce([(as_step(ten_times),)]))
+    hub._reader.read = hub._reader.read_part = lambda *_, **__: []  # a source that has nothing yet
+    got, error = results(hub)
+    assert (got, type(error)) == ([], WorkersCannotStart)
+
+
+@given(st.integers(1, 50), st.integers(1, 40))
+def test_never_more_records_are_under_way_than_the_window_allows(window, records):
+    taken, most = 0, 0
+
+    def source():
+        nonlocal most
+        for n in range(records):
+            most = max(most, n + 1 - taken)
+            yield n
+
+    hub, _ = hub_over(source(), ten_times, window=window)
+    for lot in hub.lots(lambda complete: hub.close()):
+        taken += len(lot)
+    assert taken == records
+    assert most <= window + 1
+
+
+def test_a_hub_that_is_left_ends_with_what_is_under_way():
+    hub, crew = hub_over(range(10_000), ten_times, batch_size=5)
+    got = []
+    for lot in hub.lots(lambda complete: hub.close()):
+        got += lot
+        hub.leave()
+    assert got == [n * 10 for n in range(len(got))]
+    assert len(got) < 10_000
+    assert crew.closed
+
+
+def test_a_clock_that_stands_still_does_not_matter_where_all_goes_well():
+    hub, crew = hub_over(range(100), ten_times, crew=CrewHere([(as_step(ten_times),)], clock=Clock()))
+    assert results(hub) == ([n * 10 for n in range(100)], None)
+    assert crew.clock.now == 0
