@@ -13,7 +13,7 @@ from hanging import cancelled_once_hanging
 
 from taktline import expand, keep, line, per_worker, serial
 from taktline._planner import choose
-from taktline._run import hub, inline, returning
+from taktline._run import auto, hub, inline, returning
 
 SOURCES = {"with a length": range, "without one": lambda count: (n for n in range(count))}
 FLOWS = {
@@ -38,7 +38,7 @@ def decisions(monkeypatch):
             return self.looks == back_after
 
         monkeypatch.setattr(inline.choose, "choose", decide)
-        monkeypatch.setattr(inline.Inline, "_forks", lambda self: True)  # one decision each time
+        monkeypatch.setattr(auto.Auto, "_forks", lambda self: True)  # one decision each time
         monkeypatch.setattr(returning.Returning, "pays", pays)
         monkeypatch.setattr(hub.Hub, "ready", ready_at_once)
 

@@ -206,6 +206,18 @@ def test_a_record_that_kills_in_the_middle_of_its_stream_is_named_behind_what_it
     assert got[60_000:] == [(2, k) for k in range(len(got) - 60_000)]
 
 
+def test_a_stream_that_goes_on_to_other_workers_goes_on_behind_what_it_gave_before_its_worker_died(tmp_path: Path):
+    def gives(n):
+        for k in range(60_000):
+            if k == 40_000 and not (tmp_path / "killed").exists():
+                (tmp_path / "killed").touch()
+                os.kill(os.getpid(), signal.SIGKILL)
+            yield k
+
+    results = line(expand(gives), lambda k: k + 1)([0], how="queues", workers=2, memory="64MB")
+    assert list(results) == list(range(1, 60_001))
+
+
 def test_a_stream_that_gives_fewer_results_when_it_is_run_again_is_an_error_by_name(tmp_path: Path):
     def other(n):
         if (tmp_path / "died").exists():

@@ -17,6 +17,7 @@ from taktline._recipe.options import Options, memory_bytes
 from taktline._recipe.plan import Plan
 from taktline._recipe.steps import Role, Step
 from taktline._run.as_read import AsRead
+from taktline._run.engine import Engine
 from taktline._run.in_flight import InFlight
 from taktline._run.lot import Lot, settled
 from taktline._run.meter import Meter, ran_here
@@ -29,19 +30,18 @@ from taktline._schedule.stall import Stall
 from taktline._segment import guard
 from taktline._segment.batch import Batch
 from taktline._segment.fuse import Pieces, Segment
-from taktline._segment.values import Encode
 from taktline.errors import Hanging, LineError, Stalled, StepTimeout, WorkerDied, WorkersCannotStart
 from taktline.views.progress import withdraw
 
 if TYPE_CHECKING:
-    from taktline._run.states import States
+    pass
 
 TURN = 0.0002  # seconds of reading between two looks at the workers
 PATIENCE = 0.25  # seconds of waiting after which the clock and the progress are looked at
 SOON = 0.02  # the same where records come when they come
 
 
-class Hub:
+class Hub(Engine):
     """Runs a plan by a crew. `clock` tells seconds."""
 
     def __init__(
@@ -98,20 +98,16 @@ class Hub:
         }  # fmt: skip
         self._unreadable = 1 << 62  # in results as they come: the first part of the source that cannot be read
         self._leaving = False
-        self.encode: Encode | None = None  # makes bytes of the results, for a sink that takes them
-        self.states: States | None = None  # of serial steps, where a journal keeps them
         meter.use(plan)
         meter.pids = self._crew.pids
 
     # --- what the run calls ---
 
     def results(self, end: Callable[[bool], None]) -> tuple[Iterator[Any], Iterator[Any]]:
-        """The results, one by one, and the generator to close for an early end. `end(complete)` is called at the end."""
         lots = self.lots(end)
         return chain.from_iterable(lots), lots
 
     def lots(self, end: Callable[[bool], None]) -> Iterator[Lot]:
-        """The results as they come, a batch's at once; `end(complete)` is called at the end."""
         try:
             yield from self._lots(end)
         except BaseException:  # a signal's handler may have kept this from being called, and again does no harm
@@ -194,7 +190,6 @@ class Hub:
             raise self._reader.error
 
     def break_off(self) -> None:
-        """From another thread: `deliveries` is to end now, whatever is under way."""
         self._fatal = self._fatal or self._reader.error or LineError("this run was left")
 
     def leave(self) -> None:
@@ -202,7 +197,6 @@ class Hub:
         self._leaving = True
 
     def close(self) -> None:
-        """End the workers and what is open here. May be called again."""
         crew = self._crew
         if crew is None:
             return

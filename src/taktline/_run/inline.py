@@ -6,11 +6,9 @@ except where a failed record must not end the run or steps take batches: there i
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import replace
-from functools import partial
 from itertools import chain, islice
 from time import perf_counter, perf_counter_ns, process_time
 from typing import TYPE_CHECKING, Any
@@ -18,11 +16,12 @@ from typing import TYPE_CHECKING, Any
 from taktline._observe import cores
 from taktline._observe.counters import LaneCount
 from taktline._planner import choose
-from taktline._planner.sample import Sampling
 from taktline._recipe import plan as plans
-from taktline._recipe.options import Options, memory_bytes, usable_cores
+from taktline._recipe.options import Options, memory_bytes
 from taktline._recipe.steps import Maker, Role, Step, is_async
 from taktline._run.as_read import AsRead
+from taktline._run.auto import Auto
+from taktline._run.engine import Engine
 from taktline._run.lot import Lot, settled
 from taktline._run.meter import Meter, ran_here
 from taktline._run.reader import Reader
@@ -38,17 +37,13 @@ from taktline._segment.returned import drawn
 from taktline.errors import BatchLengthError, TaktlineError, as_step_error, placed
 
 if TYPE_CHECKING:
-    from taktline._crew.weight import Weight
     from taktline._run.hub import Hub
-    from taktline._run.states import States
 
 LOT = 0.005  # seconds of reading and work between two looks around: a slow source is not read ahead
 MOST = 4096  # records in a lot
 SINGLY = 32  # records whose results are given one by one: nothing is known yet of how long the next one takes
 LOOK = 0.05  # seconds of the lazy loop between two lots that are timed
 LOOK_NS = 200_000  # nanoseconds of work in such a lot: enough to be timed
-OTHER = 3.0  # times that work must cost more or less than what was decided on
-CERTAIN = 3  # lots in a row
 
 LIST_ITERATOR: type = type(iter(list[Any]()))
 # What tells exactly how many records are left in it. Of any other kind it is a guess, or may change meanwhile.
@@ -57,7 +52,7 @@ EXACT = (LIST_ITERATOR, type(iter(())), type(iter(range(0))))
 Phase = tuple[Lot | Iterator[Any] | None, Iterator[Any] | None]
 
 
-class Inline:
+class Inline(Engine):
     """One run in this process. `hub`, where given, makes the Hub to go on with once the planner says that workers pay.
     `by_lots`: it is for `lots`, not for `results`. `encoded`: workers would make the bytes of results.
     `beside`: why nothing can be forked beside the run's source or sink."""
@@ -73,12 +68,7 @@ class Inline:
         self._reader = reader
         self._meter = meter
         self._make_hub = hub
-        self.states: States | None = None  # of serial steps, where a journal keeps them
         self._encoded = encoded
-        self._beside = beside
-        self._would_fork: bool | None = None  # not looked at yet
-        self._weight: Weight | None = None  # what the steps carry, once it is known
-        self._weighed_for = 0.0  # seconds that this was given
         self._may_be_lazy = not (by_lots or options.goes_on or options.seed is not None) and all(
             step.role is not Role.BATCH for step in self._steps
         )
@@ -104,19 +94,23 @@ class Inline:
             self._one_by_one or not reader.runs_no_code or any(step.role is Role.EXPAND for step in self._steps)
         )
         self._watched = Compiled(self._steps, "watched") if self._by_one else None
-        self._sampling = self._fresh_sampling()
+        self._auto = Auto(
+            self._steps,
+            options,
+            reader,
+            meter,
+            moves=hub is not None,
+            singly=self._by_one,
+            encoded=encoded,
+            beside=beside,
+        )
         self._lot_size = 1
         self._lot_seconds: float | None = None  # reading and work of the last lot
         self._units = plans.full_calls(self._steps)
         self._takes_all = plans.here(self._steps).segments[0].takes_all
         self._calls = Calls()  # of batch steps that ask for no size
-        self._decided_on = 0.0  # nanoseconds of work a record at the last decision
-        self._changed = 0  # lots in a row that cost something else
-        self._settled = 0  # reasons that stay
-        self._returns = 0
 
     def results(self, end: Callable[[bool], None]) -> tuple[Iterator[Any], Iterator[Any]]:
-        """The results, one by one, and the generator to close for an early end. `end(complete)` is called at the end."""
         if not self._may_be_lazy:
             lots = self.lots(end)
             return chain.from_iterable(lots), lots
@@ -128,7 +122,6 @@ class Inline:
         return results, results
 
     def lots(self, end: Callable[[bool], None]) -> Iterator[Lot]:
-        """The results as they are made, some records' at once; `end(complete)` is called at the end."""
         if self._may_be_lazy:
             return self._gathered(self.results(end)[1])
         self._begin(end)
@@ -176,12 +169,10 @@ class Inline:
             raise
 
     def break_off(self) -> None:
-        """From another thread: what workers have under way is not to be waited for."""
         if (hub := self._hub) is not None:
             hub.break_off()
 
     def close(self) -> None:
-        """Close what was built here, and the workers where there are any."""
         try:
             self._segment.close()
         finally:
@@ -192,14 +183,14 @@ class Inline:
 
     def _phases(self) -> Iterator[Phase]:
         while not self._reader.ended:
-            if not (self._sampling.done and self._decided()):
+            if not (self._auto.sampling.done and self._decided()):
                 yield from self._some()
             elif self._hub is not None:
                 yield from self._move(self._hub)
             else:
                 yield from self._rest()
-            if self._changed >= CERTAIN:  # all is open again
-                self._changed, self._decided_on, self._sampling = 0, 0.0, self._fresh_sampling()
+            if self._auto.is_open:
+                self._auto.begin()
         if self._reader.error is not None:
             raise self._reader.error
         self._complete = True
@@ -208,66 +199,15 @@ class Inline:
         """Whether the planner has spoken its last word; always so where there is nothing to decide."""
         if self._make_hub is None:
             return self._may_be_lazy
-        options = self._options
-        shares = [count.busy for count in self._lane.steps()]
-        here = sum(b for b, s in zip(shares, self._steps, strict=True) if s.in_caller) / max(1e-9, sum(shares))
-        sample = choose.without_the_hub(
-            self._sampling.costs(here), records=self._reader.splits, results=self._encoded
-        )  # fmt: skip
-        choose_for = partial(
-            choose.choose, sample, workers=options.cores, cores=usable_cores(), remaining=self._reader.remaining,
-            elapsed=self._meter.elapsed, returns=self._returns,
-        )  # fmt: skip
-        choice = choose_for(start_up=choose.start_up(forks=options.start != "launch", modules=0))
-        if choice.move and not self._forks():  # looked at only where it matters: it takes a millisecond or two
-            launched = choose.start_up(forks=False, modules=len(sys.modules))
-            choice = choose_for(start_up=launched)
-            if choice.move and (heavy := self._carried(sample)):
-                choice = choose_for(start_up=launched + heavy)
-                if not choice.move:
-                    choice = choice._replace(
-                        reason=f"{choice.reason}; {self._weight or 'the steps carry much to each'}"
-                    )
+        choice = self._auto.decide(self._lane)
         if choice.move:
             try:
                 self._hub = self._make_hub()
             # A step that cannot be carried over stays here, where it works; so does all where the hub cannot be loaded.
             except (TaktlineError, ImportError, OSError) as error:
                 choice = choose.Choice(False, True, f"stay with the loop: {error}")
-        self._decided_on = sample.work + sample.here
-        if self._meter.reasons[-1:] != [choice.reason]:
-            self._meter.reasons[self._settled :] = [choice.reason]
-        if choice.move:
-            self._settled = len(self._meter.reasons)
+        self._auto.decided(choice)
         return choice.move or choice.final
-
-    def _forks(self) -> bool:
-        """Whether workers would be forked, as it looks now."""
-        if self._would_fork is None:
-            from taktline._crew import starts
-
-            may = self._options.start == "auto" and not self._beside
-            self._would_fork = self._options.start == "fork" or (may and not starts.look(self._steps)[0])
-        return self._would_fork
-
-    def _carried(self, sample: choose.Sample) -> float:
-        """Seconds that what the steps carry adds to the start of launched workers. To know it takes as long as to pack it,
-        so not more is spent on it than a small part of what was done so far, or is to be gained."""
-        from taktline._crew import weight
-
-        cores = usable_cores()
-        if self._weight is None or not self._weight.whole:
-            left, elapsed = self._reader.remaining, self._meter.elapsed
-            workers = self._options.cores
-            gain = choose.saved(sample, workers=workers, cores=cores, records=left) if left is not None else 0.0
-            seconds = max(elapsed / 40, gain / 20)
-            if seconds > 2 * self._weighed_for:
-                self._weighed_for = seconds
-                self._weight = weight.weigh([step for step in self._steps if not step.in_caller], seconds)
-        return self._weight.start_up(self._options.cores, cores) if self._weight is not None else 0.0
-
-    def _fresh_sampling(self) -> Sampling:
-        return Sampling(moving=self._make_hub is not None, singly=self._by_one)
 
     def _some(self, most: int | None = None) -> Iterator[Phase]:
         """The next records, timed."""
@@ -314,7 +254,7 @@ class Inline:
         self._lot_seconds = watch.reading + work
         if not watch.waited:
             work = min(work, watch.cpu * watch.share)
-        self._sampling.learn(
+        self._auto.sampling.learn(
             watch.records,
             watch.results,
             read=watch.reading,
@@ -323,12 +263,7 @@ class Inline:
             count=watch.count,
             given=watch.given + watch.untimed,
         )
-        self._compare_costs()
-
-    def _compare_costs(self) -> None:
-        """Does the newest lot cost something else than what was decided on?"""
-        ratio = self._sampling.work_ns / self._decided_on if self._decided_on else 1.0
-        self._changed = self._changed + 1 if self._make_hub and not 1 / OTHER < ratio < OTHER else 0
+        self._auto.compare()
 
     def _lot(self, size: int) -> Iterator[Phase]:
         """Read some records, run them, and give their results: of what may be endless some at a time."""
@@ -360,11 +295,11 @@ class Inline:
         cpu, work = process_time() - cpu, worked - read
         if cores.pauses() == pauses:
             work = min(work, cpu)
-        if self._takes_all and len(records) and self._sampling.records:  # the first record may have imported
+        if self._takes_all and len(records) and self._auto.sampling.records:  # the first record may have imported
             self._calls.learn(len(records), work)
-        self._sampling.learn(records, batch.values, read=read - began, work=work, cpu=cpu)
+        self._auto.sampling.learn(records, batch.values, read=read - began, work=work, cpu=cpu)
         ran_here(self._lane, self._segment, int((worked - read) * 1e9))
-        self._compare_costs()
+        self._auto.compare()
         failures, interrupt = batch.failures, None
         if failures and isinstance(failures[-1].error, KeyboardInterrupt):
             interrupt = failures.pop()  # after the results that were there before it, as in the loop
@@ -393,7 +328,7 @@ class Inline:
         if self._one_by_one or not (self._reader.runs_no_code or self._reader.live or self._by_one or self._in_batches):
             return 1
         lot, most = max(self._lot_size, self._lot_least()), min(MOST, self._options.window or MOST)
-        if self._lot_seconds is None or (self._may_be_lazy and self._sampling.records < SINGLY):
+        if self._lot_seconds is None or (self._may_be_lazy and self._auto.sampling.records < SINGLY):
             return lot
         if self._lot_seconds < LOT / 2:
             lot = min(lot * 2, most)
@@ -409,7 +344,7 @@ class Inline:
     def _rest(self) -> Iterator[Phase]:
         """What is left, in this process: for good, or until the work costs something else than what was decided on."""
         if not self._may_be_lazy:
-            while not self._reader.ended and self._changed < CERTAIN:
+            while not self._reader.ended and not self._auto.is_open:
                 yield from self._lot(self._next_lot())
             return
         records = self._reader.iterator()
@@ -418,13 +353,13 @@ class Inline:
             self._grows = reduced[1][0]
         # Some milliseconds at once: between two such stretches it is seen that the run is to stop, or to be thought over.
         size, most, look_at = 1, min(MOST, self._options.window or MOST), perf_counter() + LOOK
-        while not self._reader.ended and self._changed < CERTAIN:
+        while not self._reader.ended and not self._auto.is_open:
             yield from self._stretch(records, size)
             began = self._stretch_began
             seconds = perf_counter() - began
             if began > look_at and self._make_hub is not None and not self._reader.ended:
                 # Some records that are timed after many that are not: too few to slow down the run.
-                yield from self._some(max(1, min(size, int(LOOK_NS / max(1.0, self._sampling.work_ns)))))
+                yield from self._some(max(1, min(size, int(LOOK_NS / max(1.0, self._auto.sampling.work_ns)))))
                 look_at = perf_counter() + LOOK
             size = max(1, size // 2) if seconds > LOT else min(size * 2, most)
 
@@ -474,7 +409,7 @@ class Inline:
             yield from self._stretch(self._reader.iterator(), size)
             size = size * 2 if perf_counter() - self._stretch_began < LOT else max(1, size // 2)
         if (why := hub.without_workers) is not None:
-            self._make_hub = None
+            self._make_hub, self._auto.moves = None, False
             self._return(hub, f"stay with the loop after all: {why}")
             return
         if self._reader.ended:
@@ -492,13 +427,10 @@ class Inline:
         hub.close()
         self._hub = None
         self._meter.use(plans.here(self._steps))
-        self._meter.reasons.append(reason)
-        self._settled = len(self._meter.reasons)
+        self._auto.came_back(reason)
         self._lane = self._meter.lanes[0]
         self._segment.count_anew()
         self._lot_size, self._lot_seconds = 1, None
-        self._returns += 1
-        self._changed = CERTAIN
 
     # --- counting and failing ---
 

@@ -19,6 +19,7 @@ from taktline._recipe.plan import Plan
 from taktline._recipe.steps import Step
 from taktline._run.draining import Draining
 from taktline._run.ends import check_apart
+from taktline._run.engine import Engine
 from taktline._run.inline import Inline
 from taktline._run.lot import Lot
 from taktline._run.meter import Meter
@@ -61,7 +62,7 @@ class _Life:
         self.beside = _not_beside(source)  # why nothing can be forked beside the run's ends; empty where it can
         self.draining: Draining | None = None
         self.encode: Encode | None = None
-        self.engine: Inline | Hub | None = None
+        self.engine: Engine | None = None
         self.crew: Local | None = None
         self._process = os.getpid()
         if self.plan.workers and options.how != "auto":
@@ -140,7 +141,7 @@ class _Life:
         self.meter.hide()
         self.reader.close()
 
-    def _engine(self) -> Inline | Hub:
+    def _engine(self) -> Engine:
         meter, automatic = self.meter, self.options.how == "auto" and self.plan.workers > 0
         meter.begin()
         if automatic and (reason := self._not_here()):
@@ -198,7 +199,7 @@ class _Life:
         if not self.plan.workers or (self.marks is not None and self.marks.resumes_midway):
             return False
         self.encode = sink.encoder
-        if self.engine is not None and not isinstance(self.engine, Inline):
+        if self.engine is not None:
             self.engine.encode = self.encode
         return self.encode is not None
 

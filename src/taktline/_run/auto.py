@@ -1,0 +1,127 @@
+"""The policy of `how="auto"`: whether a run that has begun in the caller's process is to go on with workers, and when all is
+open again. It knows what records have cost and what moving would; it reads nothing, starts nothing and moves nothing."""
+
+from __future__ import annotations
+
+import sys
+from functools import partial
+from typing import TYPE_CHECKING
+
+from taktline._observe.counters import LaneCount
+from taktline._planner import choose
+from taktline._planner.sample import Sampling
+from taktline._recipe.options import Options, usable_cores
+from taktline._recipe.steps import Step
+from taktline._run.meter import Meter
+from taktline._run.reader import Reader
+
+if TYPE_CHECKING:
+    from taktline._crew.weight import Weight
+
+OTHER = 3.0  # times that work must cost more or less than what was decided on
+CERTAIN = 3  # lots in a row
+
+
+class Auto:
+    """Decides for one run. `moves`: whether there is anything to decide. `singly`: records go through one by one here.
+    `encoded`: workers would make the bytes of results. `beside`: why nothing can be forked beside the run's ends."""
+
+    def __init__(
+        self, steps: tuple[Step, ...], options: Options, reader: Reader, meter: Meter, *, moves: bool, singly: bool,
+        encoded: bool, beside: str,
+    ) -> None:  # fmt: skip
+        self.moves = moves
+        self._steps = steps
+        self._options = options
+        self._reader = reader
+        self._meter = meter
+        self._singly = singly
+        self._encoded = encoded
+        self._beside = beside
+        self._would_fork: bool | None = None  # not looked at yet
+        self._weight: Weight | None = None  # what the steps carry, once it is known
+        self._weighed_for = 0.0  # seconds that this was given
+        self._settled = 0  # reasons that stay
+        self._returns = 0
+        self.begin()
+
+    def begin(self) -> None:
+        """All is open: records are looked at anew."""
+        self.sampling = Sampling(moving=self.moves, singly=self._singly)
+        self._decided_on = 0.0  # nanoseconds of work a record at the last decision
+        self._changed = 0  # lots in a row that cost something else
+
+    @property
+    def is_open(self) -> bool:
+        """Whether what was decided stands on costs that are no longer so."""
+        return self._changed >= CERTAIN
+
+    def compare(self) -> None:
+        """Does the newest lot cost something else than what was decided on?"""
+        ratio = self.sampling.work_ns / self._decided_on if self._decided_on else 1.0
+        self._changed = self._changed + 1 if self.moves and not 1 / OTHER < ratio < OTHER else 0
+
+    def decide(self, lane: LaneCount) -> choose.Choice:
+        """Whether to move now, by what was sampled and the counters of the steps here."""
+        options = self._options
+        shares = [count.busy for count in lane.steps()]
+        here = sum(b for b, s in zip(shares, self._steps, strict=True) if s.in_caller) / max(1e-9, sum(shares))
+        sample = choose.without_the_hub(
+            self.sampling.costs(here), records=self._reader.splits, results=self._encoded
+        )  # fmt: skip
+        self._decided_on = sample.work + sample.here
+        choose_for = partial(
+            choose.choose, sample, workers=options.cores, cores=usable_cores(), remaining=self._reader.remaining,
+            elapsed=self._meter.elapsed, returns=self._returns,
+        )  # fmt: skip
+        choice = choose_for(start_up=choose.start_up(forks=options.start != "launch", modules=0))
+        if choice.move and not self._forks():  # looked at only where it matters: it takes a millisecond or two
+            launched = choose.start_up(forks=False, modules=len(sys.modules))
+            choice = choose_for(start_up=launched)
+            if choice.move and (heavy := self._carried(sample)):
+                choice = choose_for(start_up=launched + heavy)
+                if not choice.move:
+                    choice = choice._replace(
+                        reason=f"{choice.reason}; {self._weight or 'the steps carry much to each'}"
+                    )
+        return choice
+
+    def decided(self, choice: choose.Choice) -> None:
+        """This holds from now on: the report says why."""
+        reasons = self._meter.reasons
+        if reasons[-1:] != [choice.reason]:
+            reasons[self._settled :] = [choice.reason]
+        if choice.move:
+            self._settled = len(reasons)
+
+    def came_back(self, reason: str) -> None:
+        """The workers have ended, and all is open again; the next move has more to overcome."""
+        self._meter.reasons.append(reason)
+        self._settled = len(self._meter.reasons)
+        self._returns += 1
+        self._changed = CERTAIN
+
+    def _forks(self) -> bool:
+        """Whether workers would be forked, as it looks now."""
+        if self._would_fork is None:
+            from taktline._crew import starts
+
+            may = self._options.start == "auto" and not self._beside
+            self._would_fork = self._options.start == "fork" or (may and not starts.look(self._steps)[0])
+        return self._would_fork
+
+    def _carried(self, sample: choose.Sample) -> float:
+        """Seconds that what the steps carry adds to the start of launched workers. To know it takes as long as to pack it,
+        so not more is spent on it than a small part of what was done so far, or is to be gained."""
+        from taktline._crew import weight
+
+        cores = usable_cores()
+        if self._weight is None or not self._weight.whole:
+            left, elapsed = self._reader.remaining, self._meter.elapsed
+            workers = self._options.cores
+            gain = choose.saved(sample, workers=workers, cores=cores, records=left) if left is not None else 0.0
+            seconds = max(elapsed / 40, gain / 20)
+            if seconds > 2 * self._weighed_for:
+                self._weighed_for = seconds
+                self._weight = weight.weigh([step for step in self._steps if not step.in_caller], seconds)
+        return self._weight.start_up(self._options.cores, cores) if self._weight is not None else 0.0
