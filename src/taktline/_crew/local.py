@@ -229,7 +229,7 @@ class Local(Crew):
         for worker, member in self._members.items():
             mark = member.board.mark.get()
             late = worker >= 0 and mark is not None and 0 < mark.deadline_ns < now_ns
-            if late and member.overran is None:
+            if late and member.overran is None and member.process.poll() is None:  # it did not end by itself
                 member.overran = mark
                 self.kill(worker)
 
