@@ -92,10 +92,6 @@ class Hub(Engine):
         # On their way out: batches, the records of the source behind them, their results, and the error that follows.
         self._out: deque[tuple[int, int, Lot, BaseException | None]] = deque()
         self._fatal: BaseException | None = None
-        self._answers: dict[type, Callable[[Any], None]] = {
-            contract.Came: self._came, contract.Ready: self._ready, contract.Spoiled: self._spoiled,
-            contract.Ended: self._ended, contract.StartFailed: self._start_failed, contract.Broken: self._broken,
-        }  # fmt: skip
         self._unreadable = 1 << 62  # in results as they come: the first part of the source that cannot be read
         self._leaving = False
         meter.use(plan)
@@ -260,7 +256,7 @@ class Hub(Engine):
             self._retired.clear()
             for each in heard:
                 if each.worker not in self._retired:
-                    self._answers[type(each)](each)
+                    CREW_EVENTS[type(each)](self, each)
             self._meter.handling += self._clock() - ended
         elif seconds and self._machine.at_work and self._stall.waited(ended - began):
             self._look_at_workers()
@@ -387,30 +383,7 @@ class Hub(Engine):
 
     def _do(self, actions: list[events.Action]) -> None:
         for action in actions:
-            kind = type(action)
-            if kind is events.Send:
-                self._send(action)  # type: ignore[arg-type]
-            elif kind is events.Emit:
-                self._emit(action.seq)  # type: ignore[union-attr]
-            elif kind is events.Run:
-                self._run(action)  # type: ignore[arg-type]
-            elif kind is events.Start:
-                self._start(action)  # type: ignore[arg-type]
-            elif kind is events.Drop:
-                self._forget(action.seq)  # type: ignore[union-attr]
-            elif kind is events.Retire:
-                self._retire(action)  # type: ignore[arg-type]
-            elif kind is events.Condemn:
-                self._condemn(action)  # type: ignore[arg-type]
-            elif kind is events.Split:
-                assert self._part is not None
-                self._held[action.part], self._part = self._part, None  # type: ignore[union-attr]
-            elif kind is events.More:
-                self._go_on(action)  # type: ignore[arg-type]
-            elif kind is events.Stop:
-                self._crew.kill(action.worker)  # type: ignore[union-attr, arg-type]
-            else:
-                self._give_up(action)  # type: ignore[arg-type]
+            ACTIONS[type(action)](self, action)
 
     def _send(self, action: events.Send) -> None:
         held = self._held[action.seq]
@@ -493,6 +466,13 @@ class Hub(Engine):
                 "or run with fewer workers"
             )
 
+    def _split(self, action: events.Split) -> None:
+        assert self._part is not None
+        self._held[action.part], self._part = self._part, None
+
+    def _stop(self, action: events.Stop) -> None:
+        self._crew.kill(action.worker)
+
     def _retire(self, action: events.Retire) -> None:
         self._meter.lanes[action.lane].retire(action.worker)
         self._crew.end(action.worker)
@@ -534,16 +514,16 @@ class Hub(Engine):
             f"workers end again and again {when}; the last one: {died.message.splitlines()[0]}. {remedy}"
         )
 
-    def _forget(self, seq: int) -> None:
-        held = self._held.pop(seq, None)
-        self._under_way.pop(seq, None)
+    def _drop(self, action: events.Drop) -> None:
+        held = self._held.pop(action.seq, None)
+        self._under_way.pop(action.seq, None)
         if held is not None:
             held.kin[0] -= 1
             if not held.kin[0]:
                 self._meter.held -= len(held.records)
 
-    def _emit(self, seq: int) -> None:
-        held = self._held.pop(seq)
+    def _emit(self, action: events.Emit) -> None:
+        held = self._held.pop(action.seq)
         held.kin[0] -= 1
         records = held.as_read() if held.batch.failures else held.records
         results, error = settled(held.batch, held.first, records, self._options, self._meter)
@@ -554,7 +534,7 @@ class Hub(Engine):
             error = held.error
         if held.kin[0]:  # there is more to come of these records
             results.more_comes(held.batch.tail())
-        self._out.append((seq, len(held.records) if not held.kin[0] else 0, results, error))
+        self._out.append((action.seq, len(held.records) if not held.kin[0] else 0, results, error))
 
     def _decode(self, held: InFlight) -> None:
         """Read a part of the source here, where a worker could not, or died with it."""
@@ -567,6 +547,18 @@ class Hub(Engine):
             self._unreadable, self._reader.error = held.first, held.error
         self._reader.ended, held.error = True, None
         self._meter.records_in -= counted - len(held.records)
+
+
+# What is done when this is heard of the crew, and when the schedule says that.
+CREW_EVENTS: dict[type, Callable[[Hub, Any], None]] = {
+    contract.Ready: Hub._ready, contract.Came: Hub._came, contract.Spoiled: Hub._spoiled, contract.Ended: Hub._ended,
+    contract.StartFailed: Hub._start_failed, contract.Broken: Hub._broken,
+}  # fmt: skip
+ACTIONS: dict[type, Callable[[Hub, Any], None]] = {
+    events.Send: Hub._send, events.Emit: Hub._emit, events.Run: Hub._run, events.Start: Hub._start, events.Drop: Hub._drop,
+    events.Retire: Hub._retire, events.Condemn: Hub._condemn, events.Split: Hub._split, events.More: Hub._go_on,
+    events.Stop: Hub._stop, events.GiveUp: Hub._give_up,
+}  # fmt: skip
 
 
 def _tells_record(steps: Sequence[Step], place: Place) -> bool:

@@ -78,27 +78,27 @@ class Sizing:
         # records would seem dear for ever.
         self._least = least
         self._calls: dict[int, Calls] = {}  # by lane, of batch steps that ask for no size
+        self._wanted = self._even = 1  # as the calls say that ask for most
         self._most_bytes = most_bytes
         self._size = 1
         self._cost: float | None = None  # seconds a record
         self._weight = [0.0, 0.0]  # bytes a record, as it is read and of its results
+        self._fits = MOST  # records of which a batch stays below the most bytes
 
     def next(self, remaining: int | None = None, workers: int = 1) -> int:
         """Records for the next batch. `remaining` records, where known, are left over for all workers to share."""
         if self._fixed is not None:
             return self._fixed
-        wanted = max((calls.wanted for calls in self._calls.values()), default=1)
-        size = max(self._size, min(max(self._least, wanted), self._fits()))
+        size = max(self._size, min(max(self._least, self._wanted), self._fits))
         if size > self._unit > 1:
             size -= size % self._unit
         if remaining is not None:
             # The last batches shrink, each to its share of half of what is left, so that no worker runs alone for long
             # (guided self-scheduling, Polychronopoulos and Kuck 1987).
             share = -(-remaining // (2 * max(1, workers)))
-            even = max((calls.even for calls in self._calls.values()), default=1)
-            share = max(share, min(even, -(-remaining // max(1, workers))))
+            share = max(share, min(self._even, -(-remaining // max(1, workers))))
             size = min(size, max(1, share, int(LEAST / self._cost) if self._cost else 1))
-        return max(size, min(self._least, self._fits()))
+        return max(size, min(self._least, self._fits))
 
     def learn(self, count: int, seconds: float, size: int) -> None:
         """A batch of `count` records took `seconds` of work (or of reading) and held `size` bytes."""
@@ -109,22 +109,22 @@ class Sizing:
         self._note(1, size / count)
         # Only a batch about as large as the last size may make it grow: many small batches in flight say the same.
         grown = count * GROWTH if count * GROWTH > self._size else self._size
-        self._size = max(1, min(grown, int(AIM / self._cost + 0.5), self._fits()))
+        self._size = max(1, min(grown, int(AIM / self._cost + 0.5), self._fits))
 
     def learn_calls(self, lane: int, count: int, seconds: float) -> None:
         """A batch took so long in a lane whose batch steps take as many records at once as there are."""
         self._calls.setdefault(lane, Calls()).learn(count, seconds)
+        self._wanted = max(calls.wanted for calls in self._calls.values())
+        self._even = max(calls.even for calls in self._calls.values())
 
     def weigh(self, count: int, size: int) -> None:
         """A batch of `count` records that was read holds `size` bytes: the next has no more records than memory allows."""
         if self._fixed is not None:
             return
         self._note(0, size / max(1, count))
-        self._size = max(1, min(self._size, self._fits()))
+        self._size = max(1, min(self._size, self._fits))
 
     def _note(self, which: int, weight: float) -> None:
         self._weight[which] = max(weight, self._weight[which] * FADE)
-
-    def _fits(self) -> int:
-        weight = max(self._weight)
-        return min(MOST, int(self._most_bytes / weight) if weight else MOST)
+        heaviest = max(self._weight)
+        self._fits = min(MOST, int(self._most_bytes / heaviest)) if heaviest else MOST
