@@ -8,9 +8,11 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import islice
 from opcode import opmap
+from time import monotonic, thread_time
 from typing import Any
 
 from taktline._run import ownership
+from taktline._run.patience import Patience
 from taktline._signals import pass_on
 from taktline.abc import Live, Part, Sink, Source, Splitter, Unread
 from taktline.errors import LineError, ResumeError, SourceError, TaktlineError, raised_by_source
@@ -40,6 +42,7 @@ class Reader:
     ) -> None:  # fmt: skip
         self._source: Iterable[Any] = source
         self._delivers = delivers
+        self._exact = exact
         own = isinstance(source, Source) and not getattr(source, "of_the_caller", False)
         self._library = own and type(source).__module__.partition(".")[0] == "taktline"
         self.unread: list[Unread] | None = [] if goes_on else None
@@ -49,6 +52,7 @@ class Reader:
         self.live = isinstance(source, Live)  # records come when they come
         # Whether records may be read ahead without the caller's own code being run for it.
         self.runs_no_code = self._library or ownership.runs_no_code(source)
+        self._patience = Patience()
         self._records: Iterator[Any] | None = None
         self.index = 0  # of the next record
         self.block = block  # what is read at once ends at a multiple of so many records, or the end
@@ -98,16 +102,31 @@ class Reader:
         source = self._source
         return iter(source) if self.unread is None or not isinstance(source, Source) else source.read(self.unread)
 
-    def read(self, most: int, seconds: float = 0.0, *, here: bool = False) -> list[Any]:
+    def read(self, most: int, seconds: float | None = None, *, here: bool = False) -> list[Any]:
         """The next records, at most so many; fewer, or none, at the end. An error of the source is kept in `error`.
 
         They are the run's own: what the source may still change is a copy. `here`: they all go through in this process
         before the next one is read, so the last one may be the source's. A live source is waited for `seconds` at most;
-        it may give fewer before its end."""
+        it may give fewer before its end. With 0 results are under way: a source that blocks may give none then."""
         records: list[Any] = []
         if self.ended:
             return records
         most += -(self.index + most) % self.block
+        if not (self.runs_no_code or self.live or seconds is None):
+            began = monotonic()
+            if seconds == 0.0 and self._patience.waits(began):
+                return records
+            self._patience.asked(began)
+            if self._patience.is_left and not self._exact and self.block == 1:
+                most = 1  # the next one may be long in coming
+            computed = thread_time()
+            try:
+                return self._read(most, records, 0.0, here=here)
+            finally:
+                self._patience.blocked(monotonic() - began - (thread_time() - computed))
+        return self._read(most, records, seconds or 0.0, here=here)
+
+    def _read(self, most: int, records: list[Any], seconds: float, *, here: bool) -> list[Any]:
         try:
             if self.live:
                 return self._taken(self._source.take(most, seconds), here=here)  # type: ignore[attr-defined]
@@ -147,7 +166,7 @@ class Reader:
             return
         self.ended, self.error = True, _fleeting(records.pop(), self.index + len(records))
 
-    def read_part(self, most: int, seconds: float = 0.0) -> list[Any] | Part:
+    def read_part(self, most: int, seconds: float | None = None) -> list[Any] | Part:
         """As `read`; but where the source can be split there, a Part of at most so many, which nobody has read."""
         splitter = self._splitter
         if splitter is None or self.ended or self.note is not None:  # who is told of records must have them
