@@ -8,7 +8,7 @@ from time import perf_counter_ns
 from typing import TYPE_CHECKING
 
 from taktline._crew import words
-from taktline._crew.contract import Orders
+from taktline._crew.words import Orders
 from taktline._segment.batch import Batch
 from taktline._segment.waiting import Waiting
 

@@ -8,26 +8,13 @@ it. `README.md` beside this file walks through a batch, a death and an end, and 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
+from taktline._crew.words import PLAIN as PLAIN
+from taktline._crew.words import Figures as Figures
+from taktline._crew.words import Orders as Orders
 from taktline._segment.batch import Batch
-from taktline._segment.values import Encode
-
-
-class Orders(NamedTuple):
-    """How to run a batch. `careful`: record by record, with a mark before each. `first`: index of its first record, where
-    a seed is set. `encode`: makes the bytes that a sink wants of the results. `passed`: so many results and failures have
-    come in parts already, and `newest` is the last of these results, packed, where it is known."""
-
-    careful: bool = False
-    first: int = 0
-    encode: Encode | None = None
-    passed: tuple[int, int] = (0, 0)
-    newest: bytes | None = None
-
-
-PLAIN = Orders()
 
 
 class Place(NamedTuple):
@@ -37,19 +24,6 @@ class Place(NamedTuple):
     position: int | None
     step: int
     deadline_ns: int = 0  # on the worker's clock; 0: none
-
-
-class Figures(NamedTuple):
-    """A worker's counters since it started. Times in nanoseconds."""
-
-    busy: int
-    waiting: int
-    blocked: int
-    cpu: int
-    retried: int
-    records: Sequence[int]  # a step each
-    timed_records: Sequence[int]
-    timed_ns: Sequence[int]
 
 
 # --- what is heard ---

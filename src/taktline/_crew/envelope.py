@@ -11,8 +11,7 @@ import struct
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
-from taktline._crew.contract import PLAIN, Figures, Orders
-from taktline._crew.passed import newest_of
+from taktline._crew.words import PLAIN, Figures, Orders
 from taktline._segment.batch import Batch, Failure
 from taktline._segment.values import Encode, Encoded, records_of
 from taktline._signals import pass_on
@@ -238,7 +237,11 @@ def seal_answer(
     """How many results a batch has that came through, the outcome, and the payload. Where it went carefully its results
     are bytes already."""
     count = len(batch.values)
-    newest = newest_of(batch, packed=orders.careful) if is_part else None
+    newest = None
+    if is_part:
+        from taktline._crew.passed import newest_of  # mostly not needed
+
+        newest = newest_of(batch, packed=orders.careful)
     if orders.encode is not None and not orders.careful and (data := _encoded(batch, orders.encode)) is not None:
         return count, pickle.dumps(tuple(_Outcome(encoded=batch.tail(), newest=newest))), [data]
     parts = batch.values if orders.careful else _packed(batch, step, UNRETURNED, goes_on=goes_on)

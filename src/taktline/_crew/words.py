@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import signal
 import struct
+from collections.abc import Sequence
 from typing import Any, NamedTuple
+
+from taktline._segment.values import Encode
 
 # hub to worker
 SETUP = 1  # part 0: a pickled Setup; part 1: Surroundings, packed as functions; note: the worker's number
@@ -40,6 +43,34 @@ class Setup(NamedTuple):
     goes_on: bool
     most: int  # bytes of an arena
     seed: tuple[int, int, int] | None  # what Plan.seeds says of the segment
+
+
+class Orders(NamedTuple):
+    """How to run a batch. `careful`: record by record, with a mark before each. `first`: index of its first record, where
+    a seed is set. `encode`: makes the bytes that a sink wants of the results. `passed`: so many results and failures have
+    come in parts already, and `newest` is the last of these results, packed, where it is known."""
+
+    careful: bool = False
+    first: int = 0
+    encode: Encode | None = None
+    passed: tuple[int, int] = (0, 0)
+    newest: bytes | None = None
+
+
+PLAIN = Orders()
+
+
+class Figures(NamedTuple):
+    """A worker's counters since it started. Times in nanoseconds."""
+
+    busy: int
+    waiting: int
+    blocked: int
+    cpu: int
+    retried: int
+    records: Sequence[int]  # a step each
+    timed_records: Sequence[int]
+    timed_ns: Sequence[int]
 
 
 class Broken(NamedTuple):

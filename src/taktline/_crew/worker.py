@@ -22,10 +22,10 @@ from types import FrameType, ModuleType
 from typing import TYPE_CHECKING, Any, NoReturn, TypeAlias
 
 from taktline._crew import envelope, words
-from taktline._crew.contract import Figures, Orders
 from taktline._crew.random_streams import all_generators, own_streams
 from taktline._crew.said import Stream
 from taktline._crew.surroundings import Adopting, Relay
+from taktline._crew.words import Figures, Orders
 from taktline._recipe.steps import Step
 from taktline._segment import fuse, guard
 from taktline._segment.batch import Batch
