@@ -1,7 +1,8 @@
 """Sets up the project inside this checkout and runs what is asked. Needs Python 3.11+ and pip.
 
 python3 dev.py demo             set up, then the demo on real data
-python3 dev.py test [args]      set up, then all tests (arguments go to pytest)
+python3 dev.py test [args]      set up, then all tests, each file by itself (arguments go to pytest, which then runs alone)
+python3 dev.py fast [args]      the tests that start no process, on each Python 3.11 or newer that is found here
 python3 dev.py check            set up, then lint, format, types and all tests
 python3 dev.py bench [args]     set up, then the benchmarks; also: bench article, bench verdict
 python3 dev.py simulate [args]  set up, then a million random lives of the schedule
@@ -14,6 +15,7 @@ python3 dev.py airflow [args]   set up .venv-airflow with Apache Airflow, then t
 import compileall
 import hashlib
 import os
+import shutil
 import subprocess
 import sys
 import venv
@@ -30,7 +32,7 @@ PROGRAMS = {
     "faults": ("faults",),
     "chaos": ("faults.chaos",),
     "ways": ("faults.ways",),
-    "test": ("pytest",),
+    "test": ("tests.apart",),
     "airflow": ("pytest", "--override-ini=addopts=-ra", "--override-ini=testpaths=tests/airflow"),
 }
 CHECKS = (("ruff", "check", "."), ("ruff", "format", "--check", "."), ("mypy",))
@@ -63,6 +65,34 @@ def group(name: str) -> list[str]:
     return tomllib.loads((ROOT / "pyproject.toml").read_text())["dependency-groups"][name]
 
 
+def pythons() -> dict[str, str]:
+    """The newest interpreter of each Python 3.11 and up on this machine: on the PATH, or installed by pyenv."""
+    found = {}
+    pyenv = Path(os.environ.get("PYENV_ROOT", Path.home() / ".pyenv")) / "versions"
+    for minor in range(11, 30):
+        on_path = shutil.which(f"python3.{minor}")
+        for each in [on_path, *sorted(map(str, pyenv.glob(f"3.{minor}.*/bin/python3")))]:
+            if each and subprocess.run([each, "-c", ""], capture_output=True).returncode == 0:
+                found[f"3.{minor}"] = each
+    return found
+
+
+def run_fast(arguments: list[str]) -> None:
+    """The tests that start no process, on each Python, with the few packages that they need."""
+    for version, interpreter in pythons().items():
+        folder = ROOT / f".venv-{version}"
+        wanted = " ".join([interpreter, *group("fast")])
+        mark = folder / "set-up"
+        if not mark.exists() or mark.read_text() != wanted:
+            print(f"setting up {folder.name} …", file=sys.stderr, flush=True)
+            subprocess.run([interpreter, "-m", "venv", "--clear", str(folder)], check=True)
+            install = [python(folder), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
+            subprocess.run([*install, *group("fast")], check=True, cwd=ROOT)
+            mark.write_text(wanted)
+        print(f"Python {version}", flush=True)
+        run(folder, "pytest", "-m", "fast", "-q", "-p", "no:cacheprovider", "tests", *arguments)
+
+
 def python(folder: Path) -> str:
     """The interpreter of an environment."""
     return str(folder / "bin" / "python")
@@ -82,8 +112,11 @@ def main() -> None:
     if sys.version_info < (3, 11):
         sys.exit(f"taktline needs Python 3.11 or newer; this is {sys.version.split()[0]}")
     what, rest = (sys.argv[1] if len(sys.argv) > 1 else ""), sys.argv[2:]
-    if what not in ("check", *PROGRAMS):
+    if what not in ("check", "fast", *PROGRAMS):
         sys.exit(__doc__)
+    if what == "fast":
+        run_fast(rest)
+        return
     folder = AIRFLOW if what == "airflow" else VENV
     if what == "faults" and "--rivals" in rest:
         rest.remove("--rivals")
@@ -93,7 +126,8 @@ def main() -> None:
         for check in CHECKS:
             run(folder, *check)
         what = "test"
-    run(folder, *PROGRAMS[what], *rest)
+    program = ("pytest",) if what == "test" and rest else PROGRAMS[what]
+    run(folder, *program, *rest)
 
 
 if __name__ == "__main__":

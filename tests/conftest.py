@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import subprocess
 from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
 
 import pytest
 import servers
@@ -14,10 +19,70 @@ settings.register_profile("patient", deadline=None)
 settings.load_profile("patient")
 
 
+FAST = (
+    "_durable/test_journal.py",
+    "_io/test_decode.py",
+    "_observe/test_verdict.py",
+    "_planner/test_sample.py",
+    "_planner/test_whatif.py",
+    "_schedule/test_machine.py",
+    "_schedule/test_sizing.py",
+    "_segment/test_timed.py",
+    "_wire/test_channel.py",
+    "test_docs.py",
+    "test_excerpts.py",
+    "test_public.py",
+)
+
+
+def is_fast(path: Path) -> bool:
+    """Whether the tests of this file are fast, but for those that say otherwise."""
+    here = Path(__file__).parent
+    return path.is_relative_to(here) and path.relative_to(here).as_posix() in FAST
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """Where fast tests alone are asked for the other files are not even imported: they need more packages."""
+    return (
+        True
+        if config.option.markexpr == "fast" and collection_path.is_file() and not is_fast(collection_path)
+        else None
+    )
+
+
+@pytest.hookimpl(tryfirst=True)  # before those are chosen that `-m` asks for
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Tests of these files are fast, but for those that say otherwise; all others may start processes.
+
+    Slow ones are run where they are asked for.
+    """
+    if "slow" not in config.option.markexpr:
+        slow = [item for item in items if item.get_closest_marker("slow")]
+        config.hook.pytest_deselected(items=slow)
+        items[:] = [item for item in items if item not in slow]
+    for item in items:
+        if item.get_closest_marker("process") is None and item.get_closest_marker("slow") is None:
+            item.add_marker("fast" if is_fast(item.path) else "process")
+
+
 @pytest.fixture(scope="session", autouse=True)
 def started_patiently() -> Iterator[None]:
+    if hasattr(signal, "SIGHUP"):  # under nohup it is ignored, and so it would be in each command that is tried
+        signal.signal(signal.SIGHUP, signal.SIG_DFL)
     with patient_starts():
         yield
+
+
+@pytest.fixture(autouse=True)
+def starts_no_process_where_it_is_fast(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    if request.node.get_closest_marker("fast") is None:
+        return
+
+    def refused(*_: Any, **__: Any) -> Any:
+        pytest.fail("a test that is marked as fast starts a process")
+
+    monkeypatch.setattr(os, "fork", refused)
+    monkeypatch.setattr(subprocess.Popen, "__init__", refused)
 
 
 @pytest.fixture(scope="session")

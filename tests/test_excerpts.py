@@ -143,6 +143,7 @@ def test_a_record_that_holds_itself_is_shown() -> None:
     assert excerpt(Holding(Holding(value)))
 
 
+@pytest.mark.process
 @pytest.mark.parametrize(
     "options", [{"dead_letters": "failed.jsonl"}, {"dead_letters": "failed.sqlite"}, {"journal": "run"}]
 )
@@ -159,6 +160,7 @@ def test_a_record_whose_text_would_not_end_is_kept_and_told_apart(
         assert len(letter.record) == 2
 
 
+@pytest.mark.process
 def test_a_failed_record_that_would_not_end_reaches_the_caller() -> None:
     def fails(value: object) -> None:
         raise ValueError("no")
@@ -182,6 +184,7 @@ def test_an_excerpt_of_anything_is_short_and_printable(record: object) -> None:
     assert shown.isprintable()
 
 
+@pytest.mark.process
 def test_the_command_writes_no_control_character_of_the_data(tmp_path: Path) -> None:
     (tmp_path / "steps.py").write_text("def fails(text):\n    raise ValueError(text)\n")
     (tmp_path / "in.txt").write_text("\x1b]0;mine\x07\x1b[2J\u202e\n", encoding="utf-8")

@@ -12,7 +12,6 @@ import pytest
 import taktline
 from taktline import _public, errors, line
 
-pytestmark = pytest.mark.fast
 SOURCE = Path(taktline.__file__)
 
 
@@ -61,6 +60,7 @@ def made() -> dict[str, object]:
     }  # fmt: skip
 
 
+@pytest.mark.process
 def test_what_a_line_gives_goes_through_pickle():
     for name, value in made().items():
         assert type(value).__name__ == name

@@ -159,6 +159,7 @@ def calls_shift(n):
     return shift(n)
 
 
+@pytest.mark.process
 def test_code_has_the_same_fingerprint_in_another_process(tmp_path):
     import subprocess
     import sys

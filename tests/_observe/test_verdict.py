@@ -180,14 +180,17 @@ def slowly(records):
         yield record
 
 
+@pytest.mark.process
 def test_a_real_slow_source(alone):
     assert bottleneck(line(abs), slowly(range(400))) == "source"
 
 
+@pytest.mark.process
 def test_a_real_slow_sink(alone):
     assert bottleneck(line(abs), range(400), lambda _: time.sleep(0.005)) == "sink"
 
 
+@pytest.mark.process
 def test_a_real_step_in_the_callers_process(alone):
     def store(n):
         time.sleep(0.005)
@@ -195,10 +198,12 @@ def test_a_real_step_in_the_callers_process(alone):
     assert bottleneck(line(abs, serial(store)), range(400)) == "store"
 
 
+@pytest.mark.process
 def test_a_real_start_up(alone):
     assert bottleneck(line(abs), range(10), start="launch") == "start-up"
 
 
+@pytest.mark.process
 def test_a_real_step_that_waits(alone):
     def fetch(n):
         time.sleep(0.005)
@@ -211,6 +216,7 @@ def test_a_real_step_that_waits(alone):
     assert "tasks=64" in verdict.action
 
 
+@pytest.mark.process
 def test_a_real_giant_record(alone):
     assert bottleneck(line(spin), [100] * 50 + [40_000_000] + [100] * 50) == "one giant record"
 

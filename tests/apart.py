@@ -1,6 +1,6 @@
 """All tests, each file in a pytest of its own, as many at once as there are cores.
 
-    python -m tests [--jobs N] [arguments of pytest, files and folders among them]
+    python -m tests.apart [--jobs N] [arguments of pytest, files and folders among them]
 
 A worker that is launched looks at every module that its caller has imported, and imports the user's own among them. In one
 pytest for all files these are the other hundred test files with all that they need, at every start of a worker; by itself a
@@ -104,7 +104,7 @@ def show(ended: Ended) -> None:
 
 def main() -> int:
     """The command."""
-    parser = argparse.ArgumentParser(prog="python -m tests", description=(__doc__ or "").splitlines()[0])
+    parser = argparse.ArgumentParser(prog="python -m tests.apart", description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--jobs", type=int, default=len(os.sched_getaffinity(0)), help="files at once")
     options, arguments = parser.parse_known_args()
     asked = [each for each in arguments if (ROOT / each).exists()]
