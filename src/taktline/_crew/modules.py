@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import copyreg
 import dis
+import functools
 import importlib
 import importlib.machinery
 import io
@@ -24,7 +25,7 @@ from collections import OrderedDict, defaultdict, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from enum import Enum
-from types import BuiltinFunctionType, CodeType, FunctionType, ModuleType, SimpleNamespace
+from types import BuiltinFunctionType, CellType, CodeType, FunctionType, MethodType, ModuleType, SimpleNamespace
 from typing import Any, NamedTuple
 
 from taktline._signals import pass_on
@@ -42,12 +43,29 @@ SENT = 1 << 16  # bytes of a pickle that go along; a larger one is asked for whe
 LARGEST = 1 << 26  # bytes of a pickle that are looked at: some 0.4 s; what is larger is known by type and length alone
 PLAIN = (list, dict, set, frozenset, tuple, bytearray, deque, OrderedDict, defaultdict)
 NOT_NAMED = {*ATOMS, tuple, frozenset, FunctionType, BuiltinFunctionType, ModuleType, type}  # nobody changes them
+# What Python itself puts into modules and classes.
+OWN_NAMES = {
+    "__name__", "__qualname__", "__module__", "__doc__", "__package__", "__loader__", "__spec__", "__path__", "__file__",
+    "__cached__", "__builtins__", "__annotations__", "__annotate__", "__annotate_func__", "__annotations_cache__",
+    "__warningregistry__", "__dict__", "__weakref__", "__slots__", "__firstlineno__", "__static_attributes__", "__test__",
+    "__conditional_annotations__",
+}  # fmt: skip
+STREAMS = ("stdin", "stdout", "stderr", "__stdin__", "__stdout__", "__stderr__")  # a worker has its own
+DEFAULTS = ("__defaults__", "__kwdefaults__")
+CACHED: type = type(functools.lru_cache(len))
+# By class: the attributes behind which a function stands that was wrapped.
+WRAPPING: dict[type, tuple[str, ...]] = {
+    staticmethod: ("__func__",), classmethod: ("__func__",), property: ("fget", "fset", "fdel"),
+    functools.cached_property: ("func",), functools.singledispatchmethod: ("dispatcher",),
+    CACHED: ("__wrapped__",),
+}  # fmt: skip
 # Each process has numbers of its own, on purpose.
 GENERATORS = {("random", "Random"), ("random", "SystemRandom"), ("_random", "Random")}
 
 HEAP = 1 << 9  # flag of types that are made at run time: all that are written in Python, and some others
 
-Path = tuple[str, str]  # a module, and a name in it; "Class.attribute" for what stands in a class
+# A module, and a name in it; "Class.attribute" for what stands in a class, "function.__closure__.name" in a closure.
+Path = tuple[str, str]
 MISSING: Any = object()
 
 
@@ -119,31 +137,86 @@ def _kept(text: str) -> _Kept:
 
 
 def _places(module: ModuleType, names: frozenset[str] | None = None) -> Iterator[tuple[str, _Place]]:
-    """What is compared of a module: its globals, and the attributes of its classes and functions."""
+    """What is compared of a module: its globals, and what its classes and functions hold."""
     space, home = vars(module), module.__name__
+    seen: set[int] = set()
     for name, value in list(space.items()):
-        if (names is not None and name not in names) or _dunder(name) or not name.isidentifier():
+        if (names is not None and name not in names) or name in OWN_NAMES or not name.isidentifier():
             continue
         yield name, _Place(module, name, value)
-        kind = type(value)
-        if kind is FunctionType:
-            if vars(value) and home_of(value) == home and value.__qualname__ == name:
-                for attribute, held in list(vars(value).items()):
-                    if not _dunder(attribute):
-                        yield f"{name}.{attribute}", _Place(value, attribute, held)
-        elif issubclass(kind, type) and vars(value).get("__module__") == home and value.__qualname__ == name:
-            yield from _in_class(name, value, names)
+        if not issubclass(type(value), type):
+            yield from _in_function(name, value, home, seen)
+        elif vars(value).get("__module__") == home and value.__qualname__ == name:
+            yield from _in_class(name, value, home, names, seen)
 
 
-def _in_class(path: str, cls: type, names: frozenset[str] | None) -> Iterator[tuple[str, _Place]]:
-    if issubclass(cls, Enum):
-        return
+def _in_class(
+    path: str, cls: type, home: str, names: frozenset[str] | None, seen: set[int]
+) -> Iterator[tuple[str, _Place]]:
+    members = cls.__members__ if issubclass(cls, Enum) else {}
+    for name, member in members.items():
+        yield from _in_member(f"{path}.{name}", member, name)
+    if names is None and cls.__bases__ != (object,):
+        yield f"{path}.__bases__", _Place(cls, "__bases__", cls.__bases__)
     for name, value in list(vars(cls).items()):
-        if (names is not None and name not in names) or _dunder(name):
+        if (names is not None and name not in names) or name in members or not _is_told(name, value, bool(members)):
             continue
         yield f"{path}.{name}", _Place(cls, name, value)
-        if issubclass(type(value), type) and value.__qualname__ == f"{path}.{name}":
-            yield from _in_class(f"{path}.{name}", value, names)
+        if not issubclass(type(value), type):
+            yield from _in_function(f"{path}.{name}", value, home, seen)
+        elif value.__qualname__ == f"{path}.{name}":
+            yield from _in_class(f"{path}.{name}", value, home, names, seen)
+
+
+def _in_member(path: str, member: Any, name: str) -> Iterator[tuple[str, _Place]]:
+    """What a member of an enumeration holds, under the first of its names."""
+    for attribute, held in list(vars(member).items()) if member._name_ == name else ():
+        if not (attribute.startswith("_") and attribute.endswith("_")) or (
+            attribute == "_value_" and type(held) not in (*ATOMS, tuple)
+        ):
+            yield f"{path}.{attribute}", _Place(member, attribute, held)
+
+
+def _in_function(path: str, value: Any, home: str, seen: set[int]) -> Iterator[tuple[str, _Place]]:
+    """What a function holds beside its code, and those that it wraps: attributes, defaults, and what its closure has."""
+    kind = type(value)
+    if kind is not FunctionType:
+        for part in WRAPPING.get(kind, ()):
+            yield from _in_function(f"{path}.{part}", getattr(value, part), home, seen)
+        if kind is CACHED:
+            yield from _attributes_of(path, value)
+        return
+    if id(value) in seen or (home_of(value) != home and _by_name(value)):  # else it is told of where it stands
+        return
+    seen.add(id(value))
+    yield from _attributes_of(path, value)
+    for name in DEFAULTS:
+        if held := getattr(value, name):
+            yield f"{path}.{name}", _Place(value, name, held)
+    for name, cell in _cells(value).items():
+        if name != "__class__" and (held := _held(cell, name)) is not MISSING:
+            yield f"{path}.__closure__.{name}", _Place(cell, name, held)
+            yield from _in_function(f"{path}.__closure__.{name}", held, home, seen)
+
+
+def _attributes_of(path: str, function: Any) -> Iterator[tuple[str, _Place]]:
+    for name, held in list(getattr(function, "__dict__", {}).items()):
+        if not _dunder(name):
+            yield f"{path}.{name}", _Place(function, name, held)
+
+
+def _cells(function: FunctionType) -> dict[str, CellType]:
+    return dict(zip(function.__code__.co_freevars, function.__closure__ or (), strict=False))
+
+
+def _is_told(name: str, value: Any, of_enum: bool) -> bool:
+    """Whether an attribute of a class is compared. Of the names that are Python's or a library's: functions and texts."""
+    if of_enum and name.startswith("_") and name.endswith("_") and not _dunder(name):
+        return False
+    kind = type(value)
+    return not _dunder(name) or (
+        name not in OWN_NAMES and (kind is FunctionType or kind in WRAPPING or kind in (int, float, str, bytes))
+    )
 
 
 def home_of(thing: Any) -> str:
@@ -218,6 +291,12 @@ class _Pickler(pickle.Pickler):
         kind = type(thing)
         if kind is FunctionType or issubclass(kind, type):
             return NotImplemented if _by_name(thing) else (_kept, (_reference(thing),))
+        if kind in (MethodType, BuiltinFunctionType):
+            if _reference(thing) is not None:
+                return NotImplemented
+            return (getattr, (thing.__self__, thing.__name__)) if _has_method(thing) else (_kept, (_opaque(thing),))
+        if hasattr(kind, "isatty") and (name := _reference(thing)) is not None:
+            return _kept, (name,)
         if kind is ModuleType:
             return importlib.import_module, (thing.__name__,)
         if (home_of(kind), kind.__name__) in GENERATORS or home_of(kind).startswith("numpy.random"):
@@ -272,11 +351,24 @@ def told(value: Any, path: Path, names: Mapping[int, Path]) -> Told:
         else:
             text = repr(value)
         return Told(f"{kind.__name__} {text}" if len(text) <= 4 * SHORT else _long(value), None)
+    if kind is tuple and len(value) < SHORT and _short(value):
+        return Told(f"tuple {value!r}", None)
     if (reference := _reference(value)) is not None:
         return Told(reference, None)
     if (other := names.get(id(value), path)) != path:
         return Told(f"is {other[0]} {other[1]}", None)
     return _digest_of(value, kind, names)
+
+
+def _short(values: tuple[Any, ...]) -> bool:
+    """Whether these are atoms that are told themselves, such as most defaults of functions."""
+    return all(
+        kind in ATOMS
+        and (kind is not int or -(1 << 64) < each < 1 << 64)
+        and (kind not in (str, bytes) or len(each) < SHORT)
+        for each in values
+        for kind in (type(each),)
+    )
 
 
 def _long(value: int) -> str:
@@ -332,10 +424,19 @@ def _reference(value: Any) -> str | None:
     if kind in (staticmethod, classmethod):
         return f"{kind.__name__} {_reference(value.__func__)}"
     if kind is property:
-        return f"property {_reference(value.fget)}"
-    if kind is BuiltinFunctionType and not hasattr(value.__self__, "__dict__"):
+        return f"property {' '.join(str(_reference(each)) for each in (value.fget, value.fset, value.fdel))}"
+    if kind is BuiltinFunctionType and isinstance(value.__self__, (ModuleType, type, type(None))):
         return f"def {home_of(value)}.{value.__qualname__}"
+    if hasattr(kind, "isatty"):
+        return next((f"sys.{name}" for name in STREAMS if value is getattr(sys, name, None)), None)
     return None
+
+
+def _has_method(bound: Any) -> bool:
+    """Whether the object has the method under its name, so that another process finds it there."""
+    of = bound.__self__ if isinstance(bound.__self__, type) else type(bound.__self__)
+    held = next((vars(base)[bound.__name__] for base in of.__mro__ if bound.__name__ in vars(base)), None)
+    return held is not None and getattr(held, "__func__", held) is getattr(bound, "__func__", held)
 
 
 def _opaque(value: Any) -> str:
@@ -379,7 +480,8 @@ class Snapshot:
 
     def _with_value(self, home: str, name: str, mark: Told) -> Told:
         value = self._held[home, name]
-        return Told(mark.text, pickle.dumps(value)) if type(value) in ATOMS and mark.packed is None else mark
+        plain = type(value) in ATOMS or mark.text.startswith("tuple (")
+        return Told(mark.text, pickle.dumps(value)) if plain and mark.packed is None else mark
 
     def give(self, home: str, name: str, pack: Callable[[Any], bytes], by_value: bool) -> bytes | None:
         """One thing as bytes, as it is now. `pack`: for functions; `by_value`: all of it. None where it cannot go."""
@@ -491,7 +593,8 @@ class Settling:
             return
         theirs: dict[str, Told] = pickle.loads(state.told)
         differing = {n: each for n, each in theirs.items() if n not in own or own[n].text != each.text}
-        gone = {n for n in own if n not in theirs and "." not in n and type(places[n].value) is not ModuleType}
+        differing = {n: each for n, each in differing.items() if _above(n, own) not in differing}
+        gone = {n for n in own if n not in theirs and _above(n, own) not in differing and _can_go(n, places[n])}
         lost = {n for n, each in differing.items() if each.text.startswith("a ")}
         beside = _stored_beside(module, {n.rpartition(".")[2] for n in lost}) if lost else set()
         if state.names is not None:  # of somebody else's module: whether it is ready is its own business
@@ -512,7 +615,7 @@ class Settling:
             elif state.names is None and not each.text.startswith(("bool", "NoneType")):
                 self._lost.append(Lost(home, name, f"set together with {', '.join(sorted(lost))}"))
         for name in gone - beside:
-            vars(module).pop(name)
+            _drop(places[name])
 
     def _settled(self, path: Path) -> Any:
         """The object that stands at this path, once it is what the caller has there."""
@@ -797,27 +900,83 @@ def _delete(thing: Any, name: str) -> None:
             object.__delattr__(thing, name)
 
 
+def _inner(owner: Any, part: str) -> Any:
+    """What a part of a path leads to; None where that is nothing. The part after `__closure__` leads to what a cell has."""
+    if type(owner) is dict:
+        held = _held(owner[part], part) if part in owner else None
+        return None if held is MISSING else held
+    if type(owner) is FunctionType and part == "__closure__":
+        return _cells(owner)
+    if isinstance(owner, type) and issubclass(owner, Enum) and part in owner.__members__:
+        return owner.__members__[part]
+    if part in WRAPPING.get(type(owner), ()):
+        return getattr(owner, part)
+    return getattr(owner, "__dict__", {}).get(part)
+
+
 def _owner(module: ModuleType, name: str) -> Any:
-    """The module, class or function in which a path's last name stands; None where there is none."""
+    """The module, class, function or cell in which a path's last name stands; None where there is none."""
+    *above, last = name.split(".")
     owner: Any = module
-    for part in name.split(".")[:-1]:
-        owner = vars(owner).get(part)
-        if owner is None or not hasattr(owner, "__dict__"):
+    for part in above:
+        owner = _inner(owner, part)
+        if owner is None:
             return None
-    return owner
+    if type(owner) is dict:
+        return owner.get(last)
+    return owner if hasattr(owner, "__dict__") else None
+
+
+def _held(owner: Any, name: str) -> Any:
+    if type(owner) is CellType:
+        try:
+            return owner.cell_contents
+        except ValueError as error:  # a name that is bound later
+            pass_on(error)
+            return MISSING
+    if (type(owner) is FunctionType and name in DEFAULTS) or name == "__bases__":
+        return getattr(owner, name)
+    return vars(owner).get(name, MISSING)
 
 
 def _find(path: Path) -> Any:
     """What stands at a path now; MISSING where there is nothing, or not yet."""
     owner = _owner(importlib.import_module(path[0]), path[1])
-    return vars(owner).get(path[1].rpartition(".")[2], MISSING) if owner is not None else MISSING
+    return _held(owner, path[1].rpartition(".")[2]) if owner is not None else MISSING
 
 
 def _put(place: _Place, value: Any) -> None:
-    if isinstance(place.owner, type):
-        type.__setattr__(place.owner, place.name, value)  # no metaclass has a say: the caller's had
+    owner, name = place.owner, place.name
+    if isinstance(owner, type):
+        type.__setattr__(owner, name, value)  # no metaclass has a say: the caller's had
+    elif type(owner) is CellType:
+        owner.cell_contents = value
+    elif type(owner) is FunctionType and name in DEFAULTS:
+        setattr(owner, name, value)
     else:
-        vars(place.owner)[place.name] = value
+        vars(owner)[name] = value
+
+
+def _above(name: str, places: Mapping[str, Any]) -> str:
+    """The nearest of these places in which this one is; empty where there is none."""
+    while name := name.rpartition(".")[0]:
+        if name in places:
+            return name
+    return ""
+
+
+def _can_go(name: str, place: _Place) -> bool:
+    return type(place.owner) is not CellType and type(place.value) is not ModuleType
+
+
+def _drop(place: _Place) -> None:
+    owner, name = place.owner, place.name
+    if type(owner) is FunctionType and name in DEFAULTS:
+        setattr(owner, name, None)
+    elif isinstance(owner, type):
+        type.__delattr__(owner, name)
+    else:
+        vars(owner).pop(name)
 
 
 def _stored_beside(owner: Any, names: set[str]) -> set[str]:
@@ -843,12 +1002,12 @@ def _codes(owner: Any) -> Iterator[CodeType]:
                 yield from _codes(value)
 
 
-STORING = {dis.opmap["STORE_GLOBAL"], dis.opmap["STORE_ATTR"]}
+STORING = {dis.opmap["STORE_GLOBAL"], dis.opmap["STORE_ATTR"], dis.opmap["STORE_DEREF"]}
 
 
 def stores(code: CodeType) -> set[str]:
-    """The globals and attributes that this code sets."""
-    if not code.co_names:
+    """The globals, attributes and names of closures that this code sets."""
+    if not code.co_names and not code.co_freevars and not code.co_cellvars:
         return set()
     found = {each.argval for each in dis.get_instructions(code) if each.opcode in STORING}
     for const in code.co_consts:

@@ -1,11 +1,14 @@
 """What steps can get at: by the names in their code, their closures, defaults, arguments and attributes, transitively.
 
-Names are followed into the user's own modules only. What an installed package keeps for itself is not looked through:
-its threads, sockets and devices are seen from outside (`starts.py`).
+`reached` finds things, by the names in the user's own code only. What an installed package keeps for itself is not
+looked through: its threads, sockets and devices are seen from outside (`starts.py`).
+
+`Naming` finds code, of installed packages too, and what that takes from modules: with it workers' modules are compared.
 """
 
 from __future__ import annotations
 
+import builtins
 import functools
 import gc
 import logging
@@ -20,20 +23,41 @@ from collections.abc import Iterable, Iterator
 from contextvars import ContextVar
 from itertools import islice
 from pathlib import Path
+from types import CodeType, FunctionType, MethodType, ModuleType
 from typing import Any, NamedTuple
 
+from taktline._crew import modules
+from taktline._recipe.steps import Step
 from taktline._signals import pass_on
-from taktline._wire.homes import installed
+from taktline._wire.homes import NEVER, installed, of_user, stand_ins
 
 MOST = 20_000  # things that are looked at: beyond, what is left is taken for more of the same. Some 20 ms
 SAMPLE = 100  # things of a container, for the same reason
 PLAIN = {
-    int, float, complex, bool, str, bytes, bytearray, type(None), type(...), types.CodeType, weakref.ref, ContextVar,
+    int, float, complex, bool, str, bytes, bytearray, type(None), type(...), CodeType, weakref.ref, ContextVar,
     range, slice, memoryview,
 }  # fmt: skip
 # Forked or not, a worker has its own of these: what they hold is not looked into.
 OWN_IN_WORKERS = (logging.Logger, logging.Handler, logging.Manager, random.Random)
 OURS = str(Path(__file__).resolve().parents[1]) + os.sep
+
+
+# Modules of which a worker has functions of its own.
+OF_THE_WORKER = {"signal", "faulthandler"}
+AND_IN = {
+    ("warnings", "showwarning"),
+    ("logging", "callHandlers"),
+    ("sys", "stdin"),
+    ("sys", "stdout"),
+    ("sys", "stderr"),
+}
+# Large packages whose settings go by their own functions (`settings.py`): of them and of Python's own modules only what
+# is named, and what somebody has put there.
+LARGE = {"numpy", "pandas", "pyarrow", "polars", "scipy", "sklearn", "torch", "tensorflow"}
+OF_PYTHON = sys.stdlib_module_names
+TABLE = 100  # entries of a container that are followed: as many functions as a table of them may have
+FAR = 2_000  # functions that are looked at: some 10 ms; the nearest come first
+FAR_IN_PYTHON = 300  # of Python's own, after the others
 
 
 class Reached(NamedTuple):
@@ -74,7 +98,7 @@ def module_file(kind: type) -> str | None:
 
 
 def _inside(thing: Any, way: str) -> Iterator[Reached]:
-    if isinstance(thing, types.FunctionType):
+    if isinstance(thing, FunctionType):
         yield from _of_function(thing, way)
     elif isinstance(thing, type):
         if is_own(module_file(thing)):
@@ -82,7 +106,7 @@ def _inside(thing: Any, way: str) -> Iterator[Reached]:
                 yield Reached(value, f"{thing.__qualname__}.{name}")
             yield from (Reached(base, way) for base in thing.__bases__)
     elif isinstance(thing, types.BuiltinFunctionType):
-        if not isinstance(thing.__self__, types.ModuleType):
+        if not isinstance(thing.__self__, ModuleType):
             yield Reached(thing.__self__, way)
     elif isinstance(thing, functools.cached_property):  # with a lock of its own, for threads only
         yield Reached(thing.func, way)
@@ -94,7 +118,7 @@ def _inside(thing: Any, way: str) -> Iterator[Reached]:
         yield from (Reached(value, _key(way, key)) for key, value in islice(list(thing.items()), SAMPLE))
     elif isinstance(thing, (list, tuple, set, frozenset, deque)):
         yield from (Reached(value, way) for value in islice(thing, SAMPLE))
-    elif not isinstance(thing, types.ModuleType):
+    elif not isinstance(thing, ModuleType):
         yield Reached(type(thing), way)
         names = _attributes(thing)
         yield from (Reached(each, names.get(id(each), way)) for each in gc.get_referents(thing))
@@ -104,50 +128,55 @@ def _of_numpy_random(thing: Any) -> bool:
     return str(type(thing).__module__).startswith("numpy.random.")
 
 
-def _of_function(function: types.FunctionType, way: str) -> Iterator[Reached]:
-    cells = zip(function.__code__.co_freevars, function.__closure__ or (), strict=False)
-    for name, cell in cells:
-        try:
-            yield Reached(cell.cell_contents, f"{way}, {name!r}")
-        except ValueError as error:  # a name that has no value yet
-            pass_on(error)
-            continue
+def _of_function(function: FunctionType, way: str) -> Iterator[Reached]:
+    for name, value in _in_closure(function):
+        yield Reached(value, f"{way}, {name!r}")
     for value in (*(function.__defaults__ or ()), *(function.__kwdefaults__ or {}).values(), *vars(function).values()):
         yield Reached(value, way)
-    if not is_own(function.__code__.co_filename):
-        return
-    names = set(_names(function.__code__))
+    if is_own(function.__code__.co_filename):
+        for home, name, value in _named_by(function, names_of(function.__code__)):
+            if not isinstance(value, ModuleType):
+                yield Reached(value, f"{home}.{name}")
+
+
+def _in_closure(function: FunctionType) -> Iterator[tuple[str, Any]]:
+    for name, cell in zip(function.__code__.co_freevars, function.__closure__ or (), strict=False):
+        try:
+            yield name, cell.cell_contents
+        except ValueError as error:  # a name that has no value yet
+            pass_on(error)
+
+
+def names_of(code: CodeType) -> frozenset[str]:
+    """The globals and attributes that this code names, with what is defined in it."""
+    return frozenset(code.co_names).union(*(names_of(each) for each in code.co_consts if isinstance(each, CodeType)))
+
+
+def _named_by(function: FunctionType, names: frozenset[str]) -> Iterator[tuple[str, str, Any]]:
+    """What code with these names takes from its globals and from modules: the module's name, the name in it, the value."""
+    space = function.__globals__
+    seen: set[int] = set()
     for name in names:
-        if name in function.__globals__:
-            value = function.__globals__[name]
-        elif name in sys.modules:  # imported inside the function
-            value = sys.modules[name]
-        else:
-            continue
-        if isinstance(value, types.ModuleType):
-            yield from _of_module(value, names, set())
-        else:
-            yield Reached(value, f"{function.__globals__.get('__name__')}.{name}")
+        if name in space:
+            yield space.get("__name__", ""), name, space[name]
+            yield from _of_module(space[name], names, seen)
+        elif name in sys.modules:  # imported in the function itself
+            yield from _of_module(sys.modules[name], names, seen)
+        elif name in vars(builtins):
+            yield "builtins", name, vars(builtins)[name]
+    for _, value in _in_closure(function):
+        yield from _of_module(value, names, seen)
 
 
-def _of_module(module: types.ModuleType, names: set[str], seen: set[int]) -> Iterator[Reached]:
+def _of_module(module: Any, names: frozenset[str], seen: set[int]) -> Iterator[tuple[str, str, Any]]:
     """What code with these names may take out of a module, or of a module in it."""
-    if id(module) in seen:
+    if not isinstance(module, ModuleType) or id(module) in seen:
         return
     seen.add(id(module))
-    for name in names & vars(module).keys():
-        value = vars(module)[name]
-        if isinstance(value, types.ModuleType):
-            yield from _of_module(value, names, seen)
-        else:
-            yield Reached(value, f"{module.__name__}.{name}")
-
-
-def _names(code: types.CodeType) -> Iterator[str]:
-    yield from code.co_names
-    for constant in code.co_consts:
-        if isinstance(constant, types.CodeType):
-            yield from _names(constant)
+    space = vars(module)
+    for name in names & space.keys():
+        yield module.__name__, name, space[name]
+        yield from _of_module(space[name], names, seen)
 
 
 def _attributes(thing: Any) -> dict[int, str]:
@@ -159,3 +188,144 @@ def _attributes(thing: Any) -> dict[int, str]:
 
 def _key(way: str, key: Any) -> str:
     return f"{way}[{key!r}]" if type(key) in (str, int) else way
+
+
+class Naming:
+    """`beside`: of modules that are not the user's, the names that the steps' code uses; `names`: all that it uses."""
+
+    def __init__(self, steps: Iterable[Step]) -> None:
+        self.beside: dict[str, set[str]] = {}
+        self.names: set[str] = set()
+        self._codes: list[CodeType] = []
+        self._seen: dict[Any, Any] = {}
+        self._near: deque[tuple[Any, frozenset[str]]] = deque()
+        self._in_python: deque[FunctionType] = deque()
+        for step in steps:
+            self._add(step.fn, step.like)
+            if step.maker is not None:
+                self._add(step.maker.factory, *step.maker.args, *step.maker.kwargs.values())
+        left = FAR_IN_PYTHON
+        while len(self._codes) < FAR:
+            if self._near:
+                self._look(*self._near.popleft())
+            elif self._in_python and left:
+                left -= 1
+                self._function(self._in_python.popleft(), of_python=True)
+            else:
+                break
+
+    def stores(self, name: str) -> bool:
+        """Whether the steps' own code sets a global, an attribute, or a name in a closure like this."""
+        return any(name in modules.stores(code) for code in self._codes)
+
+    def _add(self, *things: Any, names: frozenset[str] = frozenset()) -> None:
+        for thing in things:
+            if thing is not None and type(thing) not in modules.ATOMS and type(thing) is not ModuleType:
+                self._near.append((thing, names))
+
+    def _look(self, thing: Any, names: frozenset[str]) -> None:
+        kind = type(thing)
+        key = (id(thing), names) if issubclass(kind, type) else id(thing)
+        if key in self._seen:
+            return
+        self._seen[key] = thing  # alive: its id stands for it
+        if kind is FunctionType:
+            top = _top(thing)
+            if top in OF_PYTHON:
+                self._in_python.append(thing)
+            elif top not in LARGE:
+                self._function(thing)
+        elif kind is MethodType:
+            self._add(thing.__func__, thing.__self__)
+        elif kind in (list, tuple, set, frozenset):
+            self._add(*islice(thing, TABLE))
+        elif kind is dict:
+            self._add(*islice(thing.values(), TABLE))
+        elif kind is functools.partial:
+            self._add(thing.func, *thing.args, *thing.keywords.values())
+        elif kind in modules.WRAPPING:
+            self._add(*(getattr(thing, each) for each in modules.WRAPPING[kind]))
+        elif issubclass(kind, type):
+            self._class(thing, names)
+        elif modules.home_of(kind) != "builtins":
+            self._add(kind, names=names | {"__call__"})
+
+    def _class(self, cls: type, names: frozenset[str]) -> None:
+        """Of a class of the user's all methods, of another one those that were named."""
+        own = is_users(cls) or modules.home_of(cls) not in sys.modules
+        for base in cls.__mro__:
+            if not base.__flags__ & modules.HEAP:  # nobody changes it
+                continue
+            space, top = vars(base), _top(base)
+            large = top in LARGE or top in OF_PYTHON
+            for name in list(space) if own and not large else (names | {"__init__"}) & space.keys():
+                value = space[name]
+                if not is_users(base):
+                    self._note(modules.home_of(base), name, value, inside=base)
+                if top not in LARGE or put_there(value):
+                    self._add(value, names=names)
+
+    def _function(self, function: FunctionType, *, of_python: bool = False) -> None:
+        names = names_of(function.__code__)
+        self._add(vars(function).get("__wrapped__"))
+        if (cls := _class_of(function)) is not None:  # what it takes from itself
+            self._add(cls, names=names)
+        for _, value in _in_closure(function):
+            self._add(value, names=names)
+        if not of_python:
+            self._codes.append(function.__code__)
+            self.names |= names
+        for home, name, value in _named_by(function, names):
+            self._note(home, name, value, by_python=of_python)
+            self._add(value, names=names)
+
+    def _note(self, home: str, name: str, value: Any, *, inside: type | None = None, by_python: bool = False) -> None:
+        """`inside`: the class that has it; `by_python`: only Python's own code names it."""
+        module, top = sys.modules.get(home), home.partition(".")[0]
+        if module is None or top in NEVER or top in OF_THE_WORKER or (home, name) in AND_IN or of_user(module):
+            return
+        if top in OF_PYTHON or top in LARGE:  # what these hold for themselves is each process's own
+            plain = () if by_python or inside is not None else modules.ATOMS
+            code = () if plain == () or home == "builtins" else (FunctionType, type)
+            if type(value) not in (*plain, *code) and not put_there(value):
+                return
+        self.beside.setdefault(home, set()).update(
+            (name,) if inside is None else (name, *inside.__qualname__.split("."))
+        )
+
+
+def put_there(value: Any) -> bool:
+    """Whether a thing in a library can only be there because somebody has put it there: it, or something that it holds, is
+    the user's, or a mock."""
+    kind = type(value)
+    if kind in modules.WRAPPING:
+        return any(put_there(getattr(value, each)) for each in modules.WRAPPING[kind])
+    if kind is functools.partial:
+        return put_there(value.func)
+    if kind is FunctionType or issubclass(kind, type):
+        return is_users(value)
+    if is_users(kind) or modules.home_of(kind) == "unittest.mock":
+        return True
+    held = getattr(value, "__dict__", None)
+    return type(held) is dict and any(
+        (type(each) is FunctionType or issubclass(type(each), type)) and is_users(each) for each in list(held.values())
+    )
+
+
+def is_users(thing: Any) -> bool:
+    """Whether a function or class is the user's own."""
+    home = modules.home_of(thing)
+    module = sys.modules.get(home)
+    return home in stand_ins() or (module is not None and of_user(module))
+
+
+def _class_of(function: FunctionType) -> Any:
+    """The class in which a function was written, where that is found under its name."""
+    found: Any = sys.modules.get(modules.home_of(function))
+    for part in function.__qualname__.split(".")[:-1]:
+        found = getattr(found, "__dict__", {}).get(part)
+    return found if isinstance(found, type) else None
+
+
+def _top(thing: Any) -> str:
+    return modules.home_of(thing).partition(".")[0]

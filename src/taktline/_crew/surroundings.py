@@ -74,7 +74,7 @@ class Caller:
     """The caller's surroundings as they are now, for its workers. `environment`: what they are started with."""
 
     def __init__(self, steps: Sequence[Step], also: Sequence[Any], environment: Mapping[str, str]) -> None:
-        from taktline._crew.naming import Naming  # no worker needs it
+        from taktline._crew.reach import Naming  # no worker needs it
 
         named = Naming([*steps, *(Step(each, "") for each in also)])
         out = stand_ins()
