@@ -11,6 +11,7 @@ worker has something else in its place.
 
 from __future__ import annotations
 
+import contextvars
 import copyreg
 import dis
 import functools
@@ -21,6 +22,9 @@ import os
 import pickle
 import sys
 import threading
+import weakref
+from _abc import _get_dump  # type: ignore[import-not-found]
+from abc import ABCMeta
 from collections import OrderedDict, defaultdict, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
@@ -29,7 +33,7 @@ from types import BuiltinFunctionType, CellType, CodeType, FunctionType, MethodT
 from typing import Any, NamedTuple
 
 from taktline._signals import pass_on
-from taktline._wire.homes import of_user
+from taktline._wire.homes import in_place_of_modules, is_found, loaded, of_user, stand_ins
 
 try:
     from _blake2 import blake2b  # hashlib would load OpenSSL too: 3 ms of a worker's start
@@ -50,7 +54,21 @@ OWN_NAMES = {
     "__warningregistry__", "__dict__", "__weakref__", "__slots__", "__firstlineno__", "__static_attributes__", "__test__",
     "__conditional_annotations__",
 }  # fmt: skip
+# Where Python's own modules keep what they were told at run time: by name, and those that hold functions and classes.
+TOLD_ANYWAY = {
+    "xml.etree.ElementTree": ("_namespace_map",), "email.charset": ("CHARSETS", "ALIASES", "CODEC_MAP"),
+    "gettext": ("_current_domain", "_localedirs"), "calendar": ("c",), "zoneinfo._tzpath": ("TZPATH",),
+    "multiprocessing.context": ("_default_context",),
+}  # fmt: skip
+REGISTRIES = {
+    "json": ("_default_encoder", "_default_decoder"), "urllib.request": ("_opener",),
+    "shutil": ("_ARCHIVE_FORMATS", "_UNPACK_FORMATS"), "sqlite3.dbapi2": ("adapters", "converters"),
+    "asyncio.events": ("_event_loop_policy",),
+}  # fmt: skip
+ABSTRACT = ("collections.abc", "numbers", "os", "contextlib", "io", "importlib.abc", "asyncio")
 STREAMS = ("stdin", "stdout", "stderr", "__stdin__", "__stdout__", "__stderr__")  # a worker has its own
+REGISTRY = "__registered__"  # in a path: what an abstract class was told of
+WEAK = (weakref.WeakKeyDictionary, weakref.WeakValueDictionary)
 DEFAULTS = ("__defaults__", "__kwdefaults__")
 CACHED: type = type(functools.lru_cache(len))
 # By class: the attributes behind which a function stands that was wrapped.
@@ -104,7 +122,7 @@ class _Kept:
     def __init__(self, text: str) -> None:
         self.text = text
 
-    def __call__(self, *_: Any, **__: Any) -> _Kept:
+    def __call__(self, *_: Any, **__: Any) -> Any:
         """What it would have made, or been given to, is no more to be had than itself."""
         return _kept(self.text)
 
@@ -127,18 +145,35 @@ class _Bare:
 _kept_now: list[_Kept] = []  # those of the pickle that is read back
 
 
-def _kept(text: str) -> _Kept:
+def _kept(text: str) -> Any:
+    if (written := _written(text)) is not None:
+        return written
     kept = _Kept(text)
     _kept_now.append(kept)
     return kept
 
 
+def _written(text: str) -> Any:
+    """The function or class of which this tells, where it stands here under its own name. The caller may have put another
+    one in its place, such as one that calls it."""
+    kind, _, rest = text.partition(" ")
+    parts = rest.partition(" ")[0].split(".")
+    for count in range(len(parts) - 1, 0, -1) if kind in ("def", "class") and "<" not in text else ():
+        found: Any = sys.modules.get(".".join(parts[:count]))
+        if found is not None:
+            for part in parts[count:]:
+                found = getattr(found, part, None)
+            return found if found is not None and _reference(found) == text else None
+    return None
+
+
 # --- which modules ---
 
 
-def _places(module: ModuleType, names: frozenset[str] | None = None) -> Iterator[tuple[str, _Place]]:
-    """What is compared of a module: its globals, and what its classes and functions hold."""
-    space, home = vars(module), module.__name__
+def _places(home: str, names: frozenset[str] | None = None) -> Iterator[tuple[str, _Place]]:
+    """What is compared of a module, or of what stands in its place: its globals, and what its classes and functions hold."""
+    module = sys.modules[home]
+    space = vars(module)
     seen: set[int] = set()
     for name, value in list(space.items()):
         if (names is not None and name not in names) or name in OWN_NAMES or not name.isidentifier():
@@ -146,16 +181,21 @@ def _places(module: ModuleType, names: frozenset[str] | None = None) -> Iterator
         yield name, _Place(module, name, value)
         if not issubclass(type(value), type):
             yield from _in_function(name, value, home, seen)
-        elif vars(value).get("__module__") == home and value.__qualname__ == name:
+        elif _is_of(value, home, name):
             yield from _in_class(name, value, home, names, seen)
 
 
 def _in_class(
     path: str, cls: type, home: str, names: frozenset[str] | None, seen: set[int]
 ) -> Iterator[tuple[str, _Place]]:
+    if id(cls) in seen:
+        return
+    seen.add(id(cls))
     members = cls.__members__ if issubclass(cls, Enum) else {}
     for name, member in members.items():
         yield from _in_member(f"{path}.{name}", member, name)
+    if told_of := registered(cls):
+        yield f"{path}.{REGISTRY}", _Place(cls, REGISTRY, told_of)
     if names is None and cls.__bases__ != (object,):
         yield f"{path}.__bases__", _Place(cls, "__bases__", cls.__bases__)
     for name, value in list(vars(cls).items()):
@@ -164,8 +204,25 @@ def _in_class(
         yield f"{path}.{name}", _Place(cls, name, value)
         if not issubclass(type(value), type):
             yield from _in_function(f"{path}.{name}", value, home, seen)
-        elif value.__qualname__ == f"{path}.{name}":
+        elif _is_of(value, home, f"{path}.{name}"):
             yield from _in_class(f"{path}.{name}", value, home, names, seen)
+
+
+def _is_of(cls: type, home: str, path: str) -> bool:
+    """Whether a class belongs to this place of a module: it was written there, or is found nowhere else."""
+    return vars(cls).get("__module__") == home and (cls.__qualname__ == path or not _by_name(cls))
+
+
+def registered(cls: type) -> tuple[type, ...]:
+    """The classes that an abstract one was told of; where it is not the user's, those of the user's."""
+    if isinstance(cls, ABCMeta):
+        found = [each for refers in _get_dump(cls)[0] if (each := refers()) is not None]
+        return tuple(sorted((each for each in found if is_users(each) or is_users(cls)), key=_sorting))
+    return ()
+
+
+def _sorting(cls: type) -> tuple[str, str]:
+    return home_of(cls), cls.__qualname__
 
 
 def _in_member(path: str, member: Any, name: str) -> Iterator[tuple[str, _Place]]:
@@ -225,6 +282,12 @@ def home_of(thing: Any) -> str:
     return found if type(found) is str else ""
 
 
+def is_users(thing: Any) -> bool:
+    """Whether a function or class is the user's own."""
+    home = home_of(thing)
+    return home in stand_ins() or of_user(sys.modules.get(home))
+
+
 def _dunder(name: str) -> bool:
     return name.startswith("__") and name.endswith("__")
 
@@ -234,9 +297,8 @@ def _named(scope: Iterable[tuple[str, frozenset[str] | None]]) -> dict[int, Path
     has more."""
     names: dict[int, Path] = {}
     for home, only in scope:
-        module = sys.modules.get(home)
-        if module is not None and only is None:
-            for name, place in _places(module):
+        if only is None and home in sys.modules:
+            for name, place in _places(home):
                 kind = type(place.value)
                 if kind not in NOT_NAMED and not issubclass(kind, type):
                     names.setdefault(id(place.value), (home, name))
@@ -301,6 +363,11 @@ class _Pickler(pickle.Pickler):
             return importlib.import_module, (thing.__name__,)
         if (home_of(kind), kind.__name__) in GENERATORS or home_of(kind).startswith("numpy.random"):
             return _kept, (_opaque(thing),)
+        if kind is contextvars.ContextVar:
+            value = contextvars.copy_context().get(thing, MISSING)
+            return (_kept, (_opaque(thing),)) if value is MISSING else (_Bare, (_opaque(thing),), {"": value})
+        if kind in WEAK:
+            return kind, (), None, None, iter(list(thing.items()))
         if issubclass(kind, threading.local):
             return _Bare, (_opaque(thing),), dict(vars(thing))
         if not _by_name(kind):
@@ -452,6 +519,11 @@ def _by_name(thing: Any) -> bool:
     return found is thing
 
 
+def is_own_place(name: str, thing: Any) -> bool:
+    """Whether a worker that imports this name has an object of the same class in its place."""
+    return home_of(type(thing)) == name and is_found(name) and hasattr(thing, "__dict__")
+
+
 class Snapshot:
     """What the caller's modules hold now, for workers that ask for it later. `beside`: names of other modules that are
     compared too."""
@@ -459,9 +531,11 @@ class Snapshot:
     def __init__(self, beside: Mapping[str, Iterable[str]], leave: Iterable[str]) -> None:
         out = set(leave)
         scope: dict[str, frozenset[str] | None] = {
-            name: None for name, module in list(sys.modules.items())
+            name: None for name, module in loaded()
             if name not in out and of_user(module) and module.__name__ == name
         }  # fmt: skip
+        # A module that has put an object of its own in its place.
+        scope |= {name: None for name, each in in_place_of_modules().items() if is_own_place(name, each)}
         scope |= {name: frozenset(names) for name, names in beside.items() if name not in scope and name not in out}
         self._names = _named(scope.items())
         self._held: dict[Path, Any] = {}  # alive as long as this is: their ids stand for them
@@ -470,7 +544,7 @@ class Snapshot:
 
     def _state(self, home: str, names: frozenset[str] | None) -> State:
         state = {}
-        for name, place in _places(sys.modules[home], names):
+        for name, place in _places(home, names):
             state[name] = told(place.value, (home, name), self._names)
             self._held[home, name] = place.value
             if state[name].text.endswith("too large to be looked at"):
@@ -587,7 +661,7 @@ class Settling:
 
     def _compare(self, home: str) -> None:
         state, module = self._states[home], sys.modules[home]
-        places = dict(_places(module, state.names))
+        places = dict(_places(home, state.names))
         own = {name: told(place.value, (home, name), self._names) for name, place in places.items()}
         if _digest(own) == state.digest:
             return
@@ -649,7 +723,8 @@ class Settling:
         if whole is not None:
             with suppress(Exception):  # the user's own code: anything may happen in it
                 return _Merging(self._names, path, self._given).merged(place.value, pickle.loads(whole))
-        if self._states[path[0]].names is None:  # else it is a library's own
+        registry = path[1] in (*REGISTRIES.get(path[0], ()), *TOLD_ANYWAY.get(path[0], ()))
+        if self._states[path[0]].names is None or registry:  # else it is a library's own
             what = sorted({each[2:] for each in merging.lost if each.startswith("a ")})
             self._lost.append(
                 Lost(*path, f"something with a {', a '.join(what)}" if what else "something with functions")
@@ -679,7 +754,7 @@ class Settling:
         if not self._replaced:
             return
         for home in [name for name in self._done if name in sys.modules]:
-            for name, place in list(_places(sys.modules[home], self._states[home].names)):
+            for name, place in list(_places(home, self._states[home].names)):
                 if (home, name) not in self._theirs and id(place.value) in self._replaced:
                     _put(place, self._replaced[id(place.value)])
 
@@ -711,7 +786,9 @@ class _Merging:
         if id(theirs) in self._given or id(theirs) in self._seen:
             return self._seen.get(id(theirs), theirs)
         if type(theirs) is _Bare:
-            if _opaque(own) == theirs.text:
+            if type(own) is contextvars.ContextVar and _opaque(own) == theirs.text:
+                own.set(self.merged(own.get(MISSING), theirs.state[""]))
+            elif _opaque(own) == theirs.text:
                 self._take_over(own, own, theirs.state)
             else:
                 self._lose(theirs.text)
@@ -754,6 +831,8 @@ class _Merging:
             return self._list
         if kind in (set, bytearray):
             return self._whole
+        if kind in WEAK:
+            return self._weak
         if kind is SimpleNamespace:
             return self._attributes
         if not _plain(kind) or (_pickles_itself(kind) and _foreign(kind)):
@@ -775,6 +854,13 @@ class _Merging:
         if here is not theirs:
             here.clear()
             here.extend(theirs) if isinstance(here, bytearray) else here.update(theirs)
+
+    def _weak(self, here: Any, own: Any, theirs: Any) -> None:
+        values = {id(key): (key, self.merged(MISSING, value)) for key, value in theirs.items()}
+        if here is not theirs:
+            here.clear()
+        for key, value in values.values():
+            here[key] = value
 
     def _list(self, here: Any, own: Any, theirs: Any) -> None:
         if len(theirs) > MANY and not _kept_now:
@@ -934,6 +1020,8 @@ def _held(owner: Any, name: str) -> Any:
         except ValueError as error:  # a name that is bound later
             pass_on(error)
             return MISSING
+    if name == REGISTRY:
+        return registered(owner)
     if (type(owner) is FunctionType and name in DEFAULTS) or name == "__bases__":
         return getattr(owner, name)
     return vars(owner).get(name, MISSING)
@@ -947,7 +1035,10 @@ def _find(path: Path) -> Any:
 
 def _put(place: _Place, value: Any) -> None:
     owner, name = place.owner, place.name
-    if isinstance(owner, type):
+    if name == REGISTRY:
+        for each in value:
+            owner.register(each)
+    elif isinstance(owner, type):
         type.__setattr__(owner, name, value)  # no metaclass has a say: the caller's had
     elif type(owner) is CellType:
         owner.cell_contents = value
@@ -966,7 +1057,7 @@ def _above(name: str, places: Mapping[str, Any]) -> str:
 
 
 def _can_go(name: str, place: _Place) -> bool:
-    return type(place.owner) is not CellType and type(place.value) is not ModuleType
+    return type(place.owner) is not CellType and type(place.value) is not ModuleType and place.name != REGISTRY
 
 
 def _drop(place: _Place) -> None:

@@ -23,13 +23,13 @@ from collections.abc import Iterable, Iterator
 from contextvars import ContextVar
 from itertools import islice
 from pathlib import Path
-from types import CodeType, FunctionType, MethodType, ModuleType
+from types import BuiltinFunctionType, CodeType, FunctionType, MethodType, ModuleType
 from typing import Any, NamedTuple
 
 from taktline._crew import modules
 from taktline._recipe.steps import Step
 from taktline._signals import pass_on
-from taktline._wire.homes import NEVER, installed, of_user, stand_ins
+from taktline._wire.homes import NEVER, installed, of_user
 
 MOST = 20_000  # things that are looked at: beyond, what is left is taken for more of the same. Some 20 ms
 SAMPLE = 100  # things of a container, for the same reason
@@ -196,6 +196,7 @@ class Naming:
     def __init__(self, steps: Iterable[Step]) -> None:
         self.beside: dict[str, set[str]] = {}
         self.names: set[str] = set()
+        self.modules: set[str] = set()  # that it names
         self._codes: list[CodeType] = []
         self._seen: dict[Any, Any] = {}
         self._near: deque[tuple[Any, frozenset[str]]] = deque()
@@ -213,6 +214,7 @@ class Naming:
                 self._function(self._in_python.popleft(), of_python=True)
             else:
                 break
+        self._note_what_is_registered()
 
     def stores(self, name: str) -> bool:
         """Whether the steps' own code sets a global, an attribute, or a name in a closure like this."""
@@ -252,15 +254,16 @@ class Naming:
 
     def _class(self, cls: type, names: frozenset[str]) -> None:
         """Of a class of the user's all methods, of another one those that were named."""
-        own = is_users(cls) or modules.home_of(cls) not in sys.modules
+        own = modules.is_users(cls) or modules.home_of(cls) not in sys.modules
         for base in cls.__mro__:
             if not base.__flags__ & modules.HEAP:  # nobody changes it
                 continue
             space, top = vars(base), _top(base)
             large = top in LARGE or top in OF_PYTHON
-            for name in list(space) if own and not large else (names | {"__init__"}) & space.keys():
+            named = names | self.names | {"__init__"}
+            for name in list(space) if own and not large else named & space.keys():
                 value = space[name]
-                if not is_users(base):
+                if not modules.is_users(base):
                     self._note(modules.home_of(base), name, value, inside=base)
                 if top not in LARGE or put_there(value):
                     self._add(value, names=names)
@@ -275,9 +278,26 @@ class Naming:
         if not of_python:
             self._codes.append(function.__code__)
             self.names |= names
+            self.modules |= names & sys.modules.keys()
         for home, name, value in _named_by(function, names):
             self._note(home, name, value, by_python=of_python)
+            if isinstance(value, ModuleType):
+                self.modules.add(value.__name__)
             self._add(value, names=names)
+
+    def _note_what_is_registered(self) -> None:
+        """With Python's own modules, whoever asks them."""
+        for home, names in modules.TOLD_ANYWAY.items():
+            if home in sys.modules:
+                self.beside.setdefault(home, set()).update(names)
+        for home, names in modules.REGISTRIES.items():
+            space = getattr(sys.modules.get(home), "__dict__", {})
+            if found := [name for name in names if name in space and _is_told_of_users(space[name])]:
+                self.beside.setdefault(home, set()).update(found)
+        for home in modules.ABSTRACT:
+            for name, value in list(getattr(sys.modules.get(home), "__dict__", {}).items()):
+                if isinstance(value, type) and modules.registered(value):
+                    self.beside.setdefault(modules.home_of(value), set()).add(name)
 
     def _note(self, home: str, name: str, value: Any, *, inside: type | None = None, by_python: bool = False) -> None:
         """`inside`: the class that has it; `by_python`: only Python's own code names it."""
@@ -285,13 +305,22 @@ class Naming:
         if module is None or top in NEVER or top in OF_THE_WORKER or (home, name) in AND_IN or of_user(module):
             return
         if top in OF_PYTHON or top in LARGE:  # what these hold for themselves is each process's own
-            plain = () if by_python or inside is not None else modules.ATOMS
-            code = () if plain == () or home == "builtins" else (FunctionType, type)
-            if type(value) not in (*plain, *code) and not put_there(value):
+            plain = () if by_python else modules.ATOMS
+            code = (
+                ()
+                if by_python or inside is not None or home == "builtins"
+                else (FunctionType, MethodType, type, functools.partial)
+            )
+            if type(value) not in (*plain, *code) and not put_there(value) and not _has_another_name(value, name):
                 return
         self.beside.setdefault(home, set()).update(
             (name,) if inside is None else (name, *inside.__qualname__.split("."))
         )
+
+
+def _has_another_name(value: Any, name: str) -> bool:
+    """Whether a function stands in the place of another one."""
+    return type(value) in (FunctionType, BuiltinFunctionType) and value.__name__ != name
 
 
 def put_there(value: Any) -> bool:
@@ -303,20 +332,24 @@ def put_there(value: Any) -> bool:
     if kind is functools.partial:
         return put_there(value.func)
     if kind is FunctionType or issubclass(kind, type):
-        return is_users(value)
-    if is_users(kind) or modules.home_of(kind) == "unittest.mock":
+        return modules.is_users(value)
+    if modules.is_users(kind) or modules.home_of(kind) == "unittest.mock":
         return True
     held = getattr(value, "__dict__", None)
     return type(held) is dict and any(
-        (type(each) is FunctionType or issubclass(type(each), type)) and is_users(each) for each in list(held.values())
+        (type(each) is FunctionType or issubclass(type(each), type)) and modules.is_users(each)
+        for each in list(held.values())
     )
 
 
-def is_users(thing: Any) -> bool:
-    """Whether a function or class is the user's own."""
-    home = modules.home_of(thing)
-    module = sys.modules.get(home)
-    return home in stand_ins() or (module is not None and of_user(module))
+def _is_told_of_users(registry: Any) -> bool:
+    if type(registry) is not dict:
+        return put_there(registry) or any(map(put_there, getattr(registry, "handlers", ())))
+    for key, value in list(registry.items()):
+        parts = [key, value, *(key if type(key) is tuple else ()), *(value if type(value) is tuple else ())]
+        if any((type(each) is FunctionType or isinstance(each, type)) and modules.is_users(each) for each in parts):
+            return True
+    return False
 
 
 def _class_of(function: FunctionType) -> Any:

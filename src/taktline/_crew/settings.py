@@ -9,21 +9,21 @@ import pickle
 import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from types import ModuleType
 from typing import Any, NamedTuple
 
-from taktline._crew import modules
 from taktline._files import umask
 from taktline._signals import pass_on
-from taktline._wire.homes import is_lazy, of_user
+from taktline._wire.homes import loaded, of_user
 
 
 class _Setting(NamedTuple):
-    """One setting. `library`: the module that must be loaded for it to mean anything."""
+    """One setting. `library`: the module that must be loaded for it to mean anything. `of_code`: it has functions or
+    classes in it."""
 
     library: str
     get: Callable[[], Any]
     put: Callable[[Any], None]
+    of_code: bool = False
 
 
 # --- the process ---
@@ -139,17 +139,22 @@ def _put_csv(wanted: tuple[int, dict[str, dict[str, Any]]]) -> None:
         csv.unregister_dialect(name)
 
 
-def _numpy() -> tuple[Any, Any]:
+def _numpy() -> tuple[Any, ...]:
     numpy = _module("numpy")
-    shown = {n: v for n, v in numpy.get_printoptions().items() if n not in ("formatter", "override_repr")}
-    return numpy.geterr(), shown
+    shown = {n: v for n, v in numpy.get_printoptions().items() if n != "override_repr"}
+    return numpy.geterr(), shown, numpy.geterrcall(), numpy.getbufsize()
 
 
-def _put_numpy(wanted: tuple[Any, Any]) -> None:
+def _put_numpy(wanted: tuple[Any, ...]) -> None:
     numpy = _module("numpy")
+    _, shown, call, size = _numpy()
     numpy.seterr(**wanted[0])
-    if _numpy()[1] != wanted[1]:
+    if shown != wanted[1]:
         numpy.set_printoptions(**wanted[1])
+    if call is not wanted[2]:
+        numpy.seterrcall(wanted[2])
+    if size != wanted[3]:
+        numpy.setbufsize(wanted[3])
 
 
 def _pandas() -> dict[str, Any]:
@@ -158,8 +163,7 @@ def _pandas() -> dict[str, Any]:
     for name in config._registered_options:
         if name not in config._deprecated_options:
             value = config.get_option(name)
-            if type(value) in (*modules.ATOMS, tuple, list, dict):  # others have functions in them
-                options[name] = value
+            options[name] = value
     return options
 
 
@@ -169,6 +173,80 @@ def _put_pandas(wanted: dict[str, Any]) -> None:
     for name, value in wanted.items():
         if name in own and (type(own[name]), own[name]) != (type(value), value):
             config.set_option(name, value)
+
+
+def _polars() -> str:
+    return str(_module("polars").Config.save(if_set=True))
+
+
+def _put_polars(wanted: str) -> None:
+    if _polars() != wanted:
+        _module("polars").Config.load(wanted)
+
+
+def _types_of_files() -> list[tuple[str, str, bool]]:
+    """What was added to those that Python knows, and what it has found on this machine."""
+    mimetypes = _module("mimetypes")
+    known: Any = (mimetypes._common_types_default, mimetypes._types_map_default)
+    found = mimetypes._db.types_map if mimetypes._db is not None else ()
+    return [
+        (kind, end, strict)
+        for strict, ends in zip((False, True), found, strict=False)
+        for end, kind in ends.items()
+        if known[strict].get(end) != kind
+    ]
+
+
+def _put_types_of_files(wanted: list[tuple[str, str, bool]]) -> None:
+    for kind, end, strict in wanted:
+        _module("mimetypes").add_type(kind, end, strict)
+
+
+def _reducers() -> dict[Any, Any]:
+    """Those that this program has told `copyreg` of, without our own (`identity.py`)."""
+    from taktline._crew.reach import put_there
+
+    known = list(_module("copyreg").dispatch_table.items())
+    return {
+        kind: how
+        for kind, how in known
+        if (put_there(kind) or put_there(how)) and not str(how.__module__).startswith("taktline")
+    }
+
+
+def _put_reducers(wanted: dict[Any, Any]) -> None:
+    _module("copyreg").dispatch_table.update(wanted)
+
+
+LOGGING = ("_loggerClass", "_logRecordFactory", "_levelToName", "_nameToLevel", "raiseExceptions")
+
+
+def _logging() -> dict[str, Any]:
+    return {name: getattr(_module("logging"), name) for name in LOGGING}
+
+
+def _put_logging(wanted: dict[str, Any]) -> None:
+    for name, value in wanted.items():
+        setattr(_module("logging"), name, value)
+    _module("logging").root.manager.loggerClass = None
+
+
+def _finders() -> dict[str, list[Any]]:
+    """What imports go by that this program has made; of installed packages, their own import makes it."""
+    from taktline._crew.reach import put_there  # no worker needs it
+
+    return {name: [each for each in getattr(sys, name) if put_there(each)] for name in ("meta_path", "path_hooks")}
+
+
+def _put_finders(wanted: dict[str, list[Any]]) -> None:
+    global _finders_are_put
+    if not _finders_are_put:
+        for name, finders in wanted.items():
+            getattr(sys, name)[:0] = finders
+    _finders_are_put = True
+
+
+_finders_are_put = False
 
 
 def _attribute(module: str, name: str) -> _Setting:
@@ -191,22 +269,34 @@ SETTINGS = {
     "csv": _Setting("csv", _csv, _put_csv),
     "decimal.getcontext()": _Setting("decimal", _decimal, _put_decimal),
     "tempfile.tempdir": _attribute("tempfile", "tempdir"),
-    "numpy.seterr": _Setting("numpy", _numpy, _put_numpy),
-    "pandas.options": _Setting("pandas._config.config", _pandas, _put_pandas),
+    "copyreg.pickle": _Setting("copyreg", _reducers, _put_reducers, of_code=True),
+    "mimetypes.add_type": _Setting("mimetypes", _types_of_files, _put_types_of_files),
+    "logging": _Setting("logging", _logging, _put_logging, of_code=True),
+    "numpy.seterr": _Setting("numpy", _numpy, _put_numpy, of_code=True),
+    "pandas.options": _Setting("pandas._config.config", _pandas, _put_pandas, of_code=True),
+    "polars.Config": _Setting("polars", _polars, _put_polars),
+    "sys.meta_path": _Setting("sys", _finders, _put_finders, of_code=True),
 }  # fmt: skip
 
 
-def read() -> dict[str, bytes]:
-    """All settings of this process that mean something in it, each pickled; what a library does not tell is left out."""
-    found = {}
+def read(pack: Callable[[Any], bytes]) -> tuple[dict[str, bytes], list[tuple[str, str]]]:
+    """All settings of this process that mean something in it, each pickled, those with functions by `pack`; and those that
+    cannot be, with the reason. What a library does not tell is left out."""
+    found: dict[str, bytes] = {}
+    lost = []
     for name, setting in SETTINGS.items():
         if setting.library in sys.modules:
             try:
-                found[name] = pickle.dumps(setting.get())
+                value = setting.get()
             except (AttributeError, KeyError, TypeError) as error:  # another version of a library, or half loaded
                 pass_on(error)
                 continue
-    return found
+            try:
+                found[name] = pack(value) if setting.of_code else pickle.dumps(value)
+            except Exception as error:  # a reducer of the user's: anything may happen in it
+                pass_on(error)
+                lost.append((name, f"{type(error).__name__}: {error}"))
+    return found, lost
 
 
 def put(wanted: Mapping[str, bytes], library: str | None = None, *, leave: str = "") -> list[tuple[str, str]]:
@@ -246,31 +336,25 @@ class Variable(NamedTuple):
     value: bytes
 
 
-def variables(pack: Callable[[Any], bytes], leave: Iterable[str]) -> tuple[list[Variable], list[tuple[str, str]]]:
-    """The caller's context as far as modules know its variables, and those of the user's whose values cannot be carried
-    over. What a library keeps for itself in its own variables and cannot be pickled, stays here."""
+def variables(leave: Iterable[str]) -> list[Variable]:
+    """The caller's context as far as installed modules know its variables. The user's own are compared with all else in
+    their modules. What a library keeps for itself in its own and cannot be pickled, stays here."""
     context = contextvars.copy_context()
     ours = {id(variable): variable for variable in context if variable.name not in OWN_NAMES}
     found: list[Variable] = []
-    lost = []
     for home, name, variable in _homes(ours, set(leave)) if ours else ():
-        own = of_user(sys.modules[home])
         try:
-            found.append(Variable(home, name, pack(context[variable]) if own else pickle.dumps(context[variable])))
-        except Exception as error:  # a reducer of the user's: anything may happen in it
+            found.append(Variable(home, name, pickle.dumps(context[variable])))
+        except Exception as error:  # a reducer of somebody's: anything may happen in it
             pass_on(error)
-            if own:
-                lost.append((f"{home}.{name}", f"a {type(context[variable]).__qualname__} as its value"))
-    return found, lost
+    return found
 
 
 def _homes(
     ours: dict[int, contextvars.ContextVar[Any]], leave: set[str]
 ) -> Iterator[tuple[str, str, contextvars.ContextVar[Any]]]:
-    for home, module in list(sys.modules.items()):
-        if home in leave or not issubclass(type(module), ModuleType) or home.partition(".")[0] in OWN_WAY:
-            continue
-        if is_lazy(module):
+    for home, module in loaded():
+        if home in leave or home.partition(".")[0] in OWN_WAY or of_user(module):
             continue
         for name, value in list(vars(module).items()):
             kind = type(value)
@@ -283,9 +367,9 @@ def _homes(
                         yield home, f"{name}.{attribute}", ours.pop(id(held))
 
 
-def set_variable(variable: Variable, unpack: Callable[[bytes], Any]) -> None:
+def set_variable(variable: Variable) -> None:
     """In this context. Raises where the variable is not there, or its value cannot be read back."""
     place: Any = sys.modules[variable.module]
     for part in variable.name.split("."):
         place = getattr(place, part)
-    place.set(unpack(variable.value))
+    place.set(pickle.loads(variable.value))

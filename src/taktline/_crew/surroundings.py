@@ -11,9 +11,11 @@ from __future__ import annotations
 
 import logging
 import pickle
+import signal
 import sys
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from types import ModuleType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from taktline._crew import modules, settings, words
@@ -21,7 +23,7 @@ from taktline._recipe.steps import Step
 from taktline._segment.fuse import Segment
 from taktline._signals import pass_on
 from taktline._wire import carry
-from taktline._wire.homes import stand_ins
+from taktline._wire.homes import NEVER, in_place_of_modules, is_found, loaded, stand_ins
 
 if TYPE_CHECKING:
     from taktline._segment.waiting import Waiting
@@ -39,6 +41,10 @@ class Surroundings(NamedTuple):
     filters: list[tuple[Any, ...]]  # of warnings; a category that can be imported as (name, module)
     settings: dict[str, bytes]
     variables: list[settings.Variable]
+    in_place: dict[
+        str, bytes
+    ]  # what stands among the modules and no import makes, or that nothing is to be found there
+    handlers: dict[int, bytes]  # of signals that the steps send
     states: dict[str, modules.State]
 
     def adopt_loggers(self) -> None:
@@ -80,13 +86,26 @@ class Caller:
         out = stand_ins()
         self._named = named
         self._snapshot = modules.Snapshot(named.beside, out)
-        variables, self._lost = settings.variables(carry.pack_functions, out)
+        variables = settings.variables(out)
         levels, disabled, filters = of_loggers()
-        own = settings.read() | {"os.environ": pickle.dumps(dict(environment))}
+        own, self._lost = settings.read(carry.pack_functions)
+        own["os.environ"] = pickle.dumps(dict(environment))
+        in_place = self._packed(_in_place(named.modules, out))
+        handlers = self._packed(_handlers() if named.names & SENDING else {}, "the handler of signal ")
         self.packed = carry.pack_functions(
-            Surroundings(levels, disabled, filters, own, variables, self._snapshot.states)
+            Surroundings(levels, disabled, filters, own, variables, in_place, handlers, self._snapshot.states)
         )
         self._told: set[str] = set()
+
+    def _packed(self, things: Mapping[Any, Any], what: str = "") -> dict[Any, bytes]:
+        packed = {}
+        for name, thing in things.items():
+            try:
+                packed[name] = carry.pack_functions(thing)
+            except Exception as error:  # a reducer of the user's: anything may happen in it
+                pass_on(error)
+                self._lost.append((f"{what}{name}", f"a {type(thing).__qualname__}: {error}"))
+        return packed
 
     def give(self, note: bytes) -> bytes | None:
         """What a worker asks for of a module; None where it cannot be carried over."""
@@ -112,6 +131,39 @@ class Caller:
         return [words] if large else [], [f"{path} ({what})" for path, what in self._lost]
 
 
+SENDING = {"alarm", "setitimer", "raise_signal", "kill", "pthread_kill", "killpg"}
+# What each process does itself at these.
+OWN_SIGNALS = {signal.SIGINT, signal.SIGTERM, signal.SIGCHLD, words.ASK}
+
+
+def _handlers() -> dict[int, Any]:
+    """The handlers of this process's signals that are functions."""
+    found = {int(number): signal.getsignal(number) for number in signal.valid_signals() - OWN_SIGNALS}
+    return {number: each for number, each in found.items() if callable(each)}
+
+
+def _in_place(named: set[str], out: Sequence[str]) -> dict[str, Any]:
+    """By name: what stands among the modules that no import finds, modules that were made at run time as what they hold."""
+    found = {
+        name: each for name, each in in_place_of_modules().items()
+        if each is None or (name in named and not modules.is_own_place(name, each))
+    }  # fmt: skip
+    for name, module in loaded():
+        if name in named and name not in out and name not in NEVER and type(module) is ModuleType:
+            space = vars(module)
+            if space.get("__spec__") is None and "__file__" not in space and not is_found(name):
+                held = {each: value for each, value in space.items() if not each.startswith("__")}
+                found[name] = _Made(name, held)
+    return found
+
+
+class _Made(NamedTuple):
+    """A module that was made at run time."""
+
+    name: str
+    held: dict[str, Any]
+
+
 class Adopting:
     """A worker's end: what is taken over from the caller before anything is imported, after it, and with later imports."""
 
@@ -120,12 +172,34 @@ class Adopting:
         self._send = send
         self._settling = modules.Settling(around.states, ask, self._tell)
         settings.put(around.settings, leave="gc")
+        self._failed = [*self._set_in_place()]
+
+    def _set_in_place(self) -> Iterator[tuple[str, str]]:
+        for name, packed in self._around.in_place.items():
+            try:
+                thing = carry.unpack_functions(packed)
+            except Exception as error:  # the user's own code: anything may happen in it
+                yield name, f"{type(error).__name__}: {error}"
+                continue
+            if type(thing) is _Made:
+                made = sys.modules[name] = ModuleType(name)
+                vars(made).update(thing.held)
+            elif thing is not None or name not in sys.modules:
+                sys.modules[name] = thing
+
+    def _set_handlers(self) -> Iterator[tuple[str, str]]:
+        for number, packed in self._around.handlers.items():
+            try:
+                if not callable(signal.getsignal(number)):  # else an import has set it
+                    signal.signal(number, carry.unpack_functions(packed))
+            except Exception as error:  # the user's own code: anything may happen in it
+                yield f"the handler of signal {number}", f"{type(error).__name__}: {error}"
 
     def adopt(self) -> list[tuple[str, str]]:
         """After the imports: make this process's modules and settings what the caller's are; which cannot be had, and why."""
         around = self._around
         self._settling.settle()
-        failed = settings.put(around.settings, leave="gc")
+        failed = [*self._failed, *settings.put(around.settings, leave="gc"), *self._set_handlers()]
         for variable in around.variables:
             if variable.module in sys.modules:
                 failed += self._set(variable)
@@ -153,7 +227,7 @@ class Adopting:
 
     def _set(self, variable: settings.Variable) -> list[tuple[str, str]]:
         try:
-            settings.set_variable(variable, carry.unpack_functions)
+            settings.set_variable(variable)
         except Exception as error:  # a value of the user's classes
             pass_on(error)
             return [(f"{variable.module}.{variable.name}", f"{type(error).__name__}: {error}")]

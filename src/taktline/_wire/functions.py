@@ -17,12 +17,12 @@ import weakref
 from collections import ChainMap
 from collections.abc import Callable, Iterable
 from contextvars import Context, ContextVar, copy_context
-from types import CodeType, FunctionType, MemberDescriptorType, ModuleType
+from types import CodeType, FunctionType, MemberDescriptorType
 from typing import Any
 
 from taktline._signals import pass_on
 from taktline._wire import identity
-from taktline._wire.homes import stand_ins
+from taktline._wire.homes import loaded, stand_ins
 
 Cached: Any = type(functools.lru_cache(len))  # written in C, and pickled by its name alone
 
@@ -237,8 +237,8 @@ _variables: dict[tuple[int, int], ContextVar[Any]] = {}  # of another process, b
 def _reduce_variable(variable: ContextVar[Any]) -> Any:
     """A context variable by its name in a module that can be imported, else as one of its own with the value it has."""
     out = stand_ins()
-    for home, module in list(sys.modules.items()):
-        if home not in out and issubclass(type(module), ModuleType):
+    for home, module in loaded():
+        if home not in out:
             for name, value in list(vars(module).items()):
                 if value is variable and getattr(sys.modules.get(home), name, None) is variable:
                     return _named_variable, (home, name)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Iterator
 from functools import cache
 from importlib.machinery import PathFinder
 from types import FunctionType, ModuleType
@@ -16,20 +17,49 @@ _found: tuple[Any, tuple[str, ...]] = (None, ())  # what was there at the last l
 _specs: dict[Any, str | None] = {}  # where an import finds a name
 
 
-def of_user(module: ModuleType) -> bool:
-    """Whether it is the user's own: a file that is neither Python's nor in a folder of installed packages."""
-    if not issubclass(type(module), ModuleType):  # what cffi puts there only says that it is one
+def loaded() -> Iterator[tuple[str, ModuleType]]:
+    """The modules of this process, by their names."""
+    for name, module in list(sys.modules.items()):
+        if _is_real(module):
+            yield name, module
+
+
+def _is_real(module: Any) -> bool:
+    """Whether it is a module that one may look into: what cffi puts there only says that it is one, and one of importlib's
+    LazyLoader that nobody has used yet would be loaded."""
+    return issubclass(type(module), ModuleType) and type(module).__name__ != "_LazyModule"
+
+
+def of_user(module: Any) -> bool:
+    """Whether a module is the user's own: a file that is neither Python's nor in a folder of installed packages."""
+    if not _is_real(module):
         return False
-    space = object.__getattribute__(module, "__dict__")  # to ask the module itself would load one that is lazy
+    space = vars(module)
     name, file = space.get("__name__"), space.get("__file__")
-    if not isinstance(file, str) or not isinstance(name, str) or name.partition(".")[0] in NEVER or is_lazy(module):
+    if not isinstance(file, str) or not isinstance(name, str) or name.partition(".")[0] in NEVER:
         return False
     return space.get("__spec__") is not None and not installed(file)
 
 
-def is_lazy(module: ModuleType) -> bool:
-    """Whether it is a module of importlib's LazyLoader that nobody has used yet: whoever looks into it loads it."""
-    return type(module).__name__ == "_LazyModule"
+def in_place_of_modules() -> dict[str, Any]:
+    """Objects of the user's that stand among the modules, by name, and None where a module must not be found."""
+    return {
+        name: thing for name, thing in list(sys.modules.items())
+        if not issubclass(type(thing), ModuleType) and (thing is None or _is_made_by_user(name, type(thing)))
+    }  # fmt: skip
+
+
+def _is_made_by_user(name: str, kind: type) -> bool:
+    home = kind.__module__
+    if home == name:  # a module that has put an object of its own in its place
+        file = _origin(name)
+        return file is None or not installed(file)
+    return home in ("types", "unittest.mock", *stand_ins()) or of_user(sys.modules.get(home))
+
+
+def is_found(name: str) -> bool:
+    """Whether an import of this name finds something in any interpreter."""
+    return _origin(name) is not None
 
 
 @cache
@@ -60,17 +90,15 @@ def stand_ins(*, anew: bool = False) -> tuple[str, ...]:
     if anew or _found[0] != around:
         if anew:
             _specs.clear()
-        homeless = {name for name, module in list(sys.modules.items()) if _is_homeless(name, module)}
+        homeless = {name for name, module in loaded() if _is_homeless(name, module)}
         _found = (around, ("__main__", *sorted({*by_value, *homeless} - {"__main__"})))
     return _found[1]
 
 
 def _is_homeless(name: str, module: Any) -> bool:
     """Whether an import of its name in a fresh interpreter would not find this module."""
-    if not issubclass(type(module), ModuleType) or name.partition(".")[0] in NEVER:
-        return False
-    space = object.__getattribute__(module, "__dict__")
-    if is_lazy(module) or space.get("__name__") != name:
+    space = vars(module)
+    if name.partition(".")[0] in NEVER or space.get("__name__") != name:
         return False
     spec, file = space.get("__spec__"), space.get("__file__")
     if spec is None and file is None:
@@ -94,7 +122,7 @@ def _origin(name: str) -> str | None:
     """The file that an import of this name finds, in any interpreter with this sys.path; None where it finds none."""
     above = name.rpartition(".")[0]
     parent = sys.modules.get(above) if above else None
-    if above and (parent is None or _is_homeless(above, parent)):
+    if above and (not _is_real(parent) or _is_homeless(above, parent)):
         return None
     path = list(getattr(parent, "__path__", ())) if above else None
     key = (name, tuple(path if path is not None else sys.path))

@@ -21,7 +21,6 @@ from collections import OrderedDict
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from enum import EnumType
-from types import ModuleType
 from typing import Any
 
 from taktline._signals import pass_on
@@ -68,9 +67,7 @@ def look(stand_ins: Iterable[str] | None = None) -> None:
     copyreg.dispatch_table.setdefault(object, _reduced)
     out = frozenset(_stand_ins if _stand_ins is not None else homes.stand_ins())
     _named.clear()
-    for home, module in list(sys.modules.items()):
-        if not issubclass(type(module), ModuleType) or homes.is_lazy(module):
-            continue
+    for home, module in homes.loaded():
         space = vars(module)
         if home in out:
             for _, value in _told_by_identity(space, home, ""):
