@@ -258,7 +258,6 @@ OF_PACKAGES = [
     "a number", "a class attribute", "a method", "a function", "a list that others hold", "a settings object", "a dataclass",
     "defaults", "code of a method", "members of an enumeration",
     "what a closure holds", "decorators that keep something", "what stands behind a memo", "more kinds for a function",
-    
 ]  # fmt: skip
 
 
@@ -635,7 +634,8 @@ def look(n):
     import an_object, made_by_a_finder
     return (
         VAT, _("x"), calendar.monthcalendar(2024, 1)[0], isinstance(Point(), collections.abc.Sequence),
-        isinstance(Point(), numbers.Number), type(copy.copy(Row())).__name__, said(lambda: json.dumps({1})), shutil.which("sh"),
+        isinstance(Point(), numbers.Number), type(copy.copy(Row())).__name__, said(lambda: json.dumps({1})),
+        shutil.which("sh"),
         http.client.HTTPConnection.debuglevel, http.client.HTTPSConnection("x")._context.verify_mode.name,
         logging.getLogger("of.a.test").notice(), logging.getLevelName(25), logging.NOTICE, logging.getLogger("x").shout(),
         mimetypes.guess_type("x.of_a_test"), str(np.array([0.5])), np.geterrcall().__name__, str(pd.Series([0.55])),
