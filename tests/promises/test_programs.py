@@ -13,15 +13,22 @@ import pytest
 
 STARTS = ["fork", "launch", "auto"]
 CORE = """
+import decimal
+RATES = {"a": 1}
+def offset(n=0): return n
 class Price:
+    note = ""
     class Tax:
         __slots__ = ("n",)
         def __init__(self, n): self.n = n
-def priced(n): return Price.Tax(n)
+def priced(n):
+    seen = RATES, offset(), Price.note, str(decimal.Decimal(1) / 3)
+    return Price.Tax(n if seen == ({"a": 2}, 5, "changed", "0.333") else seen)
 def results(start, how="line"):
     from taktline import line
     return list(line(priced)(range(60), how=how, workers=2, start=start))
 def right(start):
+    RATES["a"], Price.note, offset.__defaults__, decimal.getcontext().prec = 2, "changed", (5,), 3
     made = results(start)
     return [each.n for each in made] == list(range(60)) and {type(each) for each in made} == {Price.Tax}
 """
@@ -183,6 +190,19 @@ WAYS = {
         None,
     ),
     "cells": lambda core, start: (["program.py"], {"program.py": NOTEBOOK.format(core=core, start=start)}, None),
+    **{
+        f"pytest, {mode}": lambda core, start, mode=mode: (
+            ["program.py"],
+            {
+                "tests/test_prices.py": f"{core}\ndef test_prices():\n    assert right({start!r})",
+                "program.py": "import contextlib, io, pytest\nwith contextlib.redirect_stdout(io.StringIO()) as out:\n"
+                f"    code = pytest.main(['-q', '-p', 'no:cacheprovider', '--import-mode={mode}', 'tests'])\n"
+                "print(not code or out.getvalue())",
+            },
+            None,
+        )
+        for mode in ("prepend", "importlib")
+    },
     "runpy": lambda core, start: (
         ["-c", "import runpy; runpy.run_path('other.py', run_name='__main__')"],
         {"other.py": f"{core}\nprint(right({start!r}))"},
@@ -200,6 +220,22 @@ def test_however_a_program_is_started_workers_have_its_functions_and_classes(way
         (tmp_path / name).write_text(content)
     done = ended([sys.executable, *arguments], tmp_path, input=text)
     assert (done.stdout, done.stderr) == ("True\n", "")
+
+
+KERNEL = """
+from jupyter_client.manager import start_new_kernel
+manager, client = start_new_kernel()
+for cell in ({core!r}, "print(right({start!r}))"):
+    client.execute_interactive(cell, timeout=90, output_hook=lambda message: print(message["content"]))
+client.stop_channels()
+manager.shutdown_kernel(now=True)
+"""
+
+
+@pytest.mark.parametrize("start", ["launch", "auto"])
+def test_a_kernel_of_jupyter_is_such_a_program(start, tmp_path):
+    done = ended([sys.executable, "-c", KERNEL.format(core=CORE, start=start)], tmp_path)
+    assert "'text': 'True\\n'" in done.stdout, done.stdout + done.stderr
 
 
 @pytest.mark.parametrize("start", STARTS)
