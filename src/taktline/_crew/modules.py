@@ -55,10 +55,10 @@ OWN_NAMES = {
     "__conditional_annotations__",
 }  # fmt: skip
 # Where Python's own modules keep what they were told at run time: by name, and those that hold functions and classes.
-TOLD_ANYWAY = {
+TOLD_BY_VALUE = {
     "xml.etree.ElementTree": ("_namespace_map",), "email.charset": ("CHARSETS", "ALIASES", "CODEC_MAP"),
     "gettext": ("_current_domain", "_localedirs"), "calendar": ("c",), "zoneinfo._tzpath": ("TZPATH",),
-    "multiprocessing.context": ("_default_context",),
+    "multiprocessing.context": ("_default_context",), "ssl": ("_create_default_https_context",),
 }  # fmt: skip
 REGISTRIES = {
     "json": ("_default_encoder", "_default_decoder"), "urllib.request": ("_opener",),
@@ -723,7 +723,7 @@ class Settling:
         if whole is not None:
             with suppress(Exception):  # the user's own code: anything may happen in it
                 return _Merging(self._names, path, self._given).merged(place.value, pickle.loads(whole))
-        registry = path[1] in (*REGISTRIES.get(path[0], ()), *TOLD_ANYWAY.get(path[0], ()))
+        registry = path[1] in (*REGISTRIES.get(path[0], ()), *TOLD_BY_VALUE.get(path[0], ()))
         if self._states[path[0]].names is None or registry:  # else it is a library's own
             what = sorted({each[2:] for each in merging.lost if each.startswith("a ")})
             self._lost.append(

@@ -19,7 +19,7 @@ import threading
 import types
 import weakref
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextvars import ContextVar
 from itertools import islice
 from pathlib import Path
@@ -29,7 +29,7 @@ from typing import Any, NamedTuple
 from taktline._crew import modules
 from taktline._recipe.steps import Step
 from taktline._signals import pass_on
-from taktline._wire.homes import NEVER, installed, of_user
+from taktline._wire.homes import NEVER, installed, of_user, stand_ins
 
 MOST = 20_000  # things that are looked at: beyond, what is left is taken for more of the same. Some 20 ms
 SAMPLE = 100  # things of a container, for the same reason
@@ -55,9 +55,10 @@ AND_IN = {
 # is named, and what somebody has put there.
 LARGE = {"numpy", "pandas", "pyarrow", "polars", "scipy", "sklearn", "torch", "tensorflow"}
 OF_PYTHON = sys.stdlib_module_names
+CODE = (FunctionType, MethodType, type, functools.partial)
 TABLE = 100  # entries of a container that are followed: as many functions as a table of them may have
 FAR = 2_000  # functions that are looked at: some 10 ms; the nearest come first
-FAR_IN_PYTHON = 300  # of Python's own, after the others
+FAR_IN_PYTHON = 100  # of Python's own, after the others
 
 
 class Reached(NamedTuple):
@@ -162,8 +163,8 @@ def _named_by(function: FunctionType, names: frozenset[str]) -> Iterator[tuple[s
             yield from _of_module(space[name], names, seen)
         elif name in sys.modules:  # imported in the function itself
             yield from _of_module(sys.modules[name], names, seen)
-        elif name in vars(builtins):
-            yield "builtins", name, vars(builtins)[name]
+        elif type(value := vars(builtins).get(name)) not in (BuiltinFunctionType, type, type(None)):
+            yield "builtins", name, value
     for _, value in _in_closure(function):
         yield from _of_module(value, names, seen)
 
@@ -199,7 +200,9 @@ class Naming:
         self.modules: set[str] = set()  # that it names
         self._codes: list[CodeType] = []
         self._seen: dict[Any, Any] = {}
-        self._near: deque[tuple[Any, frozenset[str]]] = deque()
+        self._of_users: set[frozenset[str]] = set()  # the names of each function of the user's own
+        self._whose: dict[str, bool | None] = {}
+        self._near: deque[tuple[Any, frozenset[str], bool]] = deque()
         self._in_python: deque[FunctionType] = deque()
         for step in steps:
             self._add(step.fn, step.like)
@@ -211,7 +214,7 @@ class Naming:
                 self._look(*self._near.popleft())
             elif self._in_python and left:
                 left -= 1
-                self._function(self._in_python.popleft(), of_python=True)
+                self._function(self._in_python.popleft(), far=True)
             else:
                 break
         self._note_what_is_registered()
@@ -220,14 +223,15 @@ class Naming:
         """Whether the steps' own code sets a global, an attribute, or a name in a closure like this."""
         return any(name in modules.stores(code) for code in self._codes)
 
-    def _add(self, *things: Any, names: frozenset[str] = frozenset()) -> None:
+    def _add(self, *things: Any, names: frozenset[str] = frozenset(), far: bool = False) -> None:
+        """`names`: those of the code that has them. `far`: only for what somebody has put there."""
         for thing in things:
             if thing is not None and type(thing) not in modules.ATOMS and type(thing) is not ModuleType:
-                self._near.append((thing, names))
+                self._near.append((thing, names, far))
 
-    def _look(self, thing: Any, names: frozenset[str]) -> None:
+    def _look(self, thing: Any, names: frozenset[str], far: bool) -> None:
         kind = type(thing)
-        key = (id(thing), names) if issubclass(kind, type) else id(thing)
+        key = (id(thing), names) if names in self._of_users and issubclass(kind, type) else id(thing)
         if key in self._seen:
             return
         self._seen[key] = thing  # alive: its id stands for it
@@ -248,47 +252,60 @@ class Naming:
         elif kind in modules.WRAPPING:
             self._add(*(getattr(thing, each) for each in modules.WRAPPING[kind]))
         elif issubclass(kind, type):
-            self._class(thing, names)
+            self._class(thing, names, far)
         elif modules.home_of(kind) != "builtins":
-            self._add(kind, names=names | {"__call__"})
+            self._add(kind, names=names | {"__call__"}, far=far)
 
-    def _class(self, cls: type, names: frozenset[str]) -> None:
+    def _class(self, cls: type, names: frozenset[str], far: bool) -> None:
         """Of a class of the user's all methods, of another one those that were named."""
-        own = modules.is_users(cls) or modules.home_of(cls) not in sys.modules
+        own = self._is_users(modules.home_of(cls)) is not False
         for base in cls.__mro__:
             if not base.__flags__ & modules.HEAP:  # nobody changes it
                 continue
-            space, top = vars(base), _top(base)
+            space, top, users = vars(base), _top(base), self._is_users(modules.home_of(base))
             large = top in LARGE or top in OF_PYTHON
-            named = names | self.names | {"__init__"}
-            for name in list(space) if own and not large else named & space.keys():
+            for name in list(space) if own and not large else (names | {"__init__"}) & space.keys():
                 value = space[name]
-                if not modules.is_users(base):
-                    self._note(modules.home_of(base), name, value, inside=base)
-                if top not in LARGE or put_there(value):
-                    self._add(value, names=names)
+                if not users:
+                    self._note(modules.home_of(base), name, value, inside=base, far=far or name not in names)
+                if top not in LARGE or self._put_there(value):
+                    self._add(value, names=names, far=far)
 
-    def _function(self, function: FunctionType, *, of_python: bool = False) -> None:
+    def _function(self, function: FunctionType, *, far: bool = False) -> None:
         names = names_of(function.__code__)
         self._add(vars(function).get("__wrapped__"))
-        if (cls := _class_of(function)) is not None:  # what it takes from itself
-            self._add(cls, names=names)
+        if self._is_users(modules.home_of(function)):
+            self._of_users.add(names)
+        else:
+            self._in_its_class(function, names, far)
         for _, value in _in_closure(function):
-            self._add(value, names=names)
-        if not of_python:
+            self._add(value, names=names, far=far)
+        if not far:
             self._codes.append(function.__code__)
             self.names |= names
             self.modules |= names & sys.modules.keys()
         for home, name, value in _named_by(function, names):
-            self._note(home, name, value, by_python=of_python)
+            self._note(home, name, value, far=far)
             if isinstance(value, ModuleType):
                 self.modules.add(value.__name__)
-            self._add(value, names=names)
+            self._add(value, names=names, far=far)
+
+    def _in_its_class(self, function: FunctionType, names: frozenset[str], far: bool) -> None:
+        """What a library's method takes from its own class."""
+        for base in getattr(_class_of(function), "__mro__", ()):
+            for name in names & vars(base).keys() if base.__flags__ & modules.HEAP else ():
+                value = vars(base)[name]
+                if self._put_there(value):
+                    self._note(modules.home_of(base), name, value, inside=base)
+                    self._add(value, names=names)
+                elif far and type(value) is FunctionType:
+                    self._add(value, far=True)
 
     def _note_what_is_registered(self) -> None:
         """With Python's own modules, whoever asks them."""
-        for home, names in modules.TOLD_ANYWAY.items():
-            if home in sys.modules:
+        tops = {name.partition(".")[0] for name in self.modules}
+        for home, names in modules.TOLD_BY_VALUE.items():
+            if home in sys.modules and home.partition(".")[0] in tops:
                 self.beside.setdefault(home, set()).update(names)
         for home, names in modules.REGISTRIES.items():
             space = getattr(sys.modules.get(home), "__dict__", {})
@@ -299,46 +316,61 @@ class Naming:
                 if isinstance(value, type) and modules.registered(value):
                     self.beside.setdefault(modules.home_of(value), set()).add(name)
 
-    def _note(self, home: str, name: str, value: Any, *, inside: type | None = None, by_python: bool = False) -> None:
-        """`inside`: the class that has it; `by_python`: only Python's own code names it."""
-        module, top = sys.modules.get(home), home.partition(".")[0]
-        if module is None or top in NEVER or top in OF_THE_WORKER or (home, name) in AND_IN or of_user(module):
+    def _is_users(self, home: str) -> bool | None:
+        """Whether a module is the user's own; None where there is none."""
+        if home not in self._whose:
+            module = sys.modules.get(home)
+            self._whose[home] = home in stand_ins() or (None if module is None else of_user(module))
+        return self._whose[home]
+
+    def _put_there(self, value: Any) -> bool:
+        return put_there(value, lambda thing: bool(self._is_users(modules.home_of(thing))))
+
+    def _note(self, home: str, name: str, value: Any, *, inside: type | None = None, far: bool = False) -> None:
+        """`inside`: the class that has it; `far`: only if somebody has put it there."""
+        kind, top = type(value), home.partition(".")[0]
+        if kind is ModuleType or (far and kind in modules.ATOMS) or top in NEVER or top in OF_THE_WORKER:
             return
-        if top in OF_PYTHON or top in LARGE:  # what these hold for themselves is each process's own
-            plain = () if by_python else modules.ATOMS
-            code = (
-                ()
-                if by_python or inside is not None or home == "builtins"
-                else (FunctionType, MethodType, type, functools.partial)
-            )
-            if type(value) not in (*plain, *code) and not put_there(value) and not _has_another_name(value, name):
+        if (home, name) in AND_IN or self._is_users(home) is not False:
+            return
+        if far or top in OF_PYTHON or top in LARGE:  # what these hold for themselves is each process's own
+            code = () if inside is not None or home == "builtins" else CODE
+            if (far or kind not in (*modules.ATOMS, *code)) and not self._put_there(value):
                 return
+        elif inside is not None and _is_native(value, inside, name):
+            return
         self.beside.setdefault(home, set()).update(
             (name,) if inside is None else (name, *inside.__qualname__.split("."))
         )
 
 
-def _has_another_name(value: Any, name: str) -> bool:
-    """Whether a function stands in the place of another one."""
-    return type(value) in (FunctionType, BuiltinFunctionType) and value.__name__ != name
+def _is_native(value: Any, cls: type, name: str) -> bool:
+    """Whether a method is the one that was written in its class."""
+    value = getattr(value, "__func__", getattr(value, "fget", value))
+    return (
+        type(value) is FunctionType
+        and value.__qualname__ == f"{cls.__qualname__}.{name}"
+        and value.__code__.co_name == name
+        and modules.home_of(value) == modules.home_of(cls)
+    )
 
 
-def put_there(value: Any) -> bool:
+def put_there(value: Any, is_users: Callable[[Any], bool] = modules.is_users) -> bool:
     """Whether a thing in a library can only be there because somebody has put it there: it, or something that it holds, is
     the user's, or a mock."""
     kind = type(value)
-    if kind in modules.WRAPPING:
-        return any(put_there(getattr(value, each)) for each in modules.WRAPPING[kind])
-    if kind is functools.partial:
-        return put_there(value.func)
     if kind is FunctionType or issubclass(kind, type):
-        return modules.is_users(value)
-    if modules.is_users(kind) or modules.home_of(kind) == "unittest.mock":
+        return is_users(value)
+    if kind in modules.WRAPPING:
+        return any(put_there(getattr(value, each), is_users) for each in modules.WRAPPING[kind])
+    if kind is functools.partial:
+        return put_there(value.func, is_users)
+    home = modules.home_of(kind)
+    if home == "unittest.mock" or (home != "builtins" and is_users(kind)):
         return True
-    held = getattr(value, "__dict__", None)
+    held = getattr(value, "__dict__", None) if kind.__flags__ & modules.HEAP else None
     return type(held) is dict and any(
-        (type(each) is FunctionType or issubclass(type(each), type)) and modules.is_users(each)
-        for each in list(held.values())
+        is_users(each) for each in list(held.values()) if type(each) is FunctionType or issubclass(type(each), type)
     )
 
 
