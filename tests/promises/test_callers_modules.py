@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import builtins
 import contextvars
 import decimal
 import importlib
@@ -361,25 +362,58 @@ def test_a_module_that_a_step_imports_late_is_what_it_is_here(module):
     assert list(line(look)([0], **LAUNCHED)) == [(False, 5, {"x": 6})]
 
 
-def test_all_workers_have_what_was_there_when_the_run_began(module, tmp_path):
-    rates = module("rates", "RATE = 1\ndef look(n):\n    return RATE")
-    rates.RATE = 2
+HELD = """
+import enum, functools
+RATE = 1
+def by_default(n=1): return n
+def make():
+    seen = {}
+    return seen.__setitem__, lambda: dict(seen)
+put, seen = make()
+class K:
+    def f(self): return 1
+class E(enum.Enum):
+    A = 1
+E.A.label = "a"
+@functools.singledispatch
+def kind(n): return "any"
+def look(n):
+    return RATE, by_default(), seen(), K().f(), E.A.label, kind(n), json.dumps(_("x"))
+import json
+"""
+CHANGES = """
+m.RATE, m.by_default.__defaults__, m.E.A.label = {n}, ({n},), {n}
+m.put({n}, {n})
+m.K.f = lambda self: {n}
+m.kind.register(int, lambda _: {n})
+json.dumps.__kwdefaults__["indent"] = {n}
+builtins._ = lambda text: [{n}, text]
+"""
+
+
+@pytest.mark.parametrize("start", ["launch", "fork"])
+def test_all_workers_have_what_was_there_when_the_run_began(module, tmp_path, monkeypatch, start):
+    held = module(f"held_{start}", HELD)
+    monkeypatch.setitem(json.dumps.__kwdefaults__, "indent", None)
+    monkeypatch.setattr(builtins, "_", None, raising=False)
+    change = {"m": held, "json": json, "builtins": builtins}
+    exec(CHANGES.format(n=2), change)
     died = tmp_path / "died"
 
     def deadly(n):
         if n == 5 and not died.exists():
             died.touch()
             os.abort()
-        return rates.look(n), os.environ.get("RATE_OF_A_TEST")
+        return held.look(n), os.environ.get("RATE_OF_A_TEST")
 
+    expected = held.look(0), None
     got = []
-    for each in line(deadly)(range(30), **LAUNCHED, batch_size=1, window=3):
+    for each in line(deadly)(range(30), how="line", workers=1, start=start, batch_size=1, window=3):
         got.append(each)
-        rates.RATE = 3
-        os.environ["RATE_OF_A_TEST"] = "3"
-    del os.environ["RATE_OF_A_TEST"]
+        exec(CHANGES.format(n=3), change)
+        monkeypatch.setenv("RATE_OF_A_TEST", "3")
     assert died.exists()
-    assert got == [(2, None)] * 30
+    assert got == [expected] * 30
 
 
 def test_what_cannot_go_is_named_in_a_warning_and_in_the_report_and_check_names_it(module):

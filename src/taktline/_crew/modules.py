@@ -283,9 +283,9 @@ def home_of(thing: Any) -> str:
 
 
 def is_users(thing: Any) -> bool:
-    """Whether a function or class is the user's own."""
+    """Whether a function or class is the user's own, such as of code that was run without a module."""
     home = home_of(thing)
-    return home in stand_ins() or of_user(sys.modules.get(home))
+    return not home or home in stand_ins() or of_user(sys.modules.get(home))
 
 
 def _dunder(name: str) -> bool:
@@ -539,6 +539,7 @@ class Snapshot:
         scope |= {name: frozenset(names) for name, names in beside.items() if name not in scope and name not in out}
         self._names = _named(scope.items())
         self._held: dict[Path, Any] = {}  # alive as long as this is: their ids stand for them
+        self._given: dict[tuple[str, str, bool], bytes | None] = {}
         self.large: list[str] = []
         self.states = {name: self._state(name, names) for name, names in scope.items()}
 
@@ -558,7 +559,14 @@ class Snapshot:
         return Told(mark.text, pickle.dumps(value)) if plain and mark.packed is None else mark
 
     def give(self, home: str, name: str, pack: Callable[[Any], bytes], by_value: bool) -> bytes | None:
-        """One thing as bytes, as it is now. `pack`: for functions; `by_value`: all of it. None where it cannot go."""
+        """One thing as bytes, as it is when this is asked for first, so that later workers have the same. `pack`: for
+        functions; `by_value`: all of it. None where it cannot go."""
+        key = (home, name, by_value)
+        if key not in self._given:
+            self._given[key] = self._packed(home, name, pack, by_value)
+        return self._given[key]
+
+    def _packed(self, home: str, name: str, pack: Callable[[Any], bytes], by_value: bool) -> bytes | None:
         value = self._held[home, name]
         if type(value) is FunctionType and (home_of(value), value.__qualname__) == (home, name):
             value = _nameless(value)  # by its name the worker would find its own

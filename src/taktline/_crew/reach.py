@@ -264,7 +264,8 @@ class Naming:
                 continue
             space, top, users = vars(base), _top(base), self._is_users(modules.home_of(base))
             large = top in LARGE or top in OF_PYTHON
-            for name in list(space) if own and not large else (names | {"__init__"}) & space.keys():
+            named = names | self.names if large else names
+            for name in list(space) if own and not large else (named | {"__init__"}) & space.keys():
                 value = space[name]
                 if not users:
                     self._note(modules.home_of(base), name, value, inside=base, far=far or name not in names)
@@ -320,7 +321,7 @@ class Naming:
         """Whether a module is the user's own; None where there is none."""
         if home not in self._whose:
             module = sys.modules.get(home)
-            self._whose[home] = home in stand_ins() or (None if module is None else of_user(module))
+            self._whose[home] = not home or home in stand_ins() or (None if module is None else of_user(module))
         return self._whose[home]
 
     def _put_there(self, value: Any) -> bool:
