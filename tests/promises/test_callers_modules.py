@@ -248,6 +248,11 @@ CASES = {
         "m.k.v.set(3)\nm.d['v'].set(4)\nm.put(5)\nm.w.set(m.D)\nm.D['a'] = 6",
         "(k.v.get(), d['v'].get(), get(), w.get() is D, w.get())",
     ),
+    "an object with locks and their methods": (
+        "import queue\nq = queue.Queue()",
+        "m.q.put(3)",
+        "(q.qsize(), q.not_full.acquire(), q.not_full.release())[0]",
+    ),
     "a table by objects": (
         "import weakref\nclass K: pass\nk = K()\nW, V = weakref.WeakKeyDictionary(), weakref.WeakValueDictionary()",
         "m.W[m.k] = 3\nm.V['a'] = m.k",

@@ -153,6 +153,11 @@ def _kept(text: str) -> Any:
     return kept
 
 
+def _bound(of: Any, name: str, text: str) -> Any:
+    """A method of an object; of one that is not here, what the worker has."""
+    return _kept(text) if type(of) is _Kept else getattr(of, name)
+
+
 def _written(text: str) -> Any:
     """The function or class of which this tells, where it stands here under its own name. The caller may have put another
     one in its place, such as one that calls it."""
@@ -356,7 +361,9 @@ class _Pickler(pickle.Pickler):
         if kind in (MethodType, BuiltinFunctionType):
             if _reference(thing) is not None:
                 return NotImplemented
-            return (getattr, (thing.__self__, thing.__name__)) if _has_method(thing) else (_kept, (_opaque(thing),))
+            if _has_method(thing):
+                return _bound, (thing.__self__, thing.__name__, _opaque(thing))
+            return _kept, (_opaque(thing),)
         if hasattr(kind, "isatty") and (name := _reference(thing)) is not None:
             return _kept, (name,)
         if kind is ModuleType:

@@ -228,7 +228,6 @@ def _logging() -> dict[str, Any]:
 def _put_logging(wanted: dict[str, Any]) -> None:
     for name, value in wanted.items():
         setattr(_module("logging"), name, value)
-    _module("logging").root.manager.loggerClass = None
 
 
 def _finders() -> dict[str, list[Any]]:
