@@ -26,9 +26,9 @@ def priced(n):
     return Price.Tax(n if seen == ({"a": 2}, 5, "changed", "0.333") else seen)
 def results(start, how="line"):
     from taktline import line
+    RATES["a"], Price.note, offset.__defaults__, decimal.getcontext().prec = 2, "changed", (5,), 3
     return list(line(priced)(range(60), how=how, workers=2, start=start))
 def right(start):
-    RATES["a"], Price.note, offset.__defaults__, decimal.getcontext().prec = 2, "changed", (5,), 3
     made = results(start)
     return [each.n for each in made] == list(range(60)) and {type(each) for each in made} == {Price.Tax}
 """
