@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from taktline._crew import envelope
-from taktline._recipe.ports import Part
 from taktline._signals import pass_on
+from taktline.abc import Part
 
 FIXED = frozenset({str, bytes, int, float, complex, bool, type(None)})  # no step can change these
 

@@ -8,10 +8,10 @@ from typing import Any
 
 from taktline._crew.envelope import copied_error
 from taktline._recipe.options import Options
-from taktline._recipe.ports import Sink
 from taktline._run.meter import Meter
 from taktline._segment.batch import Batch, Failure
 from taktline._segment.values import Encoded
+from taktline.abc import Sink
 from taktline.errors import Failed, ResultsTooLarge, as_step_error, forget_places, placed
 
 

@@ -21,12 +21,12 @@ from taktline._durable import fingerprint
 from taktline._durable.dead_letters import DeadLetters, open_dead_letters, row_of
 from taktline._durable.journal import DELIVERED, DONE, ORDER, RUNNING, Entry, Journal, Mark
 from taktline._recipe.options import Options, memory_bytes
-from taktline._recipe.ports import Live, Resumable, Sink, Source
 from taktline._recipe.steps import Role, Step
 from taktline._run.lot import Lot
 from taktline._run.meter import Meter
 from taktline._run.reader import Reader
 from taktline._run.states import States
+from taktline.abc import Live, Resumable, Sink, Source
 from taktline.errors import LineError, OutputLost, ResumeError, SourceError, TaktlineError
 
 LOOK = 0.1  # seconds between two looks at a record, to know the source again: some 10 µs each
