@@ -52,6 +52,7 @@ class CrewHere(Crew):
         self.clock = clock or Clock()
         self.workers: dict[int, _Worker] = {}
         self.sent: list[tuple[int, int, int]] = []  # worker, batch, attempt
+        self.careful: list[tuple[int, int]] = []  # batch, attempt
         self.told: deque[Heard] = deque()
         self.closed = False
         self.starts = 0
@@ -78,6 +79,7 @@ class CrewHere(Crew):
 
     def send(self, worker: int, seq: int, attempt: int, batch: Batch, orders: Orders = PLAIN) -> None:
         self.sent.append((worker, seq, attempt))
+        self.careful += [(seq, attempt)] * orders.careful
         copy = Batch(list(records_of(batch.values)), batch.origins and [*batch.origins], [*batch.failures], batch.first)
         if worker in self.workers:
             self.workers[worker].has.append((seq, attempt, copy, orders))

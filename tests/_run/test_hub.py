@@ -9,8 +9,8 @@ from crews import Clock, CrewHere, Dies
 from hypothesis import given
 from hypothesis import strategies as st
 
-from taktline import Stalled, StepTimeout, WorkerDied, WorkersCannotStart, expand, keep, serial
-from taktline._crew.contract import Came, Figures, Place, Ready, StartFailed
+from taktline import Stalled, StepTimeout, WorkerDied, WorkersCannotStart, expand, keep, per_worker, serial
+from taktline._crew.contract import Came, Figures, Place, Ready, Spoiled, StartFailed
 from taktline._recipe import plan as plans
 from taktline._recipe.options import Options
 from taktline._recipe.steps import as_step
@@ -138,6 +138,46 @@ def test_a_worker_that_is_replaced_and_has_ended_as_well_is_replaced_once():
     hub, _ = hub_over(range(4), ten_times, crew=crew, workers=1, batch_size=1, recycle=1)
     assert results(hub) == ([n * 10 for n in range(4)], None)
     assert crew.starts <= 5
+
+
+class SpoilsOnce(CrewHere):
+    """The first answer cannot be read back."""
+
+    def wait(self, seconds):
+        told = super().wait(seconds)
+        for n, each in enumerate(told):
+            if type(each) is Came and each.attempt == 1 and each.seq == 0:
+                told[n] = Spoiled(each.worker, each.seq, each.attempt)
+        return told
+
+
+def test_a_batch_that_is_spoiled_goes_again_carefully():
+    crew = SpoilsOnce([(as_step(ten_times),)])
+    hub, _ = hub_over(range(20), ten_times, crew=crew, batch_size=5)
+    assert results(hub) == ([n * 10 for n in range(20)], None)
+    assert crew.careful == [(0, 2)]
+
+
+def test_an_answer_of_a_worker_that_is_no_more_spoils_nothing():
+    hub, crew = hub_over(range(20), ten_times, batch_size=5)
+    lots = hub.lots(lambda complete: hub.close())
+    got = [*next(lots)]
+    worker, seq, attempt = crew.sent[-1]
+    crew.die(worker)
+    crew.told.append(Spoiled(worker, seq, attempt))
+    assert got + [each for lot in lots for each in lot] == [n * 10 for n in range(20)]
+
+
+class Refuses:
+    def __init__(self):
+        raise LookupError("no such table")
+
+
+def test_steps_that_cannot_be_built_end_the_run_with_their_own_error():
+    hub, crew = hub_over(range(20), per_worker(Refuses))
+    got, error = results(hub)
+    assert (got, type(error), str(error)) == ([], LookupError, "no such table")
+    assert crew.closed
 
 
 class NoRoom(CrewHere):

@@ -80,7 +80,7 @@ class Hub(Engine):
         self._events: deque[tuple[events.Event, InFlight | None]] = deque()
         self._telling = False
         self._gently = any(step.maker or step.kind == "async" for segment in plan.segments for step in segment.steps)
-        self._held: dict[int, InFlight] = {}
+        self._in_flight: dict[int, InFlight] = {}
         self._tells = reader.live or options.journal is not None
         self._stall = Stall(options.stall)
         self._lane_of: dict[int, int] = {}
@@ -204,7 +204,7 @@ class Hub(Engine):
         finally:
             crew.close(gently=self._gently)
             self._crew = None  # type: ignore[assignment]
-            self._held.clear()
+            self._in_flight.clear()
             self._out.clear()
 
     # --- feed, listen ---
@@ -213,13 +213,13 @@ class Hub(Engine):
         """Read one batch where there is room for it; whether there was."""
         room = self._machine.room()
         reader, workers = self._reader, self._worker_count
-        if not room or self._leaving or (room < reader.block and self._held):
+        if not room or self._leaving or (room < reader.block and self._in_flight):
             return False
         wanted = self._sizing.next(self._about_left, workers)
         size = batch_records(room, wanted, window=self._options.window, workers=workers)
         first, began = reader.index, perf_counter()
         read = reader.read_part if self._here[0] is None else self._read_here
-        records = read(size, 0.0 if self._held else PATIENCE)
+        records = read(size, 0.0 if self._in_flight else PATIENCE)
         seconds = perf_counter() - began
         self._meter.reading += seconds
         if records:
@@ -230,7 +230,7 @@ class Hub(Engine):
             if self._here[0] is None:
                 self._crew.prepare(held.batch, 0)
                 self._sizing.weigh(count, weight := held.batch.size)
-            self._held[self._machine.next_seq] = held
+            self._in_flight[self._machine.next_seq] = held
             self._meter.records_in += count
             self._meter.held += count
             self._meter.batch_size = count
@@ -263,7 +263,7 @@ class Hub(Engine):
 
     @property
     def _patience(self) -> float:
-        if self._reader.live and not self._held:
+        if self._reader.live and not self._in_flight:
             return 0.0  # the source itself is waited for
         return min(SOON if self._reader.live else PATIENCE, self._stall.pause)
 
@@ -277,13 +277,13 @@ class Hub(Engine):
         self._fatal = self._fatal or heard.error
 
     def _spoiled(self, heard: contract.Spoiled) -> None:
-        held = self._held.get(heard.seq)
+        held = self._in_flight.get(heard.seq)
         if held is not None and held.attempt == heard.attempt:
             self._tell(events.Spoiled(heard.seq, heard.worker))
 
     def _came(self, heard: contract.Came) -> None:
         worker, seq, attempt, batch, size, figures, last, newest = heard
-        held, lane = self._held.get(seq), self._lane_of[worker]
+        held, lane = self._in_flight.get(seq), self._lane_of[worker]
         if held is None or held.attempt != attempt:
             return
         count = self._meter.lanes[lane]
@@ -322,8 +322,8 @@ class Hub(Engine):
         if self._fatal is not None:
             return
         for seq in has:
-            self._held[seq].attempt += 1
-        empty = bool(has) and not len(self._held[has[0]].batch.values)
+            self._in_flight[seq].attempt += 1
+        empty = bool(has) and not len(self._in_flight[has[0]].batch.values)
         mark = (place.seq, place.position or 0) if place is not None else None
         if place is not None and mark is not None and heard.overdue and not empty:
             segment = self._plan.segments[lane]
@@ -349,7 +349,7 @@ class Hub(Engine):
         pid, state, stack = self._crew.describe(worker)
         index = records = step = None
         if holds := self._machine.holding(worker):
-            held = self._held[holds[0]]
+            held = self._in_flight[holds[0]]
             records = (held.first, held.first + len(held.records) - 1)
             steps = self._plan.segments[self._lane_of[worker]].steps
             if place is not None and place.seq == holds[0]:
@@ -386,7 +386,7 @@ class Hub(Engine):
             ACTIONS[type(action)](self, action)
 
     def _send(self, action: events.Send) -> None:
-        held = self._held[action.seq]
+        held = self._in_flight[action.seq]
         if action.careful:
             self._decode(held)
         segment = self._plan.segments[action.lane]
@@ -409,7 +409,7 @@ class Hub(Engine):
 
     def _run(self, action: events.Run) -> None:
         """Through a segment in this process."""
-        held, segment = self._held.get(action.seq), self._here[action.lane]
+        held, segment = self._in_flight.get(action.seq), self._here[action.lane]
         if held is None or segment is None:  # dropped while an earlier action was done
             return
         if self._options.shows_records and action.lane == 0:
@@ -468,7 +468,7 @@ class Hub(Engine):
 
     def _split(self, action: events.Split) -> None:
         assert self._part is not None
-        self._held[action.part], self._part = self._part, None
+        self._in_flight[action.part], self._part = self._part, None
 
     def _stop(self, action: events.Stop) -> None:
         self._crew.kill(action.worker)
@@ -480,7 +480,7 @@ class Hub(Engine):
         self._start(events.Start(action.worker, action.lane))
 
     def _condemn(self, action: events.Condemn) -> None:
-        held = self._held[action.seq]
+        held = self._in_flight[action.seq]
         self._decode(held)
         death: contract.Ended = action.cause
         lane, place = self._lane_of[death.worker], death.place
@@ -515,7 +515,7 @@ class Hub(Engine):
         )
 
     def _drop(self, action: events.Drop) -> None:
-        held = self._held.pop(action.seq, None)
+        held = self._in_flight.pop(action.seq, None)
         self._under_way.pop(action.seq, None)
         if held is not None:
             held.kin[0] -= 1
@@ -523,7 +523,7 @@ class Hub(Engine):
                 self._meter.held -= len(held.records)
 
     def _emit(self, action: events.Emit) -> None:
-        held = self._held.pop(action.seq)
+        held = self._in_flight.pop(action.seq)
         held.kin[0] -= 1
         records = held.as_read() if held.batch.failures else held.records
         results, error = settled(held.batch, held.first, records, self._options, self._meter)
