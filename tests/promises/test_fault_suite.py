@@ -65,7 +65,8 @@ def test_taktline_passes(verdicts, pair):
     ids=str,
 )
 def test_the_suite_sees_what_it_is_made_to_see(adapter, name, verdict):
-    assert guarded(adapter, scenario(name), limit=10.0).verdict is verdict
+    limit = 10.0 if verdict is Verdict.HANG else 120.0  # the others end, however busy the machine is
+    assert guarded(adapter, scenario(name), limit=limit).verdict is verdict
 
 
 def test_no_two_scenarios_have_one_name():
