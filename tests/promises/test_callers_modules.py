@@ -433,6 +433,22 @@ def test_what_cannot_go_is_named_in_a_warning_and_in_the_report_and_check_names_
         assert any("shop_of_a_test.conn" in finding.says for finding in checked.findings)
 
 
+def test_a_class_that_cannot_go_into_the_place_of_pythons_own_is_named(monkeypatch):
+    import datetime
+
+    class Frozen(datetime.datetime):
+        @classmethod
+        def now(cls, tz=None):
+            return cls(1999, 1, 1)
+
+    def look(n):
+        return datetime.datetime.now().year
+
+    monkeypatch.setattr(datetime, "datetime", Frozen)
+    with pytest.warns(RuntimeWarning, match=r"datetime\.datetime"):
+        assert list(line(look)([1], **LAUNCHED)) != [1999]
+
+
 def test_what_is_set_together_with_something_that_cannot_go_is_named_too(module):
     shop = module(
         "shop_with_init",

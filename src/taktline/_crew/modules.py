@@ -739,7 +739,8 @@ class Settling:
             with suppress(Exception):  # the user's own code: anything may happen in it
                 return _Merging(self._names, path, self._given).merged(place.value, pickle.loads(whole))
         registry = path[1] in (*REGISTRIES.get(path[0], ()), *TOLD_BY_VALUE.get(path[0], ()))
-        if self._states[path[0]].names is None or registry:  # else it is a library's own
+        code = mark.text.startswith(("def ", "class "))  # that somebody has put there
+        if self._states[path[0]].names is None or registry or code:  # else it is a library's own
             what = sorted({each[2:] for each in merging.lost if each.startswith("a ")})
             self._lost.append(
                 Lost(*path, f"something with a {', a '.join(what)}" if what else "something with functions")
