@@ -163,7 +163,9 @@ def test_a_scheme_that_nobody_knows(packages, tmp_path, capsys):
             with pytest.raises(LineError) as told:
                 opens(url)
             assert f"knows the scheme {url.removesuffix('a')}{hint} There are " in str(told.value)
-            assert {"file", "https", "s3", "shelf"} <= set(str(told.value).rpartition("There are ")[2].split(", "))
+            assert {"file", "https", "s3", "shelf", "sqlite"} <= set(
+                str(told.value).rpartition("There are ")[2].split(", ")
+            )
     with pytest.raises(LineError, match=r"taktline\.read_sql\(\) reads it"):
         read("sqlite:///a.db")
     steps = tmp_path / "steps.py"

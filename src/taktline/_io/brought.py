@@ -20,6 +20,14 @@ if TYPE_CHECKING:
 
 FORMATS, SCHEMES = "taktline.formats", "taktline.schemes"
 DATABASES = ("sqlite", "postgresql", "postgres")
+USUAL = (
+    "file",
+    "http",
+    "https",
+    "s3",
+    "gs",
+    "az",
+)  # of those that fsspec knows: it has some sixty, most for few people
 
 
 def names(group: str) -> list[str]:
@@ -65,7 +73,7 @@ def has_scheme(path: object) -> bool:
     scheme, ours = _scheme(path), names(SCHEMES)
     known = {"file", *remote.schemes()}
     if scheme not in known and scheme not in ours:
-        raise LineError(_nobody_knows(path, scheme, sorted(known.union(ours))))
+        raise LineError(_nobody_knows(path, scheme, ours, known))
     return scheme in ours
 
 
@@ -95,14 +103,16 @@ def _scheme(url: str) -> str:
     return url.partition("://")[0].lower()
 
 
-def _nobody_knows(url: str, scheme: str, known: list[str]) -> str:
+def _nobody_knows(url: str, scheme: str, ours: Sequence[str], known: set[str]) -> str:
     if scheme in DATABASES:
         return (
             f"{remote.shown(url)!r} is a database: taktline.read_sql() reads it, and taktline.write_sql() writes to it"
         )
-    near = difflib.get_close_matches(scheme, known, n=1)
+    near = difflib.get_close_matches(scheme, sorted(known.union(ours)), n=1)
     hint = f"; did you mean {near[0]}://?" if near else "."
-    return f"no package here knows the scheme {scheme}://{hint} There are {', '.join(known)}"
+    usual = [each for each in USUAL if each in known]
+    more = f", and {len(known) - len(usual)} more that fsspec knows" if len(known) > len(usual) else ""
+    return f"no package here knows the scheme {scheme}://{hint} There are {', '.join([*ours, *DATABASES[:2], *usual])}{more}"
 
 
 # --- formats ---
