@@ -6,6 +6,7 @@ import ast
 import re
 import subprocess
 import sys
+from dataclasses import fields
 from pathlib import Path
 
 import taktline
@@ -121,3 +122,114 @@ def test_every_error_stands_in_the_docs_with_its_code():
     known = {each for each in vars(errors).values() if isinstance(each, type) and issubclass(each, Exception)}
     # SourceNotFound is caught as one of its two bases
     assert listed == {(each.code, each.__name__.replace("NotFound", "Error")) for each in known}
+
+
+# --- the graph of files ---
+
+
+def modules() -> dict[str, Path]:
+    """All files by the name they are imported by."""
+    files = [path for path in ROOT.rglob("*.py") if "astro" not in path.parts]
+    names = [".".join(("taktline", *path.relative_to(ROOT).with_suffix("").parts)) for path in files]
+    return {name.removesuffix(".__init__"): path for name, path in zip(names, files, strict=True)}
+
+
+def graph() -> dict[str, set[str]]:
+    """What each file imports of the others, at module level or where it is used."""
+    known, found = modules(), {}
+    for name, path in known.items():
+        tree = ast.parse(path.read_text())
+        named = {module for _, module, _ in imports(tree)}
+        for node in ast.walk(tree):
+            if isinstance(node, ast.ImportFrom) and node.module:
+                named |= {f"{node.module}.{alias.name}" for alias in node.names}
+        found[name] = (named & {*known}) - {name, "taktline"}
+    return found
+
+
+def circles(edges: dict[str, set[str]]) -> set[frozenset[str]]:
+    """Files that reach each other."""
+
+    def reached(start: str) -> set[str]:
+        seen, ahead = set(), [start]
+        while ahead:
+            for each in edges[ahead.pop()] - seen:
+                seen.add(each)
+                ahead.append(each)
+        return seen
+
+    reach = {name: reached(name) for name in edges}
+    return {frozenset(other for other in reach[name] if name in reach[other]) for name in edges if name in reach[name]}
+
+
+KNOWN_CIRCLES = {
+    frozenset({"taktline._segment.forms", "taktline._segment.returned"}),
+    frozenset({"taktline._io.database", "taktline._io.postgres", "taktline._io.sqlite"}),
+}  # only ever fewer
+
+
+def test_no_files_import_each_other_in_a_circle():
+    assert circles({"a": {"b"}, "b": {"c"}, "c": {"b"}}) == {frozenset("bc")}
+    assert circles(graph()) == KNOWN_CIRCLES
+
+
+KNOWN_TWICE = {
+    "Bounds", "Broken", "Crew", "Finding", "Lost", "Message", "Part", "Place", "Plan", "Reader", "Ready", "Run", "Segment",
+    "Snapshot", "Spoiled", "Table", "Worker", "_Kept", "_Later", "_Lines", "_Place", "_Worker",
+}  # fmt: skip  # only ever fewer
+
+
+def test_a_class_name_means_one_thing():
+    names = [
+        node.name for path in modules().values() for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.ClassDef)
+    ]  # fmt: skip
+    assert {name for name in names if names.count(name) > 1} == KNOWN_TWICE
+
+
+# What the ring takes that is not public, and no one's example: only ever less.
+KNOWN_PRIVATE = {
+    "airflow": {"_recipe.options", "cli.target", "views.terminal"},
+    "cli": {
+        "_durable.dead_letters", "_excerpts", "_files", "_io.opening", "_io.place", "_observe.pages", "_recipe.options",
+        "_run.ends", "_segment.batch", "views.progress",
+    },
+    "pubsub": {"_excerpts"},
+}  # fmt: skip
+PUBLIC_MODULES = {"taktline", "taktline.abc", "taktline.errors", "taktline.testing"}
+
+
+def test_the_ring_imports_public_names():
+    edges = graph()
+    for ring, known in KNOWN_PRIVATE.items():
+        own = {name for name in edges if name == f"taktline.{ring}" or name.startswith(f"taktline.{ring}.")}
+        files = {name for name, path in modules().items() if path.name != "__init__.py"}
+        taken = ({each for name in own for each in edges[name]} & files) - own - PUBLIC_MODULES
+        assert {each.removeprefix("taktline.") for each in taken} == known, ring
+
+
+def test_the_table_of_rooms_is_that_of_the_page():
+    page = (ROOT.parents[1] / "ARCHITECTURE.md").read_text()
+    table = page[page.index("| room |") : page.index("A room imports only")]
+    firsts = [line.split("|")[1] for line in table.splitlines()[2:] if line.startswith("|")]
+    rooms = [[each.strip("/").removesuffix(".py") for each in re.findall(r"`([^`]+)`", first)] for first in firsts]
+    listed = [room for row in rooms for room in row]
+    assert sorted(listed) == sorted({*ROWS} - {"__init__", "__main__"})
+    heights = [ROWS[room] for room in listed]
+    assert heights == sorted(heights), "rooms that others stand on come first"
+
+
+def test_the_options_of_a_run_stand_in_one_table():
+    """The page, the command and the table name the same options."""
+    from taktline._recipe.options import Options
+    from taktline.cli.commands import commands
+
+    there = {each.name: each for each in fields(Options) if each.metadata["flag"] != "none"}
+    page = (ROOT.parents[1] / "docs/options.md").read_text()
+    rows = re.findall(r"^\| `(\w+)` \| ([^|]+) \|", page, re.MULTILINE)
+    assert {name for name, _ in rows} == {*there}
+    flags = {each.name for each in commands.commands["run"].params}
+    assert {*there} <= flags
+    for name, default in rows:
+        if name != "workers":  # the usable cores
+            assert ast.literal_eval(default.strip().strip("`")) == there[name].default, name
