@@ -13,27 +13,35 @@ from typing import TYPE_CHECKING, Any
 from taktline._crew.weight import NOTED, weigh
 from taktline._excerpts import excerpt, harmless
 from taktline._observe.pages import cost, size
+from taktline._planner.advise import FailedStep, Failures, what_becomes
 from taktline._public import named
 from taktline._recipe import plan as plans
+from taktline._recipe.options import Options, checked
 from taktline._recipe.steps import Role, Step
-from taktline._run.reader import Reader, check_source
-from taktline._segment import firsts
-from taktline._segment.batch import Batch, Failure
+from taktline._run import ahead
+from taktline._run.ends import check_options
+from taktline._run.reader import Reader, check_source, lent
+from taktline._segment import firsts, guard
+from taktline._segment.batch import READING, Batch, Failure
 from taktline._segment.fuse import Segment
 from taktline._segment.same import same
+from taktline._signals import came_from_outside
 from taktline._wire import carry
+from taktline.abc import Unread
 from taktline.errors import Failed, LineError, TaktlineError, WorkerDied
 
 if TYPE_CHECKING:
     from taktline._line import Line
     from taktline._segment.waiting import OneByOne
 
+WAIT = 10.0  # seconds for a record of a source whose records come when they come
 AGAIN = 5.0  # seconds a step may take for further runs over the same records
 TOGETHER = 512  # records of a batch where the step has no size of its own
 SLOWER = 2.0  # times as long in a worker as here: less may be the machine's mood
 GIVEN = 100_000  # results that all records together may give in the steps that expand,
 MOST_GIVEN, LEAST_GIVEN = 1_000, 100  # and one of them
 SHOWN = 10  # of the values behind a step, where a single record is checked
+TELLS = 30  # records from which something is said of speed
 NOTICED = 0.05  # seconds of difference below which nobody would notice
 
 
@@ -42,15 +50,19 @@ class Finding:
     """One thing that a run would meet. `index`: of the first record that shows it; None: it is not one record's.
     `advice`: nothing goes wrong, but it could be better."""
 
-    kind: str  # build, carry, pickle, fails, unequal, changes, forms, apart, dies, workers, surroundings, slower, cut
+    kind: (
+        str  # build, reading, carry, pickle, fails, unequal, changes, forms, apart, dies, hangs, workers, surroundings,
+    )
+    # slower, cut
     step: str
     index: int | None
     says: str
     next: str
     advice: bool = False
+    records: int = 1  # that show it, where each is looked at for it: such as fail
 
     def __str__(self) -> str:
-        where = f"step {self.step!r}" if self.step else "line"
+        where = "line" if not self.step else self.step if self.step == READING else f"step {self.step!r}"
         where += f", record {self.index:,}" if self.index is not None else ""
         return f" {'advice' if self.advice else 'found':<7} {where}: {self.says}\n         next: {self.next}"
 
@@ -63,6 +75,7 @@ class Check:
     records: int
     findings: tuple[Finding, ...]
     path: tuple[str, ...] = ()
+    record: int | None = None  # the only one that was looked at, where that was asked for
 
     @property
     def fine(self) -> bool:
@@ -72,7 +85,8 @@ class Check:
     def __str__(self) -> str:
         head = f" checked {self.records:,} record{'' if self.records == 1 else 's'} through {self.line}"
         lines = [head, *(f"  {each}" for each in self.path), *map(str, self.findings)]
-        lines += [" fine    nothing stands in the way of a run"] if self.fine else []
+        of_what = "a run" if self.record is None else f"record {self.record:,}"
+        lines += [f" fine    nothing stands in the way of {of_what}"] if self.fine else []
         return harmless("\n".join(lines), keep="\n")
 
     def to_dict(self) -> dict[str, Any]:
@@ -84,40 +98,85 @@ class Check:
         return json.dumps(self.to_dict())
 
 
-def check(flow: Line, source: Iterable[Any], *, limit: int = 1_000, record: int | None = None) -> Check:
+def check(
+    flow: Line, source: Iterable[Any], *, limit: int = 1_000, record: int | None = None, on_error: str = "raise",
+    dead_letters: Any = None, setup: Callable[[], object] | None = None,
+) -> Check:  # fmt: skip
     """Check a line on the first `limit` records of a source, or on one `record` by its index.
 
-    Raises LineError for a limit below 1 or a record that is not there, and what the source raises.
+    `on_error`, `dead_letters`, `setup`: of the run that is to be; no letter is written. Raises LineError for a limit
+    below 1, a record that is not there and wrong options, and what the source raises where it cannot go on.
     """
     if not isinstance(limit, int) or isinstance(limit, bool) or limit < 1:
         raise LineError(f"check(limit={limit!r}): give a whole number of at least 1")
     if record is not None and (not isinstance(record, int) or isinstance(record, bool) or record < 0):
         raise LineError(f"check(record={record!r}): give the record's index, a whole number from 0")
+    options = checked({"on_error": on_error, "dead_letters": dead_letters, "setup": setup})
     check_source(source)
+    check_options(source, None, dead_letters)
+    if setup is not None:
+        guard.set_up(setup)
     first = record or 0
-    records = _read(source, first, limit if record is None else 1)
-    if record is not None and not records:
+    at_hand, unread, count = _read(source, first, limit if record is None else 1)
+    if record is not None and not count:
         raise LineError(f"check(record={record}): the source has no record {record:,}")
-    findings = list(_carried(flow.steps))
-    at_hand = dict(enumerate(records, first))
-    steps, looked_at = firsts.cut(flow.steps, max(LEAST_GIVEN, min(MOST_GIVEN, GIVEN // max(1, len(records)))))
+    looking = _Looking(options, list(_carried(flow.steps)))
+    looking.failed += unread.by_step()
+    steps, looked_at = firsts.cut(flow.steps, max(LEAST_GIVEN, min(MOST_GIVEN, GIVEN // max(1, len(at_hand)))))
     flow = type(flow)(steps, flow.name)
-    with closing(_Walk(flow.steps, findings, show=record is not None)) as walk:
-        if any(step.in_caller for step in flow.steps) or findings:
+    findings = looking.findings
+    with closing(_Walk(flow.steps, looking, show=record is not None)) as walk:
+        if any(step.in_caller for step in flow.steps) or findings or not at_hand:
             walk.through(at_hand)  # a step with state would go on from one run to the next
         else:
-            died, results, worker_ns = _in_workers(flow, at_hand, findings)
-            for index in died:
-                del at_hand[index]
+            went = _in_workers(flow, at_hand, looking)
             walk.through(at_hand)
             late = any(each.late for each in looked_at)
-            if not late and not any(
+            if not (late or walk.interrupted) and not any(
                 finding.kind in ("build", "pickle", "unequal", "changes", "forms") for finding in findings
             ):
-                _compare(flow, at_hand, results, worker_ns, walk, findings)
+                _compare(flow, at_hand, went, walk, findings)
+    findings += looking.failures()
     findings += map(_cut, (each for each in looked_at if each.cut))
     findings.sort(key=lambda finding: finding.advice)
-    return Check(flow.name, len(records), tuple(findings), tuple(walk.path))
+    return Check(flow.name, count, tuple(findings), tuple(walk.path), record)
+
+
+class _Looking:
+    """What was found so far, for a run with these options."""
+
+    def __init__(self, options: Options, findings: list[Finding]) -> None:
+        self.options = options
+        self.findings = findings
+        self._failures: dict[str, Failures] = {}  # by step
+        self.failed: list[FailedStep] = []
+        self.why: dict[str, str] = {}  # by step: what comes of its exception on the way from a worker
+
+    def add(self, index: int, step: str, error: BaseException) -> None:
+        """A record has failed in a step."""
+        if step not in self._failures:
+            self._failures[step] = Failures()
+            if why := carry.pack_error(error).why:
+                self.why[step] = f" (in a run it comes as a StepError: {why})"
+        self._failures[step].add(index, step, error)
+
+    def failures(self) -> Iterable[Finding]:
+        """Those of lines that are no records, and of steps that fail."""
+        becomes = what_becomes(self.options.on_error, self.options.dead_letters)
+        found = [*self.failed, *(each for step in self._failures.values() for each in step.by_step())]
+        for each in sorted(found, key=lambda each: each.first):
+            reading = each.step == READING
+            says = f"it {'cannot be read' if reading else 'fails'}: {each.error}{self.why.get(each.step, '')}"
+            says += f"; {each.records:,} such records in all" if each.records > 1 else ""
+            yield Finding(
+                "reading" if reading else "fails",
+                each.step,
+                each.first,
+                says,
+                becomes,
+                self.options.goes_on,
+                each.records,
+            )
 
 
 def _cut(step: firsts.Firsts) -> Finding:
@@ -126,14 +185,27 @@ def _cut(step: firsts.Firsts) -> Finding:
     return Finding("cut", step.step, None, says, "nothing, if a record may give that many", advice=True)
 
 
-def _read(source: Iterable[Any], first: int, count: int) -> list[Any]:
-    reader = Reader(source, delivers=False)
-    records: list[Any] = []
-    while reader.index < first + count and not reader.ended:
-        records = (records + reader.read(min(4096, first + count - reader.index)))[-count:]
+def _read(source: Iterable[Any], first: int, count: int) -> tuple[dict[int, Any], Failures, int]:
+    """Records by index, what of them cannot be read, and how many there are of both. Raises what the source raises."""
+    reader = Reader(source, delivers=False, goes_on=True)
+    records: dict[int, Any] = {}
+    unread = Failures()
+    with lent(source):
+        while reader.index < first + count and not reader.ended:
+            at = reader.index
+            some = reader.read_within(min(4096, first + count - at), WAIT)
+            if reader.live and not some:
+                break
+            for index, record in enumerate(some, at):
+                if index < first:
+                    continue
+                if type(record) is Unread:
+                    unread.add(index, READING, record.error)
+                else:
+                    records[index] = record
     if reader.error is not None and reader.index < first + count:
         raise reader.error
-    return records if reader.index >= first + 1 else []
+    return records, unread, max(0, reader.index - first)
 
 
 def _carried(steps: tuple[Step, ...]) -> Iterable[Finding]:
@@ -152,44 +224,62 @@ def _carried(steps: tuple[Step, ...]) -> Iterable[Finding]:
             yield Finding("carry", step.name, None, says, f'{remedy}; start="fork" shares it', advice=True)
 
 
-def _in_workers(
-    flow: Line, records: dict[int, Any], findings: list[Finding]
-) -> tuple[list[int], list[Any] | None, dict[str, float]]:
-    """Indexes of records that kill a worker, results with workers, and what a record costs there in each step, in ns."""
-    first = min(records, default=0)
-    run = flow(list(map(_copy, records.values())), how="line", workers=2, on_error="keep", progress=False)
+def _in_workers(flow: Line, records: dict[int, Any], looking: _Looking) -> ahead.Ahead | None:
+    """What workers make of them; None where they cannot. Takes out of `records` what must not be tried here."""
+    findings, indexes = looking.findings, list(records)
     try:
-        results = list(run)
+        went = ahead.send(
+            flow.steps, flow.name, list(map(_copy, records.values())), workers=2, keep=True,
+            options=looking.options,
+        )  # fmt: skip
     except TaktlineError as error:
         findings.append(Finding("workers", "", None, str(error), 'correct this, or run with how="loop"'))
-        return [], None, {}
+        return None
     except Exception as error:  # of a factory, in a worker
         findings.append(Finding("build", "", None, f"a step cannot be built in a worker: {_told(error)}", "correct it"))
-        return [], None, {}
-    for each in run.missed:
+        return None
+    for each in went.missed:
         findings.append(
             Finding(
                 "surroundings", "", None, f"workers do not have {each} as it is here",
                 "build it in each worker, with setup= or per_worker()",
             )
         )  # fmt: skip
-    dead = [mark for mark in results if isinstance(mark, Failed) and isinstance(mark.error, WorkerDied)]
-    for mark in dead:
-        says = f"it kills its worker ({str(mark.error).splitlines()[0]})"
-        findings.append(
-            Finding("dies", mark.step, first + mark.index, says, 'leave such records out with on_error="skip"')
-        )
-    left = [result for result in results if not any(result is mark for mark in dead)] if dead else results
-    return [first + mark.index for mark in dead], left, {each.name: each.ns_per_record for each in run.report.steps}
+    harmful = list(filter(ahead.harms, went.failed))
+    goes_on = looking.options.goes_on
+    for mark in harmful:
+        index = indexes[mark.index]
+        limited = any(step.name == mark.step and step.timeout for step in flow.steps)
+        if not ahead.hung(mark):
+            assert isinstance(mark.error, WorkerDied)
+            died = WorkerDied(index=index, step=mark.step, exit_code=mark.error.exit_code)
+            says = f"it kills its worker ({str(died).splitlines()[0]})"
+            becomes = what_becomes(looking.options.on_error, looking.options.dead_letters)
+            findings.append(Finding("dies", mark.step, index, says, becomes, goes_on))
+        elif limited:
+            looking.add(index, mark.step, mark.error)
+        else:
+            says = f"it was not done after {ahead.HANGS:g} s, and was ended"
+            remedy = 'give it a limit, step(timeout=), and leave such records out with on_error="skip"'
+            findings.append(Finding("hangs", mark.step, index, says, remedy))
+        del records[index]
+    if went.ended:
+        says = f"{went.ended}: the {len(indexes) - went.read:,} records behind them were not looked at"
+        findings.append(Finding("hangs", "", None, says, "correct that first", advice=True))
+        for index in indexes[went.read :]:
+            del records[index]
+    return went
 
 
 def _compare(
-    flow: Line, records: dict[int, Any], results: list[Any] | None, worker_ns: dict[str, float], walk: _Walk,
-    findings: list[Finding],
+    flow: Line, records: dict[int, Any], went: ahead.Ahead | None, walk: _Walk, findings: list[Finding]
 ) -> None:  # fmt: skip
     """Results in workers beside those of the loop, and what moving costs beside what the work costs."""
-    if results is None or not records:
+    if went is None or not records:
         return
+    harmful = set(map(id, filter(ahead.harms, went.failed)))
+    results = [result for result in went.results if id(result) not in harmful]
+    worker_ns = {each.name: each.ns_per_record for each in went.report.steps}
     here = list(flow(map(_copy, records.values()), how="loop", on_error="keep", progress=False))
     for at, (one, other) in enumerate(zip(here, results, strict=False)):
         if not _alike(one, other):
@@ -202,9 +292,11 @@ def _compare(
         says = f"{len(results):,} results in workers and {len(here):,} here"
         findings.append(Finding("workers", "", None, says, "look for what differs: environment, files, hashes, state"))
         return
+    if len(records) < TELLS:
+        return
     for step in flow.steps:
         ns, there, count = walk.ns.get(step.name, 0.0), worker_ns.get(step.name, 0.0), len(records)
-        if there > SLOWER * ns and (there - ns) * count / 1e9 > NOTICED:
+        if not went.failed and there > SLOWER * ns and (there - ns) * count / 1e9 > NOTICED:
             says = f"a record takes {cost(there)} in a worker and {cost(ns)} here"
             remedy = "look for what each worker sets up or caches for itself, and for threads of numeric libraries"
             findings.append(Finding("slower", step.name, None, says, remedy, advice=True))
@@ -227,11 +319,13 @@ def _moving(values: list[Any]) -> float:
 class _Walk:
     """All records through one step after the other, in this process."""
 
-    def __init__(self, steps: tuple[Step, ...], findings: list[Finding], *, show: bool) -> None:
+    def __init__(self, steps: tuple[Step, ...], looking: _Looking, *, show: bool) -> None:
         self.steps = steps
+        self.interrupted = False  # a step has raised what means Ctrl-C
         self.path: list[str] = []
         self.ns: dict[str, float] = {}  # what a record costs in each step
-        self._findings = findings
+        self._findings = looking.findings
+        self._looking = looking
         self._show = show
         self._loop: OneByOne | None = None
         self._known: set[tuple[str, str]] = set()  # of each kind and step the first record tells
@@ -292,11 +386,9 @@ class _Walk:
                 self._findings.append(Finding("pickle", step, index, f"{says}: {_told(error.error)}", remedy))
                 return
 
-    def _failed(self, step: Step, index: int, error: BaseException, times: int = 1) -> None:
-        says = f"it fails: {_told(error)}"
-        if why := carry.pack_error(error).why:
-            says += f" (in a run it comes as a StepError: {why})"
-        self._find("fails", step, index, says, 'correct the record or the step, or leave such out: on_error="skip"')
+    def _failed(self, step: Step, index: int, error: BaseException) -> None:
+        self.interrupted = self.interrupted or isinstance(error, KeyboardInterrupt)
+        self._looking.add(index, step.name, error)
 
     # --- steps of one record ---
 
@@ -398,9 +490,15 @@ class _Walk:
 
 def _run(step: Step, values: list[Any]) -> Batch:
     segment = Segment((step,), goes_on=True)
+    segment.keeps_interrupt = True
     segment.make()
     with closing(segment):
-        return segment.run(Batch(values))
+        try:
+            return segment.run(Batch(values))
+        except KeyboardInterrupt as error:  # which may have come of any of them
+            if came_from_outside(error):
+                raise
+            return Batch([], [], [Failure(0, 0, step.name, error)])
 
 
 def _single(step: Step, alone: Step, value: Any) -> tuple[Any, BaseException | None]:
@@ -417,7 +515,9 @@ def _outcome(step: Step, fn: Callable[[Any], Any], value: Any) -> tuple[Any, Bas
         if step.role is Role.EXPAND:
             return list(result), None
         return (bool(result) if step.role is Role.KEEP else result), None
-    except Exception as error:
+    except BaseException as error:  # in a run it is the record's failure, or ends it, whatever it is
+        if guard.interrupts(error) or (isinstance(error, KeyboardInterrupt) and came_from_outside(error)):
+            raise
         return None, error
 
 

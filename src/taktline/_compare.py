@@ -9,22 +9,28 @@ import pickle
 import statistics
 import threading
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import closing
 from dataclasses import asdict, dataclass, replace
+from multiprocessing import connection
 from time import perf_counter
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from taktline._excerpts import excerpt
 from taktline._observe import memory, pages
-from taktline._planner.advise import technique
+from taktline._planner.advise import Failures, technique
 from taktline._planner.whatif import predict
 from taktline._public import named
-from taktline._recipe.options import usable_cores
-from taktline._recipe.steps import Role, Step
-from taktline._run.reader import Reader, check_source
+from taktline._recipe.options import Options, checked, usable_cores
+from taktline._recipe.steps import Role, Step, is_async
+from taktline._run import ahead
+from taktline._run.reader import Reader, check_source, lent
 from taktline._run.trial import try_out
-from taktline._segment import firsts
+from taktline._segment import firsts, guard
+from taktline._segment.batch import READING
 from taktline._segment.forms import Unfit, cannot_stand, form_of
-from taktline.errors import LineError, ResultsTooLarge
+from taktline._segment.waiting import OneByOne
+from taktline.abc import Unread
+from taktline.errors import Failed, LineError, ResultsTooLarge, StepError, TaktlineError
 
 if TYPE_CHECKING:
     from taktline._line import Line
@@ -34,6 +40,7 @@ TIE = 0.02  # share by which two times may differ and still be called equal
 CHUNKS = 16  # of Pool.imap's chunk size: so many chunks a worker, about what Pool.map chooses for itself
 MOST_GIVEN = 200_000  # results of a record, in all steps that expand; of one that gives more
 GIVEN = 10_000  # are compared
+WAIT = 10.0  # seconds for a record of a source whose records come when they come
 LOOK = 0.05  # seconds between two looks at memory
 CORES = 8  # of the machine that the line is predicted for
 ELSEWHERE = f"line on {CORES} cores (predicted)"
@@ -107,27 +114,46 @@ Measured = Callable[[list[Any]], tuple[list[Any], _Taken]]
 def compare(
     flow: Line, records: Iterable[Any], *, limit: int = 20_000, rounds: int = 3, workers: int | None = None,
     reference: bool = True, predictions: bool = True, progress: Callable[[str], None] | None = None,
+    on_error: str = "raise", setup: Callable[[], object] | None = None,
 ) -> Comparison:  # fmt: skip
     """Compare the four techniques, and the standard library's own ways, on the first `limit` records.
 
-    Raises LineError for a limit, rounds or workers below 1, and whatever the plain loop raises on these records.
+    With `on_error="skip"` lines that are no records and records that end or stop their process are left out beforehand, and
+    all techniques leave out those that fail. `setup` is called in each process, as in a run. Raises LineError for a limit,
+    rounds or workers below 1 and for other options; and with "raise" whatever the source or the plain loop raises on these
+    records, or WorkerDied and StepTimeout where that would end or stop this process.
     """
     for name, value in (("limit", limit), ("rounds", rounds), ("workers", workers if workers is not None else 1)):
         if not isinstance(value, int) or isinstance(value, bool) or value < 1:
             raise LineError(f"compare({name}={value!r}): give a whole number of at least 1")
     if progress is not None and not callable(progress):
         raise LineError(f"compare(progress={progress!r}): give a callable that is told, in words, what is done now")
+    options = checked({"on_error": on_error, "setup": setup})
+    if on_error == "keep":
+        raise LineError('compare(on_error="keep"): the marks take no time; give "skip", or leave it out')
+    if setup is not None:
+        guard.set_up(setup)
     check_source(records)
-    taken, left_out = _first(records, limit)
+    failures = Failures()
+    by_index, left_out = _first(records, limit, failures, goes_on=options.goes_on)
     workers = workers or usable_cores()
     say = progress or (lambda _: None)
+    say("does a record end the process that it is tried in?")
+    _take_harm_out(flow, by_index, workers, options, failures)
+    taken, indexes = list(by_index.values()), list(by_index)
     say("the plain loop, for the results that all must have")
-    expected, too_many = _expected(flow.steps, taken)
+    expected, too_many = _expected(flow.steps, taken, indexes, failures if options.goes_on else None)
     if too_many is not None:
-        flow, left_out = too_many.cut(flow)
+        record = indexes[too_many.record]
+        flow, left_out = too_many.cut(flow, record)
         del taken[too_many.record + 1 :]
-        expected = list(_plain_loop(flow.steps, taken))
-    contestants = _contestants(flow, taken, workers, reference)
+        failures.records = {index for index in failures.records if index <= record}
+        expected = list(_plain_loop(flow.steps, taken, indexes, failures if options.goes_on else None))
+    if failures.records:
+        left_out += "; " if left_out else ""
+        left_out += f"of those that fail none is among them, {len(failures.records):,} in all: "
+        left_out += "; ".join(map(str, failures.by_step()))
+    contestants = _contestants(flow, taken, workers, reference, options)
     problems: dict[str, str] = {}
     peaks: dict[str, int] = {}
     for each in contestants:  # a round of its own, since looking at memory takes time
@@ -136,7 +162,7 @@ def compare(
     predicted: dict[str, float] = {}
     if predictions:
         say("what the records cost, for the predictions")
-        predicted = _predicted(flow, taken, workers)
+        predicted = _predicted(flow, taken, workers, options)
     times: dict[str, list[_Taken]] = {each.name: [] for each in contestants}
     for turn in range(rounds):
         for each in contestants:
@@ -155,16 +181,23 @@ def compare(
     )  # fmt: skip
 
 
-def _first(records: Iterable[Any], limit: int) -> tuple[list[Any], str]:
-    """The first records, and what is said of those behind them."""
-    reader = Reader(records, delivers=False)
-    taken: list[Any] = []
-    while len(taken) < limit and (some := reader.read(limit - len(taken))):
-        taken += some
-    if reader.error is not None:
-        raise reader.error
-    if not reader.read(1) and reader.error is None:
-        return taken, ""
+def _first(
+    records: Iterable[Any], limit: int, failures: Failures, *, goes_on: bool
+) -> tuple[dict[int, Any], str]:  # fmt: skip
+    """The first records by index, and what is said of those behind them."""
+    reader = Reader(records, delivers=False, goes_on=goes_on)
+    taken: dict[int, Any] = {}
+    with lent(records):
+        while reader.index < limit and (some := reader.read_within(limit - reader.index, WAIT)):
+            for index, record in enumerate(some, reader.index - len(some)):
+                if type(record) is Unread:
+                    failures.add(index, READING, record.error)
+                else:
+                    taken[index] = record
+        if reader.error is not None:
+            raise reader.error
+        if reader.ended or (not reader.read(1) and reader.error is None):
+            return taken, ""
     try:
         whole = len(records)  # type: ignore[arg-type]
     except TypeError:
@@ -172,10 +205,44 @@ def _first(records: Iterable[Any], limit: int) -> tuple[list[Any], str]:
     return taken, f"the first {limit:,} of {whole:,} records; {whole - limit:,} were left out, and start-up weighs more"
 
 
-def _expected(steps: tuple[Step, ...], taken: list[Any]) -> tuple[list[Any], _TooMany | None]:
+def _take_harm_out(
+    flow: Line, taken: dict[int, Any], workers: int, options: Options, failures: Failures
+) -> None:  # fmt: skip
+    """Take out the records that would end or stop the process of the plain loop. Raises what tells of the first one where
+    the run ends there."""
+    if all(step.in_caller for step in flow.steps):
+        return
+    indexes = list(taken)
+    steps, _ = firsts.cut(flow.steps, GIVEN)
+    try:
+        went = ahead.send(steps, flow.name, list(taken.values()), workers=min(workers, usable_cores()), options=options)
+    except TaktlineError:  # they cannot go to workers: each technique tells of that itself
+        return
+    for mark in went.failed:
+        if not (ahead.harms(mark) or _ends_more(mark)):
+            continue
+        index = indexes[mark.index]
+        if not options.goes_on:
+            raise mark.error
+        failures.add(index, mark.step, mark.error)
+        del taken[index]
+    if went.ended:
+        raise LineError(
+            f"{went.ended}, and what comes behind them was not tried: compare others, or with step(timeout=)"
+        )
+
+
+def _ends_more(failed: Failed) -> bool:
+    """Whether it would end the plain loop's whole program, as SystemExit does."""
+    return isinstance(failed.error, StepError) and not failed.error.moving and "would end more" in failed.error.why
+
+
+def _expected(
+    steps: tuple[Step, ...], taken: list[Any], indexes: list[int], failures: Failures | None
+) -> tuple[list[Any], _TooMany | None]:
     """The loop's results; and where one record gives more than is compared, which one that is."""
     if not any(step.role is Role.EXPAND for step in steps):
-        return list(_plain_loop(steps, taken)), None
+        return list(_plain_loop(steps, taken, indexes, failures)), None
     budget, at = firsts.Budget(MOST_GIVEN), 0
 
     def one_by_one() -> Iterator[Any]:
@@ -185,7 +252,7 @@ def _expected(steps: tuple[Step, ...], taken: list[Any]) -> tuple[list[Any], _To
             yield record
 
     try:
-        return list(_plain_loop(firsts.within(steps, budget), one_by_one())), None
+        return list(_plain_loop(firsts.within(steps, budget), one_by_one(), indexes, failures)), None
     except ResultsTooLarge:
         if not budget.spent:
             raise
@@ -198,11 +265,11 @@ class _TooMany(NamedTuple):
     record: int
     results: int
 
-    def cut(self, flow: Line) -> tuple[Line, str]:
-        """The line that gives so many, and what is said of the others."""
+    def cut(self, flow: Line, index: int) -> tuple[Line, str]:
+        """The line that gives so many, and what is said of the others. `index`: the record's, in the source."""
         steps, _ = firsts.cut(flow.steps, self.results)
         return type(flow)(steps, flow.name), (
-            f"record {self.record:,} gives endlessly many results, or more than are compared: of each record the first "
+            f"record {index:,} gives endlessly many results, or more than are compared: of each record the first "
             f"{self.results:,} were; what comes after this record was left out"
         )
 
@@ -213,17 +280,19 @@ class _Contestant(NamedTuple):
     measured: Measured
 
 
-def _contestants(flow: Line, taken: list[Any], workers: int, reference: bool) -> list[_Contestant]:
+def _contestants(
+    flow: Line, taken: list[Any], workers: int, reference: bool, options: Options
+) -> list[_Contestant]:  # fmt: skip
     steps = flow.steps
     found = [
-        _Contestant(_called(how, workers, len(steps)), how, _technique(flow, how, workers)) for how in TECHNIQUES
-    ]  # fmt: skip
+        _Contestant(_called(how, workers, len(steps)), how, _technique(flow, how, workers, options))
+        for how in TECHNIQUES
+    ]
     if reference:
         chunk = max(1, len(taken) // (workers * CHUNKS))
-        found.append(
-            _Contestant(f"multiprocessing.Pool.imap ({chunk:,} a chunk)", "", _pool(steps, workers, chunk))
-        )  # fmt: skip
-        found.append(_Contestant("multiprocessing queues, a process a step", "", _queues(steps)))
+        imap = f"multiprocessing.Pool.imap ({chunk:,} a chunk)"
+        found.append(_Contestant(imap, "", _pool(steps, workers, chunk, options)))
+        found.append(_Contestant("multiprocessing queues, a process a step", "", _queues(steps, options)))
     return found
 
 
@@ -262,10 +331,10 @@ def _fails(error: Exception) -> str:
     return f"fails: {type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
 
 
-def _predicted(flow: Line, taken: list[Any], workers: int) -> dict[str, float]:
+def _predicted(flow: Line, taken: list[Any], workers: int, options: Options) -> dict[str, float]:
     """Seconds by technique, from a trial of the first records; empty where they cannot be tried."""
-    tried = try_out(flow.steps, flow.name, taken, workers)
-    if tried.failure or not tried.costs.records:
+    tried = try_out(flow.steps, flow.name, taken, workers, options=options)
+    if not tried.costs.records:
         return {}
     found = {}
     for how in TECHNIQUES:
@@ -326,9 +395,9 @@ def _closing(rows: list[Row], fastest: str) -> str:
 # --- the techniques ---
 
 
-def _technique(flow: Line, how: str, workers: int) -> Measured:
+def _technique(flow: Line, how: str, workers: int, options: Options) -> Measured:
     def measured(records: list[Any]) -> tuple[list[Any], _Taken]:
-        run = flow(records, how=how, workers=workers, progress=False)
+        run = flow(records, how=how, workers=workers, progress=False, on_error=options.on_error, setup=options.setup)
         began = perf_counter()
         results = list(run)
         seconds = perf_counter() - began
@@ -338,18 +407,39 @@ def _technique(flow: Line, how: str, workers: int) -> Measured:
     return measured
 
 
-def _plain_loop(steps: tuple[Step, ...], records: Iterable[Any]) -> Iterator[Any]:
-    """The loop that a user would have written; batch steps get lists of one."""
-    chained = _chain(_scalars(steps), steps)
-    for index, record in enumerate(records):
-        try:
-            yield from chained(record)
-        except Exception as error:
-            error.add_note(
-                f"at record {index:,} in the plain loop\n  record  {excerpt(record)}\n"
-                "  next    compare records that do not fail, or have the step not raise for such"
-            )
-            raise
+def _plain_loop(
+    steps: tuple[Step, ...], records: Iterable[Any], indexes: list[int], failures: Failures | None
+) -> Iterator[Any]:
+    """The loop that a user would have written; batch steps get lists of one. `indexes`: of the records in their source;
+    `failures`: where those that fail are left out."""
+    with closing(OneByOne()) as loop:
+        chained = _chain(_scalars(steps, loop), steps)
+        for index, record in zip(indexes, records, strict=False):
+            try:
+                if failures is None:
+                    yield from chained(record)
+                    continue
+                results = list(chained(record))
+            except Exception as error:
+                if failures is not None and not isinstance(error, ResultsTooLarge):
+                    failures.add(index, _failing_step(error, steps), error)
+                    continue
+                error.add_note(
+                    f"at record {index:,} in the plain loop\n  record  {excerpt(record)}\n"
+                    '  next    compare records that do not fail, or leave such out: on_error="skip"'
+                )
+                raise
+            yield from results
+
+
+def _failing_step(error: BaseException, steps: tuple[Step, ...]) -> str:
+    """The step that the chain was at."""
+    tb, at = error.__traceback__, 1
+    while tb is not None:
+        if tb.tb_frame.f_globals is globals():
+            at = tb.tb_frame.f_locals.get("at", at)
+        tb = tb.tb_next
+    return steps[at - 1].name
 
 
 def _chain(functions: list[Callable[[Any], Any]], steps: tuple[Step, ...]) -> Callable[[Any], Iterator[Any]]:
@@ -371,16 +461,19 @@ def _chain(functions: list[Callable[[Any], Any]], steps: tuple[Step, ...]) -> Ca
     return through
 
 
-def _scalars(steps: tuple[Step, ...]) -> list[Callable[[Any], Any]]:
-    """The steps' callables, those of batch steps with batches of one. Between steps of one form nothing is converted:
-    the last of them gets what makes records of its result, the others hand theirs on."""
+def _scalars(steps: tuple[Step, ...], loop: OneByOne) -> list[Callable[[Any], Any]]:
+    """The steps' callables, those of batch steps with batches of one, those that are `async def` run to their end in
+    `loop`. Between steps of one form nothing is converted: the last of them gets what makes records of its result, the
+    others hand theirs on."""
     functions: list[Callable[[Any], Any]] = []
     for n, step in enumerate(steps):
-        fn = step.make()
+        fn, like = step.make(), step.like
+        if step.kind == "async" or is_async(fn):
+            fn, like = loop.plain(step, fn), like and loop.plain(step, like)
         if step.role is not Role.BATCH:
             functions.append(fn)
-        elif step.like is not None:
-            functions.append(step.like)
+        elif like is not None:
+            functions.append(like)
         else:
             first = not n or steps[n - 1].like is not None or not steps[n - 1].joins(step)
             last = n + 1 == len(steps) or steps[n + 1].like is not None or not step.joins(steps[n + 1])
@@ -441,19 +534,36 @@ def _clocked(work: Callable[[], list[Any]]) -> tuple[list[Any], float, float]:
     return results, seconds, sum(after[:4]) - sum(before[:4])
 
 
-_chained: Callable[[Any], Iterator[Any]]  # what the workers of a forked pool find in their memory
+_through: Callable[[Any], list[Any]]  # what the workers of a forked pool find in their memory
 
 
-def _set_up(steps: tuple[Step, ...]) -> None:
-    global _chained
-    _chained = _chain(_scalars(steps), steps)
+def _made(steps: tuple[Step, ...], options: Options) -> Callable[[Any], list[Any]]:
+    """What a process of the standard library's does with a record: its results, or none where it fails and may."""
+    if options.setup is not None:
+        guard.set_up(options.setup)
+    chained = _chain(_scalars(steps, OneByOne()), steps)  # which ends with the process
+
+    def through(record: Any) -> list[Any]:
+        try:
+            return list(chained(record))
+        except Exception:
+            if not options.goes_on:
+                raise
+            return []
+
+    return through
 
 
-def _through(record: Any) -> list[Any]:
-    return list(_chained(record))
+def _set_up(steps: tuple[Step, ...], options: Options) -> None:
+    global _through
+    _through = _made(steps, options)
 
 
-def _pool(steps: tuple[Step, ...], workers: int, chunk: int) -> Measured:
+def _through_it(record: Any) -> list[Any]:
+    return _through(record)
+
+
+def _pool(steps: tuple[Step, ...], workers: int, chunk: int, options: Options) -> Measured:
     def measured(records: list[Any]) -> tuple[list[Any], _Taken]:
         _refuse_state(steps)
         first: list[float] = []
@@ -462,8 +572,8 @@ def _pool(steps: tuple[Step, ...], workers: int, chunk: int) -> Measured:
         def work() -> list[Any]:
             nonlocal first
             results: list[Any] = []
-            with multiprocessing.get_context("fork").Pool(workers, _set_up, (steps,)) as pool:
-                for some in pool.imap(_through, records, chunk):
+            with multiprocessing.get_context("fork").Pool(workers, _set_up, (steps, options)) as pool:
+                for some in pool.imap(_through_it, records, chunk):
                     first = first or [perf_counter() - began]
                     results += some
                 pool.close()
@@ -476,8 +586,8 @@ def _pool(steps: tuple[Step, ...], workers: int, chunk: int) -> Measured:
     return measured
 
 
-def _queues(steps: tuple[Step, ...]) -> Measured:
-    """The article's factory line: a process a step, queues between them, None wrapped around nothing ends the stream."""
+def _queues(steps: tuple[Step, ...], options: Options) -> Measured:
+    """The article's factory line: a process a step, queues between them, an empty tuple ends the stream."""
 
     def measured(records: list[Any]) -> tuple[list[Any], _Taken]:
         _refuse_state(steps)
@@ -489,17 +599,22 @@ def _queues(steps: tuple[Step, ...]) -> Measured:
             nonlocal first
             queues = [context.Queue(SLOTS) for _ in range(len(steps) + 1)]
             processes = [
-                context.Process(target=_station, args=(step, queues[n], queues[n + 1]), daemon=True)
+                context.Process(target=_station, args=(step, queues[n], queues[n + 1], options), daemon=True)
                 for n, step in enumerate(steps)
             ]
             for process in processes:
                 process.start()
+            _end_where_all_have(queues[-1], processes)
             feeder = threading.Thread(target=_feed, args=(records, queues[0]), daemon=True)
             feeder.start()
             results = []
-            while (item := queues[-1].get()) is not None:
+            while item := queues[-1].get():
                 first = first or [perf_counter() - began]
                 results.append(item[0])
+            if item is None:
+                raise RuntimeError(
+                    "a process ended before its work: what it hands on cannot be pickled, or it was killed"
+                )
             for process in processes:
                 process.join()
             return results
@@ -510,18 +625,37 @@ def _queues(steps: tuple[Step, ...]) -> Measured:
     return measured
 
 
+def _end_where_all_have(queue: Any, processes: list[Any]) -> None:
+    """Put None into the last queue when no process is left, or one has failed: a queue whose items cannot be pickled says so
+    on standard error alone, and would be waited for, for ever."""
+
+    def watch() -> None:
+        left = list(processes)
+        while left and not any(process.exitcode for process in processes):
+            connection.wait([process.sentinel for process in left])
+            left = [process for process in left if process.exitcode is None]
+        for process in left:
+            process.kill()
+        queue.put(None)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
 def _feed(records: list[Any], queue: Any) -> None:
     for record in records:
         queue.put((record,))  # in a tuple, so that no record can be taken for the end
-    queue.put(None)
+    queue.put(())
 
 
-def _station(step: Step, inbox: Any, outbox: Any) -> None:
-    through = _chain(_scalars((step,)), (step,))
-    while (item := inbox.get()) is not None:
+def _station(step: Step, inbox: Any, outbox: Any, options: Options) -> None:
+    through = _made((step,), options)
+    outbox._on_queue_feeder_error = lambda *_: os._exit(1)
+    while item := inbox.get():
         for result in through(item[0]):
             outbox.put((result,))
-    outbox.put(None)
+    outbox.put(())
+    outbox.close()
+    outbox.join_thread()  # in a process that is ending already, what cannot be pickled would end it as if all were well
 
 
 def _refuse_state(steps: tuple[Step, ...]) -> None:

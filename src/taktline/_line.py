@@ -80,10 +80,11 @@ class Line:
 
         Runs for a second or two and starts workers for it. The steps see copies of the first records, as in a run; the
         results are dropped, and steps with state or side effects have seen the records. An iterator is used up by as
-        many; the plan says so. `sink`: where the results would go; nothing is written there. `length`: how many records
-        there are, where the source does not tell. Of the options of a run it takes those that change a plan: `how`,
-        which is planned for then, `workers`, `batch_size`, `window`, `memory`, `start` and `setup`. Raises LineError for
-        others and wrong ones, and what the source raises.
+        many; the plan says so. Records that fail, kill or hang, and lines that are no records, are passed over, counted in
+        `failed` and `failures`, and no part of the times. `sink`: where the results would go; nothing is written there.
+        `length`: how many records there are, where the source does not tell. Of the options of a run it takes those that
+        change a plan: `how`, which is planned for then, `workers`, `batch_size`, `window`, `memory`, `on_error`,
+        `dead_letters`, `start` and `setup`. Raises LineError for others and wrong ones, and what the source raises.
 
         >>> from taktline import line
         >>> print(line(abs).plan(range(-1000, 0)).how)
@@ -128,8 +129,10 @@ class Line:
 
         `limit`: records to take, 20,000 by default. `rounds`: how often, 3 by default. `workers`: usable cores by
         default. `reference`: the standard library's own ways too. `predictions`: what the what-if says, beside what was
-        measured. `progress`: a callable that is told, in words, what is done now. Results are checked to be identical
-        first; a technique whose results differ is shown as differing, not timed. Returns a Comparison.
+        measured. `progress`: a callable that is told, in words, what is done now. `on_error`: "raise", where it ends as the
+        loop would, or "skip", where what fails is left out in all of them and said. `setup`: as in a run. Results are
+        checked to be identical first; a technique whose results differ is shown as differing, not timed. Returns a
+        Comparison.
         """
         from inspect import signature
 
@@ -142,8 +145,9 @@ class Line:
         """Tell before a long run what would go wrong: on the first records, each step twice, in batches, in workers.
 
         `limit`: records to take, 1,000 by default. `record`: only the one with this index. Finds steps, records and
-        results that cannot be carried over, records that fail or kill a worker, answers that differ from one time to
-        the next, in a batch, or in a worker, and says what to do. Returns a Check.
+        results that cannot be carried over, lines that are no records, records that fail, hang or kill a worker, answers
+        that differ from one time to the next, in a batch, or in a worker, and says what to do. `on_error`, `dead_letters`
+        and `setup` are those of the run that is to be: what it goes on after is advice. Returns a Check.
 
         >>> from taktline import batch, line
         >>> centred = batch(lambda numbers: [n - sum(numbers) / len(numbers) for n in numbers], name="centred")

@@ -12,7 +12,7 @@ BY_MODULE = {
     "_io.sql": ("read_sql", "write_sql"),
     "_line": ("Line", "line"),
     "_observe.snapshot": ("Report", "Snapshot", "StepCount", "Verdict"),
-    "_planner.advise": ("Plan", "PlannedStep"),
+    "_planner.advise": ("FailedStep", "Plan", "PlannedStep"),
     "_planner.whatif": ("Prediction",),
     "_recipe.steps": ("Step", "batch", "expand", "keep", "per_worker", "serial", "step"),
     "_run.run": ("Run",),

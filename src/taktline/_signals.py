@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+from opcode import opmap
 from types import CodeType, TracebackType
 
 
@@ -29,6 +30,19 @@ def pass_on(error: BaseException) -> None:
         raise error
 
 
+def came_from_outside(error: BaseException) -> bool:
+    """Whether a signal's handler raised this, as Ctrl-C does, and not what was called: then nothing is to be waited for."""
+    handlers = {getattr(signal.getsignal(number), "__code__", None) for number in signal.valid_signals()} - {None}
+    tb = error.__traceback__
+    assert tb is not None
+    while tb.tb_frame.f_code not in handlers and tb.tb_next is not None:
+        tb = tb.tb_next
+    code = tb.tb_frame.f_code
+    # What Python itself raises for Ctrl-C comes between two instructions, none of which is a raise.
+    return code in handlers or (isinstance(error, KeyboardInterrupt) and code.co_code[tb.tb_lasti] not in _RAISES)
+
+
+_RAISES = {opmap[name] for name in ("RAISE_VARARGS", "RERAISE")}
 ANY_ARGUMENTS = 0x04  # in a code's flags: it has *args
 
 

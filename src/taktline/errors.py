@@ -57,13 +57,15 @@ class StepError(TaktlineError):
     text: str
     why: str
     traceback: str
+    moving: bool  # no step has failed: a record or a result cannot go between processes
 
     def __init__(
-        self, *, step: str, type_name: str, text: str, why: str, traceback: str = "", index: int | None = None
-    ) -> None:
+        self, *, step: str, type_name: str, text: str, why: str, traceback: str = "", index: int | None = None,
+        moving: bool = False,
+    ) -> None:  # fmt: skip
         super().__init__(
             f"step {step!r} failed{_at(index)} with {type_name}: {text}\n({why})",
-            step=step, type_name=type_name, text=text, why=why, traceback=traceback, index=index,
+            step=step, type_name=type_name, text=text, why=why, traceback=traceback, index=index, moving=moving,
         )  # fmt: skip
 
 

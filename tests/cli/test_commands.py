@@ -159,6 +159,56 @@ def test_two_signals_end_the_run_and_leave_nothing(folder, number, code, how):
     assert sorted(os.listdir(folder)) == ["in.jsonl", "steps.py"]
 
 
+RAISES = """
+def interrupt(n):
+    return n if n != 7 else by_hand()
+
+def by_hand():
+    raise KeyboardInterrupt
+
+def end(n):
+    if n == 7:
+        raise EOFError("no more")
+    return n
+
+def pipe(n):
+    if n == 7:
+        raise BrokenPipeError(32, "Broken pipe")
+    return n
+
+def many(ns):
+    return [interrupt(n) for n in ns]
+many = __import__("taktline").batch(many, size=10)
+"""
+
+
+@pytest.mark.parametrize("how", ["loop", "auto"])
+@pytest.mark.parametrize(
+    ("step", "says"),
+    [
+        ("interrupt", "KeyboardInterrupt"),
+        ("end", "EOFError: no more"),
+        ("pipe", "BrokenPipeError: [Errno 32] Broken pipe"),
+    ],
+)
+def test_a_step_that_raises_what_signals_and_pipes_raise_is_named(folder, how, step, says):
+    (folder / "raises.py").write_text(RAISES)
+    (folder / "numbers.jsonl").write_text("".join(f"{n}\n" for n in range(20)))
+    done = taktline(folder, "run", f"raises.py:{step}", "--in", "numbers.jsonl", "--out", "o.jsonl", "--how", how)
+    assert done.returncode == 1, done.stderr
+    assert f"step '{step}' failed on record 7\n  {says}\n" in done.stderr
+    assert "Ctrl-C;" not in done.stderr
+
+
+def test_a_batch_step_that_raises_an_interrupt_is_named(folder):
+    (folder / "raises.py").write_text(RAISES)
+    (folder / "numbers.jsonl").write_text("".join(f"{n}\n" for n in range(20)))
+    done = taktline(folder, "run", "raises.py:many", "--in", "numbers.jsonl", "--out", "o.jsonl")
+    assert done.returncode == 1, done.stderr
+    assert "KeyboardInterrupt\n" in done.stderr
+    assert "in step 'many', at one of 10 records from 0 on" in done.stderr
+
+
 def test_compare_prints_and_exports_its_table(folder):
     done = taktline(folder, "compare", "steps.py:parse", "--in", "in.jsonl", "--rounds", "1", "--export", "t.md")
     assert done.returncode == 0, done.stderr

@@ -8,6 +8,7 @@ import os
 import sqlite3
 import subprocess
 import sys
+import tempfile
 from contextlib import closing, nullcontext
 
 import pytest
@@ -28,6 +29,7 @@ from taktline import (
     write,
     write_sql,
 )
+from taktline._io import claims
 from taktline._run import marks
 from taktline.errors import OutputLost
 
@@ -366,6 +368,36 @@ def test_two_journals_cannot_write_one_output(tmp_path, fail, monkeypatch):
     line(NEW).run(range(100), write(out), journal=tmp_path / "k", how="loop", if_changed="continue")
     assert rows(tmp_path) == [*map(mended, range(100))]
     assert sorted(os.listdir(tmp_path)) == ["k", "out.jsonl"]
+
+
+def test_two_journals_cannot_write_one_url(tmp_path, monkeypatch):
+    fsspec = pytest.importorskip("fsspec")
+    monkeypatch.setattr(_files, "PATIENCE", 0)
+    (tmp_path / "temporary").mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "temporary"))
+    url, store = f"memory://journals{tmp_path}/out.jsonl", fsspec.filesystem("memory")
+
+    def run(journal, steps, **options):
+        line(steps).run(range(100), write(url), journal=tmp_path / journal, how="loop", **options)
+
+    with pytest.raises(ValueError, match="seventy"):
+        run("j", OLD)
+    with pytest.raises(LineError, match=r"an unfinished run with the journal '.*/j' is writing 'memory://.*delete"):
+        run("k", NEW)
+    held = claims.Claim(url, str(tmp_path / "j"), str)
+    held.take()
+    with pytest.raises(SinkError, match="another run is writing"):
+        run("k", NEW)
+    held.release()
+    run("j", NEW, if_changed="continue")
+    assert store.cat(url).count(b"\n") == 100
+    run("k", NEW)  # the first one has ended
+    with pytest.raises(ValueError, match="seventy"):
+        run("l", OLD)
+    (tmp_path / "l").unlink()  # nobody can go on with that part any more
+    run("m", NEW)
+    assert os.listdir(tmp_path / "temporary") == []
+    store.rm("/journals", recursive=True)
 
 
 def test_a_run_that_waits_for_a_part_file_never_writes_into_the_finished_output(tmp_path, monkeypatch):

@@ -175,6 +175,10 @@ OF_A_PLAN = {
     < planned(how="line", workers=1, batch_size=None).batch_size,
     "start": lambda folder: [started(folder, start) for start in ("fork", "launch")] == [True, False],
     "setup": lambda _: planned_with_setup(),
+    "on_error": lambda _: "with a mark" in line(raises).plan(range(9), on_error="keep").advice[1],
+    "dead_letters": lambda folder: (
+        f"{folder}/d.jsonl" in line(raises).plan(range(9), dead_letters=f"{folder}/d.jsonl").advice[1]
+    ),
 }  # fmt: skip
 OTHERS = {
     "ordered": False, "on_error": "skip", "dead_letters": "d.jsonl", "journal": "j", "if_changed": "restart",
@@ -228,11 +232,32 @@ OF_COMPARE = {
         row.predicted for row in TABLE.compare(range(9), rounds=1, workers=1, reference=False).rows
     ),
     "progress": lambda: told() > 0,
+    "on_error": lambda: (
+        line(raises)
+        .compare(range(9), on_error="skip", rounds=1, workers=1, reference=False, predictions=False)
+        .left_out.startswith("of those that fail")
+    ),
+    "setup": lambda: compared_with_setup(),
 }
 OF_CHECK = {
     "limit": lambda: line(abs).check(range(50), limit=5).records == 5,
     "record": lambda: line(abs).check(range(-9, 0), record=2).path == ("abs: 7",),
+    "on_error": lambda: not line(raises).check(range(9)).fine and line(raises).check(range(9), on_error="skip").fine,
+    "dead_letters": lambda: line(raises).check(range(9), dead_letters="/tmp/not there yet.jsonl").fine,
+    "setup": lambda: checked_with_setup(),
 }
+
+
+def checked_with_setup():
+    seen = []
+    line(abs).check([1], setup=lambda: seen.append(1))
+    return bool(seen)
+
+
+def compared_with_setup():
+    seen = []
+    TABLE.compare([1], rounds=1, workers=1, reference=False, predictions=False, setup=lambda: seen.append(1))
+    return bool(seen)
 
 
 def told():

@@ -161,6 +161,29 @@ def open_dead_letters(path: str, run: str) -> DeadLetters:
         raise LineError(f"the dead letters {path!r} cannot be written: {why}") from error
 
 
+def check_dead_letters(path: str) -> None:
+    """Raises LineError where a run would not add letters to the file at `path`, which is only looked at."""
+    folder = os.path.dirname(os.path.abspath(path))
+    if not os.path.isdir(folder):
+        raise LineError(f"the dead letters {path!r} cannot be written: there is no folder {folder!r}; make it first")
+    if not os.path.isfile(path) or not os.path.getsize(path):
+        return
+    try:
+        if path.endswith(LETTERS_SQLITE):
+            with closing(sqlite3.connect(f"file:{quote(os.path.abspath(path))}?mode=ro", uri=True)) as base:
+                tables = base.execute("SELECT name FROM sqlite_master WHERE type = 'table'").fetchall()
+                if tables and not _columns(base).issuperset(TOLD):
+                    raise _not_letters(path, "it is a database without a table of them")
+            return
+        with open(path, "rb") as lines:
+            first = lines.readline()
+    except (OSError, sqlite3.Error) as error:
+        why = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+        raise LineError(f"the dead letters {path!r} cannot be written: {why}") from error
+    if not (_is_letter(first) or (not first.endswith(b"\n") and _is_begun(first))):
+        raise _not_letters(path, "its lines are no dead letters")
+
+
 class _Lines(DeadLetters):
     """A letter a line, each written by one call."""
 

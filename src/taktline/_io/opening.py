@@ -24,6 +24,7 @@ from typing import IO, Any
 from taktline._files import is_still, lock, private, put, sync_folder, umask, write_whole
 from taktline._io import brought, place, remote, unpacked, zstd
 from taktline._io.changing import Lasting
+from taktline._io.claims import Claim
 from taktline.errors import LineError, OutputLost, SinkError, SourceError, SourceNotFound
 
 STANDARD = place.STANDARD
@@ -269,6 +270,19 @@ def is_plain(path: str, stream: Any = None) -> bool:
     return place.descriptor(place.behind_links(path)) is None  # another process has something else under that name
 
 
+def is_once(path: str) -> bool:
+    """Whether what is read of it is gone then, as of standard input, a pipe, a terminal."""
+    if path == STANDARD:
+        return True
+    if remote.is_url(path):
+        return False
+    try:
+        mode = os.stat(path).st_mode
+    except OSError:  # who opens it says so
+        return False
+    return not (stat.S_ISREG(mode) or stat.S_ISBLK(mode))
+
+
 def size(path: str) -> int:
     """Bytes of a local file; 0 where it is gone."""
     try:
@@ -335,6 +349,7 @@ class Output:
         self._opened_in = 0  # process
         self._stays = False  # the part file, after this process
         self._journal: str | None = None  # that tells of the part file
+        self._claim_to_url: Claim | None = None  # against other journals
         self._file: Any = None
         self._owned = False  # the stream was opened here
         self._pack: Callable[[bytes], bytes] | None = None
@@ -559,6 +574,7 @@ class Output:
             return
         if self._place is None:
             _take_away(self._part_name())
+            self._let_go(done=True)
         elif self._owner(self._part_name()) == self._journal:
             _take_away(_owners(self._part_name()))
 
@@ -575,6 +591,7 @@ class Output:
         """Let go of the part file and leave it there. May be called again."""
         part, self._part = self._part, None
         owned, self._owned = self._owned, False
+        self._let_go()
         if (part is None and not owned) or self._file is None:
             return
         if os.getpid() != self._opened_in:
@@ -585,6 +602,10 @@ class Output:
             self._file.close()
         except OSError:  # what could not be written comes after the last position: it is made again
             pass
+
+    def _let_go(self, *, done: bool = False) -> None:
+        if self._claim_to_url is not None and os.getpid() == self._opened_in:
+            self._claim_to_url.release(done=done)
 
     def beside(self, journal: str) -> None:
         """The journal that is to know of the part file."""
@@ -601,15 +622,24 @@ class Output:
                 name = f"{name[:40]}.{hashlib.sha256(os.fsencode(name)).hexdigest()[:12]}"
             return folder, f".{name}.part"
         if self._journal is not None:  # wherever the journal goes, what it tells of goes with it
-            folder, name = os.path.split(self._journal)
-            return folder, f".{name}.part"
+            return os.path.split(_part_beside(self._journal))
         known = hashlib.sha256(str(self._target).encode()).hexdigest()[:12]  # two shops may have an orders.jsonl each
         return tempfile.gettempdir(), f".{os.path.basename(self.name)}.{known}.part"
 
     def _take(self, *, fresh: bool) -> None:
         self._start(stays=True)
+        try:
+            self._open_part(fresh)
+        except BaseException:
+            self._let_go()
+            raise
+
+    def _open_part(self, fresh: bool) -> None:
         part = self._part_name()
         try:
+            if self._place is None and self._journal is not None:
+                self._claim_to_url = Claim(str(self.name), self._journal, _part_beside)
+                self._claim_to_url.take()
             descriptor = self._locked(part, fresh)
         except FileNotFoundError as error:
             raise self._failed(error) if fresh else self._gone("is not there any more") from error
@@ -695,6 +725,12 @@ def _sweep(folder: str, stem: str) -> None:
 def _owners(part: str) -> str:
     """The file beside a part file that names its journal."""
     return f"{part}.journal"
+
+
+def _part_beside(journal: str) -> str:
+    """Where what goes to a URL waits, of a run with this journal."""
+    folder, name = os.path.split(journal)
+    return os.path.join(folder, f".{name}.part")
 
 
 def _take_away(path: str) -> None:

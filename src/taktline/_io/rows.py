@@ -245,6 +245,7 @@ class _Files(Source):
         self._recoded = "" if leaves_ascii(table.encoding) else table.encoding
         if self._recoded:  # what is decoded is UTF-8 then
             self._table = replace(table, encoding=decode.UTF_8)
+        self.once = any(map(opening.is_once, paths))  # what is read of it is gone then
 
     def describe(self) -> str:
         return self._name

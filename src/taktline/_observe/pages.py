@@ -138,7 +138,12 @@ def plan_html(plan: dict[str, Any]) -> str:
 
 def _plan_facts(plan: dict[str, Any]) -> list[tuple[str, str]]:
     length = f"of {plan['records']:,}" if plan["length_known"] else f"length unknown, times are for {plan['records']:,}"
-    facts = [("plan", f"{plan['name']} · {plan['tried']:,} records tried, {length} · {_many(plan['cores'], 'core')}")]
+    failed = f", {plan['failed']:,} of them failed" if plan["failed"] else ""
+    facts = [
+        ("plan", f"{plan['name']} · {plan['tried']:,} records tried{failed}, {length} · {_many(plan['cores'], 'core')}")
+    ]
+    if plan["tried"] <= plan["failed"]:  # nothing is known of the costs
+        return [*facts, *_words(plan)]
     for n, step in enumerate(plan["steps"]):
         spread = f" ± {step['spread']:.0%}" if step["spread"] is not None else ""
         waits = f", waits {1 - step['computing']:.0%} of it" if step["computing"] < 0.5 else ""
@@ -147,11 +152,16 @@ def _plan_facts(plan: dict[str, Any]) -> list[tuple[str, str]]:
         ("moving", f"a record {cost(plan['move_in_ns'])} ({size(plan['size_in'])}), its result "
          f"{cost(plan['move_out_ns'])} ({size(plan['size_out'])}); reading {cost(plan['read_ns'])}; workers start in "
          f"{duration(plan['start_up'])}"),
-        ("do", _to_do(plan)),
-        *(("why" if n == 0 else "", reason) for n, reason in enumerate(plan["reasons"])),
-        *(("advice" if n == 0 else "", advice) for n, advice in enumerate(plan["advice"])),
+        ("do", _to_do(plan)), *_words(plan),
     ]  # fmt: skip
     return facts
+
+
+def _words(plan: dict[str, Any]) -> list[tuple[str, str]]:
+    return [
+        *(("why" if n == 0 else "", reason) for n, reason in enumerate(plan["reasons"])),
+        *(("advice" if n == 0 else "", advice) for n, advice in enumerate(plan["advice"])),
+    ]
 
 
 def _to_do(plan: dict[str, Any]) -> str:
@@ -166,7 +176,8 @@ def _to_do(plan: dict[str, Any]) -> str:
 
 def _plan_table(plan: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
     """Predicted times: a row a technique, a column a machine; below them what limits the line on each."""
-    found = {(each["how"], each["cores"]): each for each in plan["predictions"]}
+    known = plan["tried"] > plan["failed"]
+    found = {(each["how"], each["cores"]): each for each in plan["predictions"] if known}
     machines = sorted({cores for _, cores in found})
     here = plan["cores"]
     header = ["predicted", *(_many(n, "core") + (", here" if n == here else "") for n in machines)]
@@ -191,7 +202,8 @@ COMPARED = ("technique", "runtime", "cpu", "speed-up", "memory", "first result",
 
 def comparison_text(comparison: dict[str, Any]) -> str:
     """A Comparison as a table for the terminal."""
-    lines = [f" {line}" for line in _above(comparison)]
+    title, *left_out = _above(comparison)
+    lines = [f" {title}", *(f" {_folded(text, indent=1)}" for text in left_out)]
     rows = [_cells(row) for row in comparison["rows"]]
     widths = [max(len(cells[n]) for cells in [COMPARED, *rows]) for n in range(len(COMPARED))]
     lines.append(" " + "  ".join(cell.ljust(width) for cell, width in zip(COMPARED, widths, strict=True)).rstrip())

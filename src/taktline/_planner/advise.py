@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, NamedTuple
 
+from taktline._excerpts import masked
 from taktline._observe import pages
 from taktline._planner.choose import WORTH, reason_to_move, reason_to_stay
 from taktline._planner.costs import Costs
@@ -13,13 +14,77 @@ from taktline._planner.whatif import Prediction, predict
 from taktline._public import named
 from taktline._recipe import plan as plans
 from taktline._recipe.steps import Step
+from taktline._segment.batch import READING
+from taktline.errors import TaktlineError
 
 LENGTH = 1_000_000  # records that are reckoned with where the source does not tell how many it has
 CORES = (1, 2, 4, 8, 64)  # machines that are predicted beside this one
 SAME = 1.03  # share by which a plan with fewer workers may be slower and still be preferred
 CROWDED = 1.3  # times that work may take longer in workers before it is said
 TASKS = 64  # records at once that a step which waits could have under way
+SAID = 300  # characters of an error's text
 FEW = 30  # records from which a spread says something
+
+
+@dataclass(frozen=True, slots=True)
+class FailedStep:
+    """One step in which tried records failed: how many, the index of the first, and its error as text. `step` is
+    "(reading)" for lines that are no records."""
+
+    step: str
+    records: int
+    first: int
+    error: str
+
+    def __str__(self) -> str:
+        step = "in reading" if self.step == READING else f"in step {self.step!r}"
+        where = (
+            f"record {self.first:,} {step}"
+            if self.records == 1
+            else f"{self.records:,} {step}, first record {self.first:,}"
+        )
+        return f"{where}: {self.error}"
+
+
+class Failures:
+    """The records that failed in a trial, each in the step where it did so first."""
+
+    def __init__(self) -> None:
+        self.records: set[int] = set()
+        self._steps: dict[str, FailedStep] = {}
+
+    def add(self, index: int, step: str, error: BaseException) -> None:
+        """A record has failed."""
+        if index in self.records:
+            return
+        self.records.add(index)
+        known = self._steps.get(step)
+        if known is not None and known.first < index:
+            self._steps[step] = replace(known, records=known.records + 1)
+            return
+        says = str(error) if isinstance(error, TaktlineError) else f"{type(error).__name__}: {error}"
+        said = masked(says.partition("\n")[0].rstrip(": "))[:SAID]
+        self._steps[step] = FailedStep(step, known.records + 1 if known else 1, index, said)
+
+    def by_step(self) -> tuple[FailedStep, ...]:
+        """Each step with failures, by the first record that failed there."""
+        return tuple(sorted(self._steps.values(), key=lambda step: step.first))
+
+
+def what_becomes(on_error: str, dead_letters: object, first: int | None = None) -> str:
+    """What a run with these options does with records that fail, and what else could be done, in words. `first`: the
+    index of the first of them."""
+    if dead_letters is not None:
+        return f"the run goes on, and keeps them in {str(dead_letters)!r}"
+    if on_error == "skip":
+        return 'the run goes on without them; to keep them aside, give dead_letters="failed.jsonl"'
+    if on_error == "keep":
+        return "the run goes on, with a mark in the place of each"
+    there = f" at record {first:,}" if first is not None else ""
+    return (
+        f'with on_error="raise" the run ends{there}: mend it, or have such records left out with on_error="skip", or kept '
+        'aside with dead_letters="failed.jsonl"'
+    )
 
 
 class Tried(NamedTuple):
@@ -29,11 +94,14 @@ class Tried(NamedTuple):
     steps: tuple[Step, ...]
     costs: Costs
     total: int | None  # length of the source, where it tells
-    one_shot: bool  # the tried records are used up
-    failure: str  # which record fails, where one does
+    read: int  # records of the source
+    tried: int  # of them, whether or not they came through
+    one_shot: bool  # which are used up
+    failures: Failures
     obstacle: str  # why records cannot go to workers, where they cannot
     cut: str = ""  # which record gives more than was tried, where one does
     carries: str = ""  # what the steps carry to each launched worker, where that is much
+    ended: str = ""  # why no more were tried
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +141,8 @@ class Plan:
     reasons: tuple[str, ...]
     advice: tuple[str, ...]
     predictions: tuple[Prediction, ...]
+    failed: int = 0  # of the tried records; the costs and times are of the others
+    failures: tuple[FailedStep, ...] = ()
 
     def __str__(self) -> str:
         return pages.plan_text(self.to_dict())
@@ -91,7 +161,7 @@ class Plan:
 
 def advise(
     tried: Tried, *, cores: int, workers: int, window: int | None, memory: int, how: str = "auto",
-    batch_size: int | None = None,
+    batch_size: int | None = None, on_error: str = "raise", dead_letters: object = None,
 ) -> Plan:  # fmt: skip
     """The plan for what was tried, with `workers` at most on `cores`; with the technique `how`, where it is not "auto"."""
     costs, steps = tried.costs, tried.steps
@@ -110,7 +180,7 @@ def advise(
     plan = technique(chosen.how, steps, chosen.workers) if chosen.workers else plans.here(steps)
     moves, ways = costs.moves, costs.ways
     return Plan(
-        name=tried.name, tried=costs.records, records=records, length_known=tried.total is not None, cores=cores,
+        name=tried.name, tried=tried.tried, records=records, length_known=tried.total is not None, cores=cores,
         steps=tuple(
             PlannedStep(
                 step.name, costs.mean_ns(n), costs.spread(n) if costs.records >= FEW else None, step.computing
@@ -122,8 +192,9 @@ def advise(
         start_up=ways.start_up, how=chosen.how,
         segments=tuple(tuple(step.name for step in segment.steps) for segment in plan.segments),
         workers=chosen.workers, batch_size=chosen.batch_size, seconds=chosen.seconds,
-        reasons=_reasons(tried, chosen, loop, records, workers, window, how), advice=_advice(tried, chosen, records, cores),
-        predictions=found,
+        reasons=_reasons(tried, chosen, loop, records, workers, window, how),
+        advice=(*_failing(tried, on_error, dead_letters), *_advice(tried, chosen, records, cores)),
+        predictions=found, failed=len(tried.failures.records), failures=tried.failures.by_step(),
     )  # fmt: skip
 
 
@@ -178,7 +249,11 @@ def _reasons(
 ) -> tuple[str, ...]:  # fmt: skip
     costs = tried.costs
     if not costs.records:
-        return ("there are no records",)
+        return (
+            "nothing can be said of the costs: no record that was tried came through"
+            if tried.read
+            else "there are no records",
+        )
     found = []
     moving, work, by_workers = _shares(costs, tried.steps, chosen.workers or workers, window)
     if tried.obstacle:
@@ -246,16 +321,28 @@ def _advice(tried: Tried, chosen: Prediction, records: int, cores: int) -> tuple
                 f"{step.name!r} waits {1 - step.computing:.0%} of its time: with step({step.name}, tasks={TASKS}) "
                 f"{TASKS} records wait at once, about {pages.duration(seconds)} in all"
             )
-    if tried.failure:
-        found.append(f"{tried.failure}; the trial ended there. See on_error= and dead_letters=")
     if tried.cut:
         found.append(tried.cut)
     if tried.one_shot:
         found.append(
-            f"the source is an iterator: the {costs.records:,} records that were tried are used up. "
-            "Make it anew for the run"
+            f"the source can be read but once: the {tried.read:,} records that were read of it for this are used up. "
+            "Give the run one that has them again"
         )
     return tuple(found)
+
+
+def _failing(tried: Tried, on_error: str, dead_letters: object) -> list[str]:
+    """What failed, and what the run makes of that."""
+    steps, count = tried.failures.by_step(), len(tried.failures.records)
+    found = []
+    if steps:
+        first = steps[0].first
+        of_them = "; ".join(map(str, steps))
+        found.append(f"{count:,} of {tried.tried:,} tried records failed, none of which counts in the times: {of_them}")
+        found.append(what_becomes(on_error, dead_letters, first))
+    if tried.ended:
+        found.append(f"the trial ended early: {tried.ended}. Give steps that may hang a limit: step(timeout=)")
+    return found
 
 
 def _overlapped(tried: Tried, at: int, records: int, cores: int) -> float:

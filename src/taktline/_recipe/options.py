@@ -229,7 +229,8 @@ def checked(given: Mapping[str, Any]) -> Options:
     return options
 
 
-PLANNED = ("how", "workers", "batch_size", "window", "memory", "start", "setup")  # options that change what a plan says
+# Options that change what a plan says.
+PLANNED = ("how", "workers", "batch_size", "window", "memory", "on_error", "dead_letters", "start", "setup")
 
 
 def check_planned(options: Options) -> None:

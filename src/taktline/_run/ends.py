@@ -41,6 +41,15 @@ def check_apart(source: object, sink: object = None, others: Mapping[str, Any] |
             )
 
 
+def check_options(source: object, sink: object, dead_letters: Any) -> None:
+    """Raises LineError where a run from this source into this sink would refuse these dead letters; nothing is written."""
+    check_apart(source, sink, {"the dead letters": dead_letters})
+    if dead_letters is not None:
+        from taktline._durable.dead_letters import check_dead_letters
+
+        check_dead_letters(os.fspath(dead_letters))
+
+
 def _is_device(path: str) -> bool:
     try:
         return stat.S_ISCHR(os.stat(path).st_mode)

@@ -284,6 +284,11 @@ class Inline(Engine):
             except StopIteration as end:
                 batch = end.value
                 break
+            except KeyboardInterrupt as error:  # out of a batch step: whose record it was is not known
+                name = self._segment.name_at(None)
+                where = f"step {name!r}" if name else "the steps"
+                error.add_note(f"in {where}, at one of {len(records):,} records from {first:,} on")
+                raise
             left, cpu_left = perf_counter(), process_time()
             yield self._to_deliver(piece, first, records, before), None
             elsewhere += perf_counter() - left
@@ -313,7 +318,8 @@ class Inline(Engine):
         as_read = before.records() if batch.failures and before is not None else records
         results, error = settled(batch, first, as_read, self._options, self._meter)
         if interrupt is not None and error is None:
-            error = interrupt.error
+            at = interrupt.origin
+            error = placed(interrupt.error, index=first + at, step=interrupt.step, record=records[at])
             behind = len(batch.values) - batch.before(interrupt.origin)
             results.upto(interrupt.origin, len(results) - behind)  # not all of these records were run
         if not last:
@@ -479,11 +485,13 @@ class Inline(Engine):
     def _of_step(self, error: BaseException, step: int, index: int, record: Any) -> BaseException:
         """What to raise where a step raised `error`."""
         assert self._lazy is not None
-        if isinstance(error, KeyboardInterrupt) or guard.interrupts(error, self._lazy.culprit(error)[1]):
+        if guard.interrupts(error, self._lazy.culprit(error)[1]):
             return error
-        self._meter.failed += 1
         name = self._steps[step].name
-        return placed(as_step_error(error, name), index=index, step=name, record=record)
+        if not isinstance(error, KeyboardInterrupt):  # which is itself in the caller's process, whoever has raised it
+            self._meter.failed += 1
+            error = as_step_error(error, name)
+        return placed(error, index=index, step=name, record=record)
 
 
 def _of_one_record(step: Step) -> Step:

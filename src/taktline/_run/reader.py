@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import os
-import signal
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from itertools import islice
-from opcode import opmap
 from time import monotonic, thread_time
 from typing import Any
 
 from taktline._run import ownership
 from taktline._run.patience import Patience
-from taktline._signals import pass_on
+from taktline._signals import came_from_outside, pass_on
 from taktline.abc import Live, Part, Sink, Source, Splitter, Unread
 from taktline.errors import LineError, ResumeError, SourceError, TaktlineError, raised_by_source
 
@@ -22,7 +21,8 @@ TABLES = {
     "to_dicts": "to_dicts()",
     "to_pylist": "to_pylist()",
 }  # pandas, Polars, Arrow
-_RAISES = {opmap[name] for name in ("RAISE_VARARGS", "RERAISE")}
+TURN = 0.25  # seconds that a live source is asked to wait at once
+LOOKED_AT = 1 << 26  # bytes that one may take ahead, where its first records are looked at
 SKIP = 4096  # records passed over at once, before it is seen whether the run is to stop
 
 
@@ -137,13 +137,21 @@ class Reader:
             else:
                 self._take(most, records, here=here)
         except BaseException as error:
-            if not isinstance(error, Exception) and _came_from_outside(error):
+            if not isinstance(error, Exception) and came_from_outside(error):
                 raise
             self.ended, self.error = True, self.explained(error, self.index + len(records))
         self.index += len(records)
         if self.note is not None and records:
             self.note(self.index, _as_kept(records[-1]))
         return records
+
+    def read_within(self, most: int, seconds: float) -> list[Any]:
+        """As `read`; a live source is waited for so long, for its first ones, at most."""
+        until = monotonic() + seconds
+        while True:
+            records = self.read(most, TURN)
+            if records or self.ended or not self.live or monotonic() > until:
+                return records
 
     def _take(self, most: int, records: list[Any], *, here: bool) -> None:
         """Read records of a source that runs the caller's code, each of which may be changed by that."""
@@ -275,16 +283,17 @@ def as_source_error(error: Exception, index: int) -> BaseException:
     return made
 
 
-def _came_from_outside(error: BaseException) -> bool:
-    """Whether a signal's handler raised this, as Ctrl-C does, and not the source: then nothing is to be waited for."""
-    handlers = {getattr(signal.getsignal(number), "__code__", None) for number in signal.valid_signals()} - {None}
-    tb = error.__traceback__
-    assert tb is not None
-    while tb.tb_frame.f_code not in handlers and tb.tb_next is not None:
-        tb = tb.tb_next
-    code = tb.tb_frame.f_code
-    # What Python itself raises for Ctrl-C comes between two instructions, none of which is a raise.
-    return code in handlers or (isinstance(error, KeyboardInterrupt) and code.co_code[tb.tb_lasti] not in _RAISES)
+@contextmanager
+def lent(source: Any) -> Iterator[None]:
+    """While the first records of a source are looked at: what a live one gives for that goes back."""
+    if not isinstance(source, Live):
+        yield
+        return
+    source.open(None, LOOKED_AT)
+    try:
+        yield
+    finally:
+        source.close()
 
 
 def check_source(source: Any) -> None:

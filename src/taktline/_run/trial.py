@@ -5,7 +5,8 @@ The records are copied before the steps get them, so that steps which change the
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections import deque
+from collections.abc import Iterable, Iterator
 from contextlib import closing
 from functools import cache
 from itertools import chain, islice, repeat
@@ -15,26 +16,35 @@ from typing import Any, NamedTuple
 
 from taktline._crew import weight
 from taktline._observe import cores, memory
-from taktline._planner.advise import Plan, Tried, advise
+from taktline._planner.advise import Failures, Plan, Tried, advise
 from taktline._planner.costs import Costs, Move, StepCost, Ways
 from taktline._planner.sample import moving
 from taktline._recipe.options import Options, memory_bytes, usable_cores
 from taktline._recipe.plan import full_calls, here
 from taktline._recipe.steps import Role, Step, as_step
-from taktline._run.reader import Reader, check_source
+from taktline._run import ahead
+from taktline._run.ends import check_options
+from taktline._run.reader import Reader, check_source, lent
 from taktline._run.run import Run
 from taktline._schedule.sizing import Calls
 from taktline._segment import firsts, guard
-from taktline._segment.batch import Batch
+from taktline._segment.amount import amount
+from taktline._segment.batch import READING, Batch, Failure
 from taktline._segment.fuse import Segment
 from taktline._segment.values import Encode
+from taktline._signals import came_from_outside
 from taktline._wire import carry
-from taktline.abc import Sink, Source
-from taktline.errors import LineError, TaktlineError
+from taktline.abc import Sink, Source, Unread
+from taktline.errors import Failed, Stalled, TaktlineError
 
 SECONDS = 0.3  # of work that are tried: enough to see costs that differ from record to record
 RECORDS = 10_000  # at most
 GIVEN = 50_000  # results that a record, on average, may give in one step
+READING_SECONDS = 2.0  # that the source may take for them
+AHEAD_SECONDS = 5.0  # after which no more go ahead, though no result has come
+AHEAD_LOT = 512  # records that are read for that at once
+AHEAD_GIVEN = 1_000  # results that a record may give there
+SKIPPED = 3  # times the records that are tried, so many may fail
 BYTES = 1 << 26  # of records and of what stands between steps: fresh memory slows down what comes after it
 LOT_NS = 2_000_000  # nanoseconds of work a lot
 MOVING_NS = 20_000_000  # nanoseconds spent on packing and unpacking what stands between two steps
@@ -54,39 +64,46 @@ def plan(
 ) -> Plan:  # fmt: skip
     """What to do with this source of `length` records, where it does not tell, why, and how long it would take. Of a
     `sink` it is only looked at whether workers can make the bytes of its results."""
+    check_options(source, sink, options.dead_letters)
     encode = sink.encoder if isinstance(sink, Sink) else None
-    tried = try_out(steps, name, source, options.cores, encode, options.start, options.setup)
+    tried = try_out(steps, name, source, options.cores, encode, options)
     if length is not None:
         tried = tried._replace(total=length)
     return advise(
         tried, cores=usable_cores(), workers=options.cores, window=options.window, memory=memory_bytes(options.memory),
-        how=options.how, batch_size=options.batch_size,
+        how=options.how, batch_size=options.batch_size, on_error=options.on_error, dead_letters=options.dead_letters,
     )  # fmt: skip
 
 
 def try_out(
     steps: tuple[Step, ...], name: str, source: Iterable[Any], workers: int, encode: Encode | None = None,
-    start: str = "auto", setup: Callable[[], object] | None = None,
+    options: Options | None = None,
 ) -> Tried:  # fmt: skip
-    """What the first records of this source cost, in the loop and with workers."""
+    """What the first records of this source cost, in the loop and with workers, and what fails of them. Of `options`
+    `start` and `setup` count. Raises what the source raises."""
     check_source(source)
-    if setup is not None:
-        guard.set_up(setup)
-    trial = _Trial(steps, source, encode)
-    trial.sample()
-    obstacle, ways, loop_ns = trial.obstacle, Ways(), 0.0
+    options = options or Options()
+    if options.setup is not None:
+        guard.set_up(options.setup)
+    trial = _Trial(steps, source, encode, options)
+    with lent(source):
+        trial.go_ahead(name)
+        trial.sample()
+    ways, loop_ns = Ways(), 0.0
     if trial.records:
         loop_ns = trial.loop(name)
-        if not obstacle and not all(step.in_caller for step in steps):
+        if not trial.obstacle and not all(step.in_caller for step in steps):
             try:
-                ways = trial.workers(name, min(workers, usable_cores(), WORKERS), loop_ns, start, setup)
-            except LineError as error:  # a step that cannot be carried over
-                obstacle = str(error)
-    costs = trial.costs(loop_ns, ways)._replace(cut=_cutting(source), encode=trial.encoded())
+                ways = trial.workers(name, min(workers, usable_cores(), WORKERS), loop_ns)
+            except TaktlineError as error:  # no workers can be started, or none that go on
+                trial.obstacle = str(error)
+    once = getattr(source, "once", False) if isinstance(source, Source) else iter(source) is source
+    costs = trial.costs(loop_ns, ways)._replace(cut=None if once else _cutting(source), encode=trial.encoded())
     return Tried(
-        name=name, steps=steps, costs=costs, total=trial.reader.total,
-        one_shot=bool(trial.records) and iter(source) is source, failure=trial.failure, obstacle=obstacle,
-        cut=trial.cut, carries=trial.carries,
+        name=name, steps=steps, costs=costs, total=trial.reader.total, read=trial.reader.index,
+        tried=trial.tried,
+        one_shot=bool(trial.reader.index) and once, failures=trial.failures, obstacle=trial.obstacle,
+        cut=trial.cut, carries=trial.carries, ended=trial.ended,
     )  # fmt: skip
 
 
@@ -100,20 +117,33 @@ class _Measured(NamedTuple):
 class _Trial:
     """The first records of a source and what they cost."""
 
-    def __init__(self, steps: tuple[Step, ...], source: Iterable[Any], encode: Encode | None) -> None:
+    def __init__(
+        self, steps: tuple[Step, ...], source: Iterable[Any], encode: Encode | None, options: Options
+    ) -> None:  # fmt: skip
         self.steps = steps
         self.carries = ""
-        self.reader = Reader(source, delivers=False)
+        self.ended = ""  # why the trial ended before its time
+        self.failures = Failures()
+        self._source = source
+        self._options = options
+        # What cannot be read is passed over, whatever the run does with it.
+        self.reader = Reader(source, delivers=False, goes_on=True)
+        self.sent: int | None = None  # records that went ahead and came back; None: none did, and all are tried here
+        self._read: deque[tuple[int, Any]] | None = (
+            None  # records that have gone ahead and come back, with their indexes
+        )
+        self._as_they_come: list[Any] = []  # those read last
         self._encode = encode
         self._encoding = [0.0, 0.0, 0.0]  # nanoseconds, bytes, and the records that gave what was encoded
         self.obstacle = ""  # why records or results cannot be moved
-        self.failure = ""  # which record fails, where one does
         self.cut = ""  # which record gives more than is tried, where one does
         self._originals: list[Any] = []
-        self._packed: list[list[carry.Bytes]] = []  # of each lot
+        self._gone: set[int] = set()  # positions among them of those that did not come through, or are not to be tried
+        self._packed: list[list[carry.Bytes]] | None = []  # of each lot; None: they cannot be
         self._bytes = 0
         self._lots: list[int] = []
-        self._read_ns = 0
+        self._read_ns = 0  # that reading took so far
+        self._readings: list[tuple[int, int]] = []  # records, and the nanoseconds that they cost
         self._budget = firsts.Budget(GIVEN)
         self._expands = any(step.role is Role.EXPAND for step in steps)
         self._segments = [Segment([step], goes_on=False) for step in firsts.within(steps, self._budget)]
@@ -125,74 +155,219 @@ class _Trial:
 
     @property
     def records(self) -> int:
-        """How many were tried."""
+        """How many were tried here and came through."""
         return sum(self._lots)
 
+    @property
+    def tried(self) -> int:
+        """How many were tried, whether or not they came through."""
+        if self.cut:
+            return self.records + len(self.failures.records)
+        return self.reader.index if self.sent is None else self.sent
+
+    @property
+    def read_ns(self) -> float:
+        """Nanoseconds to read a record. The first time may have imported and opened what it reads."""
+        readings = [each for each in self._readings[1:] if each[0]] or self._readings
+        return sum(ns for _, ns in readings) / max(1, sum(count for count, _ in readings))
+
+    def go_ahead(self, name: str) -> None:
+        """Send the first records through workers: what fails there, or would end or stop this process, is not tried here.
+        Where the steps cannot go to workers, all are."""
+        if all(step.in_caller for step in self.steps):
+            return
+        steps, _ = firsts.cut(self.steps, AHEAD_GIVEN)
+        read: list[tuple[int, Any]] = []
+        failed: set[int] = set()
+        began, first = perf_counter(), 0.0
+
+        def came() -> None:
+            nonlocal first
+            first = first or perf_counter()
+
+        def records() -> Iterator[Any]:
+            lot, weight = 1, 0
+            while len(read) < RECORDS and weight < BYTES and self._may_read():
+                now, spent = perf_counter(), self._read_ns
+                if now - began > AHEAD_SECONDS or (first and now - first > SECONDS):
+                    return
+                some = self._from_source(lot)
+                read.extend(some)
+                weight += amount(some[-1][1]) * len(some) if some else 0
+                lot = min(2 * lot, AHEAD_LOT) if self._read_ns - spent < LOT_NS / 2 else lot
+                yield from self._as_they_come
+
+        workers = min(2, self._options.cores, usable_cores())
+        try:
+            went = ahead.send(
+                steps, name, records(), workers=workers, source=self._source, options=self._options, came=came
+            )
+        except Stalled:
+            raise
+        except TaktlineError as error:  # a step that cannot be carried over; or no worker can be started
+            self.obstacle = str(error)
+        else:
+            for each in went.failed:
+                if ahead.cannot_go(each):  # which is seen here too, and what it costs to stay
+                    continue
+                failed.add(each.index)
+                if each.step != READING:  # which has been noted
+                    self.failures.add(each.index, each.step, self._told(each))
+            self.ended = went.ended
+            self.sent = went.read
+        sent = self.reader.index if self.sent is None else self.sent
+        self._read = deque((index, record) for index, record in read if index < sent and index not in failed)
+
+    def _told(self, failed: Failed) -> BaseException:
+        limited = any(step.name == failed.step and step.timeout for step in self.steps)
+        if not ahead.hung(failed) or limited:
+            return failed.error
+        return TimeoutError(
+            f"not done after {ahead.HANGS:g} s, for which a run would wait. Give the step a limit: step(timeout=)"
+        )
+
     def sample(self) -> None:
-        """Try records lot by lot, until enough is known, the source ends or a record fails."""
+        """Try records lot by lot, until enough is known or the source ends."""
         for segment in self._segments:
+            segment.keeps_interrupt = True
             segment.make()
         try:
             spent, lot, calls = 0, min(RECORDS, full_calls(self.steps)), Calls()
             takes_all = here(self.steps).segments[0].takes_all
-            while spent < SECONDS * 1e9 and self.records < RECORDS and self._bytes < BYTES and not self._is_over():
+            while spent < SECONDS * 1e9 and self.records < RECORDS and self._bytes < BYTES and not self.cut:
                 began = perf_counter_ns()
-                records = self.reader.read(lot)
-                self._read_ns += perf_counter_ns() - began
-                if not records:
-                    break
-                took = self._lot(records)
+                some, over = self._next(lot)
+                reading = perf_counter_ns() - began
+                if not some:
+                    if over:
+                        break
+                    continue
+                took = self._lot(some)
                 spent += took
                 if takes_all:
-                    calls.learn(len(records), took / 1e9)
-                lot = min(max(lot * 2 if took < LOT_NS / 2 else lot, calls.wanted), max(1, RECORDS - self.records))
+                    calls.learn(len(some), took / 1e9)
+                grown = lot * 2 if max(took, reading) < LOT_NS / 2 else lot
+                lot = min(max(grown, calls.wanted), max(1, RECORDS - self.records))
             if self.reader.error is not None:
                 raise self.reader.error
         finally:
             for segment in self._segments:
                 segment.close()
 
-    def _is_over(self) -> bool:
-        return bool(self.failure or self.cut)
+    def _next(self, most: int) -> tuple[list[tuple[int, Any]], bool]:
+        """The next records to be tried here, with their indexes, and whether there are no more."""
+        if self._read is not None:
+            some = [self._read.popleft() for _ in range(min(most, len(self._read)))]
+            return some, not self._read
+        some = self._from_source(most) if self._may_read() else []
+        return some, not self._may_read()
 
-    def _lot(self, records: list[Any]) -> int:
+    def _may_read(self) -> bool:
+        return (
+            not self.reader.ended
+            and self.reader.index < SKIPPED * RECORDS
+            and self._read_ns < READING_SECONDS * 1e9
+        )  # fmt: skip
+
+    def _from_source(self, most: int) -> list[tuple[int, Any]]:
+        """Records of the source with their indexes, without those that cannot be read, which have failed."""
+        began, computing, pauses, first = perf_counter_ns(), process_time_ns(), cores.pauses(), self.reader.index
+        self._as_they_come = self.reader.read_within(most, READING_SECONDS)
+        took, computing = perf_counter_ns() - began, process_time_ns() - computing
+        self._read_ns += took
+        # What workers take of the cores meanwhile is no cost of reading.
+        self._readings.append((len(self._as_they_come), took if cores.pauses() > pauses else min(took, computing)))
+        some = []
+        for index, record in enumerate(self._as_they_come, first):
+            if type(record) is Unread:
+                self.failures.add(index, READING, record.error)
+            else:
+                some.append((index, record))
+        return some
+
+    def _lot(self, some: list[tuple[int, Any]]) -> int:
         """One lot through all steps; nanoseconds of work."""
+        records = [record for _, record in some]
+        behind = len(self._originals)
         self._originals += records
-        self._lots.append(len(records))
         values, spent = self._copied(records), 0
-        origins: list[int] | None = list(range(len(records))) if self._expands else None
-        for n, (segment, measured) in enumerate(zip(self._segments, self._measured, strict=True)):
+        count = len(records)  # of those that are tried
+        origins: list[int] = list(range(count))
+        failed: set[int] = set()
+        figures = []
+        for n, segment in enumerate(self._segments):
+            left = count - len(failed)
             if n:
-                self._move(n, values, self._lots[-1])
-            self._budget.begin(self._lots[-1])
+                self._move(n, values, left)
+            self._budget.begin(max(1, left))
             began, computing, pauses = perf_counter_ns(), process_time_ns(), cores.pauses()
-            batch = segment.run(Batch(values, origins))
+            given, positions, failures, cut = self._through(segment, values)
             took = perf_counter_ns() - began
-            measured.computing_ns.append(process_time_ns() - computing if cores.pauses() > pauses else took)
-            measured.lots.append(took)
+            figures.append((took, process_time_ns() - computing if cores.pauses() > pauses else took, left))
             spent += took
-            origins = batch.origins if self._expands else None
-            if batch.failures and self._budget.spent:
-                self._cut(n, batch)
-            elif batch.failures:
-                error = batch.failures[0].error
-                self.failure = f"a record fails in step {self.steps[n].name!r}: {type(error).__name__}: {error}"
-            if self.steps[n].role is Role.BATCH and len(self._lots) == 1:
+            if cut is not None:
+                count = origins[cut.failures[0].origin] + 1
+                self._cut(n, cut, some[count - 1][0], count - len(failed))
+            if self.steps[n].role is Role.BATCH and not self._lots:
                 self._alone(n, segment, values)
-            values = batch.values
-        self._move(len(self.steps), values, self._lots[-1])
-        self._make_bytes(values, self._lots[-1])
+            for failure in failures:
+                at = origins[failure.origin]
+                failed.add(at)
+                self.failures.add(some[at][0], failure.step, failure.error)
+            values = given
+            origins = [origins[at] for at in positions] if positions is not None else origins
+            if failures:
+                through = [at for at, origin in enumerate(origins) if origin not in failed]
+                values, origins = [values[at] for at in through], [origins[at] for at in through]
+        went = count - len(failed)
+        self._gone.update(behind + at for at in failed)
+        self._gone.update(range(behind + count, behind + len(records)))
+        if went:
+            self._lots.append(went)
+            for measured, (took, computing, left) in zip(self._measured, figures, strict=True):
+                # Those that failed are taken to have cost what the others did, as far as they came.
+                measured.lots.append(took * went / max(1, left))
+                measured.computing_ns.append(computing * went / max(1, left))
+            self._move(len(self.steps), values, went)
+            self._make_bytes(values, went)
         return spent
 
-    def _cut(self, at: int, batch: Batch) -> None:
+    def _through(
+        self, segment: Segment, values: list[Any]
+    ) -> tuple[list[Any], list[int] | None, list[Failure], Batch | None]:
+        """Values through one step: what comes of them, of which values where that is not one of each, what failed, and,
+        where one gives more than a trial takes, the batch that ended there."""
+        batch = segment.run(Batch(values))
+        if not batch.failures:
+            return batch.values, batch.origins, [], None
+        out: list[Any] = []
+        positions: list[int] = []
+        failures: list[Failure] = []
+        start = 0
+        while True:
+            failure = batch.failures[0] if batch.failures else None
+            over = failure is not None and self._budget.spent
+            keep = len(batch.values) if failure is None or over else batch.before(failure.origin)
+            out += batch.values[:keep]
+            positions += [start + batch.origin(at) for at in range(keep)]
+            if failure is None:
+                return out, positions, failures, None
+            failure.origin += start
+            if over:
+                return out, positions, failures, batch
+            if isinstance(failure.error, KeyboardInterrupt) and came_from_outside(failure.error):
+                raise failure.error
+            failures.append(failure)
+            start = failure.origin + 1
+            batch = segment.run(Batch(values[start:]))
+
+    def _cut(self, at: int, batch: Batch, index: int, tried: int) -> None:
         """A record gave more than a trial takes: what it gave stands for all of it, and those behind it are not tried."""
-        record = batch.failures[0].origin
-        self._lots[-1] = record + 1
         # Of what comes all at once, as with retries, nothing is there.
-        given = max(1, len(batch.values) - batch.before(record) or self._budget.given // self._lots[-1])
+        given = max(1, len(batch.values) - batch.before(batch.failures[0].origin) or self._budget.given // tried)
         self.steps, _ = firsts.cut(self.steps, given)
         self.cut = self.cut or (
-            f"record {self.records - 1:,} gives endlessly many results in step {self.steps[at].name!r}, or more than are "
+            f"record {index:,} gives endlessly many results in step {self.steps[at].name!r}, or more than are "
             f"tried: the first {given:,} stand for all of it, also in the times, and no record behind it was tried"
         )
 
@@ -203,8 +378,10 @@ class _Trial:
             packed: list[carry.Bytes] = [bytes(part) for part in carry.pack(records)]
             values: list[Any] = carry.unpack(packed)
         except Exception:  # what cannot be moved was said by _move
+            self._packed = None
             return records
-        self._packed.append(packed)
+        if self._packed is not None:
+            self._packed.append(packed)
         self._bytes += sum(map(len, packed))
         return values
 
@@ -246,9 +423,10 @@ class _Trial:
 
     def copies(self) -> list[Any]:
         """The tried records once more, as new objects."""
-        if len(self._packed) < len(self._lots):
-            return self._originals[: self.records]
-        return list(chain.from_iterable(carry.unpack(packed) for packed in self._packed))[: self.records]
+        if self._packed is None:
+            return [each for at, each in enumerate(self._originals) if at not in self._gone]
+        each = chain.from_iterable(carry.unpack(packed) for packed in self._packed)
+        return [record for at, record in enumerate(each) if at not in self._gone]
 
     def loop(self, name: str) -> float:
         """Nanoseconds a record of the loop. Stops at a record that fails, as the loop does."""
@@ -265,19 +443,18 @@ class _Trial:
                     left, began = length_hint(source), perf_counter()
                 while perf_counter() - began < SECONDS and next(islice(run, 256, None), run) is not run:
                     pass
-            except Exception:  # the record that fails is named by `failure`
+            except Exception:  # it came through before: of steps that do not do the same each time this is one half
                 pass
             seconds += perf_counter() - began
             count += left - length_hint(source)
             run.close()
-            if seconds > SECONDS / 3 or self.failure:
+            if seconds > SECONDS / 3:
                 break
-        return seconds * 1e9 / max(1, count) + self._read_ns / self.records
+        return seconds * 1e9 / max(1, count) + self.read_ns
 
-    def workers(
-        self, name: str, count: int, loop_ns: float, start: str, setup: Callable[[], object] | None
-    ) -> Ways:  # fmt: skip
+    def workers(self, name: str, count: int, loop_ns: float) -> Ways:
         """What the hand-over costs, seen on real workers with the tried records."""
+        start = self._options.start
         ways = _empty_line(start)
         costs = self.costs(loop_ns, ways)
         work_ns = sum(costs.mean_ns(n) for n, step in enumerate(self.steps) if not step.in_caller)
@@ -288,7 +465,9 @@ class _Trial:
         copies = self.copies()
         times = max(1, min(-(-records // len(copies)), 50))
         source = chain.from_iterable(repeat(copies, times))
-        options = Options(how="line", workers=count, progress=False, on_error="skip", start=start, setup=setup)
+        options = Options(
+            how="line", workers=count, progress=False, on_error="skip", start=start, setup=self._options.setup
+        )
         run = Run(self.steps, name, islice(source, records), options)
         began = perf_counter()
         for _ in run:
@@ -313,9 +492,8 @@ class _Trial:
         counts = tuple(self._lots[n] for n in kept)
         steps = []
         for step, measured, alone in zip(self.steps, self._measured, self._alone_ns, strict=True):
-            # A lot in which a record failed ends there: the later steps got nothing of it.
-            spent = [(*measured.lots, *[0.0] * len(self._lots))[n] for n in kept]
-            computing = sum((*measured.computing_ns, *[0.0] * len(self._lots))[n] for n in kept) / max(1.0, sum(spent))
+            spent = [measured.lots[n] for n in kept]
+            computing = sum(measured.computing_ns[n] for n in kept) / max(1.0, sum(spent))
             lots, call_ns = tuple(spent), 0.0
             if step.role is Role.BATCH and self.records:
                 lots, call_ns = _without_calls(lots, counts, alone, step.size)
@@ -330,7 +508,7 @@ class _Trial:
             for figures, count in zip(self._moves, self._moved, strict=True)
         ]
         return Costs(
-            counts, self._read_ns / max(1, self.records), tuple(steps), tuple(moves), loop_ns, ways,
+            counts, self.read_ns, tuple(steps), tuple(moves), loop_ns, ways,
             memory=float(memory.held_here()),
         )  # fmt: skip
 
@@ -343,7 +521,7 @@ class _Trial:
         """The steps' costs as they are in the loop, where each value is gone before the next one is made; in a lot they
         all stand there at once, and large ones need fresh memory."""
         apart = sum(sum(step.lots) for step in steps) / max(1, sum(counts))
-        fused = loop_ns - self._read_ns / max(1, self.records)
+        fused = loop_ns - self.read_ns
         if not 0 < fused < apart or any(step.role is Role.BATCH for step in self.steps):
             return steps
         return [step._replace(lots=tuple(ns * fused / apart for ns in step.lots)) for step in steps]
@@ -351,7 +529,8 @@ class _Trial:
 
 def _cutting(source: Iterable[Any]) -> Move | None:
     """What a record costs the hub that workers read themselves; None where they cannot."""
-    splitter = source.split() if isinstance(source, Source) else None
+    unread: list[Unread] = []
+    splitter = source.split(unread=unread) if isinstance(source, Source) else None
     if splitter is None:
         return None
     began, records, size = perf_counter_ns(), 0, 0

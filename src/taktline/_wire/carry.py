@@ -132,7 +132,7 @@ def _with_classes(values: Any, error: BaseException, out_of_band: Any = None) ->
 
 def failed_to_go(step: str, error: BaseException, why: str) -> StepError:
     """The error of a record or result that cannot go between processes."""
-    return StepError(step=step, type_name=type(error).__name__, text=str(error), why=why)
+    return StepError(step=step, type_name=type(error).__name__, text=str(error), why=why, moving=True)
 
 
 def pack_functions(thing: Any, *, root: Any = None) -> bytes:

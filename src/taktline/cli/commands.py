@@ -29,7 +29,8 @@ _ENDS = {"Ctrl-C": INTERRUPTED, "SIGTERM": TERMINATED, "SIGHUP": HUNG_UP}
 
 
 class Terminated(KeyboardInterrupt):
-    """SIGTERM or SIGHUP arrived: unwind and clean up as after Ctrl-C, and end with a code of its own."""
+    """A signal to end has arrived, named as people call it: unwind and clean up, and end with a code of its own. Any other
+    KeyboardInterrupt a step has raised."""
 
 
 def main() -> None:
@@ -40,34 +41,59 @@ def main() -> None:
 def run_main(arguments: list[str]) -> int:
     """The command with these arguments; its exit code."""
     for number in _ending():
-        if number != signal.SIGINT:
+        if signal.getsignal(number) != signal.SIG_IGN:
             signal.signal(number, _on_end)
     standard.fill()
     try:
         code = commands.main(arguments, prog_name="taktline", standalone_mode=False)
         return int(code or DONE)
-    except click.ClickException as error:
+    except _Raised as raised:
+        return _code_of(raised.error)
+    except click.exceptions.Exit as ended:
+        return ended.exit_code
+    except click.Abort as aborted:  # which click makes of what ends a command early
+        return _code_of(aborted.__cause__ or aborted)
+    except (Exception, KeyboardInterrupt) as error:
+        return _code_of(error)
+
+
+def _code_of(error: BaseException) -> int:
+    """Tell what ended the command; its exit code."""
+    if isinstance(error, click.ClickException):
         error.show(sys.stderr)
         return WRONG_USAGE
-    except click.exceptions.Exit as error:
-        return error.exit_code
-    except (click.Abort, KeyboardInterrupt) as error:
-        cause = error.__cause__ or error  # click wraps what ends a command early
-        name = str(cause) if isinstance(cause, Terminated) else "Ctrl-C"
-        _tell(f"stopped by {name}; nothing was written")
-        return _ENDS[name]
-    except BrokenPipeError:  # whoever read our standard output has had enough
-        standard.empty(1)
+    if isinstance(error, Terminated):
+        _tell(f"stopped by {error}; nothing was written")
+        return _ENDS[str(error)]
+    if isinstance(error, BrokenPipeError) and not hasattr(error, "__taktline__"):
+        standard.empty(1)  # whoever read our standard output has had enough
         return FAILED
-    except _WrongUsage as error:
-        _tell(_described(error.cause))
-        return WRONG_USAGE
-    except (LineError, ResumeError) as error:
+    if isinstance(error, _WrongUsage):
+        error = error.cause
         _tell(_described(error))
         return WRONG_USAGE
-    except Exception as error:  # of a step, the source or the sink: the run failed
-        _tell(_described(error))
-        return FAILED
+    _tell(_described(error))
+    return WRONG_USAGE if isinstance(error, (LineError, ResumeError)) else FAILED
+
+
+class _Commands(click.Group):
+    """Click would take an EOFError or a KeyboardInterrupt that a step raises for Ctrl-C, and end in silence where a step
+    meets a broken pipe."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """The command, whose exceptions go up as they are."""
+        try:
+            return super().invoke(ctx)
+        except (EOFError, KeyboardInterrupt, OSError) as error:
+            raise _Raised(error) from error
+
+
+class _Raised(Exception):
+    """Carries what a command raised."""
+
+    def __init__(self, error: BaseException) -> None:
+        super().__init__(str(error))
+        self.error = error
 
 
 class _WrongUsage(Exception):
@@ -87,7 +113,11 @@ def _before_anything_runs() -> Iterator[None]:
 
 
 def _on_end(number: int, frame: Any) -> None:
-    raise Terminated(signal.Signals(number).name)
+    raise Terminated(_called(number))
+
+
+def _called(number: int) -> str:
+    return "Ctrl-C" if number == signal.SIGINT else signal.Signals(number).name
 
 
 def _ending() -> list[int]:
@@ -106,19 +136,25 @@ def _described(error: BaseException) -> str:
     code = getattr(error, "code", "TK200")
     if isinstance(error, TaktlineError):
         return f"error {error.code}: {error if str(error) else type(error).__name__}"
+    what = f"{type(error).__name__}: {error}".removesuffix(": ")
     if place is None:
-        lines = [f"error TK000: {type(error).__name__}: {error}"]
+        lines = [f"error TK000: {what}"]
         if source := _own_line(error, ""):
             lines.append(f"  at {source}")
         return "\n".join([*lines, *(f"  {note}" for note in getattr(error, "__notes__", ()))])
     lines = [
         f"error {code if isinstance(code, str) else 'TK200'}: step {place.step!r} failed on record {place.index:,}"
     ]
-    lines.append(f"  {type(error).__name__}: {error}")
+    lines.append(f"  {what}")
     if source := _own_line(error, place.traceback):
         lines.append(f"  at {source}")
     lines.append(f"  record  {place.excerpt}")
-    lines.append("  next    keep such records aside: --dead-letters failed.jsonl, or leave them out: --on-error skip")
+    if isinstance(error, KeyboardInterrupt):
+        lines.append("  next    have the step raise another exception: this one means that somebody has pressed Ctrl-C")
+    else:
+        lines.append(
+            "  next    keep such records aside: --dead-letters failed.jsonl, or leave them out: --on-error skip"
+        )
     return "\n".join(lines)
 
 
@@ -138,7 +174,7 @@ def _own_line(error: BaseException, text: str) -> str:
     return f"{os.path.relpath(path) if os.path.isabs(path) else path}:{number}   {source.strip()}"
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.version_option(__version__, prog_name="taktline")
 def commands() -> None:
     """Run plain step functions as an ordered, batched, multi-process line.
@@ -500,7 +536,7 @@ class _Signals:
     def _on_signal(self, number: int, frame: Any) -> None:
         if self.first is not None:
             raise KeyboardInterrupt
-        self.first = "Ctrl-C" if number == signal.SIGINT else signal.Signals(number).name
+        self.first = _called(number)
         self._run.stop()
         # Not print(): the signal may have come in the middle of one, and a stream cannot be entered twice.
         above = "\x1b[J" if os.isatty(2) else ""  # of progress, which is drawn from the cursor on
@@ -552,33 +588,42 @@ def plan(
 @click.option("--rounds", default=3, show_default=True, type=click.IntRange(1), help="how often, in turn")
 @click.option("--workers", type=click.IntRange(1), help="worker processes; default: the usable cores")
 @click.option("--export", metavar="FILE", help="write the table to FILE.md or FILE.json too")
+@click.option("--on-error", type=click.Choice(["raise", "skip"]), help="a record that fails  [default: raise]")
+@_flags(("setup",))
 @_json
 def compare(
     target: str, source: str, reading: dict[str, Any], limit: int, rounds: int, workers: int | None,
-    export: str | None, as_json: bool,
+    export: str | None, as_json: bool, **options: Any,
 ) -> None:  # fmt: skip
     """Measure the four techniques on your own steps, and the standard library's ways beside them.
 
     \b
     taktline compare steps.py:parse,enrich,score --in orders.jsonl --limit 50000
     """
+    from taktline.cli.target import function_of
+
     with _before_anything_runs():
         if export is not None and not export.endswith((".md", ".json")):
             raise LineError(f"--export {export!r}: name a .md or .json file")
         flow, records = _opened(target, source, reading)
         _check_apart(records, None, {}, {"--export": export})
+        options["setup"] = function_of("--setup", options["setup"])
     if export is not None:
         export = os.path.abspath(export)  # a step may change the folder
-    _print_comparison(flow, records, limit=limit, rounds=rounds, workers=workers, export=export, as_json=as_json)
+    given = {name: value for name, value in options.items() if value is not None}
+    _print_comparison(
+        flow, records, limit=limit, rounds=rounds, workers=workers, export=export, as_json=as_json, **given
+    )
 
 
 @commands.command()
 @_on_records
 @click.option("--limit", default=1_000, show_default=True, type=click.IntRange(1), help="the first so many records")
 @click.option("--record", type=click.IntRange(0), help="only this record, by its index, with its value after each step")
+@_flags(("on_error", "dead_letters", "setup"))
 @_json
 def check(
-    target: str, source: str, reading: dict[str, Any], limit: int, record: int | None, as_json: bool
+    target: str, source: str, reading: dict[str, Any], limit: int, record: int | None, as_json: bool, **options: Any
 ) -> int:  # fmt: skip
     """Tell before a long run what would go wrong: in steps, records, batches and workers.
 
@@ -588,9 +633,13 @@ def check(
 
     Exit code 0: fine, or advice only; 1: something was found; 2: wrong usage.
     """
+    from taktline.cli.target import function_of
+
     with standard.output_apart("-") as out, _before_anything_runs():
         flow, records = _opened(target, source, reading)
-        found = flow.check(records, limit=limit, record=record)
+        options["setup"] = function_of("--setup", options["setup"])
+        given = {name: value for name, value in options.items() if value is not None}
+        found = flow.check(records, limit=limit, record=record, **given)
         assert not isinstance(out, str)
         out.write(f"{found.to_json() if as_json else found}\n".encode())
         out.flush()
