@@ -179,14 +179,14 @@ class _Trial:
         steps, _ = firsts.cut(self.steps, AHEAD_GIVEN)
         read: list[tuple[int, Any]] = []
         failed: set[int] = set()
-        began, first = perf_counter(), 0.0
+        first = 0.0
 
         def came() -> None:
             nonlocal first
             first = first or perf_counter()
 
         def records() -> Iterator[Any]:
-            lot, weight = 1, 0
+            lot, weight, began = 1, 0, perf_counter()  # workers may have taken long to start
             while len(read) < RECORDS and weight < BYTES and self._may_read():
                 now, spent = perf_counter(), self._read_ns
                 if now - began > AHEAD_SECONDS or (first and now - first > SECONDS):
