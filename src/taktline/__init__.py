@@ -29,6 +29,7 @@ if TYPE_CHECKING:  # for type checkers and editors, which run nothing; a test ho
     from taktline._observe.snapshot import Snapshot as Snapshot
     from taktline._observe.snapshot import StepCount as StepCount
     from taktline._observe.snapshot import Verdict as Verdict
+    from taktline._planner.advise import FailedStep as FailedStep
     from taktline._planner.advise import Plan as Plan
     from taktline._planner.advise import PlannedStep as PlannedStep
     from taktline._planner.whatif import Prediction as Prediction
