@@ -25,6 +25,7 @@ from xml.etree import ElementTree
 
 ROOT = Path(__file__).resolve().parents[1]
 TOGETHER = ("docs", "src", "tests/pubsub")  # short ones, or with a server that is dear to make
+FIRST = ("test_whole_ways.py", "test_fault_suite.py", "test_faults.py")  # take minutes: the others fill in beside them
 NOTHING = 5  # pytest's exit code where no test is asked for
 SLOWEST = 20
 
@@ -50,7 +51,7 @@ def files(asked: list[str]) -> Iterator[str]:
     found = [
         path for each in asked if (ROOT / each).is_dir() and each not in TOGETHER for path in tests_in(ROOT / each)
     ]
-    found.sort(key=lambda path: ("promises" not in path.parts, -path.stat().st_size))
+    found.sort(key=lambda path: (path.name not in FIRST, "promises" not in path.parts, -path.stat().st_size))
     yield from (str(path.relative_to(ROOT)) for path in found)
     yield from (each for each in asked if each in TOGETHER or not (ROOT / each).is_dir())
 
