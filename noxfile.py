@@ -54,13 +54,6 @@ def docs(session: nox.Session) -> None:
 
 
 @nox.session
-def coverage(session: nox.Session) -> None:
-    """Coverage, in worker processes too."""
-    prepared(session)
-    session.run("python", "-m", "tests.coverage", *session.posargs)
-
-
-@nox.session
 def airflow(session: nox.Session) -> None:
     """The tests in a real Airflow."""
     prepared(session, "tests/airflow/requirements.lock")
