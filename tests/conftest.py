@@ -67,8 +67,11 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 @pytest.fixture(scope="session", autouse=True)
 def started_patiently() -> Iterator[None]:
-    if hasattr(signal, "SIGHUP"):  # under nohup it is ignored, and so it would be in each command that is tried
+    # Under nohup SIGHUP is ignored, in a shell's background SIGINT, and so they would be in each command that is tried.
+    if hasattr(signal, "SIGHUP"):
         signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     with patient_starts():
         yield
 
