@@ -151,7 +151,8 @@ def compare(
         expected = list(_plain_loop(flow.steps, taken, indexes, failures if options.goes_on else None))
     if failures.records:
         left_out += "; " if left_out else ""
-        left_out += f"of those that fail none is among them, {len(failures.records):,} in all: "
+        many = len(failures.records)
+        left_out += f"{many:,} fail{'s' * (many == 1)}, and give{'s' * (many == 1)} no result: "
         left_out += "; ".join(map(str, failures.by_step()))
     contestants = _contestants(flow, taken, workers, reference, options)
     problems: dict[str, str] = {}

@@ -235,7 +235,7 @@ OF_COMPARE = {
     "on_error": lambda: (
         line(raises)
         .compare(range(9), on_error="skip", rounds=1, workers=1, reference=False, predictions=False)
-        .left_out.startswith("of those that fail")
+        .left_out.startswith("1 fails, and gives no result")
     ),
     "setup": lambda: compared_with_setup(),
 }
