@@ -749,3 +749,17 @@ def test_inside_a_running_event_loop():
 def test_what_cannot_wait_is_refused(build, says):
     with pytest.raises(LineError, match=says):
         build()
+
+
+@pytest.mark.parametrize("technique", ["pool", "queues", "line"])
+def test_a_step_that_blocks_its_event_loop_is_ended_under_every_technique(technique):
+    async def blocks(n):
+        if n == 23:
+            time.sleep(600)
+        return n
+
+    got = []
+    with pytest.raises(StepTimeout, match="'blocks' took longer"):
+        for each in line(step(blocks, timeout=0.5, tasks=4))(range(60), how=technique, workers=2):
+            got.append(each)
+    assert got == list(range(23))

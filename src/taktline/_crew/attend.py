@@ -91,6 +91,7 @@ class _Attendant:
             seq, batch, segment, orders, busy=segment.busy_ns, waiting=waited, timed_records=segment.records,
             timed_ns=segment.timed_ns,
         )  # fmt: skip
+        self._show()  # what is under way still keeps its limit: a call of it may block the loop before the next beat
 
     def _ended(self, task: asyncio.Task[None]) -> None:
         if not task.cancelled() and (error := task.exception()) is not None:
