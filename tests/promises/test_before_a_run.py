@@ -311,7 +311,7 @@ def test_a_comparison_leaves_out_what_fails_where_the_run_would(bad):
     table = line(parse, inverse).compare(read(bad), rounds=1, predictions=False, on_error="skip")
     assert table.records == 298
     assert not any(row.problem for row in table.rows), str(table)
-    assert "5 in all: 2 in step 'parse', first record 17" in table.left_out
+    assert "5 fail, and give no result: 2 in step 'parse', first record 17" in table.left_out
     assert "line 101, is no JSON" in table.left_out
     with pytest.raises(taktline.SourceError, match="line 101"):
         line(parse, inverse).compare(read(bad), rounds=1)
