@@ -53,6 +53,9 @@ class Source(ABC):
     shared = False
     """Whether it is a database: one that is written to by the same run all the same."""
 
+    columns = False
+    """Whether its parts give tables too: batch steps over columns get those then, and no record is made."""
+
     @abstractmethod
     def __iter__(self) -> Iterator[Any]:
         """A fresh pass over all records, in order. What it has open it closes at the end, and where it is left early."""
@@ -109,6 +112,11 @@ class Splitter(ABC):
         """The next records, at most so many, at least one; None at the end, and where no part can be cut here: then the
         records are taken by iterating, and it is asked again later. Raises what iterating would raise here."""
 
+    def table(self) -> Part | None:
+        """As `part`, where the source has `columns`: the next records that it keeps together itself, such as a row group.
+        Where it ends follows from the source and its options alone, so that equal runs make equal files."""
+        return None
+
     @abstractmethod
     def __iter__(self) -> Iterator[Any]:
         """The records from here on, read in this process, to the end of the source."""
@@ -137,6 +145,11 @@ class Part(Sequence[Any]):
     def read(self, unread: list[Unread] | None = None) -> Iterator[Any]:
         """A fresh pass over the records, here or in a worker. Raises at what cannot be read, behind the records before it;
         with `unread`, where that is one record alone, goes on as `Source.read` does."""
+        raise NotImplementedError
+
+    def table(self) -> Any:
+        """The records as the rows of a pyarrow.Table, of a source with `columns`; its types are the source's. Raises
+        where they cannot be had so: then they are read one by one, which tells what is wrong with which."""
         raise NotImplementedError
 
     def __getitem__(self, at: Any) -> Any:
@@ -219,6 +232,12 @@ class Sink(ABC):
     """Where workers may make the bytes of results: a function that can be pickled. What it raises it raises for results
     that `write` refuses; those are given to `write` then."""
 
+    tables = False
+    """Whether it takes tables: `write_table`."""
+
+    table_encoder: Callable[[Any], bytes] | None = None
+    """As `encoder`, of a pyarrow.Table; what it makes goes to `write_encoded` too."""
+
     @abstractmethod
     def open(self) -> None:
         """Get ready to write. Raises SinkError where that is impossible; nothing is left behind then."""
@@ -226,6 +245,10 @@ class Sink(ABC):
     @abstractmethod
     def write(self, results: Sequence[Any]) -> None:
         """Write these results, in order. Raises SinkError naming what could not be written."""
+
+    def write_table(self, table: Any) -> None:
+        """Write the rows of this pyarrow.Table as results, in order; in any turn with `write`. Raises as that does."""
+        raise NotImplementedError
 
     def write_encoded(self, data: bytes, count: int) -> None:
         """Write what `encoder` made of so many results. Raises SinkError as `write` does."""
