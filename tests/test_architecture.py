@@ -14,7 +14,7 @@ from taktline import errors
 
 ROOT = Path(taktline.__file__).parent
 ROWS = {
-    "_excerpts": -1, "_public": -1, "_signals": -1,
+    "_arrow": -1, "_excerpts": -1, "_public": -1, "_signals": -1,
     "abc": 0, "errors": 0,
     "_recipe": 1,
     "_files": 1,

@@ -142,6 +142,9 @@ class Part(Sequence[Any]):
     size: int
     """Bytes that the records take, about; more than 0."""
 
+    whole: frozenset[str] = frozenset()
+    """Of columns: the names of those that have no null in the whole source, so that all its tables are alike to steps."""
+
     def read(self, unread: list[Unread] | None = None) -> Iterator[Any]:
         """A fresh pass over the records, here or in a worker. Raises at what cannot be read, behind the records before it;
         with `unread`, where that is one record alone, goes on as `Source.read` does."""

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 from taktline._crew.words import PLAIN, Figures, Orders
 from taktline._segment.batch import Batch, Failure
+from taktline._segment.tables import ArrowRows, rows_of
 from taktline._segment.values import Encode, Encoded, records_of
 from taktline._signals import pass_on
 from taktline._wire import carry
@@ -88,6 +89,8 @@ def pack(batch: Batch, step: str, *, goes_on: bool) -> None:
 
 def pack_each(batch: Batch, step: str, *, goes_on: bool) -> None:
     """Have each value as bytes of its own, so that one can be told from the others and be taken out."""
+    if type(batch.values) is ArrowRows:
+        batch.values = records_of(batch.values)
     pack(batch, step, goes_on=goes_on)
     if batch.values.each:
         return
@@ -153,7 +156,8 @@ def open_answer(
         values, bad = _each_unpacked(parts)
     else:
         try:
-            values = records_of(carry.unpack(parts, buffers() if len(parts) > 1 else None))
+            values = carry.unpack(parts, buffers() if len(parts) > 1 else None)
+            values = values if type(values) is ArrowRows else records_of(values)
         except carry.RAISED as error:
             pass_on(error)
             raise Unreadable from error
@@ -189,10 +193,11 @@ def open_orders(note: bytes) -> tuple[Orders, bool, list[int] | None, list[Told]
 
 def open_batch(
     note: bytes, parts: Sequence[carry.Bytes], buffers: Callable[[], Sequence[Any]], step: str, *, goes_on: bool,
-    begins: Callable[[int], None],
+    begins: Callable[[int], None], tables: bool = False,
 ) -> tuple[Orders, Batch | None]:  # fmt: skip
     """How to run a batch, and the batch; None where it cannot be read back as a whole. `begins` is told each value of a
-    careful one before it is unpacked. `step`: in whose name a value fails that cannot be."""
+    careful one before it is unpacked. `step`: in whose name a value fails that cannot be. `tables`: its values may be rows
+    of a table."""
     orders, each, origins, known = open_orders(note)
     failures = [Failure(place, origin, "", KeyError(), record=key) for place, origin, key in known]
     if each:
@@ -203,16 +208,20 @@ def open_batch(
     try:
         values = carry.unpack(parts, buffers() if len(parts) > 1 else None)
         if isinstance(values, Part):
-            return orders, read_part(values, orders.first, goes_on=goes_on)
-        return orders, Batch(records_of(values), origins, failures, orders.first)
+            return orders, read_part(values, orders.first, goes_on=goes_on, tables=tables)
+        held = values if tables and type(values) is ArrowRows else records_of(values)
+        return orders, Batch(held, origins, failures, orders.first)
     except (BrokenPipeError, ConnectionResetError):
         raise
     except carry.RAISED:
         return orders, None
 
 
-def read_part(part: Part, first: int, *, goes_on: bool) -> Batch:
-    """The records of a part of the source. Raises where there are not as many as were counted, too."""
+def read_part(part: Part, first: int, *, goes_on: bool, tables: bool = False) -> Batch:
+    """The records of a part of the source; with `tables` as rows of a table, where it has columns. Raises where there are
+    not as many as were counted, too."""
+    if tables and (rows := rows_of(part)) is not None:
+        return Batch(rows, first=first)
     unread: list[Unread] | None = [] if goes_on else None
     records = list(part.read(unread))
     if len(records) != len(part):
@@ -268,7 +277,7 @@ def _encoded(batch: Batch, encode: Encode) -> bytes | None:
     if batch.failures:
         return None
     try:
-        return encode(records_of(batch.values))
+        return encode(batch.values)
     except Exception:
         return None
 

@@ -7,7 +7,7 @@ from typing import Any
 from taktline._segment.amount import amount
 from taktline._segment.batch import Batch, Failure
 from taktline._segment.same import same
-from taktline._segment.values import Table, records_of
+from taktline._segment.values import records_of
 from taktline._wire import carry
 from taktline.errors import StepError
 
@@ -19,7 +19,7 @@ def newest_of(batch: Batch, *, packed: bool) -> bytes | None:
     or would have to be made first. `packed`: the values are here as bytes."""
     if packed:
         return bytes(batch.values[-1]) if batch.values and len(batch.values[-1]) < LARGEST else None
-    if isinstance(batch.values, Table) or not batch.values or amount(batch.values[-1]) > LARGEST:
+    if type(batch.values) is not list or not batch.values or amount(batch.values[-1]) > LARGEST:
         return None
     value = batch.values[-1]
     own: Any = type(value).__eq__

@@ -481,6 +481,7 @@ class Worker:
         orders, batch = envelope.open_batch(
             message.note, message.parts, partial(self.channel.buffers, message), segment.steps[0].name,
             goes_on=segment.goes_on, begins=lambda position: self._mark(position, 0, self._limit),
+            tables=segment.takes_tables,
         )  # fmt: skip
         self.channel.release()
         return orders, batch

@@ -7,12 +7,15 @@ from typing import Any
 
 from taktline.abc import Part, Splitter
 
+TABLE = -1  # sent where a part is wanted that the source keeps together itself
+
 Cuts = Generator[Part | Iterator[Any] | None, int, None]
 
 
 class Cut(Splitter):
     """A Splitter made of a generator, whose first answer is None. Sent how many records are wanted next, it answers with a
-    Part, or, where none can be cut there and always for 0, with an iterator over records that may be left anywhere.
+    Part (sent TABLE: one that the source keeps together), or, where none can be cut there and always for 0, with an iterator
+    over records that may be left anywhere.
     `left`: the bytes behind the newest part."""
 
     def __init__(self, cuts: Cuts, left: Callable[[], int | None] = lambda: None) -> None:
@@ -20,6 +23,9 @@ class Cut(Splitter):
         self._left = left
         self._here: Iterator[Any] = iter(())  # records where no part could be cut
         next(cuts)
+
+    def table(self) -> Part | None:
+        return self.part(TABLE)
 
     def part(self, records: int) -> Part | None:
         self._here = iter(())

@@ -11,9 +11,10 @@ from operator import length_hint
 from types import NoneType
 from typing import IO, Any
 
+from taktline._arrow import records_of
 from taktline._io import opening, place, remote
 from taktline._io.changing import Unchanged, replaced
-from taktline._io.cut import Cut, Cuts
+from taktline._io.cut import TABLE, Cut, Cuts
 from taktline._io.decode import KEPT
 from taktline._io.delimited import check_drift
 from taktline._io.plain import PLAIN, plain
@@ -21,6 +22,13 @@ from taktline.abc import Part, Sink, Source, Splitter, Unread
 from taktline.errors import LineError, SourceError, TaktlineError, unwritable
 
 BATCH = 4096  # rows that are decoded at once
+TOGETHER = (
+    65_536,
+    8 << 20,
+)  # rows and bytes, before they were packed, up to which small row groups are read as one table
+APART = (
+    16 << 20
+)  # bytes of a row group from which it is cut into several: its end is decoded by more than one worker then
 GROUP = 65_536  # results a row group: fixed, so that equal results make equal files
 FORM = "a row of Parquet"
 
@@ -30,6 +38,8 @@ State = tuple[int, int, int, int]  # what an open file is known by, and what cha
 
 class ParquetFiles(Source):
     """Parquet files, one after the other, as one stream of dicts."""
+
+    columns = True
 
     def __init__(self, name: str, patterns: Sequence[str], paths: list[str], columns: Columns) -> None:
         _pyarrow()
@@ -83,19 +93,30 @@ class ParquetFiles(Source):
     def _cuts(self, exact: bool, unread: list[Unread] | None) -> Cuts:
         wanted = yield None
         check = self._checking()
+        whole: frozenset[str] | None = None
         for path in self._paths:
             file, unchanged = _opened_here(path)  # it stays open for as long as somebody has a part of it
             check(path, file)
             reading, row = Reading(file, path, self._columns, unchanged), 0
             while row < reading.rows:
                 if wanted:
-                    end = reading.border(row, wanted, exact=exact)
-                    size = int(reading.weight(row) * (end - row))
-                    wanted = yield Rows(path, unchanged.state, row, end - row, size, self._columns, reading)
+                    whole = self._whole() if whole is None else whole
+                    end = reading.border(row, wanted, exact=exact) if wanted != TABLE else reading.together(row)
+                    size = max(1, int(reading.weight(row) * (end - row)))
+                    wanted = yield Rows(path, unchanged.state, row, end - row, size, self._columns, whole, reading)
                     row = end
                 else:
                     wanted = yield reading.records(row, reading.rows, unread)
                     row = reading.row
+
+    def _whole(self) -> frozenset[str]:
+        """The columns without a null, as the files say."""
+        kept: set[str] | None = None
+        for path in self._paths:
+            about = _opened_here(path)[0]
+            mine = _without_null(about.metadata, about.schema_arrow)
+            kept = mine if kept is None else kept & mine
+        return frozenset(kept or ())
 
     def _checking(self) -> Any:
         """For one pass: what sees that each file has the columns that are to be read. Raises SourceError."""
@@ -115,10 +136,10 @@ class ParquetFiles(Source):
 class Rows(Part):
     """Consecutive rows of one file."""
 
-    __slots__ = ("_columns", "_count", "_first", "_path", "_reading", "_state", "size")
+    __slots__ = ("_columns", "_count", "_first", "_path", "_reading", "_state", "size", "whole")
 
     def __init__(
-        self, path: str, state: State, first: int, count: int, size: int, columns: Columns,
+        self, path: str, state: State, first: int, count: int, size: int, columns: Columns, whole: frozenset[str],
         reading: Reading | None = None,
     ) -> None:  # fmt: skip
         self._path = path
@@ -127,17 +148,23 @@ class Rows(Part):
         self._count = count
         self.size = size
         self._columns = columns
+        self.whole = whole
         self._reading = reading  # where it was cut
 
     def __reduce__(self) -> Any:
-        return Rows, (self._path, self._state, self._first, self._count, self.size, self._columns)
+        return Rows, (self._path, self._state, self._first, self._count, self.size, self._columns, self.whole)
 
     def __len__(self) -> int:
         return self._count
 
     def read(self, unread: list[Unread] | None = None) -> Iterator[Any]:
-        reading = self._reading or _reading_on(self._path, self._state, self._columns)
-        return reading.records(self._first, self._first + self._count, unread)
+        return self._on().records(self._first, self._first + self._count, unread)
+
+    def table(self) -> Any:
+        return self._on().table(self._first, self._first + self._count)
+
+    def _on(self) -> Reading:
+        return self._reading or _reading_on(self._path, self._state, self._columns)
 
 
 _newest: dict[Any, Reading] = {}  # in a worker: the file that it had a part of last, as far as it has read that
@@ -190,6 +217,26 @@ class Reading:
         last = self._ends[below - 1] if below else 0
         return last if last > row and not exact else end
 
+    def together(self, row: int) -> int:
+        """Where a table ends that begins here: several small row groups, one, or a part of a large one."""
+        group = bisect_right(self._ends, row)
+        start, end = self._starts(group), int(self._ends[group])
+        size = self.weight(row) * (end - start)
+        if size > APART:
+            each = -(-(end - start) // -(-int(size) // APART))
+            return min(end, row + each)
+        rows, most = TOGETHER
+        while end - row < rows and size < most and end < self.rows:
+            following = int(self._ends[bisect_right(self._ends, end)])
+            size += self.weight(end) * (following - end)
+            if size > APART:
+                break
+            end = following
+        return end
+
+    def _starts(self, group: int) -> int:
+        return int(self._ends[group - 1]) if group else 0
+
     def weight(self, row: int) -> float:
         """Bytes of a row of the row group that has this one, before they were packed."""
         group = bisect_right(self._ends, row)
@@ -202,6 +249,27 @@ class Reading:
 
     def _reads(self, path: str) -> bool:
         return self._columns is None or any(f"{path}.".startswith(f"{each}.") for each in self._columns)
+
+    def table(self, first: int, end: int) -> Any:
+        """The rows `first` to `end` as a Table of Arrow. Raises what reading them does."""
+        import pyarrow as pa
+
+        pieces = []
+        while first < end:
+            group = bisect_right(self._ends, first)
+            stop = min(end, self._ends[group])
+            if first == self._starts(group) and stop == self._ends[group]:
+                pieces.append(self._file.read_row_group(group, columns=self._columns, use_threads=False))
+                self._check()
+                first = stop
+                continue
+            while first < stop:
+                self._reach(group, first)
+                upto = min(stop, self._next)
+                pieces.append(pa.Table.from_batches([self._batch.slice(first - self._start, upto - first)]))
+                first = upto
+        table = pa.concat_tables(pieces)
+        return table if self._columns is None else table.select(list(self._columns))
 
     def records(self, first: int, end: int, unread: list[Unread] | None = None) -> Iterator[Any]:
         """Those of the rows `first` to `end`. Raises SourceError with the row group, behind the records before it; with
@@ -240,7 +308,7 @@ class Reading:
         return made
 
     def _failed(self, group: int, row: int, error: Exception) -> SourceError:
-        done = row - (self._ends[group - 1] if group else 0)
+        done = row - self._starts(group)
         return SourceError(
             f"{self._name!r}, row group {group}, cannot be read after its row {done:,}: {error}",
             path=self._name, group=group,
@@ -250,7 +318,7 @@ class Reading:
         """Have the batch with this row; each row group is decoded from its start."""
         if group != self._group or row < self._start:
             self._group = group
-            self._start = self._next = self._ends[group - 1] if group else 0
+            self._start = self._next = self._starts(group)
             # One thread: beside it all cores are busy with steps.
             self._batches = self._file.iter_batches(
                 BATCH, row_groups=[group], columns=self._columns, use_threads=False
@@ -266,6 +334,20 @@ class Reading:
     def _check(self) -> None:
         if self._unchanged is not None:
             self._unchanged.check(self._name)
+
+
+def _without_null(about: Any, schema: Any) -> set[str]:
+    """Names of a file's columns that have no null, as its end says."""
+    found = {field.name for field in schema if not field.nullable}
+    open_to_question = set(schema.names) - found
+    has: set[str] = set()
+    for group in range(about.num_row_groups):
+        for n in range(about.num_columns):
+            chunk = about.row_group(group).column(n)
+            counts = chunk.statistics
+            if counts is None or not counts.has_null_count or counts.null_count:
+                has.add(chunk.path_in_schema)
+    return found | {name for name in open_to_question if not any(f"{path}.".startswith(f"{name}.") for path in has)}
 
 
 class _NoRecord:
@@ -295,7 +377,7 @@ def _made(batch: Any, columns: Columns) -> Iterator[list[Any] | _NoRecord]:
     from pyarrow import ArrowException
 
     try:
-        records = _in_microseconds(batch).to_pylist()
+        records = records_of(batch)
     except (ArrowException, ValueError, OverflowError) as error:
         if batch.num_rows < 2:
             yield _NoRecord(batch, error)
@@ -342,26 +424,6 @@ def _parquet(place: Any, path: str) -> Any:
 def _not_parquet(path: str, error: Exception) -> SourceError:
     name = remote.shown(path)
     return SourceError(f"{name!r} cannot be read as Parquet: {error}", path=name)
-
-
-def _in_microseconds(batch: Any) -> Any:
-    """Nanoseconds as microseconds, where none are lost: so they are `datetime`, whether pandas is installed or not."""
-    import pyarrow as pa
-
-    for at, field in enumerate(batch.schema):
-        if pa.types.is_timestamp(field.type) and field.type.unit == "ns":
-            kind = pa.timestamp("us", field.type.tz)
-        elif field.type == pa.time64("ns"):
-            kind = pa.time64("us")
-        elif field.type == pa.duration("ns"):
-            kind = pa.duration("us")
-        else:
-            continue
-        try:
-            batch = batch.set_column(at, field.name, batch.column(at).cast(kind))
-        except pa.ArrowInvalid as error:
-            raise ValueError(f"column {field.name!r} has nanoseconds, which no value of Python can hold") from error
-    return batch
 
 
 class ParquetFile(Sink):

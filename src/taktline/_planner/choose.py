@@ -28,6 +28,13 @@ class Sample(NamedTuple):
     unpack_out: float
     obstacle: str = ""  # why records or results cannot go to workers at all
 
+    def of_many(self, count: int) -> Sample:
+        """What so many of them cost, that are handed over as one."""
+        return self._replace(
+            read=self.read * count, work=self.work * count, here=self.here * count, pack_in=self.pack_in * count,
+            unpack_in=self.unpack_in * count, pack_out=self.pack_out * count, unpack_out=self.unpack_out * count,
+        )  # fmt: skip
+
 
 class Choice(NamedTuple):
     """`move`: start workers. `final`: staying is thought over again only when the work costs something else."""
@@ -46,11 +53,11 @@ def without_the_hub(sample: Sample, *, records: bool, results: bool) -> Sample:
 
 def choose(
     sample: Sample, *, workers: int, cores: int, remaining: int | None, elapsed: float, returns: int = 0,
-    start_up: float = LAUNCHED,
+    start_up: float = LAUNCHED, what: str = "record",
 ) -> Choice:  # fmt: skip
     """Stay in the loop or move to workers. `remaining` records, where known; `elapsed` seconds of this run so far;
     `returns`: how often it came back from workers, each of which makes another move harder; `start_up`: seconds until
-    workers take records.
+    workers take records; `what`: what is handed over at once and counted here, where it is no record.
 
     >>> dear = Sample(8, 50, 800_000, 1.0, 0, 500, 500, 500, 500)
     >>> choose(dear, workers=2, cores=2, remaining=100_000, elapsed=0).move
@@ -67,13 +74,13 @@ def choose(
     gain = loop / line
     moving = sample.pack_in + sample.unpack_in + sample.pack_out + sample.unpack_out + HUB_NS
     if gain < WORTH * (1 + returns / 2):
-        return Choice(False, True, reason_to_stay(moving, sample.work))
+        return Choice(False, True, reason_to_stay(moving, sample.work, what))
     # What is left is done at the loop's pace, or, while workers start, at a part of it, and then at theirs.
     if remaining is not None and remaining * (loop - line) / 1e9 < start_up * (1 - BESIDE * line / loop):
-        return Choice(False, True, f"stay with the loop: {remaining:,} records are done before workers have started")
+        return Choice(False, True, f"stay with the loop: {remaining:,} {what}s are done before workers have started")
     if remaining is None and elapsed < start_up:
         return Choice(False, False, "stay with the loop: it is not known yet whether the source is long enough")
-    return Choice(True, True, reason_to_move(workers, moving, sample.work, gain))
+    return Choice(True, True, reason_to_move(workers, moving, sample.work, gain, what))
 
 
 def _paces(sample: Sample, workers: int, cores: int) -> tuple[float, float]:
@@ -97,20 +104,19 @@ def start_up(*, forks: bool, modules: int) -> float:
     return FORKED if forks else LAUNCHED + MODULE * max(0, modules - OWN)
 
 
-def reason_to_stay(moving: float, work: float) -> str:
+def reason_to_stay(moving: float, work: float, what: str = "record") -> str:
     """In words; nanoseconds a record.
 
     >>> reason_to_stay(1.1e6, 100_000)
     'stay with the loop: moving a record costs 1.1 ms, working on it 100 µs'
     """
-    return f"stay with the loop: {_costs(moving, work)}"
+    return f"stay with the loop: {_costs(moving, work, what)}"
 
 
-def reason_to_move(workers: int, moving: float, work: float, gain: float) -> str:
+def reason_to_move(workers: int, moving: float, work: float, gain: float, what: str = "record") -> str:
     """In words; nanoseconds a record, `gain` as a multiple of the loop's speed."""
-    return (
-        f"move to {workers} worker{'s' * (workers != 1)}: {_costs(moving, work)}; predicted {gain:.1f} times the loop"
-    )
+    costs = _costs(moving, work, what)
+    return f"move to {workers} worker{'s' * (workers != 1)}: {costs}; predicted {gain:.1f} times the loop"
 
 
 def reason_to_return(here: float, there: float) -> str:
@@ -122,8 +128,8 @@ def reason_to_return(here: float, there: float) -> str:
     return f"a record would cost {_time(here)} here, with workers it costs {_time(there)}"
 
 
-def _costs(moving: float, work: float) -> str:
-    return f"moving a record costs {_time(moving)}, working on it {_time(work)}"
+def _costs(moving: float, work: float, what: str) -> str:
+    return f"moving a {what} costs {_time(moving)}, working on it {_time(work)}"
 
 
 def _time(ns: float) -> str:

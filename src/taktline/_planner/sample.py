@@ -27,6 +27,7 @@ class Sampling:
 
     def __init__(self, *, moving: bool, singly: bool = False) -> None:
         self.records = 0
+        self.table = 0  # records of the largest table, where the records come in tables
         self.obstacle = ""  # why records or results cannot be moved
         self._moving = moving
         self._singly = singly
@@ -84,6 +85,19 @@ class Sampling:
                 self._heavy += 1
             else:
                 self._heavy = 0
+
+    def learn_table(self, count: int, size: int, *, read: float, work: float, cpu: float) -> None:
+        """As `learn`, of a table: workers read it themselves, and its results, of `size` bytes, go as they are."""
+        if not count:
+            return
+        self.table = max(self.table, count)
+        self.records += count
+        self._spent += work
+        self._last = work
+        self._work = work * 1e9 / count
+        self._lots.append((count, read, work, cpu))
+        packing = size * COPY_NS / count
+        self._costs["out"] = (2 * packing, packing)  # a stream of Arrow, and copies into and out of shared memory
 
     def costs(self, here: float) -> Sample:
         """All that was learnt; `here` is the share of the work that stays in the caller's process."""

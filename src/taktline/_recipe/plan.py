@@ -94,6 +94,12 @@ def block_of_lists(steps: Sequence[Step]) -> int:
     return _in_common([step.size or 1 for step in steps if step.role is Role.BATCH] or [1])
 
 
+def takes_tables(steps: Sequence[Step]) -> bool:
+    """Whether the first of these steps takes columns as they are."""
+    first = steps[0]
+    return first.role is Role.BATCH and first.form != "list" and not first.waits
+
+
 def check_seed(steps: Sequence[Step], options: Options, *, live: bool) -> None:
     """Raises LineError where a seed cannot make random numbers repeatable. `live`: records come when they come."""
     if options.seed is None:

@@ -70,9 +70,13 @@ class Auto:
             self.sampling.costs(here), records=self._reader.splits, results=self._encoded
         )  # fmt: skip
         self._decided_on = sample.work + sample.here
+        remaining, rows = self._reader.remaining, self.sampling.table
+        if rows:  # a table is handed over as one thing
+            sample = sample.of_many(rows)
+            remaining = None if remaining is None else -(-remaining // rows)
         choose_for = partial(
-            choose.choose, sample, workers=options.cores, cores=usable_cores(), remaining=self._reader.remaining,
-            elapsed=self._meter.elapsed, returns=self._returns,
+            choose.choose, sample, workers=options.cores, cores=usable_cores(), remaining=remaining,
+            what="table" if rows else "record", elapsed=self._meter.elapsed, returns=self._returns,
         )  # fmt: skip
         choice = choose_for(start_up=choose.start_up(forks=options.start != "launch", modules=0))
         if choice.move and not self._forks():  # looked at only where it matters: it takes a millisecond or two

@@ -56,11 +56,15 @@ class Hub(Engine):
         self._goes_on = options.goes_on
         self._reader = reader
         self._meter = meter
+        # A first segment in this process takes records.
+        self._tables = reader.tables and bool(plan.segments[0].workers)
+        self._whole = self._tables and options.window is None and options.batch_size is None
         memory = memory_bytes(options.memory)
         seeds = plan.seeds(options.seed)
         self._crew = crew
         limits = bounds(
-            [(s.workers, s.ahead) for s in plan.segments], batch_size=plan.batch_size, window=options.window, memory=memory
+            [(s.workers, s.ahead) for s in plan.segments], batch_size=plan.batch_size, window=options.window, memory=memory,
+            tables=self._whole,
         )  # fmt: skip
         self._machine = Machine(limits.lanes, limits.limits, ordered=options.ordered)
         self._sizing = Sizing(
@@ -219,7 +223,10 @@ class Hub(Engine):
         size = batch_records(room, wanted, window=self._options.window, workers=workers)
         first, began = reader.index, perf_counter()
         read = reader.read_part if self._here[0] is None else self._read_here
-        records = read(size, 0.0 if self._in_flight else PATIENCE)
+        if self._tables:
+            records = reader.read_part(size, 0.0 if self._in_flight else PATIENCE, whole=self._whole)
+        else:
+            records = read(size, 0.0 if self._in_flight else PATIENCE)
         seconds = perf_counter() - began
         self._meter.reading += seconds
         if records:
@@ -391,7 +398,8 @@ class Hub(Engine):
             self._decode(held)
         segment = self._plan.segments[action.lane]
         last = action.lane + 1 == len(self._here) and not segment.waits
-        orders, seeded, encode = contract.PLAIN, self._options.seed is not None, self.encode if last else None
+        orders, encode = contract.PLAIN, self.encode if last else None
+        seeded = self._options.seed is not None or self._tables
         if action.careful or seeded or encode is not None or held.passed != (0, 0):
             orders = contract.Orders(action.careful, held.first if seeded else 0, encode, held.passed, held.newest)
         held.attempt += 1

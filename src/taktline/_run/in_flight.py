@@ -9,6 +9,7 @@ from taktline._run.as_read import AsRead
 from taktline._run.reader import as_source_error
 from taktline._segment.amount import amount
 from taktline._segment.batch import Batch
+from taktline._segment.tables import rows_of
 from taktline._signals import pass_on
 from taktline.abc import Part, Unread
 
@@ -61,6 +62,14 @@ class InFlight:
     def as_read(self) -> Sequence[Any]:
         """The records as the source gave them."""
         return self.before.records() if self.before is not None else self.records
+
+    def read_table(self) -> None:
+        """Have the records here as rows of a table where they are still a part of the source with columns."""
+        part = self.batch.values
+        if isinstance(part, Part) and (rows := rows_of(part)) is not None:
+            self.batch = Batch(rows, first=self.first)
+        else:
+            self.read()
 
     def read(self) -> None:
         """Have the records here where they are still a part of the source: whatever goes wrong is found out on them."""

@@ -22,6 +22,7 @@ from taktline._recipe.steps import Maker, Role, Step, is_async
 from taktline._run.as_read import AsRead
 from taktline._run.auto import Auto
 from taktline._run.engine import Engine
+from taktline._run.in_flight import InFlight
 from taktline._run.lot import Lot, settled
 from taktline._run.meter import Meter, ran_here
 from taktline._run.reader import Reader
@@ -34,6 +35,8 @@ from taktline._segment.compiled import Compiled
 from taktline._segment.forms import Misfit, form_of, not_of_the_form
 from taktline._segment.fuse import Segment
 from taktline._segment.returned import drawn
+from taktline._segment.tables import ArrowRows
+from taktline._segment.values import records_of
 from taktline.errors import BatchLengthError, TaktlineError, as_step_error, placed
 
 if TYPE_CHECKING:
@@ -266,18 +269,55 @@ class Inline(Engine):
         self._auto.compare()
 
     def _lot(self, size: int) -> Iterator[Phase]:
-        """Read some records, run them, and give their results: of what may be endless some at a time."""
-        reader, meter = self._reader, self._meter
+        """Read some records, run them, and give their results."""
+        reader = self._reader
         first, began = reader.index, perf_counter()
+        if reader.tables:
+            yield from self._table(first, began, size)
+            return
         records = reader.read(size, LOT, here=True)
         as_read = Batch.read(records, reader.unread, first)
-        before = AsRead(records) if self._options.shows_records else None
+        yield from self._through(
+            as_read, records, AsRead(records) if self._options.shows_records else None, first, began
+        )
+
+    def _table(self, first: int, began: float, size: int) -> Iterator[Phase]:
+        """Read what the source keeps together, as rows of a table, and run it; in the loop row by row."""
+        reader, options = self._reader, self._options
+        part = reader.read_part(size, LOT, whole=options.window is None and options.batch_size is None)
+        held = InFlight(first, part, Batch.read(part, reader.unread, first), goes_on=options.goes_on)
+        held.read_table()
+        batch = held.batch
+        if not self._one_by_one:
+            rows = type(batch.values) is ArrowRows
+            records = batch.values if rows else held.records
+            before = AsRead(records) if options.shows_records and not rows else None
+            yield from self._through(batch, records, before, first, began)
+        else:
+            for at in range(len(held.records)):
+                one = batch.only(at)
+                before = AsRead(one.values) if options.shows_records and type(one.values) is list else None
+                yield from self._through(
+                    one, held.records[at : at + 1] if one.failures else one.values, before, first + at, began
+                )
+                began = perf_counter()
+                if reader.error is not None:
+                    return
+        if held.error is not None and reader.error is None:
+            reader.ended, reader.error = True, held.error
+            reader.index = self._meter.records_in = first + len(held.records)
+
+    def _through(
+        self, as_read: Batch, records: Any, before: AsRead | None, first: int, began: float
+    ) -> Iterator[Phase]:  # fmt: skip
+        """Run a batch and give its results: of what may be endless some at a time."""
+        reader, meter, rows = self._reader, self._meter, as_read.values
         read, cpu, pauses = perf_counter(), process_time(), cores.pauses()
         meter.reading += read - began
         meter.records_in += len(records)
-        meter.lots += bool(records)
+        meter.lots += bool(len(records))
         meter.batch_size = len(records) or meter.batch_size
-        given, batch, elsewhere = self._segment.pieces(as_read), None, 0.0
+        given, batch, elsewhere = self._segment.pieces(as_read, formed=reader.tables), None, 0.0
         while batch is None:
             try:
                 piece = next(given)
@@ -302,7 +342,11 @@ class Inline(Engine):
             work = min(work, cpu)
         if self._takes_all and len(records) and self._auto.sampling.records:  # the first record may have imported
             self._calls.learn(len(records), work)
-        self._auto.sampling.learn(records, batch.values, read=read - began, work=work, cpu=cpu)
+        if type(rows) is ArrowRows:
+            self._auto.sampling.learn_table(len(rows), batch.size, read=read - began, work=work, cpu=cpu)
+        else:
+            results = records_of(batch.values) if reader.tables else batch.values
+            self._auto.sampling.learn(records, results, read=read - began, work=work, cpu=cpu)
         ran_here(self._lane, self._segment, int((worked - read) * 1e9))
         self._auto.compare()
         failures, interrupt = batch.failures, None
@@ -311,7 +355,7 @@ class Inline(Engine):
         yield self._to_deliver(batch, first, records, before, interrupt=interrupt, last=True), None
 
     def _to_deliver(
-        self, batch: Batch, first: int, records: list[Any], before: AsRead | None, *,
+        self, batch: Batch, first: int, records: Any, before: AsRead | None, *,
         interrupt: Failure | None = None, last: bool = False,
     ) -> Lot:  # fmt: skip
         """What to deliver of these results; `last`: with them all has come of these records."""

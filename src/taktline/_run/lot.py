@@ -10,7 +10,8 @@ from taktline._crew.envelope import copied_error
 from taktline._recipe.options import Options
 from taktline._run.meter import Meter
 from taktline._segment.batch import Batch, Failure
-from taktline._segment.values import Encoded
+from taktline._segment.tables import ArrowRows
+from taktline._segment.values import Encoded, records_of
 from taktline.abc import Sink
 from taktline.errors import Failed, ResultsTooLarge, as_step_error, forget_places, placed
 
@@ -32,7 +33,11 @@ class Lot:
     __slots__ = ("failures", "first", "records", "results", "tail", "whole")
 
     def __init__(
-        self, results: list[Any] | Encoded, first: int = 0, records: int = 0, failures: tuple[Lost, ...] = ()
+        self,
+        results: list[Any] | ArrowRows | Encoded,
+        first: int = 0,
+        records: int = 0,
+        failures: tuple[Lost, ...] = (),
     ) -> None:
         self.results = results
         self.first = first
@@ -45,7 +50,7 @@ class Lot:
         return len(self.results)
 
     def __iter__(self) -> Iterator[Any]:
-        return iter(self.results)  # type: ignore[arg-type]
+        return iter(records_of(self.results))
 
     def more_comes(self, tail: tuple[int, int]) -> None:
         """Its records are delivered with a later one; `tail`: the newest one's place among them, and its results here."""
@@ -72,8 +77,10 @@ class Lot:
         """Write the results."""
         if isinstance(self.results, Encoded):
             sink.write_encoded(self.results.data, len(self.results))
+        elif type(self.results) is ArrowRows and sink.tables:
+            sink.write_table(self.results.table)
         else:
-            sink.write(self.results)
+            sink.write(records_of(self.results))
 
 
 def settled(
@@ -104,7 +111,7 @@ def settled(
     if options.on_error != "keep":
         meter.skipped += len(failures) if options.dead_letters is None else 0
         return Lot(values, first, done, lost), error
-    results, at = [], 0
+    results, at, values = [], 0, records_of(values)
     for one in failures:
         results += values[at : one.place]
         at = one.place

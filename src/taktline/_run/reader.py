@@ -28,6 +28,7 @@ SKIP = 4096  # records passed over at once, before it is seen whether the run is
 
 class Reader:
     """The source of one run. `split`: workers may be given parts of it to read; `exact`: of the records asked for.
+    `tables`: the first step takes tables, and the source has columns.
     `delivers`: when it fails, the results of all records before that have been delivered. `goes_on`: an Unread stands in
     the place of a record that alone cannot be read; it is in `unread` too.
 
@@ -38,7 +39,7 @@ class Reader:
 
     def __init__(
         self, source: Iterable[Any], *, split: bool = False, exact: bool = False, delivers: bool = True,
-        goes_on: bool = False, block: int = 1,
+        goes_on: bool = False, block: int = 1, tables: bool = False,
     ) -> None:  # fmt: skip
         self._source: Iterable[Any] = source
         self._delivers = delivers
@@ -49,6 +50,7 @@ class Reader:
         self._splitter: Splitter | None = None
         if split and isinstance(source, Source):
             self._splitter = source.split(exact=exact, unread=self.unread)
+        self.tables = tables and self._splitter is not None  # the first step takes columns, which the source has
         self.live = isinstance(source, Live)  # records come when they come
         # Whether records may be read ahead without the caller's own code being run for it.
         self.runs_no_code = self._library or ownership.runs_no_code(source)
@@ -174,14 +176,15 @@ class Reader:
             return
         self.ended, self.error = True, _fleeting(records.pop(), self.index + len(records))
 
-    def read_part(self, most: int, seconds: float | None = None) -> list[Any] | Part:
-        """As `read`; but where the source can be split there, a Part of at most so many, which nobody has read."""
+    def read_part(self, most: int, seconds: float | None = None, *, whole: bool = False) -> list[Any] | Part:
+        """As `read`; but where the source can be split there, a Part of at most so many, which nobody has read. `whole`: of
+        as many as the source keeps together itself."""
         splitter = self._splitter
         if splitter is None or self.ended or self.note is not None:  # who is told of records must have them
             return self.read(most, seconds)
         try:
             self._records = None  # an iterator from before this
-            part = splitter.part(most)
+            part = splitter.part(most) if not whole else splitter.table()
         except Exception as error:
             self.ended, self.error = True, self.explained(error, self.index)
             return []

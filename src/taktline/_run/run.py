@@ -49,8 +49,9 @@ class _Life:
         self.options = options
         self.plan = _plan(steps, options)
         block = plans.block_of_lists(steps) if options.seed is not None else 1
+        tables = plans.takes_tables(steps) and options.seed is None and isinstance(source, Source) and source.columns
         self.reader = Reader(
-            source, split=worth_splitting(self.plan, options.window) and block == 1,
+            source, split=tables or (worth_splitting(self.plan, options.window) and block == 1), tables=tables,
             exact=options.batch_size is not None, goes_on=options.goes_on, block=block,
         )  # fmt: skip
         self.meter = Meter(name, self.plan, options, self.reader.total)
@@ -198,7 +199,8 @@ class _Life:
         taken lot by lot then."""
         if not self.plan.workers or (self.marks is not None and self.marks.resumes_midway):
             return False
-        self.encode = sink.encoder
+        if sink.encoder is not None or (sink.table_encoder is not None and self.reader.tables):
+            self.encode = Encode(sink.encoder, sink.table_encoder)
         if self.engine is not None:
             self.engine.encode = self.encode
         return self.encode is not None
@@ -358,7 +360,7 @@ class Run:
             return
         sink.open()
         try:
-            if life.encode_for(sink):
+            if life.encode_for(sink) or (sink.tables and life.reader.tables):
                 for lot in self.lots():
                     lot.into(sink)
             else:

@@ -6,7 +6,7 @@ The records are copied before the steps get them, so that steps which change the
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing
 from functools import cache
 from itertools import chain, islice, repeat
@@ -31,11 +31,12 @@ from taktline._segment import firsts, guard
 from taktline._segment.amount import amount
 from taktline._segment.batch import READING, Batch, Failure
 from taktline._segment.fuse import Segment
-from taktline._segment.values import Encode
 from taktline._signals import came_from_outside
 from taktline._wire import carry
 from taktline.abc import Sink, Source, Unread
 from taktline.errors import Failed, Stalled, TaktlineError
+
+Encoder = Callable[[list[Any]], bytes]  # makes a sink's bytes of results
 
 SECONDS = 0.3  # of work that are tried: enough to see costs that differ from record to record
 RECORDS = 10_000  # at most
@@ -76,7 +77,7 @@ def plan(
 
 
 def try_out(
-    steps: tuple[Step, ...], name: str, source: Iterable[Any], workers: int, encode: Encode | None = None,
+    steps: tuple[Step, ...], name: str, source: Iterable[Any], workers: int, encode: Encoder | None = None,
     options: Options | None = None,
 ) -> Tried:  # fmt: skip
     """What the first records of this source cost, in the loop and with workers, and what fails of them. Of `options`
@@ -118,7 +119,7 @@ class _Trial:
     """The first records of a source and what they cost."""
 
     def __init__(
-        self, steps: tuple[Step, ...], source: Iterable[Any], encode: Encode | None, options: Options
+        self, steps: tuple[Step, ...], source: Iterable[Any], encode: Encoder | None, options: Options
     ) -> None:  # fmt: skip
         self.steps = steps
         self.carries = ""

@@ -29,10 +29,11 @@ class Bounds(NamedTuple):
 
 
 def bounds(
-    segments: Sequence[tuple[int, int]], *, batch_size: int | None, window: int | None, memory: int
+    segments: Sequence[tuple[int, int]], *, batch_size: int | None, window: int | None, memory: int, tables: bool = False
 ) -> Bounds:  # fmt: skip
     """The bounds of a run; `memory` bytes may be in flight. `segments`: for each its workers, and the records that each
-    of them must have at once, also while batches are small.
+    of them must have at once, also while batches are small. `tables`: batches are what the source keeps together, whatever
+    their records: bytes are what counts.
 
     >>> limits, lanes, most_bytes = bounds([(2, 0)], batch_size=None, window=None, memory=640_000)
     >>> limits, most_bytes
@@ -43,7 +44,7 @@ def bounds(
     times = SINGLES if batch_size is not None and batch_size < SMALL else 1
     lanes = tuple(Lane(workers, max(AHEAD * times, AHEAD * records)) for workers, records in segments)
     batches = sum(workers * (BATCHES * times + AHEAD * records) for workers, records in segments)
-    enough = ENDLESS if batch_size or window else RECORDS * sum(workers for workers, _ in segments)
+    enough = ENDLESS if batch_size or window or tables else RECORDS * sum(workers for workers, _ in segments)
     return Bounds(Limits(window, batches, memory, enough), lanes, max(1, min(BATCH, memory // (batches * 2))))
 
 

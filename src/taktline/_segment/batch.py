@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from taktline._segment.values import Encoded, without
@@ -66,6 +66,14 @@ class Batch:
                 batch.origins.append(origin)
         unread.clear()
         return batch
+
+    def only(self, origin: int) -> Batch:
+        """What there is of the record at this position alone: its value, or its failure."""
+        index = self.first + origin
+        failures = [replace(each, place=0, origin=0) for each in self.failures if each.origin == origin]
+        at = origin if self.origins is None else bisect_left(self.origins, origin)
+        values = self.values[at:at] if failures else self.values[at : at + 1]
+        return Batch(values, [] if failures else None, failures, index)
 
     def origin(self, position: int) -> int:
         """The position, in the batch as it was read, of the record behind the value at `position`."""

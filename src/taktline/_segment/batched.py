@@ -15,7 +15,8 @@ from taktline._segment import guard, returned
 from taktline._segment.batch import Batch, Failure
 from taktline._segment.forms import Columns, Misfit, Unfit, cannot_stand, form_of, not_of_the_form
 from taktline._segment.same import same
-from taktline._segment.values import Table
+from taktline._segment.tables import ArrowRows, put_together, way_of
+from taktline._segment.values import Table, records_of
 from taktline._signals import pass_on
 from taktline.errors import BatchLengthError, FormsDiffer, NotAwaited
 
@@ -69,6 +70,8 @@ class Host(Protocol):
 class Part:
     """Some neighbouring steps of a segment. Walks around failures that came in; subclasses do the spans between."""
 
+    takes_tables = False  # its values may be rows of a table
+
     def __init__(self, segment: Host, first: int, last: int, *, traced: bool) -> None:
         self.segment = segment
         self.first, self.last = first, last
@@ -77,6 +80,10 @@ class Part:
         self.goes_on = segment.goes_on
         self.seeds = segment.seeds
         self.traced = traced  # say which record each value came from
+
+    def place(self, out: Batch) -> int:
+        """How many results there are so far."""
+        return len(out.values)
 
     def run(self, batch: Batch, timed: bool, *, formed: bool = False) -> Batch:
         out = Batch([], [] if self.traced or batch.origins is not None else None)
@@ -115,7 +122,7 @@ class Part:
         if self.goes_on:
             out.take_back(origin)
         text = "".join(traceback.format_exception(type(error), error, tb)) if tb is not None else ""
-        out.failures.append(Failure(len(out.values), origin, self.segment.steps[step].name, error, text))
+        out.failures.append(Failure(self.place(out), origin, self.segment.steps[step].name, error, text))
         return self.goes_on and not interrupted
 
 
@@ -133,30 +140,40 @@ class Batched(Part):
     def __init__(self, segment: Host, first: int, last: int, *, traced: bool) -> None:
         super().__init__(segment, first, last, traced=traced)
         self.form = form_of(self.steps[0].form)
+        self.way = way_of(self.steps[0].form) if self.seeds is None and not self.waits else None
+        self.takes_tables = self.way is not None
+        self.tabled = False  # the values are rows of a table, and so are the results
         self.size = min((step.size for step in self.steps if step.size is not None), default=None)
         self.likes = segment.likes()[first:last]
         self.unverified = [VERIFIED if step.verify is not None else 0 for step in self.steps]
-        self.pieces: list[Columns] = []  # results that are no records yet
+        self.pieces: list[Columns | ArrowRows] = []  # results that are no records yet
         self.now = 0  # the step at work
 
     def step_in(self, frame: FrameType) -> int | None:
         return self.now if frame.f_code is Batched.through.__code__ else None
 
     def run(self, batch: Batch, timed: bool, *, formed: bool = False) -> Batch:
-        self.pieces = []
+        self.pieces, self.tabled = [], formed and type(batch.values) is ArrowRows
         out = super().run(batch, timed)
-        if formed and self.pieces and not out.values and not out.failures and self.steps[0].form != "list":
+        if self.tabled and (rows := _as_one(self.pieces)) is not None:
+            out.values, self.pieces = rows, []
+            if not out.failures and batch.origins is None:
+                out.origins = None
+        elif formed and self.pieces and not out.values and not out.failures and self.steps[0].form != "list":
             out.values = Table(self.pieces)
         else:
             self.settle(out)
         return out
+
+    def place(self, out: Batch) -> int:
+        return len(out.values) + sum(map(len, self.pieces))
 
     def span(self, batch: Batch, start: int, end: int, out: Batch, timed: bool) -> bool:
         self.segment.runs(self, None, start)
         for at, upto, turn in self.lists(batch, start, end):
             if not at_once(self.through(Piece(batch, out, at, batch.values[at:upto], turn=turn))):
                 return False
-        if batch.failures:  # their places are told by the results before them
+        if batch.failures and not self.tabled:  # their places are told by the results before them
             self.settle(out)
         return True
 
@@ -178,7 +195,8 @@ class Batched(Part):
             at = upto
 
     def fail(self, out: Batch, origin: int, step: int, error: BaseException, tb: TracebackType | None) -> bool:
-        self.settle(out)
+        if not self.tabled:
+            self.settle(out)
         return super().fail(out, origin, step, error, tb)
 
     def settle(self, out: Batch) -> None:
@@ -197,10 +215,11 @@ class Batched(Part):
         if not values or piece.first == len(self.steps):
             return self._done(piece, Columns(None, [values]))
         # What an exception was caught for is done behind the `except`: what a step raises meanwhile would have it as context.
-        state, unfit = self._taken(values)
+        table = values if type(values) is ArrowRows else None
+        state, unfit = self._taken(values, piece)
         if unfit is not None:
             return await self._in_parts(piece, piece.first, cannot_stand(self.steps[piece.first], unfit))
-        columns = None
+        columns: Columns | ArrowRows | None = None
         for n in range(piece.first, len(self.steps)):
             self.now = n
             if isinstance(state, Columns):  # of another library's table
@@ -240,7 +259,7 @@ class Batched(Part):
                 return self._all_fail(piece, n, not_of_the_form(self.steps[n], state, misfit))
             if verified or n + 1 == len(self.steps):
                 try:
-                    columns = state if isinstance(state, Columns) else self.form.give(state)
+                    columns = self._given(state, table)
                 except Exception as error:  # a value without an exact one in Python; libraries have many errors
                     pass_on(error)
                     columns, raised = None, not_of_the_form(self.steps[n], state, error)
@@ -253,12 +272,24 @@ class Batched(Part):
         assert columns is not None
         return self._done(piece, columns)
 
-    def _taken(self, values: list[Any]) -> tuple[Any, Unfit | None]:
+    def _taken(self, values: Any, piece: Piece | None = None) -> tuple[Any, Unfit | None]:
         """The values in the form, or why they do not stand in it."""
         try:
-            return self.form.take(values), None
+            if type(values) is ArrowRows and self.way is not None:
+                return self.way.take(values, piece.batch.first + piece.at if piece is not None else 0), None
+            return self.form.take(records_of(values)), None
         except Unfit as unfit:
             return None, unfit
+
+    def _given(self, state: Any, table: ArrowRows | None) -> Columns | ArrowRows:
+        """What the steps made, of rows of a `table` or of records, as columns. Raises Misfit, and the libraries' own."""
+        if isinstance(state, Columns):
+            return state
+        if table is not None and self.tabled and self.way is not None:
+            rows = self.way.give(state, table)
+            if rows is not None:
+                return rows
+        return self.form.give(state)
 
     def _checked(self, result: Any, given: int) -> tuple[Any, int]:
         """What a step returned, in the form or as Columns, and how many results that is."""
@@ -269,11 +300,14 @@ class Batched(Part):
                 raise
             return table
 
-    def _done(self, piece: Piece, columns: Columns) -> bool:
-        if piece.values:
+    def _done(self, piece: Piece, columns: Columns | ArrowRows) -> bool:
+        count = len(piece.values)
+        if count:
             self.pieces.append(columns)
         if piece.out.origins is not None:
-            piece.out.origins.extend(piece.origin(n) for n in range(len(piece.values)))
+            known = piece.batch.origins
+            at = range(piece.at, piece.at + count)
+            piece.out.origins.extend(at if known is None else known[piece.at : piece.at + count])
         return True
 
     # --- a piece that does not come through ---
@@ -323,8 +357,10 @@ class Batched(Part):
     async def _before(self, piece: Piece, step: int) -> list[Any]:
         """The records as they are before `step`, made anew."""
         if step == piece.first:
-            return piece.values
-        state = self.form.take(piece.values)
+            return records_of(piece.values)
+        state, unfit = self._taken(piece.values, piece)
+        if unfit is not None:
+            raise unfit
         for n in range(piece.first, step):
             result = self.callables[n](state)
             state, _ = self._checked(returned.drawn(await result if self.waits else result), len(piece.values))
@@ -372,7 +408,7 @@ class Batched(Part):
         return rows
 
     async def _around(
-        self, piece: Piece, step: int, rows: list[tuple[int, tuple[str, str, str]]], columns: Columns
+        self, piece: Piece, step: int, rows: list[tuple[int, tuple[str, str, str]]], columns: Columns | ArrowRows
     ) -> bool:  # fmt: skip
         """The records that differ fail, those between them go on."""
         results, step_after = columns.records(), step + 1
@@ -396,12 +432,18 @@ class Batched(Part):
         return guard.in_callers_process and (isinstance(error, KeyboardInterrupt) or guard.interrupts(error))
 
 
+def _as_one(pieces: Sequence[Columns | ArrowRows]) -> ArrowRows | None:
+    """All of them as rows of one table; None where they are no such rows, or of other types."""
+    rows = [piece for piece in pieces if isinstance(piece, ArrowRows)]
+    return put_together(rows) if rows and len(rows) == len(pieces) else None
+
+
 class Piece:
     """Some consecutive values of a batch, with the steps of its part from `first` on before them."""
 
     __slots__ = ("at", "batch", "first", "out", "turn", "values")
 
-    def __init__(self, batch: Batch, out: Batch, at: int, values: list[Any], first: int = 0, turn: int = 0) -> None:
+    def __init__(self, batch: Batch, out: Batch, at: int, values: Any, first: int = 0, turn: int = 0) -> None:
         self.batch, self.out, self.at, self.values, self.first, self.turn = batch, out, at, values, first, turn
 
     def origin(self, n: int) -> int:

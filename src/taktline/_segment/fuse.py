@@ -17,6 +17,8 @@ from taktline._segment.amount import HELD, amount
 from taktline._segment.batch import Batch, Begun, Came, Mark, no_mark, nobody
 from taktline._segment.batched import Batched, Part, stretches
 from taktline._segment.compiled import Compiled
+from taktline._segment.forms import cannot_stand
+from taktline._segment.tables import ArrowRows, each_record
 from taktline.errors import NotAwaited, ResultsTooLarge
 
 if TYPE_CHECKING:
@@ -155,6 +157,11 @@ class Segment:
         if self._loop is not None and isinstance(closed, Coroutine):
             self._loop.run(closed)
 
+    @property
+    def takes_tables(self) -> bool:
+        """Whether its first step has a use for a table as it is."""
+        return bool(self._parts) and self._parts[0].takes_tables
+
     def count_anew(self) -> None:
         """What was counted so far is known to whoever asks for this."""
         self.records, self.timed_records, self.timed_ns = ([0] * len(self.steps) for _ in range(3))
@@ -254,15 +261,28 @@ class Segment:
         timed = self._is_timed()
         if careful:
             return put_together(self._carefully(batch), goes_on=self.goes_on)
-        for part in self._parts[:-1]:
-            batch = part.run(batch, timed)
-        return self._parts[-1].run(batch, timed, formed=formed)
+        for n, part in enumerate(self._parts):
+            batch = part.run(self._for(part, batch), timed, formed=self._stays(n, formed))
+        return batch
+
+    def _stays(self, n: int, formed: bool) -> bool:
+        """Whether what part `n` makes may be a table: for the part behind it, or at the end."""
+        return formed if n + 1 == len(self._parts) else self._parts[n + 1].takes_tables
+
+    def _for(self, part: Part, batch: Batch) -> Batch:
+        """The batch as this part takes it: rows of a table become records where it has no use for tables."""
+        if type(batch.values) is ArrowRows and not part.takes_tables:
+            batch.values, bad = each_record(batch.values)
+            step = self.steps[part.first]
+            batch.fail_each([(n, cannot_stand(step, why)) for n, why in bad], step.name, goes_on=self.goes_on)
+        return batch
 
     def _flow(self, parts: Sequence[Part], batch: Batch, timed: bool, formed: bool, alone: int | None = None) -> Pieces:
         """The batch after these parts: each piece that one gives goes through those behind it at once. `alone`: the position
         of its only value, where that is to be marked."""
         part, *behind = parts
-        given = part.flow(batch, timed, formed=formed and not behind)
+        formed_here = behind[0].takes_tables if behind else formed
+        given = part.flow(self._for(part, batch), timed, formed=formed_here)
         while True:
             if alone is not None:
                 self.begun(alone, part.first)

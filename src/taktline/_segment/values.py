@@ -11,8 +11,6 @@ from typing import Any, NoReturn, Protocol
 
 from taktline.abc import Part
 
-Encode = Callable[[list[Any]], bytes]  # makes a sink's bytes of results
-
 
 class Values(Protocol):
     """Values of a batch in another form than a list."""
@@ -37,6 +35,22 @@ def records_of(values: Any) -> list[Any]:
 def without(values: Any, start: int, stop: int) -> Any:
     """All but the values from `start` to `stop`; those given stay as they are."""
     return values[:start] + values[stop:] if type(values) is list else values.without(start, stop)
+
+
+class Encode:
+    """Makes a sink's bytes of results: of `records` in a list, or of a `table` of Arrow. Raises where it has none of them."""
+
+    def __init__(self, records: Callable[[list[Any]], bytes] | None, table: Callable[[Any], bytes] | None) -> None:
+        self._records = records
+        self._table = table
+
+    def __call__(self, values: Any) -> bytes:
+        table = getattr(values, "table", None)
+        if table is not None and self._table is not None:
+            return self._table(table)
+        if self._records is None:
+            raise TypeError("the sink makes its bytes of tables alone")
+        return self._records(records_of(values))
 
 
 class Table:

@@ -42,6 +42,8 @@ _Way: TypeAlias = "asyncio.Task[Batch] | Failure"  # of a record, or of those of
 class Waiting:
     """Runs waiting steps over batches, in a running event loop. `worn_out()` is called when too many threads hang."""
 
+    takes_tables = False
+
     def __init__(
         self, steps: Sequence[Step], *, goes_on: bool, worn_out: Callable[[], None],
         seed: tuple[int, int, int] | None = None,

@@ -1,0 +1,31 @@
+"""Rows of a pyarrow.Table as records."""
+
+from __future__ import annotations
+
+from typing import Any
+
+
+def records_of(table: Any) -> list[dict[str, Any]]:
+    """The rows of a Table or RecordBatch as dicts. Raises ArrowException, ValueError or OverflowError where a value has
+    none in Python."""
+    return in_microseconds(table).to_pylist()  # type: ignore[no-any-return]
+
+
+def in_microseconds(table: Any) -> Any:
+    """Nanoseconds as microseconds, where none are lost: so they are `datetime`, whether pandas is installed or not."""
+    import pyarrow as pa
+
+    for at, field in enumerate(table.schema):
+        if pa.types.is_timestamp(field.type) and field.type.unit == "ns":
+            kind = pa.timestamp("us", field.type.tz)
+        elif field.type == pa.time64("ns"):
+            kind = pa.time64("us")
+        elif field.type == pa.duration("ns"):
+            kind = pa.duration("us")
+        else:
+            continue
+        try:
+            table = table.set_column(at, field.name, table.column(at).cast(kind))
+        except pa.ArrowInvalid as error:
+            raise ValueError(f"column {field.name!r} has nanoseconds, which no value of Python can hold") from error
+    return table

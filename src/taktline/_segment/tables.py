@@ -1,0 +1,395 @@
+"""Rows of a table of Arrow as the values of a batch: into a step's form without making records of them, and back.
+
+What a step is handed is its own: it may write into it, and the batch stays as it was. What it gives goes back into the
+types of the source where that changes no value. Where a result has no exact columns here, the way over records is taken.
+"""
+
+from __future__ import annotations
+
+import functools
+import pickle
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from importlib import import_module
+from typing import Any
+
+from taktline._arrow import records_of
+from taktline._segment.forms import Unfit, form_of
+from taktline._signals import pass_on
+from taktline.abc import Part
+
+NONE: frozenset[str] = frozenset()
+
+
+class ArrowRows:
+    """Some rows. `whole`: the names of columns that have no null in the whole run, so that each batch of them is alike.
+
+    >>> import pyarrow
+    >>> rows = ArrowRows(pyarrow.table({"n": [1, 2, 3]}))
+    >>> len(rows[1:]), rows[1:].records()
+    (2, [{'n': 2}, {'n': 3}])
+    """
+
+    __slots__ = ("table", "whole")
+
+    def __init__(self, table: Any, whole: frozenset[str] = NONE) -> None:
+        self.table = table
+        self.whole = whole
+
+    @property
+    def size(self) -> int:
+        """Bytes of the rows."""
+        return self.table.nbytes  # type: ignore[no-any-return]
+
+    def __len__(self) -> int:
+        return self.table.num_rows  # type: ignore[no-any-return]
+
+    def __getitem__(self, at: Any) -> Any:
+        if not isinstance(at, slice):
+            (one,) = ArrowRows(self.table.slice(range(len(self))[at], 1)).records()
+            return one
+        start, stop, _ = at.indices(len(self))
+        return ArrowRows(self.table.slice(start, max(0, stop - start)), self.whole)
+
+    def records(self) -> list[Any]:
+        """The rows as dicts. Raises what has no value in Python."""
+        return records_of(self.table)
+
+    def without(self, start: int, stop: int) -> ArrowRows:
+        """All but the rows from `start` to `stop`."""
+        import pyarrow as pa
+
+        return ArrowRows(pa.concat_tables([self[:start].table, self[stop:].table]), self.whole)
+
+    def __reduce__(self) -> Any:
+        """As a stream of Arrow's own: of a slice that has its rows alone."""
+        import pyarrow as pa
+
+        stream = pa.BufferOutputStream()
+        with pa.ipc.new_stream(stream, self.table.schema) as writer:
+            writer.write_table(self.table)
+        return _opened, (pickle.PickleBuffer(stream.getvalue()), self.whole)
+
+
+def _opened(stream: Any, whole: frozenset[str]) -> ArrowRows:
+    import pyarrow as pa
+
+    return ArrowRows(pa.ipc.open_stream(pa.py_buffer(stream)).read_all(), whole)
+
+
+def put_together(pieces: list[ArrowRows]) -> ArrowRows | None:
+    """All of them as one; None where their columns differ in more than that some hold nothing but nulls."""
+    import pyarrow as pa
+
+    if len(pieces) == 1:
+        return pieces[0]
+    whole = frozenset.intersection(*(piece.whole for piece in pieces))
+    try:
+        return ArrowRows(pa.concat_tables([piece.table for piece in pieces], promote_options="default"), whole)
+    except pa.ArrowException:
+        return None
+
+
+def rows_of(part: Part) -> ArrowRows | None:
+    """A part of the source that nobody has read, as rows of a table; None where it has to be read record by record, which
+    tells why."""
+    try:
+        table = part.table()
+    except Exception as error:  # what is not to be read, or has no columns: of any class
+        pass_on(error)
+        return None
+    return ArrowRows(table, part.whole) if table.num_rows == len(part) else None
+
+
+def each_record(rows: ArrowRows) -> tuple[list[Any], list[tuple[int, Unfit]]]:
+    """The rows as records, and which of them cannot be any: None stands in their place."""
+    import pyarrow as pa
+
+    try:
+        return rows.records(), []
+    except (pa.ArrowException, ValueError, OverflowError) as error:
+        if len(rows) == 1:
+            return [None], [(0, Unfit(str(error)))]
+    half = len(rows) // 2
+    records, bad = each_record(rows[:half])
+    more, worse = each_record(rows[half:])
+    return records + more, bad + [(half + n, why) for n, why in worse]
+
+
+# --- into a form and back ---
+
+
+class Way(ABC):
+    """Between tables and one form."""
+
+    @abstractmethod
+    def take(self, rows: ArrowRows, first: int) -> Any:
+        """The rows as a batch of the form, which the step may change; `first`: the index of the first one. Raises Unfit."""
+
+    @abstractmethod
+    def give(self, result: Any, rows: ArrowRows | None) -> ArrowRows | None:
+        """What a step made of the rows; None where it has no columns of Arrow: then it goes by way of records."""
+
+
+@functools.cache
+def way_of(form: str) -> Way | None:
+    """How this form takes and gives tables; None where it takes lists alone."""
+    ways: dict[str, Callable[[], Way]] = {"numpy": _Numpy, "pandas": _Pandas, "arrow": _Arrow, "polars": _Polars}
+    return ways[form]() if form in ways else None
+
+
+class _Pandas(Way):
+    def __init__(self) -> None:
+        self.np, self.pd, self.form = import_module("numpy"), import_module("pandas"), form_of("pandas")
+
+    def take(self, rows: ArrowRows, first: int) -> Any:
+        names = _names(rows.table.schema)
+        columns = {
+            name: self._column(column, name, whole=name in rows.whole)
+            for name, column in zip(names, rows.table.columns, strict=True)
+        }
+        return self.pd.DataFrame(columns, index=self.pd.RangeIndex(first, first + len(rows)), copy=False)
+
+    def _column(self, column: Any, name: str, *, whole: bool) -> Any:
+        from pyarrow import types
+
+        np, kind, made = self.np, column.type, self.pd.arrays
+        if types.is_integer(kind) or types.is_floating(kind) or types.is_boolean(kind):
+            if whole:
+                return _own(column.to_numpy())
+            mask = _own(column.is_null().to_numpy())
+            values = _own(column.fill_null(False if types.is_boolean(kind) else 0).to_numpy())
+            if types.is_floating(kind) and mask.any() and np.isnan(values).any():
+                raise Unfit(f"column {name!r}: a column of pandas cannot hold both NaN and None")
+            if types.is_boolean(kind):
+                return made.BooleanArray(values, mask)
+            return (made.FloatingArray if types.is_floating(kind) else made.IntegerArray)(values, mask)
+        if types.is_string(kind) or types.is_large_string(kind) or types.is_dictionary(kind):
+            return column.to_pandas().array
+        if types.is_timestamp(kind) or types.is_duration(kind):
+            array = column.to_pandas().array
+            return array if getattr(kind, "tz", None) else _own(array.to_numpy())
+        return _exactly(self.form, column, name).array
+
+    def give(self, result: Any, rows: ArrowRows | None) -> ArrowRows | None:
+        if not isinstance(result, self.pd.DataFrame) or not all(type(name) is str for name in result.columns):
+            return None
+        columns: dict[str, Any] = {}
+        whole = set()
+        for name, series in result.items():
+            if (column := self._given(series)) is None:
+                return None
+            columns[name] = column
+            if isinstance(series.dtype, self.np.dtype):
+                whole.add(name)
+        return _as_read(columns, rows, frozenset(whole))
+
+    def _given(self, series: Any) -> Any:
+        import pyarrow as pa
+
+        dtype, array = series.dtype, series.array
+        try:
+            if not isinstance(dtype, self.np.dtype):
+                return pa.array(array, from_pandas=True) if hasattr(array, "__arrow_array__") else pa.array(array)
+            if dtype.kind == "O":
+                missing = (None, self.pd.NA, self.pd.NaT)
+                return _objects([None if any(value is each for each in missing) else value for value in array])
+            return pa.array(series.to_numpy(), from_pandas=dtype.kind in "mM") if dtype.kind in "biufmM" else None
+        except (pa.ArrowException, TypeError, ValueError, OverflowError):
+            return None
+
+
+class _Numpy(Way):
+    def __init__(self) -> None:
+        self.np, self.form = import_module("numpy"), form_of("numpy")
+
+    def take(self, rows: ArrowRows, first: int) -> Any:
+        names = _names(rows.table.schema)
+        return {name: self._column(column, name) for name, column in zip(names, rows.table.columns, strict=True)}
+
+    def _column(self, column: Any, name: str) -> Any:
+        from pyarrow import types
+
+        kind = column.type
+        if column.null_count:
+            return self.form.objects(column.to_pylist())  # type: ignore[attr-defined]
+        if types.is_integer(kind) or types.is_floating(kind) or types.is_boolean(kind):
+            return _own(column.to_numpy())
+        if types.is_duration(kind) or (types.is_timestamp(kind) and kind.tz is None):
+            return _own(column.to_numpy())
+        return _exactly(self.form, column, name)
+
+    def give(self, result: Any, rows: ArrowRows | None) -> ArrowRows | None:
+        if not isinstance(result, dict) or not all(type(name) is str for name in result):
+            return None
+        columns: dict[str, Any] = {}
+        for name, array in result.items():
+            if (column := self._given(array)) is None:
+                return None
+            columns[name] = column
+        return _as_read(columns, rows, frozenset(columns))
+
+    def _given(self, array: Any) -> Any:
+        import pyarrow as pa
+
+        if array.ndim != 1 or isinstance(array, self.np.ma.MaskedArray):
+            return None
+        try:
+            if array.dtype.kind in "biufmM":
+                return pa.array(array)
+            return _objects(self.form.give(array).records()) if array.dtype.kind in "OUS" else None
+        except (pa.ArrowException, TypeError, ValueError, OverflowError):
+            return None
+
+
+class _Arrow(Way):
+    def take(self, rows: ArrowRows, first: int) -> Any:
+        return rows.table
+
+    def give(self, result: Any, rows: ArrowRows | None) -> ArrowRows | None:
+        import pyarrow as pa
+
+        if isinstance(result, pa.RecordBatch):
+            result = pa.Table.from_batches([result])
+        return ArrowRows(result, _untouched(result, rows)) if isinstance(result, pa.Table) else None
+
+
+class _Polars(Way):
+    def __init__(self) -> None:
+        self.pl = import_module("polars")
+
+    def take(self, rows: ArrowRows, first: int) -> Any:
+        import pyarrow as pa
+
+        try:
+            return self.pl.from_arrow(rows.table)
+        # Its PanicException is no Exception.
+        except (
+            self.pl.exceptions.PolarsError,
+            self.pl.exceptions.PanicException,
+            pa.ArrowException,
+            TypeError,
+        ) as error:
+            raise Unfit(str(error)) from None
+
+    def give(self, result: Any, rows: ArrowRows | None) -> ArrowRows | None:
+        import pyarrow as pa
+
+        if not isinstance(result, self.pl.DataFrame):
+            return None
+        try:
+            table = result.to_arrow(compat_level=self.pl.CompatLevel.oldest())
+        except (self.pl.exceptions.PanicException, pa.ArrowException):
+            return None
+        made = _as_read(dict(zip(table.schema.names, table.columns, strict=True)), rows, NONE)
+        return ArrowRows(made.table, _untouched(made.table, rows))
+
+
+def _names(schema: Any) -> list[str]:
+    names: list[str] = schema.names
+    if len({*names}) < len(names):
+        raise Unfit("two columns have the same name")
+    if not names:
+        raise Unfit("a row has no columns")
+    return names
+
+
+def _own(array: Any) -> Any:
+    """Memory that may be written into and is nobody else's."""
+    return array if array.flags.writeable and array.flags.owndata else array.copy()
+
+
+def _exactly(form: Any, column: Any, name: str) -> Any:
+    """A column of the form by way of Python's values."""
+    import pyarrow as pa
+
+    try:
+        return form.column(column.to_pylist(), f"column {name!r}: ")
+    except (pa.ArrowException, ValueError, OverflowError) as error:
+        raise Unfit(f"column {name!r}: {error}") from error
+
+
+def _objects(values: list[Any]) -> Any:
+    """A column of Arrow that holds Python's values exactly; None where there is none."""
+    try:
+        return form_of("arrow").column(values, "")  # type: ignore[attr-defined]
+    except Unfit:
+        return None
+
+
+# What a column may have become on the way without its values being others, and is made again what it was.
+_KINDS = (
+    ("is_string", "is_large_string", "is_string_view"),
+    ("is_binary", "is_large_binary", "is_binary_view", "is_fixed_size_binary"),
+    ("is_time32", "is_time64"), ("is_date32", "is_date64"), ("is_decimal",), ("is_struct",), ("is_map",), ("is_dictionary",),
+    ("is_list", "is_large_list", "is_fixed_size_list", "is_list_view", "is_large_list_view"),
+)  # fmt: skip
+
+
+def _as_read(columns: dict[str, Any], rows: ArrowRows | None, whole: frozenset[str]) -> ArrowRows:
+    """A table of these columns, with the types and the metadata of those that were there before."""
+    import pyarrow as pa
+
+    before = rows.table.schema if rows is not None else pa.schema([])
+    fields, arrays = [], []
+    for name, column in columns.items():
+        at = before.get_field_index(name)
+        wanted = before.field(at) if at >= 0 else None
+        column = _alike(column, wanted.type) if wanted is not None else _alike(column, _common(column.type))
+        if wanted is None or wanted.type != column.type:
+            wanted = pa.field(name, column.type)
+        elif column.null_count:
+            wanted = wanted.with_nullable(True)
+        fields.append(wanted)
+        arrays.append(column)
+    return ArrowRows(pa.Table.from_arrays(arrays, schema=pa.schema(fields, before.metadata)), whole)
+
+
+def _alike(column: Any, kind: Any) -> Any:
+    """The column as this type, where only the type differs and no value changes."""
+    import pyarrow as pa
+    from pyarrow import types
+
+    if column.type == kind:
+        return column
+    alike = any(
+        all(any(getattr(types, is_kind)(each) for is_kind in kinds) for each in (column.type, kind)) for kinds in _KINDS
+    )
+    if not (alike or types.is_null(column.type)):
+        return column
+    try:
+        return column.cast(kind)
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
+        return column
+
+
+def _is_one(kind: Any, kinds: tuple[str, ...]) -> bool:
+    from pyarrow import types
+
+    return any(getattr(types, is_kind)(kind) for is_kind in kinds)
+
+
+def _common(kind: Any) -> Any:
+    """The type that others read too, of a column that was not there before."""
+    import pyarrow as pa
+    from pyarrow import types
+
+    if types.is_large_string(kind) or types.is_string_view(kind):
+        return pa.string()
+    return pa.binary() if types.is_large_binary(kind) or types.is_binary_view(kind) else kind
+
+
+def _untouched(table: Any, rows: ArrowRows | None) -> frozenset[str]:
+    """Names of the columns that have no null in the whole run since they are still the same memory."""
+    if rows is None:
+        return NONE
+    names = rows.table.schema.names
+    return frozenset(
+        name
+        for name in rows.whole.intersection(table.schema.names)
+        if name in names and _places(table.column(name)) == _places(rows.table.column(name))
+    )
+
+
+def _places(column: Any) -> list[tuple[Any, int, int]]:
+    return [(chunk.buffers()[1] and chunk.buffers()[1].address, chunk.offset, len(chunk)) for chunk in column.chunks]

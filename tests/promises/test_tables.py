@@ -1,0 +1,265 @@
+"""Tables from a file to a step: the same rows, order, values and types under every technique, and as by way of records."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pyarrow as pa
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from pyarrow import parquet
+
+import taktline
+from taktline import batch, line
+from taktline._segment.forms import Unfit
+from taktline._segment.tables import ArrowRows, way_of
+
+TECHNIQUES = ("loop", "auto", "pool", "queues", "line")
+WIDE = ("auto", "pool", "queues", "line")
+
+
+@pytest.fixture
+def file(tmp_path):
+    """A function that writes a table in small row groups."""
+
+    def written(table, rows=100, name="in.parquet"):
+        parquet.write_table(table, tmp_path / name, row_group_size=rows)
+        return str(tmp_path / name)
+
+    return written
+
+
+def numbers(count=1000):
+    return pa.table(
+        {
+            "n": pa.array(range(count), pa.int32()),
+            "half": pa.array([n / 2 for n in range(count)]),
+            "word": pa.array([f"w{n % 7}" if n % 11 else None for n in range(count)]),
+            "some": pa.array([None if n % 5 == 0 else n for n in range(count)], pa.int16()),
+        }
+    )
+
+
+def run(flow, path, how, **options):
+    return list(flow(taktline.read(path), how=how, workers=2, **options))
+
+
+def doubled_pandas(frame):
+    frame["n"] *= 2
+    frame.loc[:, "half"] = frame["half"].to_numpy() + 1
+    return frame
+
+
+def doubled_numpy(columns):
+    columns["n"] *= 2
+    columns["half"] += 1
+    return columns
+
+
+def doubled_arrow(table):
+    import pyarrow.compute as pc
+
+    table = table.set_column(0, "n", pc.multiply(table["n"], pa.scalar(2, pa.int32())))
+    return table.set_column(1, "half", pc.add(table["half"], 1.0))
+
+
+def doubled_polars(frame):
+    return frame.with_columns(pl.col("n") * 2, pl.col("half") + 1)
+
+
+DOUBLED = {"pandas": doubled_pandas, "numpy": doubled_numpy, "arrow": doubled_arrow, "polars": doubled_polars}
+
+
+@pytest.mark.parametrize("how", TECHNIQUES)
+@pytest.mark.parametrize("form", DOUBLED)
+def test_rows_order_and_values_are_those_of_the_table(form, how, file):
+    table = numbers(300 if how == "loop" else 1000)
+    flow = line(batch(DOUBLED[form], form=form))
+    wanted = [{**row, "n": row["n"] * 2, "half": row["half"] + 1} for row in table.to_pylist()]
+    assert run(flow, file(table), how) == wanted
+
+
+def types_of(frame):
+    frame["types"] = ",".join(str(kind) for kind in frame.dtypes)
+    return frame
+
+
+@pytest.mark.parametrize("how", TECHNIQUES)
+def test_a_step_sees_the_types_of_the_source_in_each_batch(how, file):
+    # The first row group has no null in the column, those behind it have.
+    some = pa.array([None if n > 250 else n for n in range(300)], pa.int64())
+    table = pa.table({"n": pa.array(range(300), pa.int16()), "some": some, "word": ["w"] * 300})
+    results = run(line(batch(types_of, form="pandas")), file(table), how)
+    assert {row["types"] for row in results} == {"int16,Int64,str"}
+
+
+def positions(frame):
+    frame["at"] = frame.index
+    return frame
+
+
+@pytest.mark.parametrize("how", TECHNIQUES)
+def test_the_index_is_the_place_in_the_source(how, file):
+    results = run(line(batch(positions, form="pandas")), file(numbers(500), rows=130), how)
+    assert [row["at"] for row in results] == list(range(500))
+
+
+def one_bad(frame):
+    if (frame["n"] == 217).any():
+        raise ValueError("217 is bad")
+    frame["ok"] = True
+    return frame
+
+
+@pytest.mark.parametrize("how", TECHNIQUES)
+def test_a_batch_that_fails_is_rescued_by_rows(how, file, tmp_path):
+    path, letters = file(numbers(400)), tmp_path / "dead.jsonl"
+    results = run(line(batch(one_bad, form="pandas")), path, how, dead_letters=letters)
+    assert [row["n"] for row in results] == [n for n in range(400) if n != 217]
+    (letter,) = taktline.read(str(letters))
+    assert (letter["index"], letter["record"]["n"], letter["record"]["some"]) == (217, 217, 217)
+
+
+@pytest.mark.parametrize("how", TECHNIQUES)
+def test_what_fails_ends_the_run_behind_the_rows_before_it(how, file):
+    results = []
+    with pytest.raises(ValueError, match="217 is bad") as caught:
+        for row in line(batch(one_bad, form="pandas"))(taktline.read(file(numbers(400))), how=how, workers=2):
+            results.append(row["n"])
+    assert results == list(range(217))
+    assert any("record 217" in note for note in caught.value.__notes__)
+
+
+def plain(row):
+    return {"n": row["n"] + 1, "kind": type(row["n"]).__name__}
+
+
+@pytest.mark.parametrize("how", TECHNIQUES)
+def test_a_scalar_step_gets_records(how, file):
+    results = run(line(batch(doubled_pandas, form="pandas"), plain), file(numbers(300)), how)
+    assert results == [{"n": 2 * n + 1, "kind": "int"} for n in range(300)]
+
+
+@pytest.mark.parametrize("how", TECHNIQUES)
+def test_between_forms_the_way_is_arrow(how, file):
+    flow = line(*(batch(fn, form=form) for form, fn in DOUBLED.items()))
+    results = run(flow, file(numbers(200)), how)
+    assert [(row["n"], row["half"], row["some"]) for row in results] == [
+        (16 * n, n / 2 + 4, None if n % 5 == 0 else n) for n in range(200)
+    ]
+
+
+def fewer(frame):
+    return frame[frame["n"] % 2 == 0]
+
+
+@pytest.mark.parametrize("how", WIDE)
+def test_another_number_of_rows_is_an_error(how, file):
+    with pytest.raises(taktline.BatchLengthError, match="fewer"):
+        run(line(batch(fewer, form="pandas")), file(numbers(300)), how)
+
+
+def test_a_file_that_cannot_be_read_says_where(file, tmp_path):
+    path = file(numbers(1000))
+    data = bytearray(Path(path).read_bytes())
+    place = parquet.ParquetFile(path).metadata.row_group(5).column(0).data_page_offset
+    data[place : place + 40] = b"\xff" * 40
+    bad = tmp_path / "bad.parquet"
+    bad.write_bytes(data)
+    for how in TECHNIQUES:
+        results = []
+        with pytest.raises(taktline.SourceError, match="row group 5"):
+            results.extend(line(batch(doubled_numpy, form="numpy"))(taktline.read(str(bad)), how=how, workers=2))
+
+
+# --- there and back ---
+
+VALUES = {
+    pa.int8(): st.integers(-128, 127), pa.uint64(): st.integers(0, 2**64 - 1), pa.int64(): st.integers(-(2**63), 2**63 - 1),
+    pa.float32(): st.floats(width=32), pa.float64(): st.floats(), pa.bool_(): st.booleans(), pa.string(): st.text(max_size=5),
+    pa.large_string(): st.text(max_size=5), pa.binary(): st.binary(max_size=5), pa.date32(): st.dates(),
+    pa.time32("s"): st.times().map(lambda t: t.replace(microsecond=0)), pa.time64("us"): st.times(),
+    pa.timestamp("us"): st.datetimes(), pa.timestamp("ns"): st.integers(-(2**63) + 1, 2**63 - 1),
+    pa.timestamp("ms", "Europe/Paris"): st.integers(0, 2**41), pa.duration("us"): st.integers(-(2**50), 2**50),
+    pa.decimal128(9, 2): st.decimals(allow_nan=False, allow_infinity=False, places=2, min_value=-(10**6), max_value=10**6),
+    pa.list_(pa.int32()): st.lists(st.integers(-9, 9), max_size=3),
+    pa.struct([("a", pa.int64())]): st.fixed_dictionaries({"a": st.integers(0, 9)}),
+    pa.dictionary(pa.int8(), pa.string()): st.sampled_from(["red", "green"]),
+}  # fmt: skip
+
+
+@st.composite
+def tables(draw):
+    """A table of some rows in columns of any types, with nulls and without."""
+    rows = draw(st.integers(1, 6))
+    columns, whole = {}, set()
+    for n in range(draw(st.integers(1, 3))):
+        kind = draw(st.sampled_from(list(VALUES)))
+        nulls = draw(st.booleans())
+        values = st.one_of(st.none(), VALUES[kind]) if nulls else VALUES[kind]
+        columns[f"c{n}"] = pa.array(draw(st.lists(values, min_size=rows, max_size=rows)), kind)
+        if not nulls:
+            whole.add(f"c{n}")
+    schema = pa.schema([pa.field(name, column.type, metadata={"of": name}) for name, column in columns.items()])
+    return ArrowRows(pa.table(columns, schema=schema.with_metadata({"made": "here"})), frozenset(whole))
+
+
+def same(one, other):
+    """Whether two tables hold the same values, of which NaN is one."""
+    return all(
+        a == b or (isinstance(a, float) and isinstance(b, float) and math.isnan(a) and math.isnan(b))
+        for column, back in zip(one.columns, other.columns, strict=True)
+        for a, b in zip(listed(column), listed(back), strict=True)
+    )
+
+
+def listed(column):
+    """Moments as numbers, for datetime has no nanoseconds."""
+    if not pa.types.is_timestamp(column.type):
+        return column.to_pylist()
+    exact = column if column.type.unit == "ns" else column.cast(pa.timestamp("us", column.type.tz))
+    return exact.cast(pa.int64()).to_pylist()
+
+
+@pytest.mark.parametrize("form", ["pandas", "numpy", "arrow", "polars"])
+@given(rows=tables())
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=150)
+def test_what_a_form_takes_it_gives_back(form, rows):
+    way = way_of(form)
+    try:
+        taken = way.take(rows, 0)
+    except Unfit:
+        return  # it goes by way of records, each by itself
+    back = way.give(taken, rows)
+    if back is None:
+        return
+    assert same(rows.table, back.table), (rows.table, back.table)
+    for field, now in zip(rows.table.schema, back.table.schema, strict=True):
+        if form != "numpy" and not (form == "polars" and pa.types.is_dictionary(field.type)):  # they have no such types
+            assert field.type == now.type
+
+
+def test_what_a_step_is_handed_is_its_own():
+    table = pa.table({"n": pa.array([1, 2, 3]), "x": pa.array([1.0, 2.0, 3.0])})
+    for form in ("pandas", "numpy"):
+        taken = way_of(form).take(ArrowRows(table, frozenset(["n", "x"])), 0)
+        for name in ("n", "x"):
+            array = taken[name] if form == "numpy" else taken[name].array
+            array[0] = 9
+    assert table["n"].to_pylist() == [1, 2, 3]
+    assert table["x"].to_pylist() == [1.0, 2.0, 3.0]
+
+
+def test_a_slice_crosses_as_its_rows_alone():
+    import pickle
+
+    table = pa.table({"n": np.arange(1_000_000), "w": ["word"] * 1_000_000})
+    rows = ArrowRows(table)[500_000:500_010]
+    buffers = []
+    packed = pickle.dumps(rows, 5, buffer_callback=buffers.append)
+    assert len(packed) + sum(each.raw().nbytes for each in buffers) < 2000
+    assert pickle.loads(packed, buffers=buffers).records() == rows.records()
