@@ -11,6 +11,7 @@ from decimal import Decimal
 from typing import Any
 
 from taktline._excerpts import excerpt
+from taktline._io import as_table
 from taktline._io.decode import BOM, NEXT, UTF_8, caused, undecodable, unreadable
 from taktline._io.ranges import table_lines
 from taktline._io.taken import Taken
@@ -35,6 +36,18 @@ class Table:
     sure: bool = False  # of the delimiter
     columns: tuple[str, ...] | None = None
     types: Types | None = None
+
+    @property
+    def is_typed(self) -> bool:
+        """Whether Arrow has a type for each column."""
+        return all(kind in as_table.KINDS for kind in (self.types or {}).values())
+
+    def as_table(self, data: Any, number: int, *, header: Sequence[str], names: Sequence[str]) -> Any:
+        """Whole lines as a table of Arrow. Raises where it would be another one than their records are."""
+        return as_table.csv_table(
+            data, number, header=header, names=names, types=self.types or {}, delimiter=self.delimiter,
+            quoting=self.quoting, encoding=self.encoding,
+        )  # fmt: skip
 
     def header_of(self, taken: Taken, name: str) -> list[str] | None:
         """The names of the columns of a file whose lines begin here; None where it has no record. Raises SourceError where

@@ -113,7 +113,10 @@ class ParquetFiles(Source):
         """The columns without a null, as the files say."""
         kept: set[str] | None = None
         for path in self._paths:
-            about = _opened_here(path)[0]
+            try:
+                about = _opened_here(path)[0]
+            except SourceError:  # told when it is its turn
+                return frozenset()
             mine = _without_null(about.metadata, about.schema_arrow)
             kept = mine if kept is None else kept & mine
         return frozenset(kept or ())

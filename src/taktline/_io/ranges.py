@@ -6,12 +6,14 @@ import os
 import pickle
 import re
 from collections.abc import Callable, Generator, Iterable, Iterator
+from dataclasses import dataclass
 from functools import partial
 from io import BytesIO
 from itertools import islice
 from typing import IO, Any
 
 from taktline._io.changing import Lasting, changed, cut_short, identity, replaced
+from taktline._io.cut import TABLE
 from taktline._io.decode import BOM
 from taktline._io.taken import Taken
 from taktline.abc import Part, Unread
@@ -21,11 +23,29 @@ LINE = 128.0  # bytes of a record, as long as none is known
 SPARE = 1.125  # times the bytes that are likely enough, where the records must be so many: most parts have them at once
 LONGEST = 1 << 26  # bytes in which there must be a border; else the file is not split there
 PIECE = 1 << 20  # bytes in which line ends are counted at once
+BLOCK = 1 << 23  # bytes of a file: a table ends with the last whole line before a multiple of it
 
-Decode = Callable[..., Iterator[Any]]  # of lines, the file's name, the number of the first line; and unread=
 Count = Callable[[bytes], int | None]  # records in some lines, None where that is not certain
 
 _blank_line, _blank_row = re.compile(rb"\n\s").search, re.compile(rb"\n[\r\n]").search
+_blank_rows = re.compile(rb"(?:^|\n)(?=\r?\n)").finditer
+
+
+@dataclass(frozen=True, slots=True)
+class Decode:
+    """What makes something of whole lines. It travels with them."""
+
+    records: Callable[..., Iterator[Any]]  # of lines, the file's name, the number of the first line; and unread=
+    table: Callable[[Any, int], Any] | None = None  # of bytes, the number of the first line; raises where it is none
+
+    def table_of(self, data: Any, number: int, count: int) -> Any:
+        """A table of so many rows. Raises where the lines are none."""
+        if self.table is None:
+            raise ValueError("these lines are no table")
+        table = self.table(data, number)
+        if table.num_rows != count:
+            raise ValueError(f"{table.num_rows:,} rows where {count:,} were counted")
+        return table
 
 
 class _Opened:
@@ -70,8 +90,13 @@ class Range(Part):
         return self._count
 
     def read(self, unread: list[Unread] | None = None) -> Iterator[Any]:
-        records = self._decode(self._lines(), self._path, self._line, unread=unread)
+        records = self._decode.records(self._lines(), self._path, self._line, unread=unread)
         return records if self._opened is None else self._counted(records)
+
+    def table(self) -> Any:
+        if len(data := self._read()) < self.size:
+            raise cut_short(self._path, self._start + len(data), self._start + self.size)
+        return self._decode.table_of(data, self._line, self._count)
 
     def _lines(self) -> Iterable[bytes]:
         data = self._read()
@@ -106,18 +131,21 @@ class Cutting:
     """One pass over some files. Lines stay about as long as they were in the file before, so it remembers that.
 
     `begin(lines, path)` reads what is before the first record, and says how to decode; None: there is no record.
-    `quoted`: a line end between double quotes ends no record. `exact`: a part has the records that are wanted, unless
-    its file ends. `bytes_left`: in all files. `unread`: takes lines that are no records, where they do not end the pass."""
+    `rows`: as `count`, of lines that are to be a table. `quoted`: a line end between double quotes ends no record. `exact`:
+    a part has the records that are wanted, unless its file ends. `bytes_left`: in all files. `unread`: takes lines that are
+    no records, where they do not end the pass."""
 
     def __init__(
-        self, begin: Callable[[Taken, str], Decode | None], count: Count, *, quoted: bool, exact: bool,
+        self, begin: Callable[[Taken, str], Decode | None], count: Count, rows: Count, *, quoted: bool, exact: bool,
         bytes_left: int, unread: list[Unread] | None = None,
     ) -> None:  # fmt: skip
-        self.begin = begin
+        self._begin = begin
         self._count = count
+        self._rows = rows
         self.quoted = quoted
         self._exact = exact
         self._weight = LINE  # bytes a record
+        self._uncertain = 0  # up to there no table can be cut
         self._end = 0  # bytes of this file and of those before it
         self._bytes_left = bytes_left
         self.left: int | None = None  # bytes behind the newest part
@@ -130,22 +158,22 @@ class Cutting:
         size = os.fstat(stream.fileno()).st_size
         self._bytes_left -= size
         taken = Taken(stream)
-        decode = self.begin(taken, path)
+        decode = self.begun(taken, path)
         if decode is None:
             return wanted
         opened, start = _Opened(stream.raw), stream.tell() - taken.ahead
         line = 1 + _line_ends(stream, 0, start)
         while start < opened.end:
-            lines, records = self.cut(partial(_lines, opened, start, self.quoted), wanted)
+            lines, records = self.cut(partial(_lines, opened, start, self.quoted), wanted, start)
             if records:
-                ends = records if not self.quoted else lines.count(b"\n")
+                ends = records if wanted != TABLE and not self.quoted else lines.count(b"\n")
                 self.left = max(0, size - start - len(lines)) + max(0, self._bytes_left)
                 wanted = yield Range(path, opened.identity, start, len(lines), records, line, decode, opened)
                 start, line = start + len(lines), line + ends
                 continue
             stream.seek(start)
             taken = Taken(stream)
-            wanted = yield decode(self.lines(taken, stream), path, line, unread=self.unread)
+            wanted = yield decode.records(self.lines(taken, stream), path, line, unread=self.unread)
             at, start = start, stream.tell() - taken.ahead
             stream.seek(start)
             if not stream.peek(1):
@@ -153,13 +181,21 @@ class Cutting:
             line += _line_ends(stream, at, start)  # it was left before its end
         return wanted
 
+    def begun(self, taken: Taken, path: str) -> Decode | None:
+        """A file begins."""
+        self._uncertain = 0
+        return self._begin(taken, path)
+
     def lines(self, taken: Taken, lines: Iterable[bytes]) -> Iterable[bytes]:
         """What is to be decoded: lines that may be given back where rows may turn out to be none, the lines alone else."""
         return taken if self.quoted and self.unread is not None else lines
 
-    def cut(self, look: Callable[[int], tuple[bytes, bool]], wanted: int) -> tuple[bytes, int]:
+    def cut(self, look: Callable[[int], tuple[bytes, bool]], wanted: int, at: int) -> tuple[bytes, int]:
         """Whole lines of at most so many records, and how many; none where none is wanted or where that is not certain.
-        `look(size)` shows whole lines of about so many bytes, and tells whether they are all there are."""
+        `look(size)` shows whole lines of about so many bytes, and tells whether they are all there are; they begin `at`
+        so many bytes of what is read."""
+        if wanted == TABLE:
+            return self._block(look, at)
         size = min(LONGEST, 1 + int(wanted * self._weight * (SPARE if self._exact else 1.0))) if wanted else 0
         while 0 < size <= LONGEST:
             lines, whole = look(size)
@@ -174,6 +210,15 @@ class Cutting:
                 return lines, records
             size = 2 * max(size, len(lines))
         return b"", 0
+
+    def _block(self, look: Callable[[int], tuple[bytes, bool]], at: int) -> tuple[bytes, int]:
+        """Whole lines up to a border that does not depend on where they begin; none where their number is not certain."""
+        if at < self._uncertain:
+            return b"", 0
+        lines, _ = look(BLOCK - at % BLOCK)
+        records = self._rows(lines) if lines else None
+        self._uncertain = 0 if records else at + BLOCK - at % BLOCK
+        return (lines, records) if records else (b"", 0)
 
 
 def travels(decode: Any) -> bool:
@@ -205,8 +250,16 @@ def rows_without_quotes(data: bytes) -> int | None:
     return None if _blank_row(data) or data[:1] in (b"\r", b"\n") else text_lines(data)
 
 
-def table_lines(data: bytes, delimiter: bytes) -> int | None:
-    """The rows in lines of CSV; None where one may be blank, or a quote stands inside a field without quotes.
+def rows_without_blanks(data: bytes) -> int | None:
+    """The rows in lines of which each is one, or blank."""
+    lines = text_lines(data)
+    blank = sum(1 for _ in _blank_rows(data)) if lines is not None and (_blank_row(data) or data[:1] in b"\r\n") else 0
+    return None if lines is None else lines - blank
+
+
+def table_lines(data: bytes, delimiter: bytes, rows: Count = rows_without_quotes) -> int | None:
+    """The rows in lines of CSV; None where one may be blank, or a quote stands inside a field without quotes. `rows`: of
+    those without quotes.
 
     >>> table_lines(b'1,"a\\nb"\\n2,c\\n', b","), table_lines(b'1,5" wide\\n2,6" wide\\n', b",")
     (2, None)
@@ -218,7 +271,7 @@ def table_lines(data: bytes, delimiter: bytes) -> int | None:
         if not (opened and closed):
             return None
         data = QUOTE.join(outside)
-    return rows_without_quotes(data)
+    return rows(data)
 
 
 def _lines(opened: _Opened, start: int, quoted: bool, size: int) -> tuple[bytes, bool]:

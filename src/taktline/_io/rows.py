@@ -13,7 +13,7 @@ from functools import partial
 from typing import IO, Any
 
 from taktline._excerpts import excerpt
-from taktline._io import brought, decode, encode, opening, place, plain, ranges, remote, streams
+from taktline._io import as_table, brought, decode, encode, opening, place, plain, ranges, remote, streams
 from taktline._io.cut import Cut, Cuts
 from taktline._io.delimited import (
     Table,
@@ -278,7 +278,7 @@ class _Files(Source):
                 how = begin(taken, name)
                 if how is not None:
                     lines = taken if taken.waiting or (self.quoted and unread is not None) else stream
-                    yield from how(lines, name, taken.count + 1, unread=unread)
+                    yield from how.records(lines, name, taken.count + 1, unread=unread)
 
     @contextmanager
     def _reading(self, path: str) -> Iterator[IO[bytes]]:
@@ -289,7 +289,7 @@ class _Files(Source):
         if not ranges.travels(self._table.types):
             return None
         cutting = ranges.Cutting(
-            self.beginner(), self.count, quoted=self.quoted, exact=exact,
+            self.beginner(), self.count, self.count_rows, quoted=self.quoted, exact=exact,
             bytes_left=sum(map(opening.size, self._paths)), unread=unread,
         )  # fmt: skip
         return Cut(self._cuts(cutting), lambda: cutting.left)
@@ -311,10 +311,14 @@ class _Files(Source):
         """How many records some whole lines have; None where only decoding can tell."""
         raise NotImplementedError
 
+    def count_rows(self, data: bytes) -> int | None:
+        """The same where they are to be a table."""
+        return self.count(data)
+
 
 class _Jsonl(_Files):
     def beginner(self) -> Callable[[Taken, str], ranges.Decode | None]:
-        how = partial(decode.json_records, columns=self._columns)
+        how = ranges.Decode(partial(decode.json_records, columns=self._columns))
         return lambda lines, name: how
 
     def count(self, data: bytes) -> int | None:
@@ -323,7 +327,7 @@ class _Jsonl(_Files):
 
 class _Text(_Files):
     def beginner(self) -> Callable[[Taken, str], ranges.Decode | None]:
-        how = partial(decode.text_records, encoding=self._table.encoding)
+        how = ranges.Decode(partial(decode.text_records, encoding=self._table.encoding))
         return lambda lines, name: how
 
     def count(self, data: bytes) -> int | None:
@@ -332,27 +336,39 @@ class _Text(_Files):
 
 class _Delimited(_Files):
     @property
+    def columns(self) -> bool:  # type: ignore[override]
+        return not self.once and self._table.is_typed and as_table.is_there()
+
+    @property
     def quoted(self) -> bool:  # type: ignore[override]
         return self._table.quoting
 
     def beginner(self) -> Callable[[Taken, str], ranges.Decode | None]:
-        first: list[tuple[str, list[str]]] = []
+        table, first = self._table, list[tuple[str, list[str]]]()
 
         def begin(taken: Taken, name: str) -> ranges.Decode | None:
-            header = self._table.header_of(taken, name)
+            header = table.header_of(taken, name)
             if header is None:
                 return None
             first.append((name, header))
             if self._columns is None:
                 check_drift(*first[0], name, header)
-            return partial(table_records, table=self._table, header=header)
+            names = self._columns or tuple(first[0][1])  # the first file's order is that of all
+            return ranges.Decode(
+                partial(table_records, table=table, header=header),
+                partial(table.as_table, header=header, names=names) if table.is_typed else None,
+            )
 
         return begin
 
     def count(self, data: bytes) -> int | None:
-        if self._table.quoting:
-            return ranges.table_lines(data, self._table.delimiter.encode())
-        return ranges.rows_without_quotes(data)
+        return self._counted(data, ranges.rows_without_quotes)
+
+    def count_rows(self, data: bytes) -> int | None:
+        return self._counted(data, ranges.rows_without_blanks)
+
+    def _counted(self, data: bytes, rows: ranges.Count) -> int | None:
+        return ranges.table_lines(data, self._table.delimiter.encode(), rows) if self._table.quoting else rows(data)
 
 
 class _Brought(_Files):

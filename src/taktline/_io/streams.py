@@ -9,6 +9,7 @@ from functools import partial
 from io import BytesIO
 from typing import IO, Any
 
+from taktline._io.cut import TABLE
 from taktline._io.ranges import LONGEST, Cutting, Decode, outside_quotes
 from taktline._io.taken import Taken
 from taktline.abc import Part, Unread
@@ -37,7 +38,10 @@ class Stretch(Part):
         return self._count
 
     def read(self, unread: list[Unread] | None = None) -> Iterator[Any]:
-        return self._decode(BytesIO(self._data), self._path, self._line, unread=unread)
+        return self._decode.records(BytesIO(self._data), self._path, self._line, unread=unread)
+
+    def table(self) -> Any:
+        return self._decode.table_of(self._data, self._line, self._count)
 
 
 def stretches(
@@ -46,21 +50,22 @@ def stretches(
     """The parts of one open stream, as `Cutting.parts` has those of a file."""
     lines = _Lines(stream)
     taken = Taken(lines.each())
-    decode = cutting.begin(taken, path)
+    decode = cutting.begun(taken, path)
     lines.give_back(taken)
     if decode is None:
         return wanted
     while lines.any():
         number = lines.number
-        data, records = cutting.cut(partial(lines.look, wanted, cutting.quoted), wanted)
+        enough = LONGEST if wanted == TABLE else wanted
+        data, records = cutting.cut(partial(lines.look, enough, cutting.quoted), wanted, lines.at)
         if records:
             cutting.left = None
-            lines.take(data, records if not cutting.quoted else data.count(b"\n"))
+            lines.take(data, records if wanted != TABLE and not cutting.quoted else data.count(b"\n"))
             wanted = yield Stretch(path, data, records, number, decode)
         else:
             each = lines.each()
             taken = Taken(each)
-            wanted = yield decode(cutting.lines(taken, each), path, number, unread=cutting.unread)
+            wanted = yield decode.records(cutting.lines(taken, each), path, number, unread=cutting.unread)
             lines.give_back(taken)
     return wanted
 
@@ -75,6 +80,12 @@ class _Lines:
         self._ended = False
         self._seen = 0  # bytes ahead that were looked at, and did not do
         self.number = 1  # of the next one
+        self._came = 0  # bytes
+
+    @property
+    def at(self) -> int:
+        """Bytes before the next one."""
+        return self._came - len(self._ahead)
 
     def any(self) -> bool:
         """Whether more is there. Raises what the stream raises."""
@@ -96,7 +107,9 @@ class _Lines:
         begun = bytes(ahead)
         ahead.clear()
         if not self._ended:
-            begun += self._stream.readline()
+            rest = self._stream.readline()
+            self._came += len(rest)
+            begun += rest
         if begun:
             self.number += 1
             yield begun
@@ -104,6 +117,7 @@ class _Lines:
             return
         for line in self._stream:
             self.number += 1
+            self._came += len(line)
             yield line
         self._ended = True
 
@@ -151,5 +165,6 @@ class _Lines:
                 self._error, self._ended = error, True
                 return
             ahead += piece
+            self._came += len(piece)
             there += piece.count(b"\n")
             self._ended = not piece
