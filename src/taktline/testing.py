@@ -132,11 +132,12 @@ def check_sink(
     after `abort`, and behind a mark after `resume`; False for what cannot be taken back, which then may come twice.
 
     Checked: results are there after `commit`, whole and in order, however they were cut into writes; nothing is there
-    after `abort`, at whatever point; no descriptor and no thread stays open after either; bytes that `encoder` makes from a
-    pickle of itself are as good; runs in the loop and with workers open it once and end it once, by `commit` where they
-    end well, by `abort` where a step fails. Of a Resumable: `fingerprint` and positions are JSON values; another sink goes
-    on behind a mark, cutting off what was written after it; `begin` may be called again; `finished` tells whether `commit`
-    was done; and a run with a journal that is stopped and started again writes each result once.
+    after `abort`, at whatever point; no descriptor and no thread stays open after either; bytes that `encoder` makes from
+    a pickle of itself are as good, and so are tables where it takes those, with what `table_encoder` makes of them; runs
+    in the loop and with workers open it once and end it once, by `commit` where they end well, by `abort` where a step
+    fails. Of a Resumable: `fingerprint` and positions are JSON values; another sink goes on behind a mark, cutting off
+    what was written after it; `begin` may be called again; `finished` tells whether `commit` was done; and a run with a
+    journal that is stopped and started again writes each result once.
     """
     given = [{"n": n, "text": f"row {n}"} for n in range(200)] if results is None else list(results)
     sink = _SinkCheck(make, read, given, undone=undone)
@@ -200,6 +201,32 @@ class _SinkCheck:
                 sink.write_encoded(encode(some), len(some))
             sink.commit()
             self._expect_there(name, results, "after write_encoded() of what encoder made, and commit()")
+        if sink.tables:
+            self._check_tables()
+
+    def _check_tables(self) -> None:
+        """In turn with results, and with what a worker makes of them."""
+        import pyarrow as pa
+
+        results = self._results
+        for turn in range(3):
+            name = self._name()
+            sink = self._make(name)
+            encode = pickle.loads(pickle.dumps(sink.table_encoder))
+            sink.open()
+            for number, at in enumerate(range(0, len(results), 7)):
+                some, table = results[at : at + 7], pa.Table.from_pylist(results[at : at + 7])
+                data = None
+                with suppress(Exception):  # what it raises sends the table itself
+                    data = encode(table) if encode is not None and number % 3 == turn else None
+                if data is not None:
+                    sink.write_encoded(data, len(some))
+                elif number % 3 == (turn + 1) % 3:
+                    sink.write(some)
+                else:
+                    sink.write_table(table)
+            sink.commit()
+            self._expect_there(name, results, "after write_table() in turn with write(), and commit()")
 
     def _check_aborts(self) -> None:
         for written in (None, 0, 1, len(self._results)):

@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from taktline import LineError, SinkError, SourceError, line, read, write
-from taktline._io import parquet
+from taktline._io import parquet, row_groups
 
 pa = pytest.importorskip("pyarrow")
 pq = pytest.importorskip("pyarrow.parquet")
@@ -44,7 +44,7 @@ def written(path, results, size=3, **options):
 
 @pytest.fixture
 def small_groups(monkeypatch):
-    monkeypatch.setattr(parquet, "GROUP", 4)
+    monkeypatch.setattr(row_groups, "GROUP", 4)
 
 
 @settings(suppress_health_check=list(HealthCheck), max_examples=60)

@@ -429,7 +429,7 @@ class Output:
             os.fchmod(self._file.fileno(), 0o666 & ~umask())
             place.take_over(self._file.fileno(), self._place.path)
 
-    def write(self, data: bytes) -> None:
+    def write(self, data: bytes | memoryview) -> None:
         """Raises SinkError where the bytes cannot be written."""
         try:
             if self._pack is not None:
@@ -445,7 +445,7 @@ class Output:
         except OSError as error:
             raise self._failed(error) from error
 
-    def _write_packed(self, data: bytes) -> None:
+    def _write_packed(self, data: bytes | memoryview) -> None:
         # Blocks end after so many bytes of text, whatever the batches were, and each is packed in one go: equal results
         # make equal files, however often the run was stopped in between.
         assert self._pack is not None

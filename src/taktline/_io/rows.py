@@ -178,7 +178,15 @@ def _no_such_option(name: str) -> str:
     return f"read() has no option {name!r}{hint}"
 
 
-def write(path: str | os.PathLike[str] | IO[bytes], format: str | None = None, schema: Any = None) -> Sink:
+def write(
+    path: str | os.PathLike[str] | IO[bytes],
+    format: str | None = None,
+    schema: Any = None,
+    *,
+    codec: str | None = None,
+    level: int | None = None,
+    row_group: int | None = None,
+) -> Sink:
     """A sink that writes results into a file or to a URL, as the formats of `read`; "-" is standard output.
 
     What is written is packed as the suffix says: .gz, .bz2, .xz, .zst. A suffix that is not known is refused, where
@@ -193,6 +201,10 @@ def write(path: str | os.PathLike[str] | IO[bytes], format: str | None = None, s
     (bytes, an Enum or half a surrogate pair in CSV, a tab in TSV, a date in JSON) is refused with its result. CSV takes
     its header from the first result; Parquet, which no journal can go on with, its schema from the first 65,536, where
     `schema`, of pyarrow, is not given, and a missing key is a null.
+
+    For Parquet: `codec`, "snappy" where it is None, or "zstd", "gzip", "brotli", "lz4", "none", and its `level`; `row_group`,
+    the most rows of a row group: results make groups of 65,536 where it is None, and a table from a step is one, as a rule.
+    A column that is None in all results so far waits for what it is to have; a later one takes what it can hold exactly.
     Raises LineError at once where the file cannot be made there, SinkError for a result that cannot be written.
 
     >>> import tempfile, pathlib
@@ -209,7 +221,11 @@ def write(path: str | os.PathLike[str] | IO[bytes], format: str | None = None, s
     if isinstance(path, (str, os.PathLike)):
         target = os.fspath(path)
         if brought.has_scheme(target):
-            made: Sink = brought.opened("write", target, {"format": format, "schema": schema})
+            made: Sink = brought.opened(
+                "write",
+                target,
+                {"format": format, "schema": schema, "codec": codec, "level": level, "row_group": row_group},
+            )
             return made
         how = opening.format_of(target, format)
         opening.check_promise(target, how)
@@ -217,12 +233,14 @@ def write(path: str | os.PathLike[str] | IO[bytes], format: str | None = None, s
         target, how = path, opening.format_of(opening.STANDARD, format)
     else:
         raise LineError(f"write() takes a path or a binary stream, not {type(path).__name__}")
-    if schema is not None and how != "parquet":
-        raise LineError(f"schema= is for Parquet; {how} has none")
+    for_columns = {"schema": schema, "codec": codec, "level": level, "row_group": row_group}
     if how == "parquet":
-        from taktline._io.parquet import ParquetFile
+        from taktline._io.row_groups import ParquetFile
 
-        return ParquetFile(target, schema)
+        return ParquetFile(target, **for_columns)
+    for name, value in for_columns.items():
+        if value is not None:
+            raise LineError(f"{name}= is for Parquet; {how} has none")
     encoders: dict[str, Any] = {
         "jsonl": encode.json_lines,
         "csv": _Csv(","),

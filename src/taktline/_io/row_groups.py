@@ -1,0 +1,306 @@
+"""Results and tables as the row groups of Parquet files, by way of pyarrow: each is made as a small file in memory, by a
+worker or here, and the footers are joined. What the columns are is settled before the first one is written."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import IO, Any
+
+from taktline._io import opening
+from taktline._io.footers import MAGIC, Footer
+from taktline._io.parquet import check_path, checked_pyarrow
+from taktline._io.typed import FORM, as_columns, as_schema, gathered, in_schema, is_open, normal, wider_schema
+from taktline.abc import Sink
+from taktline.errors import LineError, unwritable
+
+GROUP = 65_536  # results a row group: fixed, so that equal results make equal files
+MOST = 1 << 20  # rows of a table a row group, as pyarrow has it: a table is one, as a rule
+FEW = 8192  # rows: smaller tables are gathered to groups of `GROUP`,
+LIGHT = 1 << 20  # where they are of fewer bytes too
+HELD = 64 << 20  # bytes that wait at most for a column to have something else than nulls
+CODECS = ("snappy", "zstd", "gzip", "brotli", "lz4", "none")
+
+
+class Packing:
+    """How row groups are made: what travels to workers. Raises LineError for what pyarrow cannot do."""
+
+    def __init__(self, codec: str | None, level: int | None, row_group: int | None) -> None:
+        if codec is not None and codec not in CODECS:
+            raise LineError(f"codec={codec!r} is none of Parquet's: {', '.join(CODECS)}")
+        if row_group is not None and not (isinstance(row_group, int) and row_group > 0):
+            raise LineError(f"row_group={row_group!r} must be a whole number of rows, 1 or more")
+        self.group = row_group or GROUP
+        self.most = row_group or MOST
+        self._codec = "snappy" if codec is None else codec
+        self._level = level
+        if level is not None:
+            self._check_level(level)
+
+    def _check_level(self, level: int) -> None:
+        from pyarrow import ArrowException, Codec
+
+        try:
+            least, most = Codec.minimum_compression_level(self._codec), Codec.maximum_compression_level(self._codec)
+        except (ArrowException, ValueError):
+            raise LineError(f"level= has no meaning for codec={self._codec!r}") from None
+        if not (isinstance(level, int) and least <= level <= most):
+            raise LineError(f"codec={self._codec!r} has no level={level!r}: {least} to {most}")
+
+    def file(self, table: Any) -> bytes:
+        """The table as a Parquet file. Raises pyarrow's exceptions."""
+        import pyarrow as pa
+        from pyarrow.parquet import write_table
+
+        out = pa.BufferOutputStream()
+        write_table(table, out, row_group_size=self.most, compression=self._codec, compression_level=self._level)
+        return bytes(out.getvalue().to_pybytes())
+
+
+def encoded(table: Any, packing: Packing, schema: Any) -> bytes:
+    """In a worker: the row groups of a table. Raises ValueError where it is to be gathered with others."""
+    if is_small(table):
+        raise ValueError("a small table, which is written with others")
+    table = normal(table, 0)
+    return packing.file(table if schema is None else in_schema(table, schema, 0, given=True))
+
+
+def is_small(table: Any) -> bool:
+    return bool(table.num_rows < FEW and table.nbytes < LIGHT)
+
+
+class _Piece:
+    """Row groups whose turn it is to be written: a table, or what a worker made of one."""
+
+    def __init__(self, first: int, rows: int, made: Any, schema: Any, size: int) -> None:
+        self.first = first  # number of its first result
+        self.rows = rows
+        self.made = made
+        self.schema = schema
+        self.size = size
+
+
+class RowGroups:
+    """One stream of results, tables and row groups that workers made, in any turn, to row groups of one schema."""
+
+    def __init__(self, schema: Any, packing: Packing, put: Callable[[Footer], None]) -> None:
+        self._schema = schema  # of the files; None while it is not settled
+        self._given = schema is not None
+        self._packing = packing
+        self._put = put
+        self._head: Footer | None = None
+        self._alike: list[Any] = []  # schemas and keys of footers that can be joined to the head as they are
+        self._waiting: list[Any] = []  # results
+        self._few: list[Any] = []  # small tables
+        self._few_rows = 0
+        self._held: list[_Piece] = []  # until the schema is settled
+        self._held_bytes = 0
+        self._so_far: Any = None  # the schema of what is held,
+        self._of_none: Any = None  # and of tables without rows
+        self._count = 0  # results before those that wait
+
+    def rows(self, results: Sequence[Any]) -> None:
+        self._gather()
+        self._waiting.extend(results)
+        while len(self._waiting) >= self._packing.group:
+            self._make_rows()
+
+    def table(self, table: Any) -> None:
+        self._make_all_rows()
+        first = self._count + self._few_rows
+        table = normal(table, first)
+        if not table.num_rows:
+            self._of_none = self._of_none or table.schema
+            return
+        if is_small(table):
+            self._few.append(table)
+            self._few_rows += table.num_rows
+            if self._few_rows >= self._packing.group:
+                self._gather()
+            return
+        self._gather()
+        self._add(table)
+
+    def encoded(self, data: bytes, count: int) -> None:
+        import pyarrow as pa
+        from pyarrow.parquet import read_schema
+
+        self._make_all_rows()
+        self._gather()
+        footer = Footer(data)
+        if self._joins(footer):
+            self._put(footer)
+        else:
+            schema = read_schema(pa.BufferReader(data))
+            self._take(_Piece(self._count, count, data, schema, len(data)), footer)
+        self._count += count
+
+    def end(self) -> Footer:
+        """All were given. The footer without rows of the schema that they have."""
+        self._make_all_rows()
+        self._gather()
+        self._settle()
+        return self.head
+
+    @property
+    def head(self) -> Footer:
+        """What all files begin from: a footer of their schema, without rows."""
+        import pyarrow as pa
+
+        if self._head is None:
+            if self._schema is None:
+                self._schema = self._of_none or pa.schema([])
+            self._head = Footer(self._packing.file(self._schema.empty_table()))
+        return self._head
+
+    def _make_all_rows(self) -> None:
+        if self._waiting:
+            self._make_rows()
+
+    def _make_rows(self) -> None:
+        import pyarrow as pa
+
+        some, self._waiting = self._waiting[: self._packing.group], self._waiting[self._packing.group :]
+        self._add(as_columns(some, self._schema, self._so_far or pa.schema([]), self._count))
+
+    def _gather(self) -> None:
+        """Small tables to one."""
+        if self._few:
+            few, self._few, self._few_rows = self._few, [], 0
+            self._add(gathered(few, self._schema, self._count, given=self._given))
+
+    def _add(self, table: Any) -> None:
+        self._take(_Piece(self._count, table.num_rows, table, table.schema, table.nbytes), None)
+        self._count += table.num_rows
+
+    def _take(self, piece: _Piece, footer: Footer | None) -> None:
+        if self._schema is not None:
+            self._write(piece, footer)
+            return
+        before = self._so_far
+        self._so_far = (
+            piece.schema if before is None else wider_schema(before, piece.schema, piece.first, self._row(piece))
+        )
+        self._held.append(piece)
+        self._held_bytes += piece.size
+        if self._held_bytes > HELD or not any(is_open(field.type) for field in self._so_far):
+            self._settle()
+
+    def _settle(self) -> None:
+        if self._schema is None and self._held:
+            self._schema = self._as_read(self._so_far)
+            held, self._held = self._held, []
+            for piece in held:
+                self._write(piece, None)
+
+    def _as_read(self, schema: Any) -> Any:
+        """The schema as a file of it tells it, whoever made the first row group: how fields in lists are called, say."""
+        import pyarrow as pa
+        from pyarrow.parquet import read_schema
+
+        head = file_of(schema.empty_table(), self._packing, 0)
+        return read_schema(pa.BufferReader(head))
+
+    def _write(self, piece: _Piece, footer: Footer | None) -> None:
+        if isinstance(piece.made, bytes) and piece.schema.equals(self._schema):
+            footer = footer or Footer(piece.made)
+            if footer.schema == self.head.schema:
+                self._alike.append((footer.schema, footer.keys))
+                self._put(footer)
+                return
+        table = in_schema(_table(piece.made), self._schema, piece.first, given=self._given)
+        self._put(Footer(file_of(table, self._packing, piece.first)))
+
+    def _joins(self, footer: Footer) -> bool:
+        return (footer.schema, footer.keys) in self._alike
+
+    def _row(self, piece: _Piece) -> Callable[[], Any]:
+        return lambda: _table(piece.made).slice(0, 1).to_pylist()[0]
+
+
+def file_of(table: Any, packing: Packing, first: int) -> bytes:
+    """Row groups of a table that is of the file's schema. Raises SinkError where Parquet has no form for it."""
+    import pyarrow as pa
+
+    try:
+        return packing.file(table)
+    except (pa.ArrowException, ValueError, OverflowError) as error:
+        raise unwritable(first, table.slice(0, 1), str(error), FORM) from error
+
+
+def _table(made: Any) -> Any:
+    if not isinstance(made, bytes):
+        return made
+    import pyarrow as pa
+    from pyarrow.parquet import read_table
+
+    return read_table(pa.BufferReader(made), use_threads=False)
+
+
+class ParquetFile(Sink):
+    """Results as the rows of a Parquet file; a missing key is a null."""
+
+    no_journal = (
+        "what says where its row groups lie is written last, and pyarrow cannot go on in a file without that. "
+        "Write JSON lines, and make Parquet of them when all are there"
+    )
+    tables = True
+
+    def __init__(
+        self, target: str | IO[bytes], schema: Any = None, codec: str | None = None, level: int | None = None,
+        row_group: int | None = None,
+    ) -> None:  # fmt: skip
+        checked_pyarrow()
+        if isinstance(target, str):
+            check_path(target)
+        self._schema = as_schema(schema)
+        self._packing = Packing(codec, level, row_group)
+        self._output = opening.Output(target)
+        self.table_encoder = partial(encoded, packing=self._packing, schema=schema)
+        self._begin()
+
+    def _begin(self) -> None:
+        self._groups = RowGroups(self._schema, self._packing, self._put)
+        self._at = 0
+        self._said: list[bytes] = []  # of the row groups
+        self._rows = 0
+
+    def describe(self) -> str:
+        return str(self._output.name)
+
+    def writes(self) -> list[str]:
+        return self._output.paths()
+
+    def open(self) -> None:
+        self._begin()
+        self._output.open()
+
+    def write(self, results: Sequence[Any]) -> None:
+        self._groups.rows(results)
+
+    def write_table(self, table: Any) -> None:
+        self._groups.table(table)
+
+    def write_encoded(self, data: bytes, count: int) -> None:
+        self._groups.encoded(data, count)
+
+    def commit(self) -> None:
+        head = self._groups.end()
+        self._start()
+        self._output.write(head.end(self._said, self._rows))
+        self._output.commit()
+
+    def abort(self) -> None:
+        self._output.abort()
+
+    def _start(self) -> None:
+        if not self._at:
+            self._output.write(MAGIC)
+            self._at = len(MAGIC)
+
+    def _put(self, footer: Footer) -> None:
+        self._start()
+        self._said += footer.groups(self._at, len(self._said))
+        self._rows += footer.rows
+        self._output.write(footer.body)
+        self._at += len(footer.body)
