@@ -20,9 +20,9 @@ if TYPE_CHECKING:  # for type checkers and editors, which run nothing; a test ho
     from taktline._durable.dead_letters import Unkept as Unkept
     from taktline._durable.dead_letters import read_dead_letters as read_dead_letters
     from taktline._io.rows import read as read
-    from taktline._io.rows import write as write
     from taktline._io.sql import read_sql as read_sql
     from taktline._io.sql import write_sql as write_sql
+    from taktline._io.writing import write as write
     from taktline._line import Line as Line
     from taktline._line import line as line
     from taktline._observe.snapshot import Report as Report

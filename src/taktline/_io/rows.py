@@ -1,19 +1,16 @@
-"""Records of files: JSON lines, CSV and plain text lines, read and written; the door to Parquet."""
+"""Records of files: JSON lines, CSV and plain text lines; the door to Parquet."""
 
 from __future__ import annotations
 
-import csv
 import difflib
 import os
-import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from typing import IO, Any
 
-from taktline._excerpts import excerpt
-from taktline._io import as_table, brought, decode, encode, opening, place, plain, ranges, remote, streams
+from taktline._io import as_table, brought, decode, opening, place, ranges, remote, streams
 from taktline._io.cut import Cut, Cuts
 from taktline._io.delimited import (
     Table,
@@ -31,8 +28,8 @@ from taktline._io.recoded import recoded
 from taktline._io.taken import Taken
 from taktline._public import named
 from taktline._signals import pass_on
-from taktline.abc import Resumable, Sink, Source, Splitter, Unread
-from taktline.errors import LineError, SourceError, SourceNotFound, TaktlineError, unwritable
+from taktline.abc import Source, Splitter, Unread
+from taktline.errors import LineError, SourceError, SourceNotFound, TaktlineError
 
 Columns = tuple[str, ...] | None
 OPTIONS = ("format", "columns", "types", "delimiter", "quoting", "encoding", "header")
@@ -176,78 +173,6 @@ def _no_such_option(name: str) -> str:
     near = difflib.get_close_matches(name, OPTIONS, n=1)
     hint = f"; did you mean {near[0]!r}?" if near else f"; there are {', '.join(OPTIONS)}"
     return f"read() has no option {name!r}{hint}"
-
-
-def write(
-    path: str | os.PathLike[str] | IO[bytes],
-    format: str | None = None,
-    schema: Any = None,
-    *,
-    codec: str | None = None,
-    level: int | None = None,
-    row_group: int | None = None,
-) -> Sink:
-    """A sink that writes results into a file or to a URL, as the formats of `read`; "-" is standard output.
-
-    What is written is packed as the suffix says: .gz, .bz2, .xz, .zst. A suffix that is not known is refused, where
-    `format` does not tell, and always where it promises another packing or format.
-    A file appears under its name only when the run has ended well, with the owner, mode, access list and user attributes
-    of the one that it replaces; with a journal, what is written so far waits beside it as ".name.part". Behind a link its
-    target is replaced. A device, a pipe or what is open as /dev/fd/N is written into as results come. Refused are a file
-    with further names (hard links), of another user, or that is a mount of its own. Standard output cannot be cut back:
-    there a run that was killed and resumed repeats what the last half second had given.
-
-    Scalars of NumPy are written as the Python values they are, NA and NaT as nothing; what a format has no exact form for
-    (bytes, an Enum or half a surrogate pair in CSV, a tab in TSV, a date in JSON) is refused with its result. CSV takes
-    its header from the first result; Parquet, which no journal can go on with, its schema from the first 65,536, where
-    `schema`, of pyarrow, is not given, and a missing key is a null.
-
-    For Parquet: `codec`, "snappy" where it is None, or "zstd", "gzip", "brotli", "lz4", "none", and its `level`; `row_group`,
-    the most rows of a row group: results make groups of 65,536 where it is None, and a table from a step is one, as a rule.
-    A column that is None in all results so far waits for what it is to have; a later one takes what it can hold exactly.
-    Raises LineError at once where the file cannot be made there, SinkError for a result that cannot be written.
-
-    >>> import tempfile, pathlib
-    >>> from taktline import line
-    >>> path = pathlib.Path(tempfile.mkdtemp(), "squares.csv")
-    >>> report = line(lambda n: {"n": n, "square": n * n}).run([1, 2], write(path))
-    >>> print(path.read_text())
-    n,square
-    1,1
-    2,4
-    <BLANKLINE>
-    """
-    target: str | IO[bytes]
-    if isinstance(path, (str, os.PathLike)):
-        target = os.fspath(path)
-        if brought.has_scheme(target):
-            made: Sink = brought.opened(
-                "write",
-                target,
-                {"format": format, "schema": schema, "codec": codec, "level": level, "row_group": row_group},
-            )
-            return made
-        how = opening.format_of(target, format)
-        opening.check_promise(target, how)
-    elif hasattr(path, "write"):
-        target, how = path, opening.format_of(opening.STANDARD, format)
-    else:
-        raise LineError(f"write() takes a path or a binary stream, not {type(path).__name__}")
-    for_columns = {"schema": schema, "codec": codec, "level": level, "row_group": row_group}
-    if how == "parquet":
-        from taktline._io.row_groups import ParquetFile
-
-        return ParquetFile(target, **for_columns)
-    for name, value in for_columns.items():
-        if value is not None:
-            raise LineError(f"{name}= is for Parquet; {how} has none")
-    encoders: dict[str, Any] = {
-        "jsonl": encode.json_lines,
-        "csv": _Csv(","),
-        "tsv": _Csv("\t", quoting=False),
-        "text": encode.text_lines,
-    }
-    return _Rows(target, encoders[how] if how in encoders else brought.encoder(how), how)
 
 
 class _Files(Source):
@@ -416,157 +341,6 @@ class _Brought(_Files):
 
 
 _FORMATS: dict[str, type[_Files]] = {"jsonl": _Jsonl, "csv": _Delimited, "tsv": _Delimited, "text": _Text}
-
-
-class _Rows(Resumable):
-    """Results as lines of a file. `lines(results, first)` makes their bytes; `first` is the number of the first one."""
-
-    def __init__(self, target: str | IO[bytes], lines: Any, format: str) -> None:
-        self._output = opening.Output(target)
-        self._format = format
-        self._encode = lines
-        self._count = 0
-        if not isinstance(lines, _Csv):  # which must know what came before
-            self.encoder = partial(lines, first=0)
-
-    def describe(self) -> str:
-        return str(self._output.name)
-
-    def writes(self) -> list[str]:
-        return self._output.paths()
-
-    def open(self) -> None:
-        self._count = 0
-        self._output.open()
-
-    def write(self, results: Sequence[Any]) -> None:
-        self._output.write(self._encode(results, self._count))
-        self._count += len(results)
-
-    def write_encoded(self, data: bytes, count: int) -> None:
-        self._output.write(data)
-        self._count += count
-
-    def commit(self) -> None:
-        self._output.commit()
-
-    def abort(self) -> None:
-        self._output.abort()
-
-    def fingerprint(self) -> Any:
-        return [self._output.known_as(), self._format]
-
-    def beside(self, journal: str) -> None:
-        self._output.beside(journal)
-
-    def forget(self, run: str, position: Any) -> None:
-        self._output.forget(position)
-
-    def is_gone(self, run: str, position: Any) -> str:
-        return self._output.is_gone(position)
-
-    def begin(self, run: str) -> None:
-        self._count = 0
-        self._output.begin()
-
-    def save(self, mark: str) -> Any:
-        return {"results": self._count, "header": getattr(self._encode, "header", None), **self._output.position()}
-
-    def resume(self, run: str, position: Any) -> None:
-        self._count = position["results"]
-        if position["header"] is not None:
-            self._encode.header = position["header"]
-        self._output.resume(position)
-
-    def suspend(self) -> None:
-        self._output.suspend()
-
-    def noted(self) -> None:
-        self._output.noted()
-
-    def finished(self, run: str, position: Any) -> bool:
-        return self._output.finished(position)
-
-
-class _Csv:
-    """Rows of delimited text; the first row's keys are the header."""
-
-    def __init__(self, delimiter: str, *, quoting: bool = True) -> None:
-        self._delimiter = delimiter
-        self._quoting = quoting
-        self.header: list[str] = []
-
-    def __call__(self, results: Sequence[Any], first: int) -> bytes:
-        lines: list[str] = []
-        try:
-            self._write(lines.append, results, first)
-        except _CannotStand as error:
-            at = max(0, len(lines) - (not first))  # the header is of the first one
-            raise unwritable(first + at, results[at], str(error), "a row of TSV") from None
-        return encode.encoded(lines, results, first, "a row of CSV", headers=len(lines) - len(results))
-
-    def _write(self, add: Callable[[str], None], results: Sequence[Any], first: int) -> None:
-        known = set(self.header)
-        write = self._writer(add)
-        for at, result in enumerate(results):
-            if not isinstance(result, dict):
-                raise unwritable(first + at, result, f"it is {type(result).__name__}, not dict", "a row of CSV")
-            if first + at == 0:
-                self.header = list(result)
-                known = set(self.header)
-                write(self.header)
-            if not result.keys() <= known:
-                unknown = next(key for key in result if key not in known)
-                why = f"its key {unknown!r} is not among the first row's: {', '.join(map(str, self.header))}"
-                raise unwritable(first + at, result, why, "a row of CSV")
-            cells = [result.get(key, "") for key in self.header]
-            if not _CELLS.issuperset(map(type, cells)):
-                cells = self._exact(first + at, result)
-            write(cells)
-
-    def _writer(self, add: Callable[[str], None]) -> Callable[[Sequence[Any]], Any]:
-        if not self._quoting:
-            return lambda cells: add(_without_quotes(cells, self._delimiter))
-        # Its own line end makes the writer quote cells with "\r" in them too; before Python 3.13 nothing else does.
-        return csv.writer(_Lines(add), delimiter=self._delimiter, lineterminator="\r\n").writerow
-
-    def _exact(self, number: int, result: dict[Any, Any]) -> list[Any]:
-        cells = []
-        for key in self.header:
-            try:
-                cells.append(plain.as_cell(result.get(key, "")))
-            except ValueError as error:
-                raise unwritable(number, result, f"its {key!r}: {error}", "a row of CSV") from error
-        return cells
-
-
-_CELLS = plain.PLAIN - {bytes}
-_ENDS = re.compile(r"[\t\r\n]").search
-
-
-class _CannotStand(Exception):
-    """Cells that cannot be a row."""
-
-
-def _without_quotes(cells: Sequence[Any], delimiter: str) -> str:
-    """A row in which quotes are characters as others. Raises _CannotStand where it would be read back as another one."""
-    texts = ["" if cell is None else str(cell) for cell in cells]
-    for text in texts:
-        if _ENDS(text):
-            raise _CannotStand(f"{excerpt(text)} has a tab or a line end in it, for which TSV has no form; write CSV")
-    if texts == [""]:
-        raise _CannotStand("its only cell is empty, and a blank line is no record; write CSV")
-    return delimiter.join(texts) + "\n"
-
-
-class _Lines:
-    """What the csv module writes its rows into, one at a time; each gets a plain line end."""
-
-    def __init__(self, add: Callable[[str], None]) -> None:
-        self._add = add
-
-    def write(self, row: str) -> None:
-        self._add(row[:-2] + "\n")
 
 
 named(globals())

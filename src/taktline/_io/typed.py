@@ -91,7 +91,7 @@ def wider(one: Any, other: Any) -> Any:
         kind = wider(*values)
         both = types.is_dictionary(one) and types.is_dictionary(other)
         return pa.dictionary(pa.int32(), kind, one.ordered and other.ordered) if both and kind is not None else kind
-    for family, made in ((_is_text, pa.large_string()), (_is_bytes, pa.large_binary())):
+    for family, made in ((is_text, pa.large_string()), (_is_bytes, pa.large_binary())):
         if family(one) or family(other):
             return made if family(one) and family(other) else None
     if _is_list(one) and _is_list(other):
@@ -129,7 +129,7 @@ def _wider_struct(one: Any, other: Any) -> Any:
     return pa.struct(list(fields.values()))
 
 
-def _is_text(kind: Any) -> bool:
+def is_text(kind: Any) -> bool:
     from pyarrow import types
 
     return bool(types.is_string(kind) or types.is_large_string(kind) or types.is_string_view(kind))
