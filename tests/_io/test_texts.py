@@ -162,3 +162,16 @@ def test_empty_tables_and_those_without_columns():
     assert written("csv", none, [{"b": 1}], none) == b"b\n1\n"
     assert written("jsonl", none, pa.table({"a": [1, 2]}).select([])) == b"{}\n{}\n"
     assert records(pa.table({"at": pa.array([1000], pa.timestamp("ns"))})) == [{"at": datetime(1970, 1, 1, 0, 0, 0, 1)}]
+
+
+@deep
+@given(tables(PLAIN, TEMPORAL, least=2), st.sampled_from(["csv", "tsv"]), st.booleans())
+def test_lines_that_a_worker_made_stand_under_the_first_rows_names(table, format, turned):
+    first = dict.fromkeys(table.schema.names[::-1] if turned else table.schema.names, "x")
+    with_rows = [[first], table.to_pylist(), table.to_pylist()]
+    try:
+        wanted = written(format, *with_rows)
+    except SinkError:
+        return
+    assert written(format, [first], (table,), (table,)) == wanted
+    assert written(format, (table,)) == written(format, table.to_pylist())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import re
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -13,6 +14,10 @@ from taktline._io import brought, encode, opening, plain
 from taktline.abc import Resumable
 from taktline.errors import unwritable
 
+HEAD = 4  # bytes that tell how long a head is
+Encoder = Callable[[list[Any]], bytes] | None
+TableEncoder = Callable[[Any], bytes] | None
+
 
 class Lines(Protocol):
     """Makes the lines of one run; `first` is the number of the first result, for the errors."""
@@ -20,8 +25,11 @@ class Lines(Protocol):
     header: list[str] | None
     """The columns, once the first result has told them; None before, and of lines that have none."""
 
-    tables: bool
-    """Whether it can make them of tables."""
+    encoder: Encoder
+    """What makes them of results in a worker,"""
+
+    table_encoder: TableEncoder
+    """and of a table; None where no table is taken. What either makes is given to `taken`."""
 
     def head(self) -> bytes:
         """What each file begins with, where it has results."""
@@ -33,10 +41,22 @@ class Lines(Protocol):
         """Those of a table with rows: the bytes that `rows` makes of them as dicts. Raises NotExact where only that can tell
         them."""
 
+    def taken(self, data: bytes, first: int) -> bytes:
+        """Those that a worker has made."""
+
+    def cut(self, data: bytes, lines: int) -> int | None:
+        """Bytes of the first so many of them; None where results must be written one by one to tell."""
+
 
 class JsonLines:
     header: list[str] | None = None
-    tables = True
+
+    def __init__(self) -> None:
+        from taktline._io.texts import json_table
+
+        self.encoder: Encoder = partial(encode.json_lines, first=0)
+        self.table_encoder: TableEncoder = json_table
+        self._table = json_table
 
     def head(self) -> bytes:
         return b""
@@ -45,19 +65,25 @@ class JsonLines:
         return encode.json_lines(results, first)
 
     def table(self, table: Any, first: int) -> bytes:
-        from taktline._io.texts import json_table
+        return self._table(table)
 
-        return json_table(table)
+    def taken(self, data: bytes, first: int) -> bytes:
+        return data
+
+    def cut(self, data: bytes, lines: int) -> int | None:
+        return _behind(data, lines)
 
 
 class PlainLines:
     """Of each result by itself."""
 
     header: list[str] | None = None
-    tables = False
+    table_encoder: TableEncoder = None
 
-    def __init__(self, encode: Callable[[Sequence[Any], int], bytes]) -> None:
+    def __init__(self, encode: Callable[..., bytes], *, one_each: bool) -> None:
         self._encode = encode
+        self._one_each = one_each  # a line a result
+        self.encoder: Encoder = partial(encode, first=0)
 
     def head(self) -> bytes:
         return b""
@@ -68,15 +94,22 @@ class PlainLines:
     def table(self, table: Any, first: int) -> bytes:
         raise NotImplementedError
 
+    def taken(self, data: bytes, first: int) -> bytes:
+        return data
+
+    def cut(self, data: bytes, lines: int) -> int | None:
+        return _behind(data, lines) if self._one_each else None
+
 
 class Delimited:
     """Rows of delimited text; the first row's keys are the header."""
 
-    tables = True
+    encoder: Encoder = None  # it must know what came before
 
     def __init__(self, delimiter: str, *, quoting: bool = True) -> None:
         self._delimiter = delimiter
         self._quoting = quoting
+        self.table_encoder: TableEncoder = partial(_with_head, delimiter=delimiter, quoting=quoting)
         self.header: list[str] | None = None
         self._head = b""
 
@@ -102,6 +135,25 @@ class Delimited:
             raise NotExact("it has other columns than the first row")
         assert self.header is not None
         return delimited_table(table, self.header, self._delimiter, quoting=self._quoting)
+
+    def taken(self, data: bytes, first: int) -> bytes:
+        size = int.from_bytes(data[:HEAD], "little") + HEAD
+        head, body = data[HEAD:size], data[size:]
+        if self.header is None:
+            (self.header,), self._head = self._read(head), head
+        if head == self.head():
+            return body
+        (names,) = self._read(head)
+        return self.rows([dict(zip(names, row, strict=True)) for row in self._read(body)], first)
+
+    def _read(self, data: bytes) -> list[list[str]]:
+        """The cells of lines that were made here."""
+        if not self._quoting:
+            return [line.split(self._delimiter) for line in data.decode().split("\n")[:-1]]
+        return list(csv.reader(io.StringIO(data.decode(), newline=""), delimiter=self._delimiter))
+
+    def cut(self, data: bytes, lines: int) -> int | None:
+        return None if self._quoting and b'"' in data else _behind(data, lines)
 
     def _begin(self, result: Any, first: int) -> None:
         if not isinstance(result, dict):
@@ -153,6 +205,22 @@ class Delimited:
         return cells
 
 
+def _with_head(table: Any, delimiter: str, *, quoting: bool) -> bytes:
+    """In a worker, which does not know the first row: what a table would begin a file with, and its lines."""
+    own = Delimited(delimiter, quoting=quoting)
+    body = own.table(table, 0)
+    head = own.head()
+    return len(head).to_bytes(HEAD, "little") + head + body
+
+
+def _behind(data: bytes, lines: int) -> int:
+    """Where the first so many lines end."""
+    end = 0
+    for _ in range(lines):
+        end = data.index(b"\n", end) + 1
+    return end
+
+
 _CELLS = plain.PLAIN - {bytes}
 _ENDS = re.compile(r"[\t\r\n]").search
 
@@ -190,22 +258,21 @@ def lines_of(format: str) -> Lines:
         return Delimited("\t", quoting=False)
     if format == "jsonl":
         return JsonLines()
-    return PlainLines(encode.text_lines if format == "text" else brought.encoder(format))
+    if format == "text":
+        return PlainLines(encode.text_lines, one_each=True)
+    return PlainLines(brought.encoder(format), one_each=False)
 
 
 class LinesFile(Resumable):
     """Results as lines of a file."""
 
-    def __init__(self, target: str | IO[bytes], format: str) -> None:
-        self._output = opening.Output(target)
+    def __init__(self, target: str | IO[bytes], format: str, level: int | None = None) -> None:
+        self._output = opening.Output(target, level)
         self._format = format
         self._lines = lines_of(format)
         self._count = 0
-        self.tables = self._lines.tables
-        if not isinstance(self._lines, Delimited):  # which must know what came before
-            self.encoder = partial(self._lines.rows, first=0)
-        if isinstance(self._lines, JsonLines):
-            self.table_encoder = partial(self._lines.table, first=0)
+        self.encoder, self.table_encoder = self._lines.encoder, self._lines.table_encoder
+        self.tables = self.table_encoder is not None
 
     def describe(self) -> str:
         return str(self._output.name)
@@ -238,7 +305,7 @@ class LinesFile(Resumable):
             self._put(data, table.num_rows)
 
     def write_encoded(self, data: bytes, count: int) -> None:
-        self._put(data, count)
+        self._put(self._lines.taken(data, self._count), count)
 
     def _put(self, data: bytes, count: int) -> None:
         if not self._count and count:

@@ -19,6 +19,7 @@ import tempfile
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
 from typing import IO, Any
 
 from taktline._files import is_still, lock, private, put, sync_folder, umask, write_whole
@@ -341,7 +342,7 @@ class Output:
     What goes to a URL waits as such a file among the temporary ones until it is whole: a store never sees half of it.
     """
 
-    def __init__(self, target: str | IO[bytes]) -> None:
+    def __init__(self, target: str | IO[bytes], level: int | None = None) -> None:
         self._target = place.named(target, 1) if isinstance(target, str) else target
         self.name = remote.shown(target) if isinstance(target, str) else getattr(target, "name", "a stream")
         self._place: place.Target | None = None  # of a local path
@@ -356,7 +357,7 @@ class Output:
         self._rest = bytearray()  # of a compressed file: the text of the block that is not full yet
         self._packed = 0  # bytes of the blocks before it
         if isinstance(self._target, str) and self._target != STANDARD:
-            self._pack = _PACK.get(packing_of(self._target))
+            self._pack = packer(packing_of(self._target), level)
             if remote.is_url(self._target):
                 remote.check_target(self._target)
             else:
@@ -738,29 +739,41 @@ def _take_away(path: str) -> None:
         os.unlink(path)
 
 
-def _gzipped(text: bytes) -> bytes:
+def _gzipped(text: bytes, level: int = 6) -> bytes:
     """A gzip member without a time in it."""
-    return gzip.compress(text, compresslevel=6, mtime=0)
+    return gzip.compress(text, compresslevel=level, mtime=0)
 
 
-def _bzipped(text: bytes) -> bytes:
+def _bzipped(text: bytes, level: int = 9) -> bytes:
     import bz2
 
-    return bz2.compress(text)
+    return bz2.compress(text, level)
 
 
-def _xzipped(text: bytes) -> bytes:
+def _xzipped(text: bytes, level: int = 6) -> bytes:
     import lzma
 
     # A window of the block's own size: the one of the preset costs 94 MB of memory, set up anew for each block.
-    window = {"id": lzma.FILTER_LZMA2, "preset": 6, "dict_size": BLOCK}
+    window = {"id": lzma.FILTER_LZMA2, "preset": level, "dict_size": BLOCK}
     return lzma.compress(text, filters=[window])
 
 
 # Blocks of a file must be fit to be joined.
-_PACK: dict[str, Callable[[bytes], bytes]] = {
+_PACK: dict[str, Callable[..., bytes]] = {
     "gzip": _gzipped,
     "zstd": zstd.packed,
     "bzip2": _bzipped,
     "xz": _xzipped,
 }
+LEVELS = {"gzip": range(10), "zstd": range(1, 23), "bzip2": range(1, 10), "xz": range(10)}
+
+
+def packer(kind: str, level: int | None) -> Callable[[bytes], bytes] | None:
+    """What packs a block of text; None where it stays as it is. Raises LineError for a level that there is not."""
+    if level is None:
+        return _PACK.get(kind)
+    if kind not in LEVELS:
+        raise LineError("level= is for what is packed: name a file with .gz, .zst, .bz2 or .xz")
+    if not isinstance(level, int) or level not in LEVELS[kind]:
+        raise LineError(f"{kind} has no level={level!r}: {LEVELS[kind][0]} to {LEVELS[kind][-1]}")
+    return partial(_PACK[kind], level=level)

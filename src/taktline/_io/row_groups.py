@@ -237,6 +237,33 @@ def _table(made: Any) -> Any:
     return read_table(pa.BufferReader(made), use_threads=False)
 
 
+class Joined:
+    """One Parquet file on its way into an output."""
+
+    def __init__(self, output: opening.Output, at: int = 0, said: Sequence[bytes] = (), rows: int = 0) -> None:
+        self._output = output
+        self.at = at  # bytes so far
+        self.said = list(said)  # of the row groups
+        self.rows = rows
+
+    def put(self, footer: Footer) -> None:
+        """Append the row groups of a file."""
+        self._start()
+        self.said += footer.groups(self.at, len(self.said))
+        self.rows += footer.rows
+        self._output.write(footer.body)
+        self.at += len(footer.body)
+
+    def end(self, head: Footer) -> None:
+        self._start()
+        self._output.write(head.end(self.said, self.rows))
+
+    def _start(self) -> None:
+        if not self.at:
+            self._output.write(MAGIC)
+            self.at = len(MAGIC)
+
+
 class ParquetFile(Sink):
     """Results as the rows of a Parquet file; a missing key is a null."""
 
@@ -260,10 +287,8 @@ class ParquetFile(Sink):
         self._begin()
 
     def _begin(self) -> None:
-        self._groups = RowGroups(self._schema, self._packing, self._put)
-        self._at = 0
-        self._said: list[bytes] = []  # of the row groups
-        self._rows = 0
+        self._joined = Joined(self._output)
+        self._groups = RowGroups(self._schema, self._packing, self._joined.put)
 
     def describe(self) -> str:
         return str(self._output.name)
@@ -285,22 +310,8 @@ class ParquetFile(Sink):
         self._groups.encoded(data, count)
 
     def commit(self) -> None:
-        head = self._groups.end()
-        self._start()
-        self._output.write(head.end(self._said, self._rows))
+        self._joined.end(self._groups.end())
         self._output.commit()
 
     def abort(self) -> None:
         self._output.abort()
-
-    def _start(self) -> None:
-        if not self._at:
-            self._output.write(MAGIC)
-            self._at = len(MAGIC)
-
-    def _put(self, footer: Footer) -> None:
-        self._start()
-        self._said += footer.groups(self._at, len(self._said))
-        self._rows += footer.rows
-        self._output.write(footer.body)
-        self._at += len(footer.body)

@@ -20,9 +20,9 @@ def check() -> None:
         ) from None
 
 
-def packed(text: bytes) -> bytes:
+def packed(text: bytes, level: int = LEVEL) -> bytes:
     """A frame with a checksum."""
-    compressed: bytes = _compress()(text)
+    compressed: bytes = _compress(level)(text)
     return compressed
 
 
@@ -38,12 +38,12 @@ def decompressor() -> Any:
 
 
 @cache
-def _compress() -> Any:
+def _compress(level: int) -> Any:
     try:
         from compression import zstd
     except ImportError:
         import zstandard
 
-        return zstandard.ZstdCompressor(level=LEVEL, write_checksum=True).compress
-    options = {zstd.CompressionParameter.compression_level: LEVEL, zstd.CompressionParameter.checksum_flag: 1}
+        return zstandard.ZstdCompressor(level=level, write_checksum=True).compress
+    options = {zstd.CompressionParameter.compression_level: level, zstd.CompressionParameter.checksum_flag: 1}
     return partial(zstd.compress, options=options)
