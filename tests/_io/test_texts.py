@@ -14,7 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from taktline import SinkError, write
-from taktline._io.texts import NotExact, json_table, records
+from taktline._io.texts import NotExact, json_table
 
 pa = pytest.importorskip("pyarrow")
 
@@ -161,7 +161,8 @@ def test_empty_tables_and_those_without_columns():
     none = pa.table({"a": pa.array([], pa.int8())})
     assert written("csv", none, [{"b": 1}], none) == b"b\n1\n"
     assert written("jsonl", none, pa.table({"a": [1, 2]}).select([])) == b"{}\n{}\n"
-    assert records(pa.table({"at": pa.array([1000], pa.timestamp("ns"))})) == [{"at": datetime(1970, 1, 1, 0, 0, 0, 1)}]
+    at = pa.table({"at": pa.array([1000], pa.timestamp("ns")), "n": [1]})
+    assert written("csv", at) == b"at,n\n1970-01-01 00:00:00.000001,1\n"
 
 
 @deep

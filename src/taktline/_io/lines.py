@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import IO, Any, Protocol
 
+from taktline._arrow import records_of
 from taktline._excerpts import excerpt
 from taktline._io import brought, encode, opening, plain
 from taktline.abc import Resumable
@@ -293,14 +294,14 @@ class LinesFile(Resumable):
             self._put(self._lines.rows(results, self._count), len(results))
 
     def write_table(self, table: Any) -> None:
-        from taktline._io.texts import NotExact, records
+        from taktline._io.texts import NotExact
 
         if not table.num_rows:
             return
         try:
             data = self._lines.table(table, self._count)
         except NotExact:
-            self.write(records(table))
+            self.write(records_of(table))
         else:
             self._put(data, table.num_rows)
 

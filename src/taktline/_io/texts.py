@@ -7,6 +7,7 @@ from collections.abc import Callable
 from json.encoder import encode_basestring
 from typing import Any
 
+from taktline._arrow import in_microseconds
 from taktline._io import plain
 from taktline._io.typed import is_text
 
@@ -18,15 +19,6 @@ ESCAPED = r'[\x00-\x1f"\\]'  # what JSON writes otherwise
 
 class NotExact(ValueError):
     """A table whose rows as records must tell what its bytes are, or that it has none."""
-
-
-def records(table: Any) -> list[dict[str, Any]]:
-    """The rows as dicts; nanoseconds as microseconds where none are lost. Raises ValueError where a value has none in
-    Python."""
-    columns = {name: _values(column) for name, column in zip(table.schema.names, table.columns, strict=True)}
-    if not columns:
-        return [{} for _ in range(table.num_rows)]
-    return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
 
 
 def json_table(table: Any) -> bytes:
@@ -246,20 +238,12 @@ def _cells(column: Any) -> tuple[Any, bool]:
     if is_text(kind):
         return pc.fill_null(_checked(column), ""), True
     if types.is_temporal(kind) or types.is_decimal(kind):
-        return pa.array(["" if value is None else str(value) for value in _values(column)], pa.string()), True
+        return _as_python(column), True
     raise NotExact(f"{kind} has no text of its own")
 
 
-def _values(column: Any) -> list[Any]:
-    """As plain values; nanoseconds as microseconds, where none are lost."""
+def _as_python(column: Any) -> Any:
     import pyarrow as pa
-    from pyarrow import types
 
-    kind = column.type
-    if types.is_timestamp(kind) and kind.unit == "ns":
-        column = column.cast(pa.timestamp("us", kind.tz))
-    elif kind == pa.time64("ns"):
-        column = column.cast(pa.time64("us"))
-    elif kind == pa.duration("ns"):
-        column = column.cast(pa.duration("us"))
-    return [plain.plain(value) for value in column.to_pylist()]
+    (values,) = in_microseconds(pa.record_batch([column], [""])).columns
+    return pa.array(["" if value is None else str(plain.plain(value)) for value in values.to_pylist()], pa.string())
