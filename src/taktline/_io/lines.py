@@ -20,7 +20,7 @@ Encoder = Callable[[list[Any]], bytes] | None
 TableEncoder = Callable[[Any], bytes] | None
 
 
-class Lines(Protocol):
+class LineForm(Protocol):
     """Makes the lines of one run; `first` is the number of the first result, for the errors."""
 
     header: list[str] | None
@@ -251,7 +251,7 @@ class _Written:
         self._add(row[:-2] + "\n")
 
 
-def lines_of(format: str) -> Lines:
+def lines_of(format: str) -> LineForm:
     """Raises LineError for a format that nobody brings, or that is only read."""
     if format == "csv":
         return Delimited(",")
