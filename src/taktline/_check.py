@@ -20,7 +20,7 @@ from taktline._recipe.options import Options, checked
 from taktline._recipe.steps import Role, Step
 from taktline._run import ahead
 from taktline._run.ends import check_options
-from taktline._run.reader import Reader, check_source, lent
+from taktline._run.reader import Reader, as_source, lent
 from taktline._segment import firsts, guard
 from taktline._segment.batch import READING, Batch, Failure
 from taktline._segment.fuse import Segment
@@ -112,7 +112,7 @@ def check(
     if record is not None and (not isinstance(record, int) or isinstance(record, bool) or record < 0):
         raise LineError(f"check(record={record!r}): give the record's index, a whole number from 0")
     options = checked({"on_error": on_error, "dead_letters": dead_letters, "setup": setup})
-    check_source(source)
+    source = as_source(source)
     check_options(source, None, dead_letters)
     if setup is not None:
         guard.set_up(setup)

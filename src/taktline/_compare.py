@@ -23,7 +23,7 @@ from taktline._public import named
 from taktline._recipe.options import Options, checked, usable_cores
 from taktline._recipe.steps import Role, Step, is_async
 from taktline._run import ahead
-from taktline._run.reader import Reader, check_source, lent
+from taktline._run.reader import Reader, as_source, lent
 from taktline._run.trial import try_out
 from taktline._segment import firsts, guard
 from taktline._segment.batch import READING
@@ -133,7 +133,7 @@ def compare(
         raise LineError('compare(on_error="keep"): the marks take no time; give "skip", or leave it out')
     if setup is not None:
         guard.set_up(setup)
-    check_source(records)
+    records = as_source(records)
     failures = Failures()
     by_index, left_out = _first(records, limit, failures, goes_on=options.goes_on)
     workers = workers or usable_cores()

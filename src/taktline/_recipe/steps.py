@@ -65,6 +65,11 @@ class Step:
         """Whether many records are in this step at once."""
         return self.kind in ("thread", "async") and not self.in_caller
 
+    @property
+    def keeps_number(self) -> bool:
+        """Whether it gives one result a record."""
+        return self.role in (Role.MAP, Role.BATCH)
+
     def make(self) -> Callable[..., Any]:
         """The callable itself, built now where it is to be built in each worker."""
         return self.maker() if self.maker is not None else self.fn

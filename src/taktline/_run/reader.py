@@ -8,9 +8,11 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from itertools import islice
 from time import monotonic, thread_time
+from types import GeneratorType
 from typing import Any
 
 from taktline._run import ownership
+from taktline._run.in_memory import table_source
 from taktline._run.patience import Patience
 from taktline._signals import came_from_outside, pass_on
 from taktline.abc import Live, Part, Sink, Source, Splitter, Unread
@@ -299,17 +301,23 @@ def lent(source: Any) -> Iterator[None]:
         source.close()
 
 
-def check_source(source: Any) -> None:
-    """Raises LineError where `source` cannot be iterated over, or what that gives would hardly be the records."""
+def as_source(source: Any) -> Any:
+    """The source itself, or of a table in memory one of its rows. Raises LineError where it cannot be iterated over, or
+    what that gives would hardly be the records."""
+    if type(source) in (list, range, tuple, GeneratorType) or isinstance(source, Source):
+        return source
+    if (made := table_source(source)) is not None:
+        return made
     if hint := _another_source(source):
         raise LineError(f"the source must be an iterable of records, not {type(source).__name__}; {hint}")
     if not hasattr(source, "__iter__") and not hasattr(source, "__getitem__"):
         hint = "; use flow.stream() for an async source" if hasattr(source, "__aiter__") else ""
         raise LineError(f"the source must be an iterable of records, not {type(source).__name__}{hint}")
+    return source
 
 
 def _another_source(source: Any) -> str:
-    """What was meant where the source is a name, a mapping or a table; empty where it is none."""
+    """What was meant where the source is a name, a mapping or another table; empty where it is none."""
     if isinstance(source, (str, os.PathLike)):
         return f"did you mean taktline.read({os.fspath(source)[:200]!r})? A text alone is a record: [text]"
     if isinstance(source, (bytes, bytearray)):
@@ -318,7 +326,7 @@ def _another_source(source: Any) -> str:
         return "did you mean its items(), its values(), or [record] for one record?"
     for has, rows in TABLES.items():
         if hasattr(source, has):
-            return f"a table is no source yet: give its rows, {rows}; of a file, did you mean taktline.read(path)?"
+            return f"give its rows, {rows}; of a file, did you mean taktline.read(path)?"
     return ""
 
 

@@ -20,10 +20,11 @@ from taktline._recipe.steps import Step
 from taktline._run.draining import Draining
 from taktline._run.ends import check_apart
 from taktline._run.engine import Engine
+from taktline._run.in_memory import Tables
 from taktline._run.inline import Inline
 from taktline._run.lot import Lot
 from taktline._run.meter import Meter
-from taktline._run.reader import Reader, check_source
+from taktline._run.reader import Reader, as_source
 from taktline._schedule.bounds import worth_splitting
 from taktline._segment.values import Encode
 from taktline._signals import pass_on
@@ -213,7 +214,7 @@ class Run:
     """
 
     def __init__(self, steps: tuple[Step, ...], name: str, source: Iterable[Any], options: Options) -> None:
-        check_source(source)
+        source = as_source(source)
         plans.check_seed(steps, options, live=isinstance(source, Live))
         _check_forks(_not_beside(source), options)
         check_apart(source, others=_files(options))
@@ -258,6 +259,61 @@ class Run:
         self._results = iter(())
         self._generator = life.lots() if life.marks is None else life.marks.lots(life.lots())
         return self._generator  # type: ignore[no-any-return]
+
+    def to_list(self) -> list[Any]:
+        """All results in a list.
+
+        >>> from taktline import line
+        >>> line(abs)([-1, 2]).to_list()
+        [1, 2]
+        """
+        return list(self)
+
+    def to_pandas(self) -> Any:
+        """All results as a DataFrame of pandas, a row each; plain values as a Series. Of a DataFrame as the source, with as
+        many results as rows, it has that one's index.
+
+        >>> from taktline import line
+        >>> line(lambda row: {**row, "half": row["n"] / 2})([{"n": 1}, {"n": 2}]).to_pandas()
+           n  half
+        0  1   0.5
+        1  2   1.0
+
+        Raises LineError where the results cannot stand in one table exactly: rows with other columns, values of several
+        types in one column.
+        """
+        source = self._life.source
+        frame, index = self._as_table("pandas"), source.index if isinstance(source, Tables) else None
+        if index is not None and len(index) == len(frame) and all(step.keeps_number for step in self._life.steps):
+            frame.index = index
+        return frame
+
+    def to_polars(self) -> Any:
+        """All results as a DataFrame of Polars; plain values as a Series. Raises LineError as `to_pandas`."""
+        return self._as_table("polars")
+
+    def to_arrow(self) -> Any:
+        """All results as a Table of pyarrow; plain values as an Array. Raises LineError as `to_pandas`."""
+        return self._as_table("arrow")
+
+    def tables(self, form: str = "arrow") -> Iterator[Any]:
+        """The results as tables of "arrow", "pandas" or "polars", in order, each of some rows: as many as came together.
+
+        >>> from taktline import line
+        >>> sum(table.num_rows for table in line(lambda n: {"n": n})(range(3)).tables("arrow"))
+        3
+        """
+        from taktline._run.as_tables import check_form, each
+
+        check_form(form)
+        return each(self.lots(), form)
+
+    def _as_table(self, form: str) -> Any:
+        from taktline._run.as_tables import check_form, whole
+
+        check_form(form)
+        with self:
+            return whole(self.lots(), form)
 
     def leave(self) -> None:
         """From another thread than the run's own: give up what is under way. `close` must follow."""

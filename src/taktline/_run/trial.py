@@ -24,7 +24,7 @@ from taktline._recipe.plan import full_calls, here
 from taktline._recipe.steps import Role, Step, as_step
 from taktline._run import ahead
 from taktline._run.ends import check_options
-from taktline._run.reader import Reader, check_source, lent
+from taktline._run.reader import Reader, as_source, lent
 from taktline._run.run import Run
 from taktline._schedule.sizing import Calls
 from taktline._segment import firsts, guard
@@ -82,7 +82,7 @@ def try_out(
 ) -> Tried:  # fmt: skip
     """What the first records of this source cost, in the loop and with workers, and what fails of them. Of `options`
     `start` and `setup` count. Raises what the source raises."""
-    check_source(source)
+    source = as_source(source)
     options = options or Options()
     if options.setup is not None:
         guard.set_up(options.setup)

@@ -9,15 +9,17 @@ from __future__ import annotations
 import functools
 import pickle
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from importlib import import_module
 from typing import Any
 
 from taktline._arrow import records_of
 from taktline._segment.forms import Unfit, form_of
 from taktline._signals import pass_on
-from taktline.abc import Part
+from taktline.abc import Part, Unread
+from taktline.errors import SourceError
 
+AT_ONCE = 4096  # rows that become records at once
 NONE: frozenset[str] = frozenset()
 
 
@@ -99,6 +101,41 @@ def rows_of(part: Part) -> ArrowRows | None:
         pass_on(error)
         return None
     return ArrowRows(table, part.whole) if table.num_rows == len(part) else None
+
+
+class Slice(Part):
+    """Rows of a table in memory, as a part of a source; `first`: the index of the first one."""
+
+    __slots__ = ("_first", "_rows", "_what", "size", "whole")
+
+    def __init__(self, rows: ArrowRows, first: int, what: str) -> None:
+        self._rows = rows
+        self._first = first
+        self._what = what
+        self.size = max(1, rows.size)
+        self.whole = rows.whole
+
+    def __reduce__(self) -> Any:
+        return Slice, (self._rows, self._first, self._what)
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def table(self) -> Any:
+        return self._rows.table
+
+    def read(self, unread: list[Unread] | None = None) -> Iterator[Any]:
+        for start in range(0, len(self._rows), AT_ONCE):
+            rows = self._rows[start : start + AT_ONCE]
+            records, bad = each_record(rows)
+            for at, why in bad:
+                error = SourceError(f"row {self._first + start + at:,} of the {self._what} can be no record: {why}")
+                if unread is None:
+                    yield from records[:at]
+                    raise error
+                records[at] = Unread(" ".join(str(rows.table.slice(at, 1).to_pydict()).split())[:AT_ONCE], error)
+                unread.append(records[at])
+            yield from records
 
 
 def each_record(rows: ArrowRows) -> tuple[list[Any], list[tuple[int, Unfit]]]:

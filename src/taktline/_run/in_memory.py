@@ -1,0 +1,238 @@
+"""Tables in memory as sources: their rows are the records, their slices what batch steps and workers get."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from importlib.util import find_spec
+from typing import Any
+
+from taktline._io.cut import TABLE, Cut, Cuts
+from taktline._segment.tables import ArrowRows, Slice, way_of
+from taktline.abc import Source, Splitter, Unread
+from taktline.errors import LineError
+
+BYTES = 4 << 20  # of a slice, about: some milliseconds of work, and it crosses within one
+LEAST = 1 << 10  # rows of a slice, and
+MOST = 1 << 20
+
+
+class Tables(Source):
+    """The rows of tables that `begin` gives, one after the other. `length`: how many rows, where that is known."""
+
+    columns = True
+
+    def __init__(
+        self, what: str, begin: Callable[[], Iterable[Any]], length: int | None, whole: frozenset[str] = frozenset()
+    ) -> None:  # fmt: skip
+        self._what = what
+        self._begin = begin
+        self._length = length
+        self.whole = whole
+        self.index: Any = None  # of a DataFrame of pandas
+
+    def describe(self) -> str:
+        return self._what if self._length is None else f"{self._what} of {self._length:,} rows"
+
+    def __len__(self) -> int:
+        if self._length is None:
+            raise TypeError("how many rows there are is known at its end alone")
+        return self._length
+
+    def __iter__(self) -> Iterator[Any]:
+        return self._each(None)
+
+    def read(self, unread: list[Unread]) -> Iterator[Any]:
+        return self._each(unread)
+
+    def _each(self, unread: list[Unread] | None) -> Iterator[Any]:
+        first = 0
+        for table in self._begin():
+            yield from (rows := Slice(ArrowRows(table, self.whole), first, self._what)).read(unread)
+            first += len(rows)
+
+    def split(self, *, exact: bool = False, unread: list[Unread] | None = None) -> Splitter | None:
+        return Cut(self._cuts(unread))
+
+    def _cuts(self, unread: list[Unread] | None) -> Cuts:
+        wanted, first = (yield None), 0
+        for table in self._begin():
+            rows, at = ArrowRows(table, self.whole), 0
+            each = max(LEAST, min(MOST, BYTES * len(rows) // max(1, rows.size)))
+            while at < len(rows):
+                if wanted:
+                    end = at + (each if wanted == TABLE else wanted)
+                    part = Slice(rows[at:end], first + at, self._what)
+                    at += len(part)
+                    wanted = yield part
+                else:
+                    reading = _Counted(Slice(rows[at:], first + at, self._what).read(unread))
+                    wanted = yield reading
+                    at += reading.given
+            first += len(rows)
+
+
+class _Counted(Iterator[Any]):
+    """Counts what an iterator gives."""
+
+    def __init__(self, records: Iterator[Any]) -> None:
+        self._records = records
+        self.given = 0
+
+    def __next__(self) -> Any:
+        record = next(self._records)
+        self.given += 1
+        return record
+
+
+def table_source(value: Any) -> Tables | None:
+    """The source whose records are the rows of this table; None where it is none. Raises LineError where it is a table
+    whose rows cannot be records."""
+    root = type(value).__module__.partition(".")[0]
+    if root in MADE_OF and root in sys.modules:
+        return MADE_OF[root](value, sys.modules[root])
+    if isinstance(value, Mapping):
+        return _of_arrays(value)
+    if hasattr(type(value), "__arrow_c_stream__") and root not in MADE_OF:
+        import pyarrow as pa
+
+        return _once(pa.RecordBatchReader.from_stream(value), type(value).__name__)
+    return None
+
+
+def _of_pandas(value: Any, pd: Any) -> Tables | None:
+    if not isinstance(value, pd.DataFrame):
+        return None
+    _check_names(list(value.columns), "DataFrame")
+    way = way_of("pandas")
+    assert way is not None
+    rows = way.give(value, None)
+    if rows is None:
+        for name in value.columns:
+            if way.give(value[[name]], None) is None:
+                raise LineError(
+                    f"column {name!r} of the DataFrame holds what no column of Arrow can, such as values of several types: "
+                    'give its rows, df.to_dict("records"), or make it one type, such as df[column].astype(str)'
+                )
+    assert rows is not None
+    made = _of_table(rows.table, "DataFrame", rows.whole)
+    made.index = value.index
+    return made
+
+
+def _of_polars(value: Any, pl: Any) -> Tables | None:
+    if isinstance(value, pl.LazyFrame):
+        return Tables("LazyFrame", lambda: (_from_polars(each, pl) for each in value.collect_batches()), None)
+    return _of_table(_from_polars(value, pl), "DataFrame") if isinstance(value, pl.DataFrame) else None
+
+
+def _from_polars(frame: Any, pl: Any) -> Any:
+    way = way_of("polars")
+    assert way is not None
+    rows = way.give(frame, None)
+    if rows is None:
+        raise LineError(
+            "the Polars DataFrame has a column that Arrow cannot hold, such as one of objects; cast it first"
+        )
+    return rows.table
+
+
+def _of_pyarrow(value: Any, pa: Any) -> Tables | None:
+    if isinstance(value, pa.RecordBatch):
+        value = pa.Table.from_batches([value])
+    if isinstance(value, pa.Table):
+        return _of_table(value, "Table")
+    if isinstance(value, pa.RecordBatchReader):
+        return _once(value, "RecordBatchReader")
+    dataset = sys.modules.get("pyarrow.dataset")
+    if dataset is not None and isinstance(value, dataset.Dataset):
+        _check_names(value.schema.names, "Dataset")
+        return Tables("Dataset", lambda: map(_as_table, value.to_batches()), value.count_rows())
+    return None
+
+
+def _of_numpy(value: Any, np: Any) -> Tables | None:
+    if not isinstance(value, np.ndarray) or value.ndim != 1 or not value.dtype.names:
+        return None
+    return _of_arrays({name: value[name] for name in value.dtype.names})
+
+
+MADE_OF: dict[str, Callable[[Any, Any], Tables | None]] = {
+    "pandas": _of_pandas, "polars": _of_polars, "pyarrow": _of_pyarrow, "numpy": _of_numpy
+}  # fmt: skip
+
+
+def _of_arrays(value: Mapping[Any, Any]) -> Tables | None:
+    """A dict of NumPy's arrays; None where it is none."""
+    np = sys.modules.get("numpy")
+    if np is None or not value or not all(isinstance(each, np.ndarray) and each.ndim == 1 for each in value.values()):
+        return None
+    _check_names(list(value), "dict of arrays")
+    lengths = {name: len(each) for name, each in value.items()}
+    if len({*lengths.values()}) > 1:
+        told = ", ".join(f"{name!r} has {count:,}" for name, count in lengths.items())
+        raise LineError(f"the arrays of a dict must be of one length: {told}")
+    way = way_of("numpy")
+    assert way is not None
+    rows = way.give(dict(value), None) if find_spec("pyarrow") else None
+    if rows is None:
+        raise LineError(
+            "an array of the dict holds what no column of Arrow can, or the package pyarrow is missing: give its rows, such "
+            "as (dict(zip(columns, row)) for row in zip(*columns.values()))"
+        )
+    return _of_table(rows.table, "dict of arrays", rows.whole)
+
+
+def _of_table(table: Any, what: str, whole: frozenset[str] | None = None) -> Tables:
+    _check_names(table.schema.names, what)
+    if whole is None:
+        whole = frozenset(
+            name for name, column in zip(table.schema.names, table.columns, strict=True) if not column.null_count
+        )
+    return Tables(what, lambda: [table], table.num_rows, whole)
+
+
+def _once(reader: Any, what: str) -> Tables:
+    """Of what can be read once. Small batches are put together."""
+    _check_names(reader.schema.names, what)
+    left = [reader]
+
+    def begin() -> Iterator[Any]:
+        if not left:
+            raise LineError(f"this {what} has been read already, and can be read once; make a new one, or give a Table")
+        return _together(left.pop())
+
+    return Tables(what, begin, None)
+
+
+def _together(reader: Any) -> Iterator[Any]:
+    import pyarrow as pa
+
+    batches, size = [], 0
+    for batch in reader:
+        batches.append(batch)
+        size += batch.nbytes
+        if size >= BYTES:
+            yield pa.Table.from_batches(batches)
+            batches, size = [], 0
+    if batches:
+        yield pa.Table.from_batches(batches)
+
+
+def _as_table(batch: Any) -> Any:
+    import pyarrow as pa
+
+    return pa.Table.from_batches([batch])
+
+
+def _check_names(names: list[Any], what: str) -> None:
+    """Raises LineError where the columns cannot be keys of records."""
+    if not names:
+        raise LineError(f"the {what} has no columns, so its rows are no records")
+    if any(type(name) is not str for name in names):
+        odd = next(name for name in names if type(name) is not str)
+        kind = "a MultiIndex" if isinstance(odd, tuple) else f"such as {odd!r}, {type(odd).__name__}"
+        raise LineError(f"the columns of the {what} must have names that are text, not {kind}: name them first")
+    if len({*names}) < len(names):
+        twice = next(name for n, name in enumerate(names) if name in names[:n])
+        raise LineError(f"the {what} has two columns named {twice!r}; name one of them differently")
