@@ -13,11 +13,12 @@ from crews import CrewHere, Dies
 from taktline import expand, per_worker
 from taktline._crew.contract import Broken, Came, Crew, Ended, Orders, Ready
 from taktline._crew.local import Local
+from taktline._crew.threads import ThreadCrew
 from taktline._recipe.steps import Step, as_step
 from taktline._segment.batch import Batch
 from taktline._segment.values import Encoded
 
-CREWS = ["fork", "launch", "here"]
+CREWS = ["fork", "launch", "threads", "here"]
 
 
 def dies_at(n: int, *, how: str):
@@ -61,11 +62,12 @@ def make(how: str) -> Iterator[object]:
 
     def make(*steps: object, goes_on: bool = True) -> Crew:
         lanes: list[tuple[Step, ...] | None] = [tuple(as_step(step) for step in steps)]
-        made.append(
-            CrewHere(lanes, goes_on=goes_on)
-            if how == "here"
-            else Local(lanes, goes_on=goes_on, start=how, most=1 << 20, seeds=[None])
-        )
+        if how == "here":
+            made.append(CrewHere(lanes, goes_on=goes_on))
+        elif how == "threads":
+            made.append(ThreadCrew(lanes, goes_on=goes_on, most=1 << 20))
+        else:
+            made.append(Local(lanes, goes_on=goes_on, start=how, most=1 << 20, seeds=[None]))
         return made[-1]
 
     yield make
@@ -90,6 +92,12 @@ def ready(crew: Crew, *workers: int) -> None:
 
 def batch(*values: object) -> Batch:
     return Batch(list(values))
+
+
+def isolated(crew: Crew) -> None:
+    """Go on only with a crew whose workers die alone."""
+    if not crew.isolates:
+        pytest.skip("what ends a worker ends the caller")
 
 
 def sent(crew: Crew, seq: int, *values: object, orders: Orders = Orders(), attempt: int = 1) -> Batch:  # noqa: B008
@@ -188,6 +196,7 @@ def test_an_endless_record_comes_in_parts_two_ahead_and_one_more_for_each_that_i
 
 def test_a_worker_that_dies_is_told_and_its_number_is_free(make, how):
     crew = make(dies_at(3, how=how))
+    isolated(crew)
     ready(crew, 0, 1)
     sent(crew, 0, 1, 3)
     (ended,) = until(crew, Ended)
@@ -199,6 +208,7 @@ def test_a_worker_that_dies_is_told_and_its_number_is_free(make, how):
 
 def test_a_careful_worker_that_dies_says_at_which_value(make, how):
     crew = make(ten_times, dies_at(30, how=how))
+    isolated(crew)
     ready(crew, 0)
     sent(crew, 4, 1, 2, 3, 4, orders=Orders(careful=True))
     (ended,) = until(crew, Ended)
@@ -210,7 +220,7 @@ def test_a_worker_that_is_killed_ends(make):
     ready(crew, 0)
     crew.kill(0)
     (ended,) = until(crew, Ended)
-    assert ended[:3] == (0, -9, None)
+    assert ended[:3] == (0, -9 if crew.isolates else None, None)
 
 
 def test_what_a_worker_is_told_that_has_just_ended_is_lost(make):

@@ -102,6 +102,7 @@ class Crew(ABC):
 
     A worker may end at any moment. What it is told then is lost, until its `Ended` is heard; so nobody need ask first."""
 
+    isolates = True  # each worker has a process of its own: it can be ended at any moment, and shares nothing that it has
     forks = False  # workers are copies of this process
     why = ""  # they are started in this way, where that was left open
     doubts = ""  # why the way that was asked for may not work
@@ -143,6 +144,9 @@ class Crew(ABC):
     @abstractmethod
     def look(self) -> Mapping[int, tuple[Place | None, Place | None]]:
         """Where each worker is: the value it has marked, and the one it was at when it was asked last."""
+
+    def launch_because(self, why: str) -> None:  # noqa: B027  who forks nothing need not know
+        """No process may be forked from now on, for this reason."""
 
     def ask(self, workers: Iterable[int]) -> None:  # noqa: B027  who cannot be asked tells nothing
         """Have workers tell where they are, for `look` and `describe`. Does not wait for it."""

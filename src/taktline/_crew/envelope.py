@@ -251,7 +251,7 @@ def seal_answer(
         from taktline._crew.passed import newest_of  # mostly not needed
 
         newest = newest_of(batch, packed=orders.careful)
-    if orders.encode is not None and not orders.careful and (data := _encoded(batch, orders.encode)) is not None:
+    if orders.encode is not None and not orders.careful and (data := encoded(batch, orders.encode)) is not None:
         return count, pickle.dumps(tuple(_Outcome(encoded=batch.tail(), newest=newest))), [data]
     parts = batch.values if orders.careful else _packed(batch, step, UNRETURNED, goes_on=goes_on)
     outcome = _Outcome(orders.careful, batch.origins, [_told(failure) for failure in batch.failures], newest=newest)
@@ -272,7 +272,7 @@ def _told(failure: Failure) -> Told | tuple[Any, ...]:
     return (failure.place, failure.origin, failure.step, error, failure.traceback)
 
 
-def _encoded(batch: Batch, encode: Encode) -> bytes | None:
+def encoded(batch: Batch, encode: Encode) -> bytes | None:
     """The results as bytes for the sink; None where the caller must see them, or the error they cause there."""
     if batch.failures:
         return None

@@ -166,7 +166,7 @@ class Local(Crew):
 
     def send(self, worker: int, seq: int, attempt: int, batch: Batch, orders: Orders = PLAIN) -> None:
         if self._abandoned:
-            self._not_in_a_fork()
+            starts.not_in_a_fork()
         if (member := self._members.get(worker)) is None:
             return
         note, parts = envelope.seal(batch, self._first[member.lane], orders, goes_on=self._goes_on)
@@ -180,7 +180,7 @@ class Local(Crew):
 
     def wait(self, seconds: float) -> list[Heard]:
         if self._abandoned:
-            self._not_in_a_fork()
+            starts.not_in_a_fork()
         while self._unsent:
             if (waiting := self._members.get(self._unsent.pop())) is not None:
                 self._flush(waiting)
@@ -303,12 +303,6 @@ class Local(Crew):
             self._pack()
         except WorkersCannotStart as error:
             raise WorkersCannotStart(f"{error.message}. Workers are not forked by themselves here: {why}") from None
-
-    def _not_in_a_fork(self) -> NoReturn:
-        raise LineError(
-            "this run belongs to the process that started it, and a fork of that cannot go on with it: "
-            "leave the run alone here, or start one of its own"
-        )
 
     def _last_words(self, members: list[_Member]) -> None:
         """Hear what workers that were told to stop still say, until they are gone or the time is up."""
@@ -571,13 +565,3 @@ def _not_while_importing() -> None:
         f"module {module!r} runs a line when it is imported, and each worker imports it: so each would start workers that "
         'start workers. Put the run into a function, or behind if __name__ == "__main__"'
     )
-
-
-def _abandon_all() -> None:
-    for crew in list(starts.crews):
-        crew.abandon()
-
-
-# Whatever forks this process, a step, the caller or a library: a copy of a lifeline would keep workers alive without
-# their caller, and a copy of a run would end the original's workers with itself.
-os.register_at_fork(after_in_child=_abandon_all)

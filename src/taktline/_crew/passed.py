@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
+from taktline._crew.words import Orders
 from taktline._segment.amount import amount
 from taktline._segment.batch import Batch, Failure
+from taktline._segment.fuse import Segment
 from taktline._segment.same import same
 from taktline._segment.values import records_of
 from taktline._wire import carry
@@ -68,6 +71,26 @@ class Passed:
             return not same(carry.unpack_one(0, self._newest), value)
         except carry.RAISED:  # it is told where it is needed
             return False
+
+
+def pieces(segment: Segment, batch: Batch, orders: Orders, *, packed: bool) -> Iterator[tuple[Batch, bool]]:
+    """What comes of a batch as it comes, without what has passed already; and whether it is the last of it. `packed`: its
+    values come as bytes."""
+    given, step = segment.pieces(batch, careful=orders.careful, formed=True), segment.steps[-1].name
+    passed = Passed(orders.passed, None if segment.goes_on else orders.newest, packed=packed)
+    last = False
+    while not last:
+        try:
+            piece = next(given)
+        except StopIteration as end:
+            piece, last = end.value, True
+        if passed:
+            piece = passed.without(piece, step)
+            last = last or piece.is_over(goes_on=segment.goes_on)
+        if last and passed and not piece.failures:
+            passed.missed(piece, batch, step)
+        if last or len(piece.values) or piece.failures:
+            yield piece, last
 
 
 def _not_again(place: int, origin: int, step: str, what: str) -> Failure:

@@ -19,13 +19,14 @@ import types
 import weakref
 from collections.abc import Iterable, Iterator
 from time import sleep
-from typing import Any, Protocol
+from typing import Any, NoReturn, Protocol
 
 from taktline._crew.random_streams import generators_in
 from taktline._crew.reach import is_own, module_file, reached
 from taktline._recipe.steps import Step
 from taktline._signals import pass_on
 from taktline._wire import functions, identity
+from taktline.errors import LineError
 
 # By the name that the system has for a thread: libraries that stop it before a fork and start it again in the copy.
 # OpenBLAS does too, without a name: its threads are gone when a fork has been made.
@@ -66,6 +67,24 @@ class Crew(Protocol):
 
 
 crews: weakref.WeakSet[Crew] = weakref.WeakSet()  # all of this process
+
+
+def not_in_a_fork() -> NoReturn:
+    """What a crew says that was abandoned."""
+    raise LineError(
+        "this run belongs to the process that started it, and a fork of that cannot go on with it: "
+        "leave the run alone here, or start one of its own"
+    )
+
+
+def _abandon_all() -> None:
+    for crew in list(crews):
+        crew.abandon()
+
+
+# Whatever forks this process, a step, the caller or a library: a copy of a lifeline would keep workers alive without
+# their caller, and a copy of a run would end the original's workers with itself.
+os.register_at_fork(after_in_child=_abandon_all)
 
 
 def look(steps: Iterable[Step]) -> tuple[str, list[Any]]:

@@ -410,31 +410,16 @@ class Worker:
 
     def _in_parts(self, seq: int, segment: fuse.Segment, batch: Batch, orders: Orders) -> None:
         """Run a batch, and answer with what comes of it as it comes."""
-        from taktline._crew.passed import Passed  # mostly not needed
+        from taktline._crew.passed import pieces  # mostly not needed
 
-        given, kind, step = (
-            segment.pieces(batch, careful=orders.careful, formed=True),
-            words.PART,
-            segment.steps[-1].name,
-        )
-        passed = Passed(orders.passed, None if segment.goes_on else orders.newest, packed=orders.careful)
+        given, last = pieces(segment, batch, orders, packed=orders.careful), False
         self._unanswered = 0
-        while kind == words.PART:
+        while not last:
             began = perf_counter_ns()
-            try:
-                piece = next(given)
-            except StopIteration as end:
-                piece, kind = end.value, words.DONE
+            piece, last = next(given)
             self.busy += perf_counter_ns() - began
-            if passed:
-                piece = passed.without(piece, step)
-                kind = words.DONE if piece.is_over(goes_on=segment.goes_on) else kind
-            if kind == words.DONE and passed and not piece.failures:
-                passed.missed(piece, batch, step)
-            if kind == words.PART and not (len(piece.values) or piece.failures):
-                continue
-            self._came_through(kind, seq, piece, segment, orders)
-            if kind == words.PART:
+            self._came_through(words.DONE if last else words.PART, seq, piece, segment, orders)
+            if not last:
                 began = perf_counter_ns()
                 self._await_room(seq, segment)
                 self.blocked += perf_counter_ns() - began

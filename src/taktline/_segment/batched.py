@@ -111,7 +111,7 @@ class Part:
 
     def fail(self, out: Batch, origin: int, step: int, error: BaseException, tb: TracebackType | None) -> bool:
         """Note a failure; whether the batch goes on."""
-        interrupted = isinstance(error, KeyboardInterrupt) and guard.in_callers_process
+        interrupted = isinstance(error, KeyboardInterrupt) and guard.in_caller()
         if interrupted and not self.segment.keeps_interrupt:
             raise error  # Ctrl-C is the user's, not the record's
         if guard.interrupts(error, tb):
@@ -429,7 +429,7 @@ class Batched(Part):
 
     def passes(self, error: BaseException) -> bool:
         """Whether an exception that came out of a step has nothing to do with its records."""
-        return guard.in_callers_process and (isinstance(error, KeyboardInterrupt) or guard.interrupts(error))
+        return (guard.in_caller() and isinstance(error, KeyboardInterrupt)) or guard.interrupts(error)
 
 
 def _as_one(pieces: Sequence[Columns | ArrowRows]) -> ArrowRows | None:

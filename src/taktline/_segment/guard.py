@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextvars import ContextVar
 from itertools import islice
 from random import SystemRandom
 from time import monotonic, perf_counter, sleep
@@ -21,9 +22,19 @@ WEIGHED = 64  # results at most between two looks at how much has come of a reco
 LONGEST = 60.0  # seconds between two tries at most
 
 in_callers_process = True  # a worker's main sets it to False: there Ctrl-C never arrives, a step must have raised it
+of_a_worker: ContextVar[bool] = ContextVar("of_a_worker", default=False)  # the same for a worker that is a thread
 loading = False  # True in a launched worker until its steps, and all that they import, are there
 
 Function = Callable[[Any], Any]
+
+
+class Left(BaseException):
+    """Raised in a worker that is a thread, wherever its steps are, when nobody waits for it any more."""
+
+
+def in_caller() -> bool:
+    """Whether steps run for the caller himself here: where Ctrl-C arrives, and with no other worker beside."""
+    return in_callers_process and not of_a_worker.get()
 
 
 def set_up(setup: Callable[[], object]) -> None:
@@ -123,7 +134,9 @@ def interrupts(error: BaseException, tb: TracebackType | None = None) -> bool:
     """Whether what came out of a step's call in the caller's process is no failure of the step: a signal's handler has
     raised it in between, or in the midst of the step something that would end more than a record. `tb`: from the step's
     own code on, where that is known."""
-    if not in_callers_process:
+    if isinstance(error, Left):
+        return True
+    if not in_caller():
         return False
     own_code = tb if tb is not None else own(error.__traceback__)
     return _signals.is_handler(own_code) or (not isinstance(error, Exception) and _signals.from_a_handler(own_code))
@@ -209,7 +222,7 @@ class Pace:
     """Lets calls begin so far apart that all workers of a step together keep its rate."""
 
     def __init__(self, step: Step) -> None:
-        workers = 1 if in_callers_process else step.workers or 1
+        workers = 1 if in_caller() else step.workers or 1
         self._between = workers / step.rate if step.rate else 0.0
         self._next = 0.0
 
