@@ -102,7 +102,9 @@ class Crew(ABC):
 
     A worker may end at any moment. What it is told then is lost, until its `Ended` is heard; so nobody need ask first."""
 
-    isolates = True  # each worker has a process of its own: it can be ended at any moment, and shares nothing that it has
+    isolates = (
+        True  # each worker has a process of its own: it can be ended at any moment, and shares nothing that it has
+    )
     forks = False  # workers are copies of this process
     why = ""  # they are started in this way, where that was left open
     doubts = ""  # why the way that was asked for may not work
@@ -162,6 +164,10 @@ class Crew(ABC):
     def pids(self) -> list[int]:
         """The processes of the workers that live."""
         return []
+
+    def tasks(self) -> list[int]:
+        """What the system gives cores to for them, by number."""
+        return self.pids()
 
     @abstractmethod
     def close(self, *, gently: bool) -> None:

@@ -45,15 +45,13 @@ def one_thread() -> dict[str, str]:
 
 def set_by_call() -> None:
     """The same for the libraries that this process has loaded, and for those that it will load."""
-    threads, memory = one_thread(), _kept_memory()
+    keep_memory()
+    threads = one_thread()
     os.environ.update(threads)
-    if sys.platform != "linux" or not (threads or memory):
+    if sys.platform != "linux" or not threads:
         return
     import ctypes
 
-    if memory and hasattr(libc := ctypes.CDLL(None), "mallopt"):
-        libc.mallopt(M_MMAP_THRESHOLD, KEPT)
-        libc.mallopt(M_TRIM_THRESHOLD, KEPT)
     loaded = _loaded() if threads else ()
     for name, (part, setters) in POOLS.items():
         for path in loaded if name in threads else ():
@@ -63,6 +61,17 @@ def set_by_call() -> None:
             for setter in setters:
                 if (function := getattr(library, setter, None)) is not None:
                     function(1)
+
+
+def keep_memory() -> None:
+    """Have this process keep some of the memory that it has freed."""
+    if sys.platform != "linux" or not _kept_memory():
+        return
+    import ctypes
+
+    if hasattr(libc := ctypes.CDLL(None), "mallopt"):
+        libc.mallopt(M_MMAP_THRESHOLD, KEPT)
+        libc.mallopt(M_TRIM_THRESHOLD, KEPT)
 
 
 def _loaded() -> set[str]:

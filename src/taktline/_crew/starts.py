@@ -23,6 +23,7 @@ from typing import Any, NoReturn, Protocol
 
 from taktline._crew.random_streams import generators_in
 from taktline._crew.reach import is_own, module_file, reached
+from taktline._durable.fingerprint import changes
 from taktline._recipe.steps import Step
 from taktline._signals import pass_on
 from taktline._wire import functions, identity
@@ -97,6 +98,21 @@ def look(steps: Iterable[Step]) -> tuple[str, list[Any]]:
     if not why:
         why = next((why for thing, way in found if (why := _not_for_two(thing, way))), "")
     return why, generators_in(thing for thing, _ in found)
+
+
+def not_for_threads(steps: Iterable[Step]) -> str:
+    """Why workers with these steps must not be threads of this process, empty where nothing is known against it: each
+    worker's state is its own, and what one thread has opened may be for that one alone."""
+    for thing, way in reached(steps):
+        if isinstance(thing, threading.local):
+            return f"{way} is another one in each thread"
+        code = thing if isinstance(thing, types.FunctionType) else None
+        own = is_own(code.__code__.co_filename) if code is not None else is_own(module_file(type(thing)))
+        if own and not isinstance(thing, type) and (changed := changes(thing)):
+            return f"{way} changes {changed}"
+        if why := _not_for_two(thing, way):
+            return why
+    return ""
 
 
 def why_not_here() -> str:

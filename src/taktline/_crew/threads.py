@@ -25,7 +25,7 @@ from time import perf_counter, perf_counter_ns, thread_time_ns
 from types import FrameType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from taktline._crew import contract, envelope, starts
+from taktline._crew import contract, envelope, limits, starts
 from taktline._crew.contract import PLAIN, Crew, Figures, Heard, Orders, Place
 from taktline._crew.passed import newest_of, pieces
 from taktline._recipe.steps import Step
@@ -33,6 +33,7 @@ from taktline._segment import guard
 from taktline._segment.amount import amount
 from taktline._segment.batch import Batch
 from taktline._segment.fuse import Segment
+from taktline._segment.tables import ArrowRows
 from taktline._segment.values import Encoded, records_of
 from taktline.errors import WorkersCannotStart
 
@@ -167,14 +168,16 @@ class _Worker:
         data = None
         if orders.encode is not None and not orders.careful:
             data = envelope.encoded(came, orders.encode)
-        came.values = records_of(came.values) if data is None else Encoded(data, len(came.values), came.tail())
+        came.values = _held(came.values) if data is None else Encoded(data, len(came.values), came.tail())
         came.first = load.batch.first
-        size = amount(came.values[-1]) * len(came.values) if data is None and came.values else len(data or b"")
-        waits = not isinstance(segment, Segment)
+        size = came.size
+        if type(came.values) is list and came.values:
+            size = amount(came.values[-1]) * len(came.values)
         self._busy += perf_counter_ns() - began
+        steps, timed = (0, segment.timed_records) if isinstance(segment, Segment) else (segment.busy_ns, segment.records)
         figures = Figures(
-            self._busy + (segment.busy_ns if waits else 0), self._waiting, self._blocked, thread_time_ns(), segment.retried,
-            [*segment.records], [*(segment.records if waits else segment.timed_records)], [*segment.timed_ns],
+            self._busy + steps, self._waiting, self._blocked, thread_time_ns(), segment.retried, [*segment.records],
+            [*timed], [*segment.timed_ns],
         )  # fmt: skip
         self._say(self, contract.Came(self.number, load.seq, load.attempt, came, size, figures, last, newest))
 
@@ -198,7 +201,9 @@ class _Worker:
                 if isinstance(load, int):
                     continue
                 self.seq = load.seq
-                task = segment.start(load.seq, _copy(load.batch), partial(self._done, load), careful=load.orders.careful)
+                task = segment.start(
+                    load.seq, _copy(load.batch), partial(self._done, load), careful=load.orders.careful
+                )
                 task.add_done_callback(self._ended)
                 self._waiting = max(0, perf_counter_ns() - began - segment.busy_ns)
                 await asyncio.sleep(0)  # what is under way goes on between two batches
@@ -213,9 +218,14 @@ class _Worker:
             self._say(self, contract.Broken(self.number, error))
 
 
+def _held(values: Any) -> Any:
+    """Values as they go to a worker and come back: rows of a table, or a list."""
+    return values if type(values) is ArrowRows else records_of(values)
+
+
 def _copy(batch: Batch) -> Batch:
     """A batch over the same values that may be run: it may have to be run again."""
-    return Batch(records_of(batch.values), batch.origins, [replace(each) for each in batch.failures], batch.first)
+    return Batch(_held(batch.values), batch.origins, [replace(each) for each in batch.failures], batch.first)
 
 
 def _parts(segment: Segment, load: _Load) -> Iterator[tuple[Batch, bool]]:
@@ -241,6 +251,7 @@ class ThreadCrew(Crew):
         self._said: SimpleQueue[tuple[_Worker | None, Heard]] = SimpleQueue()
         self._abandoned = self._closed = False
         starts.crews.add(self)
+        limits.keep_memory()
         _relay.begin()
 
     def start(self, worker: int, lane: int) -> None:
@@ -281,7 +292,7 @@ class ThreadCrew(Crew):
         self._said.put((worker, heard))
 
     def prepare(self, batch: Batch, lane: int, *, apart: bool = False) -> None:
-        batch.values = records_of(batch.values)
+        batch.values = _held(batch.values)
 
     def send(self, worker: int, seq: int, attempt: int, batch: Batch, orders: Orders = PLAIN) -> None:
         self._give(worker, _Load(seq, attempt, batch, orders))
@@ -331,6 +342,9 @@ class ThreadCrew(Crew):
             frame = frame.f_back
         return contract.Worker(os.getpid(), "", "\n".join(["Stack (most recent call first):", *calls]) if calls else "")
 
+    def tasks(self) -> list[int]:
+        return [member.thread.native_id or 0 for member in self._workers.values()]
+
     def close(self, *, gently: bool) -> None:
         """Those who work are ended where they run Python's code; what was built is closed, for GRACE seconds at most."""
         if self._closed:
@@ -353,8 +367,8 @@ class ThreadCrew(Crew):
         if left := [member for member in members if member.thread.is_alive() and member.works]:
             step = left[0].segment.steps[left[0].place().step].name
             warnings.warn(
-                f"a worker's thread is still inside a call of step {step!r}: a thread cannot be ended there, and goes on until "
-                'the call comes back. With start="launch" it would be ended',
+                f"a worker's thread is still inside a call of step {step!r}: a thread cannot be ended there, and goes on "
+                'until the call comes back. With start="launch" it would be ended',
                 RuntimeWarning,
                 stacklevel=2,
             )

@@ -372,6 +372,20 @@ class _Facts:
     imported: list[tuple[str, int]] = field(default_factory=list)  # modules, and from how many packages up
 
 
+def changes(thing: Any) -> str:
+    """What a function, or an object by its methods, changes beside what it is given; empty where nothing is seen.
+
+    >>> seen = []
+    >>> changes(lambda n: seen.append(n)), changes(lambda n: n + 1)
+    ('seen', '')
+    """
+    if isinstance(thing, FunctionType):
+        given = (*(thing.__defaults__ or ()), *(thing.__kwdefaults__ or {}).values())
+        kept = next((f"a default, a {type(each).__name__}" for each in given if type(each) in (list, dict, set)), "")
+        return next(iter(sorted(_facts(thing.__code__).changed)), kept)
+    return next((name for kind in type(thing).__mro__ for name in sorted(_changed_by(kind)) if name), "")
+
+
 def _changed_by(kind: type) -> set[str]:
     """The attributes that the methods of a class set or change, but for those that build it."""
     functions = ((name, getattr(value, "__func__", value)) for name, value in vars(kind).items())

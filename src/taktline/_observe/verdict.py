@@ -31,6 +31,7 @@ TASKS = 64  # records that a step which waits could have under way
 NEAR = 0.7  # share of its rate from which a step is held back by it, and not by what it waits for
 CHEAP = 1.3  # times the loop from which a run with workers is said to be the slower one
 MOVED = 20e-9  # seconds a record of a worker's busy time that are not its steps': lists, packing and unpacking of ints
+LOCKED = 1.3  # times the processor time of threads that they are busy, and of one core, where they take turns at it
 HALF = 0.5  # of a call's records, below which it is said to have few; of the busy time, from which that matters
 WORTH = 1.1  # gain below which nothing is advised
 
@@ -67,6 +68,7 @@ class Spent(NamedTuple):
     batch_size: int | None = None  # where it was asked for
     window: int | None = None  # where it was asked for
     complete: bool = True
+    within: bool = False  # the workers are threads of the caller's process
 
     @property
     def workers(self) -> int:
@@ -90,7 +92,7 @@ def judge(spent: Spent) -> Verdict:
     """
     if not spent.seconds or not (spent.records and any(step.busy for step in spent.steps)):
         return Verdict("nothing", "There was nothing to do.", "")
-    for look in (_small_calls, _loop, _giant, _start_up, _small_batches, _cheap, _crowded):
+    for look in (_small_calls, _loop, _giant, _start_up, _locked, _small_batches, _cheap, _crowded):
         if (found := look(spent)) is not None:
             return found
     floors = _floors(spent)
@@ -238,6 +240,21 @@ def _start_up(spent: Spent) -> Verdict | None:
     )
     return Verdict(
         "start-up", evidence, f"{change}: without the start about {duration(left)}.",
+        _gain(spent, left), _heaviest(spent.steps).name,
+    )  # fmt: skip
+
+
+def _locked(spent: Spent) -> Verdict | None:
+    """The workers are threads, and had one core together, though they always had something to do."""
+    busy, cpu = _busy(spent) - spent.queued, spent.workers_cpu
+    if not spent.within or busy < LOCKED * cpu or not FULL * spent.seconds < cpu < LOCKED * spent.seconds:
+        return None
+    left = spent.seconds * cpu / busy
+    return Verdict(
+        "Python's lock",
+        f"The {spent.workers} threads had a step to do for {duration(busy)}, and the processor for {duration(cpu)}: one at a "
+        "time, for the steps hold Python's lock.",
+        f'Processes do not share it: start="launch" takes about {duration(left)}, if records are cheap to move.',
         _gain(spent, left), _heaviest(spent.steps).name,
     )  # fmt: skip
 

@@ -11,6 +11,10 @@ OWN = 190  # modules
 BESIDE = 0.6  # share of the loop's speed at which work goes on here meanwhile
 WORTH = 1.15  # predicted gain below which the hand-over is not worth its risk
 HUB_NS = 80  # nanoseconds a record that the hub spends beside pickling: list, queue, delivery
+OVERLAP = 1.25  # times the loop's speed in two threads, from which they are taken,
+PREFERRED = 0.9  # and share of what processes would gain: there is less to go wrong, and nothing to pack
+CALL_NS = 20_000  # nanoseconds of work in a call, below which no step lets go of Python's lock for long
+TRY = 0.1  # seconds of work left, or done where nobody knows how much is left: trying threads takes some 20 ms
 BACK = 0.8  # share of what a record costs with workers, below which the loop is gone back to
 
 
@@ -37,11 +41,14 @@ class Sample(NamedTuple):
 
 
 class Choice(NamedTuple):
-    """`move`: start workers. `final`: staying is thought over again only when the work costs something else."""
+    """`move`: start workers, processes or `threads`. `final`: staying is thought over again only when the work costs
+    something else."""
 
     move: bool
     final: bool
     reason: str
+    gain: float = 1.0  # times the loop's speed, as predicted
+    threads: bool = False  # move to threads, which overlap
 
 
 def without_the_hub(sample: Sample, *, records: bool, results: bool) -> Sample:
@@ -80,7 +87,41 @@ def choose(
         return Choice(False, True, f"stay with the loop: {remaining:,} {what}s are done before workers have started")
     if remaining is None and elapsed < start_up:
         return Choice(False, False, "stay with the loop: it is not known yet whether the source is long enough")
-    return Choice(True, True, reason_to_move(workers, moving, sample.work, gain, what))
+    return Choice(True, True, reason_to_move(workers, moving, sample.work, gain, what), gain)
+
+
+def may_overlap(sample: Sample, *, call: int, workers: int, cores: int) -> bool:
+    """Whether two threads may be the faster ones. `call`: records that a step takes at once.
+
+    >>> heavy = Sample(8, 50, 1e6, 1.0, 0, 2e6, 1e6, 2e6, 1e6)
+    >>> may_overlap(heavy, call=1, workers=2, cores=2), may_overlap(heavy, call=1, workers=1, cores=2)
+    (True, False)
+    """
+    return min(workers, cores) > 1 and sample.work * call > CALL_NS and sample.work > sample.read + sample.here
+
+
+def is_long(sample: Sample, *, remaining: int | None, elapsed: float) -> bool:
+    """Whether the run is long enough for threads to be tried."""
+    return (elapsed if remaining is None else remaining * sample.work / 1e9) > TRY
+
+
+def of_threads(overlap: float, choice: Choice, *, workers: int, cores: int) -> Choice:
+    """What to do where two threads are so many times as fast as the loop, and else this would be done.
+
+    >>> stay = Choice(False, True, "stay with the loop: moving a record costs 1 ms, working on it 1 ms")
+    >>> of_threads(1.9, stay, workers=2, cores=2).reason
+    'move to 2 threads: two of them are 1.9 times as fast as the loop, and nothing is packed'
+    >>> of_threads(1.0, stay, workers=2, cores=2).reason
+    'stay with the loop: moving a record costs 1 ms, working on it 1 ms; two threads are 1.0 times as fast'
+    """
+    alone = max(0.0, 2 / overlap - 1)  # share of the work that only one thread can do at a time (Amdahl)
+    gain = 1 / (alone + (1 - alone) / min(workers, cores))
+    if overlap < OVERLAP or gain < PREFERRED * choice.gain:
+        return choice._replace(reason=f"{choice.reason}; two threads are {overlap:.1f} times as fast")
+    reason = (
+        f"move to {workers} threads: two of them are {overlap:.1f} times as fast as the loop, and nothing is packed"
+    )
+    return Choice(True, True, reason, gain, threads=True)
 
 
 def _paces(sample: Sample, workers: int, cores: int) -> tuple[float, float]:

@@ -153,8 +153,9 @@ class Options:
         None, "show progress; default: on a terminal or in a notebook, after a second", _progress, "switch"
     )
     start: str = _option(
-        "auto", "how workers start: fork (shares memory), launch (works everywhere), auto: fork where that is safe",
-        _one_of("auto", "fork", "launch"), "choice",
+        "auto", "how workers start: fork (shares memory), launch (works everywhere), threads (nothing is packed; for steps "
+        "that let go of Python's lock), auto: fork where that is safe",
+        _one_of("auto", "fork", "launch", "threads"), "choice",
     )  # fmt: skip
     stall: float | None = _option(
         300, "seconds without any record done before the run gives up and says what hangs", _stall, "float"
@@ -223,6 +224,10 @@ def checked(given: Mapping[str, Any]) -> Options:
         raise LineError('recycle= replaces worker processes, and how="loop" has none; leave one of the two out')
     if options.recycle is not None and options.start == "threads":
         raise LineError('recycle= replaces worker processes, and start="threads" has none; leave one of the two out')
+    if options.seed is not None and options.start == "threads":
+        raise LineError(
+            'seed= cannot make random numbers repeatable in threads, which share the generators; leave out start="threads"'
+        )
     for name in ("if_changed", "on_lost"):
         if given.get(name, "refuse") != "refuse" and options.journal is None:
             raise LineError(f"{name}={given[name]!r} says what to do with a journal; give journal= too")
@@ -241,6 +246,11 @@ def check_planned(options: Options) -> None:
                 f"flow.plan() has no use for {each.name}={getattr(options, each.name)!r}: it would say the same without; "
                 f"leave it out. It uses {', '.join(PLANNED)}"
             )
+    if options.start == "threads":
+        raise LineError(
+            'flow.plan() reckons with processes, not with start="threads": how far two threads get in each other\'s way is '
+            'only seen in a run. Run with how="auto", whose report says it'
+        )
 
 
 def check_taken(entry: str, given: Mapping[str, Any], taken: Collection[str]) -> None:

@@ -114,6 +114,18 @@ def check_seed(steps: Sequence[Step], options: Options, *, live: bool) -> None:
             _check_lists(step, block_of_lists(steps), options, live)
 
 
+def check_start(steps: Sequence[Step], options: Options) -> None:
+    """Raises LineError where workers of this kind cannot do what a step asks for."""
+    if options.start != "threads" or options.how == "loop":
+        return
+    for step in steps:
+        if step.timeout is not None and step.kind != "async" and not step.in_caller:
+            raise LineError(
+                f'step {step.name!r} has timeout={step.timeout:g}, and start="threads" cannot end a call that takes too '
+                'long; use start="launch", make the step an `async def`, or leave out timeout='
+            )
+
+
 def _check_lists(step: Step, block: int, options: Options, live: bool) -> None:
     if step.size is None:
         raise LineError(

@@ -11,6 +11,7 @@ from taktline._observe.counters import LaneCount
 from taktline._planner import choose
 from taktline._planner.sample import Sampling
 from taktline._recipe.options import Options, usable_cores
+from taktline._recipe.plan import Plan
 from taktline._recipe.steps import Step
 from taktline._run.meter import Meter
 from taktline._run.reader import Reader
@@ -22,15 +23,26 @@ OTHER = 3.0  # times that work must cost more or less than what was decided on
 CERTAIN = 3  # lots in a row
 
 
+def _may_share(plan: Plan, options: Options, reader: Reader) -> bool:
+    """Whether workers may be threads of this process: where nothing is asked for that they cannot give."""
+    asks = options.goes_on or options.journal or options.recycle or options.seed is not None or reader.live or reader.tables
+    apart = len(plan.segments) > 1 or any(step.timeout or step.waits for step in plan.segments[0].steps)
+    return options.start in ("auto", "threads") and not asks and not apart and (options.window or 2) > 1
+
+
 class Auto:
-    """Decides for one run. `moves`: whether there is anything to decide. `singly`: records go through one by one here.
-    `encoded`: workers would make the bytes of results. `beside`: why nothing can be forked beside the run's ends."""
+    """Decides for one run. `plan`: the one to move to, None where there is nothing to decide. `singly`: records go through
+    one by one here. `encoded`: workers would make the bytes of results. `beside`: why nothing can be forked beside the
+    run's ends."""
 
     def __init__(
-        self, steps: tuple[Step, ...], options: Options, reader: Reader, meter: Meter, *, moves: bool, singly: bool,
+        self, steps: tuple[Step, ...], options: Options, reader: Reader, meter: Meter, *, plan: Plan | None, singly: bool,
         encoded: bool, beside: str,
     ) -> None:  # fmt: skip
-        self.moves = moves
+        self.moves = plan is not None
+        self._call = min((step.size or 1 for step in steps), default=1) if plan is None else plan.call
+        self._may_share = plan is not None and _may_share(plan, options, reader)
+        self._overlap = 0.0  # times the loop's speed of two threads, as tried out
         self._steps = steps
         self._options = options
         self._reader = reader
@@ -61,14 +73,50 @@ class Auto:
         ratio = self.sampling.work_ns / self._decided_on if self._decided_on else 1.0
         self._changed = self._changed + 1 if self.moves and not 1 / OTHER < ratio < OTHER else 0
 
-    def decide(self, lane: LaneCount) -> choose.Choice:
-        """Whether to move now, by what was sampled and the counters of the steps here."""
-        options = self._options
+    def tries_threads(self, lane: LaneCount) -> float:
+        """Nanoseconds of work a record, where it is to be seen now how far two threads overlap; else 0."""
+        sample = self._sample(lane)
+        if not self._may_overlap(sample) or not (self._is_long(sample) or self._for_processes(lane).move):
+            return 0.0
+        self._may_share = False  # once is enough
+        if self._options.start == "auto":
+            from taktline._crew import starts
+
+            if starts.not_for_threads(self._steps):
+                return 0.0
+        return sample.work
+
+    def tried_threads(self, overlap: float) -> None:
+        """So many times the loop's speed they have; 0: they do not work."""
+        self._overlap = overlap
+
+    def _may_overlap(self, sample: choose.Sample) -> bool:
+        workers = self._options.cores
+        return self._may_share and choose.may_overlap(sample, call=self._call, workers=workers, cores=usable_cores())
+
+    def _is_long(self, sample: choose.Sample) -> bool:
+        return choose.is_long(sample, remaining=self._reader.remaining, elapsed=self._meter.elapsed)
+
+    def _sample(self, lane: LaneCount) -> choose.Sample:
         shares = [count.busy for count in lane.steps()]
         here = sum(b for b, s in zip(shares, self._steps, strict=True) if s.in_caller) / max(1e-9, sum(shares))
-        sample = choose.without_the_hub(
+        return choose.without_the_hub(
             self.sampling.costs(here), records=self._reader.splits, results=self._encoded
         )  # fmt: skip
+
+    def decide(self, lane: LaneCount) -> choose.Choice:
+        """Whether to move now, by what was sampled and the counters of the steps here."""
+        choice = self._for_processes(lane)
+        if self._overlap:
+            return choose.of_threads(self._overlap, choice, workers=self._options.cores, cores=usable_cores())
+        # Of a source that does not tell its length it is seen later whether threads are worth a try.
+        untried = not choice.move and self._reader.remaining is None and self._may_overlap(self._sample(lane))
+        return choice._replace(final=False) if untried else choice
+
+    def _for_processes(self, lane: LaneCount) -> choose.Choice:
+        options, sample = self._options, self._sample(lane)
+        if options.start == "threads":
+            return choose.Choice(False, True, "stay with the loop: threads are not shown to be faster")
         self._decided_on = sample.work + sample.here
         remaining, rows = self._reader.remaining, self.sampling.table
         if rows:  # a table is handed over as one thing
@@ -104,6 +152,7 @@ class Auto:
         self._settled = len(self._meter.reasons)
         self._returns += 1
         self._changed = CERTAIN
+        self._overlap = 0.0
 
     def _forks(self) -> bool:
         """Whether workers would be forked, as it looks now."""

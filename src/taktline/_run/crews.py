@@ -1,26 +1,43 @@
-"""Which crew runs a plan: processes on this machine."""
+"""Which crew runs a plan: processes on this machine, or threads of this process."""
 
 from __future__ import annotations
 
 import warnings
 from functools import partial
 
-from taktline._crew.local import Local
+from taktline._crew.contract import Crew
 from taktline._recipe.options import Options, memory_bytes
 from taktline._recipe.plan import Plan
 from taktline._run.meter import Meter
 from taktline.views.progress import withdraw
 
 
-def crew_for(plan: Plan, options: Options, meter: Meter, beside: str = "") -> Local:
+def crew_for(plan: Plan, options: Options, meter: Meter, beside: str = "") -> Crew:
     """The crew for a plan that has workers. `beside`: why nothing can be forked beside the run's source or sink; empty
     where it can. Raises LineError at once where a step cannot be carried over."""
+    if options.start == "threads":
+        return threads_for(plan, options)
+    from taktline._crew.local import Local
+
     withdraw()  # workers get the streams that steps hold as they are without it
     return Local(
         [segment.steps if segment.workers else None for segment in plan.segments],
-        goes_on=options.goes_on, start=options.start, most=max(1 << 20, memory_bytes(options.memory) // (2 * plan.workers)),
-        seeds=plan.seeds(options.seed), setup=options.setup, tell=partial(_told, meter), beside=beside,
+        goes_on=options.goes_on, start=options.start, most=_most(plan, options), seeds=plan.seeds(options.seed),
+        setup=options.setup, tell=partial(_told, meter), beside=beside,
     )  # fmt: skip
+
+
+def threads_for(plan: Plan, options: Options) -> Crew:
+    """A crew of threads for a plan that has workers."""
+    from taktline._crew.threads import ThreadCrew
+
+    lanes = [segment.steps if segment.workers else None for segment in plan.segments]
+    return ThreadCrew(lanes, goes_on=options.goes_on, most=_most(plan, options))
+
+
+def _most(plan: Plan, options: Options) -> int:
+    """Bytes that a worker may hold."""
+    return max(1 << 20, memory_bytes(options.memory) // (2 * plan.workers))
 
 
 def _told(meter: Meter, reasons: list[str], missed: list[str]) -> None:

@@ -98,8 +98,8 @@ class Hub(Engine):
         self._fatal: BaseException | None = None
         self._unreadable = 1 << 62  # in results as they come: the first part of the source that cannot be read
         self._leaving = False
-        meter.use(plan)
-        meter.pids = self._crew.pids
+        meter.use(plan, within=not self._crew.isolates)
+        meter.pids, meter.tasks = self._crew.pids, self._crew.tasks
 
     # --- what the run calls ---
 
@@ -117,7 +117,7 @@ class Hub(Engine):
     def _lots(self, end: Callable[[bool], None]) -> Iterator[Lot]:
         complete = False
         try:
-            if self._options.setup is not None and any(self._here):
+            if self._options.setup is not None and (any(self._here) or not self._crew.isolates):
                 guard.set_up(self._options.setup)
             self.start()
             yield from self.deliveries()
@@ -143,8 +143,8 @@ class Hub(Engine):
                     self.states.built(segment)
         withdraw()
         self._tell(events.Begin())
-        self._meter.forked = self._crew.forks
-        if self._options.start == "auto":
+        self._meter.forked = self._crew.forks or not self._crew.isolates
+        if self._options.start == "auto" and self._crew.why:
             self._meter.reasons.append(self._crew.why)
 
     @property
@@ -201,7 +201,7 @@ class Hub(Engine):
         if crew is None:
             return
         try:
-            self._meter.pids = list
+            self._meter.pids = self._meter.tasks = list
             for segment in self._here:
                 if segment is not None:
                     segment.close()
@@ -222,7 +222,9 @@ class Hub(Engine):
         wanted = self._sizing.next(self._about_left, workers)
         size = batch_records(room, wanted, window=self._options.window, workers=workers)
         first, began = reader.index, perf_counter()
-        read = reader.read_part if self._here[0] is None else self._read_here
+        # What has read a part of the source may keep it open: that is for one thread.
+        part = reader.read_part if self._crew.isolates else reader.read
+        read = part if self._here[0] is None else self._read_here
         if self._tables:
             records = reader.read_part(size, 0.0 if self._in_flight else PATIENCE, whole=self._whole)
         else:
@@ -235,8 +237,12 @@ class Hub(Engine):
             held = InFlight(first, records, Batch.read(records, reader.unread, first), goes_on=self._goes_on)
             weight = 0
             if self._here[0] is None:
+                if self._tables and not self._crew.isolates:
+                    self._decode(held, table=True)
                 self._crew.prepare(held.batch, 0)
-                self._sizing.weigh(count, weight := held.batch.size)
+                self._sizing.weigh(count, weight := held.weight)
+                if self._options.shows_records and not self._crew.isolates:
+                    held.before = AsRead(records)
             self._in_flight[self._machine.next_seq] = held
             self._meter.records_in += count
             self._meter.held += count
@@ -544,10 +550,13 @@ class Hub(Engine):
             results.more_comes(held.batch.tail())
         self._out.append((action.seq, len(held.records) if not held.kin[0] else 0, results, error))
 
-    def _decode(self, held: InFlight) -> None:
-        """Read a part of the source here, where a worker could not, or died with it."""
+    def _decode(self, held: InFlight, *, table: bool = False) -> None:
+        """Read a part of the source here, where a worker could not, or died with it; as a `table`, where it can be one."""
         counted = len(held.records)
-        held.read()
+        if table:
+            held.read_table()
+        else:
+            held.read()
         if held.error is None or self._options.ordered:
             return
         # Results behind it may be delivered already, so all are that are under way, and the run ends after them.

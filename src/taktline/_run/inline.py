@@ -18,6 +18,7 @@ from taktline._observe.counters import LaneCount
 from taktline._planner import choose
 from taktline._recipe import plan as plans
 from taktline._recipe.options import Options, memory_bytes
+from taktline._recipe.plan import Plan
 from taktline._recipe.steps import Maker, Role, Step, is_async
 from taktline._run.as_read import AsRead
 from taktline._run.auto import Auto
@@ -40,7 +41,9 @@ from taktline._segment.values import records_of
 from taktline.errors import BatchLengthError, TaktlineError, as_step_error, placed
 
 if TYPE_CHECKING:
+    from taktline._crew.contract import Crew
     from taktline._run.hub import Hub
+    from taktline._run.overlap import Overlap
 
 LOT = 0.005  # seconds of reading and work between two looks around: a slow source is not read ahead
 MOST = 4096  # records in a lot
@@ -56,13 +59,15 @@ Phase = tuple[Lot | Iterator[Any] | None, Iterator[Any] | None]
 
 
 class Inline(Engine):
-    """One run in this process. `hub`, where given, makes the Hub to go on with once the planner says that workers pay.
+    """One run in this process. `hub`, where given, makes the Hub to go on with once the planner says that workers pay,
+    by `plan`; of a crew that is there, where it is given one.
     `by_lots`: it is for `lots`, not for `results`. `encoded`: workers would make the bytes of results.
     `beside`: why nothing can be forked beside the run's source or sink."""
 
     def __init__(
-        self, steps: tuple[Step, ...], options: Options, reader: Reader, meter: Meter, hub: Callable[[], Hub] | None,
-        *, by_lots: bool = False, encoded: bool = False, beside: str = "",
+        self, steps: tuple[Step, ...], options: Options, reader: Reader, meter: Meter,
+        hub: Callable[[Crew | None], Hub] | None, *, plan: Plan | None = None, by_lots: bool = False, encoded: bool = False,
+        beside: str = "",
     ) -> None:  # fmt: skip
         self._one_by_one = options.how == "loop"
         apart = self._one_by_one and reader.block == 1  # with a seed batch steps get the lists that they always get
@@ -77,6 +82,8 @@ class Inline(Engine):
         )
         self._in_batches = any(step.role is Role.BATCH for step in self._steps)
         self._hub: Hub | None = None
+        self._plan = plan
+        self._threads: Crew | None = None  # that were tried, and are to be gone on with
         (seed,) = plans.here(self._steps).seeds(options.seed)
         self._segment = Segment(self._steps, goes_on=options.goes_on, seed=seed)
         self._segment.keeps_interrupt = True
@@ -102,7 +109,7 @@ class Inline(Engine):
             options,
             reader,
             meter,
-            moves=hub is not None,
+            plan=plan if hub is not None else None,
             singly=self._by_one,
             encoded=encoded,
             beside=beside,
@@ -179,6 +186,7 @@ class Inline(Engine):
         try:
             self._segment.close()
         finally:
+            self._end_threads()
             if self._hub is not None:
                 self._hub.close()
 
@@ -186,7 +194,9 @@ class Inline(Engine):
 
     def _phases(self) -> Iterator[Phase]:
         while not self._reader.ended:
-            if not (self._auto.sampling.done and self._decided()):
+            if self._auto.sampling.done and (work_ns := self._auto.tries_threads(self._lane)):
+                yield from self._in_two_threads(work_ns)
+            elif not (self._auto.sampling.done and self._decided()):
                 yield from self._some()
             elif self._hub is not None:
                 yield from self._move(self._hub)
@@ -205,12 +215,56 @@ class Inline(Engine):
         choice = self._auto.decide(self._lane)
         if choice.move:
             try:
-                self._hub = self._make_hub()
+                if choice.threads:
+                    self._hub, self._threads = self._make_hub(self._threads), None
+                else:
+                    self._end_threads()
+                    self._hub = self._make_hub(None)
             # A step that cannot be carried over stays here, where it works; so does all where the hub cannot be loaded.
             except (TaktlineError, ImportError, OSError) as error:
                 choice = choose.Choice(False, True, f"stay with the loop: {error}")
+        self._end_threads()
         self._auto.decided(choice)
         return choice.move or choice.final
+
+    def _in_two_threads(self, work_ns: float) -> Iterator[Phase]:
+        """The next records in two threads, to see how far these overlap."""
+        from taktline._run.overlap import BATCH, THREADS, Overlap
+
+        assert self._plan is not None
+        overlap = Overlap(self._plan, self._options)
+        self._threads = overlap.crew
+        while not overlap.ready() and not self._reader.ended:
+            yield from self._some()
+        most = min(MOST, (self._options.window or MOST) // THREADS)
+        size = min(max(1, self._lot_least(), int(BATCH * 1e9 / work_ns)), most)
+        while not overlap.done and not self._reader.ended:
+            yield from self._at_once(overlap, size)
+        self._auto.tried_threads(overlap.of(work_ns))
+
+    def _end_threads(self) -> None:
+        threads, self._threads = self._threads, None
+        if threads is not None:
+            threads.close(gently=True)
+
+    def _at_once(self, overlap: Overlap, size: int) -> Iterator[Phase]:
+        """Some records in each thread."""
+        reader, meter = self._reader, self._meter
+        read: list[tuple[int, list[Any]]] = []
+        began = perf_counter()
+        for _ in range(2):
+            first = reader.index
+            if records := reader.read(size):
+                read.append((first, records))
+        count = sum(len(records) for _, records in read)
+        meter.reading += perf_counter() - began
+        meter.records_in += count
+        meter.lots += len(read)
+        came = overlap.run([Batch.read(records, reader.unread, first) for first, records in read], count)
+        for (first, records), batch in zip(read, came, strict=True):
+            yield self._to_deliver(batch, first, records, None, last=True), None
+            if batch.failures:
+                return
 
     def _some(self, most: int | None = None) -> Iterator[Phase]:
         """The next records, timed."""

@@ -47,6 +47,7 @@ class Meter:
         self.consuming = 0.0  # seconds that the results were with who takes them
         self.start_up = 0.0  # seconds until the first worker was ready
         self.forked = False  # and not launched
+        self.within = False  # workers are threads of this process, whose processor time is its own
         self.batches = 0  # that came back from workers
         self.placed: deque[BaseException] = deque(maxlen=16)  # errors that stand in the place of records, the newest
         self.lots = 0  # that were run in the caller's process
@@ -57,6 +58,7 @@ class Meter:
         self.missed: list[str] = []  # what workers do not have as it is in the caller's process
         self.notes: list[str] = []
         self.pids: Callable[[], Iterable[int]] = list
+        self.tasks: Callable[[], Iterable[int]] = list  # what the system gives cores to for the workers
         self.complete = False
         self.lanes: list[LaneCount] = []
         asked = options.progress
@@ -85,11 +87,12 @@ class Meter:
         """Seconds since the start."""
         return perf_counter() - self._began
 
-    def use(self, plan: Plan) -> None:
-        """The run goes on under this plan."""
+    def use(self, plan: Plan, *, within: bool = False) -> None:
+        """The run goes on under this plan. `within`: its workers are threads of this process."""
         if self.lanes:
             self._earlier.append(self.lanes)
         self.plan = plan
+        self.within = within
         self.lanes = [LaneCount([step.name for step in segment.steps]) for segment in plan.segments]
 
     def delivered(self, results: int) -> None:
@@ -136,7 +139,7 @@ class Meter:
         if self._ended is None and not sys.is_finalizing():  # a run left open when Python ends has nobody to tell
             if perf_counter() >= self._affordable:
                 self.look()
-            self._queued = cores.queued(self.pids())
+            self._queued = cores.queued(self.tasks())
             self._ended = self.elapsed
             self._cpu_ended = process_time()
             self.complete = complete
@@ -169,7 +172,8 @@ class Meter:
     def report(self) -> Report:
         """What the run did so far."""
         seconds, workers_cpu = self._seconds, sum(lane.totals()[3] for lane in self._counts()) / 1e9
-        cpu = (self._cpu_ended if self._ended is not None else process_time()) - self._cpu_began + workers_cpu
+        cpu = (self._cpu_ended if self._ended is not None else process_time()) - self._cpu_began
+        cpu += workers_cpu if not self.within else 0.0
         usable = usable_cores()
         steps = self._steps()
         return Report(
@@ -196,7 +200,7 @@ class Meter:
             ],
             reading=self.reading, handling=self.handling, consuming=self.consuming, start_up=self.start_up,
             forked=self.forked, workers_cpu=workers_cpu, longest=self.longest, batches=self.batches,
-            queued=self._queued, window=self.window,
+            queued=self._queued, window=self.window, within=self.within,
             together=1.0 if self._one_by_one else self.records_in / max(1, self.batches + self.lots),
             batch_size=self._asked_size, complete=self.complete,
         )  # fmt: skip

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import sys
+from collections import deque
 from collections.abc import Iterator
 from datetime import date, time, timedelta, tzinfo
 from decimal import Decimal
@@ -41,6 +42,9 @@ _PLAIN = frozenset(
 )
 
 OWN, KEPT, FLEETING = range(3)
+LARGE = 1 << 17  # bytes of an array from which its memory is used again
+REUSED = 1 << 26  # bytes of such memory at most
+ALONE_HERE = 2  # references to a value that only a local name has, and who counts them
 
 
 def runs_no_code(source: Any) -> bool:
@@ -136,6 +140,12 @@ def _array(value: Any) -> bool:
     return not value.dtype.hasobject
 
 
+def _plain_array(value: Any) -> bool:
+    """Whether it is an array of NumPy's own class whose elements hold nothing."""
+    numpy = sys.modules.get("numpy")
+    return numpy is not None and type(value) is numpy.ndarray and not value.dtype.hasobject
+
+
 def _is_fleeting(value: Any) -> bool:
     """Whether it is a stream, or one of Python's own iterators over something else: a generator, a group, a map."""
     kind = type(value)
@@ -146,13 +156,53 @@ def _is_fleeting(value: Any) -> bool:
     return kind.__module__.partition(".")[0] in sys.stdlib_module_names
 
 
-def copied(record: Any) -> tuple[Any, bool]:
-    """The record as it is now, whatever its source does to it; and whether that could be had."""
-    try:
-        return envelope.copied(record), True
-    except Exception as error:  # then it cannot go to a worker either, and who sends it says so
-        pass_on(error)
-        return record, False
+class Copies:
+    """Copies of records. The memory of large arrays is used again once nobody has the copy any more: fresh memory of a
+    megabyte takes as long to get as to fill.
+
+    >>> import numpy
+    >>> copies, array = Copies(), numpy.zeros(1 << 14)
+    >>> first, _ = copies.of(array)
+    >>> place = id(first)
+    >>> id(copies.of(array)[0]) == place
+    False
+    >>> del first
+    >>> id(copies.of(array)[0]) == place
+    True
+    """
+
+    def __init__(self) -> None:
+        self._arrays: deque[Any] = deque()  # the oldest first
+        self._size = 0  # bytes of them
+
+    def of(self, record: Any) -> tuple[Any, bool]:
+        """The record as it is now, whatever its source does to it; and whether that could be had."""
+        if _plain_array(record):
+            return self._array(record), True
+        try:
+            return envelope.copied(record), True
+        except Exception as error:  # then it cannot go to a worker either, and who sends it says so
+            pass_on(error)
+            return record, False
+
+    def _array(self, record: Any) -> Any:
+        if record.nbytes < LARGE:
+            return record.copy(order="K")
+        if self._arrays:
+            oldest = self._arrays.popleft()
+            alike = (oldest.dtype, oldest.shape, oldest.strides) == (record.dtype, record.shape, record.strides)
+            if getrefcount(oldest) <= ALONE_HERE and alike:
+                oldest[...] = record
+                self._arrays.append(oldest)
+                return oldest
+            if alike and self._size + record.nbytes <= REUSED:  # somebody has it still
+                self._arrays.append(oldest)
+            else:
+                self._size -= oldest.nbytes
+        made = record.copy(order="K")
+        self._arrays.append(made)
+        self._size += made.nbytes
+        return made
 
 
 def _counts() -> tuple[int, int]:

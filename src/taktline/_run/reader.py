@@ -57,6 +57,7 @@ class Reader:
         # Whether records may be read ahead without the caller's own code being run for it.
         self.runs_no_code = self._library or ownership.runs_no_code(source)
         self._patience = Patience()
+        self._copies = ownership.Copies()
         self._records: Iterator[Any] | None = None
         self.index = 0  # of the next record
         self.block = block  # what is read at once ends at a multiple of so many records, or the end
@@ -168,7 +169,7 @@ class Reader:
             if whose == ownership.FLEETING:
                 self._end_before_fleeting(records, here=here)
                 return
-            records[-1], could = ownership.copied(records[-1])
+            records[-1], could = self._copies.of(records[-1])
             if not could:  # it goes on its way before the next one is asked for
                 return
 

@@ -32,7 +32,7 @@ from taktline.abc import Live, Resumable, Sink, Source
 from taktline.errors import LineError, SinkError
 
 if TYPE_CHECKING:
-    from taktline._crew.local import Local
+    from taktline._crew.contract import Crew
     from taktline._run.hub import Hub
     from taktline._run.marks import Marks
 
@@ -65,7 +65,7 @@ class _Life:
         self.draining: Draining | None = None
         self.encode: Encode | None = None
         self.engine: Engine | None = None
-        self.crew: Local | None = None
+        self.crew: Crew | None = None
         self._process = os.getpid()
         if self.plan.workers and options.how != "auto":
             self.engine = self._hub()  # refuses steps that cannot be carried over, before anything starts
@@ -153,15 +153,16 @@ class _Life:
             meter.use(plans.here(self.steps))
             hub = self._hub if automatic else None
             self.engine = Inline(
-                self.steps, self.options, self.reader, meter, hub, by_lots=self.marks is not None or self.encode is not None,
-                encoded=self.encode is not None, beside=self.beside,
+                self.steps, self.options, self.reader, meter, hub, plan=self.plan,
+                by_lots=self.marks is not None or self.encode is not None, encoded=self.encode is not None,
+                beside=self.beside,
             )  # fmt: skip
             self.engine.states = self.marks.states if self.marks is not None else None
         return self.engine
 
     def _not_here(self) -> str:
         """Why no record may be tried out in this process; empty where it may."""
-        if self.options.goes_on or self.options.journal is not None:
+        if (self.options.goes_on or self.options.journal is not None) and self.options.start != "threads":
             return "a record that kills its process must not end this run, so none is tried out here"
         for step in self.steps:
             if step.in_caller:
@@ -174,11 +175,12 @@ class _Life:
                 return f"no copy of step {step.name!r} beside theirs is built here"
         return ""
 
-    def _hub(self) -> Hub:
+    def _hub(self, crew: Crew | None = None) -> Hub:
+        """The hub, with a crew that is there already or one as the options say."""
         from taktline._run.crews import crew_for  # with what starts workers: some 15 ms, for nothing in the loop
         from taktline._run.hub import Hub
 
-        self.crew = crew_for(self.plan, self.options, self.meter, self.beside)
+        self.crew = crew or crew_for(self.plan, self.options, self.meter, self.beside)
         hub = Hub(self.plan, self.options, self.reader, self.meter, self.crew)
         hub.encode = self.encode
         hub.states = self.marks.states if self.marks is not None else None
@@ -216,6 +218,7 @@ class Run:
     def __init__(self, steps: tuple[Step, ...], name: str, source: Iterable[Any], options: Options) -> None:
         source = as_source(source)
         plans.check_seed(steps, options, live=isinstance(source, Live))
+        plans.check_start(steps, options)
         _check_forks(_not_beside(source), options)
         check_apart(source, others=_files(options))
         self._life = _Life(steps, name, source, options)

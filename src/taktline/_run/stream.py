@@ -93,6 +93,6 @@ def _may_wait(records: list[Any]) -> bool:
     alone = getrefcount(record) <= ownership.ALONE
     whose = ownership.look(record, alone)
     if whose == ownership.KEPT:
-        records[-1], could = ownership.copied(record)
+        records[-1], could = ownership.Copies().of(record)
         return could
     return whose == ownership.OWN

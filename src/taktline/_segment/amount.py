@@ -36,5 +36,5 @@ def amount(value: Any) -> int:
         elif isinstance(inner := getattr(each, "__dict__", None), dict):
             left.append(inner)
         elif isinstance(size := getattr(each, "nbytes", None), int):  # an array over memory that is not its own
-            total += size
+            total += max(0, size - getsizeof(each))
     return total * (looked + len(left)) // looked

@@ -1,0 +1,79 @@
+"""Whether two batches overlap in two threads: tried on the next records of a run, whose results count as any others."""
+
+from __future__ import annotations
+
+import threading
+from time import perf_counter
+
+from taktline._crew import contract
+from taktline._observe import cores
+from taktline._recipe.options import Options
+from taktline._recipe.plan import Plan
+from taktline._run.crews import threads_for
+from taktline._segment.batch import Batch
+
+THREADS = 2
+LOOKS = 3  # the first of which counts for nothing: what it meets is new to its thread
+BATCH = 0.005  # seconds of work in each of the batches
+
+
+class Overlap:
+    """Two workers of a crew that a hub may go on with."""
+
+    def __init__(self, plan: Plan, options: Options) -> None:
+        self.crew = threads_for(plan, options)
+        self.broken: BaseException | None = None  # why they cannot work
+        self.records = 0  # of all looks that count,
+        self.seconds = 0.0  # and what both threads together took for them
+        self._starting = set(range(THREADS))
+        self._looks = 0
+        for worker in range(THREADS):
+            self.crew.start(worker, 0)
+
+    def ready(self) -> bool:
+        """Whether both wait for a batch, or never will."""
+        for heard in self.crew.wait(0):
+            self._hear(heard)
+        return not self._starting or self.broken is not None
+
+    @property
+    def done(self) -> bool:
+        """Whether it was looked often enough, or is of no use."""
+        return self._looks >= LOOKS or self.broken is not None
+
+    def run(self, batches: list[Batch], records: int) -> list[Batch]:
+        """What comes of these batches, one a thread, which are of so many records."""
+        came: dict[int, Batch] = {}
+        tasks = [threading.get_native_id(), *self.crew.tasks()]
+        queued = [cores.queued([task]) for task in tasks]
+        began = perf_counter()
+        for worker, batch in enumerate(batches):
+            self.crew.send(worker, worker, 0, batch)
+        while len(came) < len(batches):
+            for heard in self.crew.wait(1.0):
+                if isinstance(heard, contract.Came):
+                    came[heard.seq] = heard.batch
+                else:
+                    self._hear(heard)
+                    if self.broken is not None:
+                        raise self.broken
+        if self._looks and len(batches) == THREADS:
+            self.records += records
+            # Where other programs have the cores, that is not for the threads to answer for.
+            seconds = perf_counter() - began
+            self.seconds += seconds - max(cores.queued([n]) - q for n, q in zip(tasks, queued, strict=True))
+        self._looks += 1
+        return [came[n] for n in range(len(batches))]
+
+    def of(self, work_ns: float) -> float:
+        """How many times the speed of the loop, where a record takes so long; 0 where nothing was seen."""
+        return self.records * work_ns / 1e9 / self.seconds if self.seconds else 0.0
+
+    def close(self) -> None:
+        """End both."""
+        self.crew.close(gently=True)
+
+    def _hear(self, heard: contract.Heard) -> None:
+        self._starting.discard(heard.worker)
+        if isinstance(heard, (contract.Broken, contract.StartFailed)):
+            self.broken = self.broken or heard.error
