@@ -12,13 +12,7 @@ from faults.ways.sources import SOURCES, Origin
 from faults.ways.steps import ALWAYS, DEADLY, ENTRIES, FAULTS, KINDS, SERIAL, SHAPES, Spec, number
 from taktline._recipe.options import Options
 
-STARTS = [
-    each
-    for field in fields(Options)
-    if field.name == "start"
-    for each in field.metadata["check"].choices
-    if each in ("auto", "launch", "fork")
-]
+STARTS = [each for field in fields(Options) if field.name == "start" for each in field.metadata["check"].choices]
 IN_WORKERS = ("pool", "queues", "line")
 TIMEOUT = 2.0  # seconds; what does not hang is done in far less
 
@@ -250,6 +244,8 @@ class _Drawing:
         """Take out what has no one answer."""
         if case.options["start"] == "fork" and any(step.kind == "polars" for step in case.steps):
             case = replace(case, options=case.options | {"start": "launch"})  # Polars may hang in a fork
+        if case.options["start"] == "threads" and any(step.fault in NOT_IN_THREADS for step in case.steps):
+            case = replace(case, options=case.options | {"start": "auto"})
         serial = [n for n, step in enumerate(case.steps) if step.kind in SERIAL]
         if serial and case.goes_on and any(step.role == "expand" for step in case.steps[: serial[-1]]):
             # What a record that fails has added to the state is not promised.
@@ -266,5 +262,6 @@ class _Drawing:
 EVERY_RECORD = ("has nanoseconds", "its query fails", "gives one row again and again", "clears what it gave")
 SQL = {name for name in (*SOURCES, *SINKS) if "SQL" in name}
 COUNTED = ("own workers", "by array")
+NOT_IN_THREADS = (*DEADLY, "hangs", "gives what cannot be pickled")  # who dies there is the caller; nothing is packed
 HEAVY = ("pandas", "polars", "arrow")
 OWN = [name for name, about in SOURCES.items() if about.again and about.gives in ("number",)]

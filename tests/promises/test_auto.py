@@ -5,15 +5,18 @@ from __future__ import annotations
 import asyncio
 import os
 import sys
+import threading
 import time
 from itertools import chain, repeat
 
 import pytest
 from hanging import cancelled_once_hanging
 
+import taktline
 from taktline import expand, keep, line, per_worker, serial
 from taktline._planner import choose
 from taktline._run import auto, hub, inline, returning
+from taktline._run import overlap as overlapping
 
 SOURCES = {"with a length": range, "without one": lambda count: (n for n in range(count))}
 FLOWS = {
@@ -216,3 +219,131 @@ def test_steps_of_the_loop_are_not_said_to_be_busy_longer_than_the_run():
     run = line(abs)(range(300_000), how="loop")
     assert sum(1 for _ in run) == 300_000
     assert sum(each.busy for each in run.report.steps) < run.report.seconds
+
+
+# --- threads ---
+
+
+def costs_something(n):
+    return sum(range(n % 7 + 2_000)) * 0 + n
+
+
+@pytest.fixture
+def overlap(monkeypatch):
+    """Scripted: how far two threads overlap; and each run is long enough to see it. Gives how often that was asked for."""
+    asked = []
+
+    def script(times):
+        def of(self, work_ns):
+            asked.append(self.records)
+            return times
+
+        monkeypatch.setattr(overlapping.Overlap, "of", of)
+        return asked
+
+    monkeypatch.setattr(choose, "TRY", 0.0)
+    monkeypatch.setattr(choose, "CALL_NS", 0)
+    return script
+
+
+@pytest.mark.parametrize("source", SOURCES.values(), ids=SOURCES)
+@pytest.mark.parametrize("start", ["auto", "threads"])
+def test_threads_are_taken_where_two_of_them_overlap(overlap, source, start):
+    overlap(1.9)
+    run = line(costs_something)(source(6_000), workers=2, start=start)
+    assert list(run) == list(range(6_000))
+    assert (
+        run.report.reasons[-1]
+        == "move to 2 threads: two of them are 1.9 times as fast as the loop, and nothing is packed"
+    )
+    assert (run.report.workers, run.report.records_in, run.report.steps[0].records) == (2, 6_000, 6_000)
+
+
+def test_what_was_tried_in_threads_counts_and_the_loop_goes_on_where_they_do_not_overlap(overlap):
+    asked = overlap(1.0)
+    run = line(costs_something)(range(6_000), workers=2, start="threads")
+    assert list(run) == list(range(6_000))
+    assert len(asked) == 1
+    assert "two threads are 1.0 times as fast" in run.report.reasons[-1]
+    assert run.report.workers == 0
+    assert run.report.steps[0].records == 6_000
+
+
+def test_a_record_that_fails_while_threads_are_tried_is_the_loops(overlap, monkeypatch):
+    overlap(1.9)
+    once = iter([1e3])
+    monkeypatch.setattr(auto.Auto, "tries_threads", lambda self, lane: next(once, 0.0))
+
+    def inverse(n):
+        return 1 / (300 - n)
+
+    run, got = line(inverse)(range(6_000), workers=2), []
+    with pytest.raises(ZeroDivisionError) as caught:
+        got.extend(run)
+    assert got == [1 / (300 - n) for n in range(300)]
+    assert "at record 300" in caught.value.__notes__[0]
+
+
+def test_a_step_that_cannot_be_built_in_a_thread_stays_in_the_loop(overlap):
+    overlap(0.0)
+
+    class Here:
+        def __init__(self):
+            assert threading.current_thread() is threading.main_thread()
+
+        def __call__(self, n):
+            return costs_something(n)
+
+    run = line(per_worker(Here))(range(3_000), workers=2, start="threads")
+    assert list(run) == list(range(3_000))
+    assert run.report.workers == 0
+
+
+TOTAL = []
+LOCAL = threading.local()
+
+
+def changes_a_global(n):
+    TOTAL.append(n)
+    return costs_something(n)
+
+
+def has_its_own(n):
+    LOCAL.n = n
+    return costs_something(n)
+
+
+def changes_a_default(n, seen=[]):  # noqa: B006
+    seen.append(n)
+    return costs_something(n)
+
+
+class Counting:
+    def __init__(self):
+        self.count = 0
+
+    def __call__(self, n):
+        self.count += 1
+        return costs_something(n)
+
+
+@pytest.mark.parametrize(
+    ("step", "options"),
+    [
+        (changes_a_global, {}), (has_its_own, {}), (changes_a_default, {}), (Counting(), {}), (serial(costs_something), {}),
+        (taktline.step(costs_something, timeout=60), {}), (taktline.step(costs_something, tasks=2), {}),
+        (costs_something, {"seed": 1}), (costs_something, {"on_error": "skip"}), (costs_something, {"recycle": 9_000}),
+        (costs_something, {"window": 1}),
+    ],
+)  # fmt: skip
+def test_auto_takes_no_threads_where_something_else_is_promised(overlap, step, options):
+    asked = overlap(1.9)
+    assert list(line(step)(range(4_000), workers=2, **options)) == list(range(4_000))
+    assert asked == []
+
+
+def test_auto_takes_no_threads_with_a_journal_or_dead_letters(overlap, tmp_path):
+    asked = overlap(1.9)
+    for option, name in (("journal", "a.journal"), ("dead_letters", "letters.jsonl")):
+        assert list(line(costs_something)(range(2_000), workers=2, **{option: tmp_path / name})) == list(range(2_000))
+    assert asked == []

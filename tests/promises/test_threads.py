@@ -209,7 +209,7 @@ def test_a_thread_inside_a_call_is_left_with_a_warning():
     def hangs(n):
         if n:
             inside.set()
-            lock.acquire()  # noqa: SIM115  a call that does not come back
+            lock.acquire()
             go_on.wait()
         return n
 
@@ -256,7 +256,11 @@ def test_a_fork_of_the_caller_has_no_part_in_the_run():
 
 
 REFUSED = [
-    (line(step(abs, timeout=1.0, name="slow")), {}, r"step 'slow' has timeout=1, and start=\"threads\" cannot end a call"),
+    (
+        line(step(abs, timeout=1.0, name="slow")),
+        {},
+        r"step 'slow' has timeout=1, and start=\"threads\" cannot end a call",
+    ),
     (line(abs), {"seed": 7}, "seed= cannot make random numbers repeatable in threads"),
     (line(abs), {"recycle": 10}, r"recycle= replaces worker processes, and start=\"threads\" has none"),
 ]
@@ -271,7 +275,7 @@ def test_what_a_thread_cannot_do_is_refused_before_anything_is_read(flow, option
 
 
 def test_a_plan_is_refused():
-    with pytest.raises(LineError, match="flow.plan.* reckons with processes"):
+    with pytest.raises(LineError, match=r"flow\.plan.* reckons with processes"):
         line(abs).plan([1], start="threads")
 
 

@@ -174,7 +174,9 @@ class _Worker:
         if type(came.values) is list and came.values:
             size = amount(came.values[-1]) * len(came.values)
         self._busy += perf_counter_ns() - began
-        steps, timed = (0, segment.timed_records) if isinstance(segment, Segment) else (segment.busy_ns, segment.records)
+        steps, timed = (
+            (0, segment.timed_records) if isinstance(segment, Segment) else (segment.busy_ns, segment.records)
+        )
         figures = Figures(
             self._busy + steps, self._waiting, self._blocked, thread_time_ns(), segment.retried, [*segment.records],
             [*timed], [*segment.timed_ns],

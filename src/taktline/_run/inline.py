@@ -83,7 +83,7 @@ class Inline(Engine):
         self._in_batches = any(step.role is Role.BATCH for step in self._steps)
         self._hub: Hub | None = None
         self._plan = plan
-        self._threads: Crew | None = None  # that were tried, and are to be gone on with
+        self._overlap: Overlap | None = None  # of two threads that were tried
         (seed,) = plans.here(self._steps).seeds(options.seed)
         self._segment = Segment(self._steps, goes_on=options.goes_on, seed=seed)
         self._segment.keeps_interrupt = True
@@ -215,8 +215,8 @@ class Inline(Engine):
         choice = self._auto.decide(self._lane)
         if choice.move:
             try:
-                if choice.threads:
-                    self._hub, self._threads = self._make_hub(self._threads), None
+                if choice.threads and self._overlap is not None:
+                    self._hub, self._overlap = self._make_hub(self._overlap.crew), None
                 else:
                     self._end_threads()
                     self._hub = self._make_hub(None)
@@ -232,8 +232,7 @@ class Inline(Engine):
         from taktline._run.overlap import BATCH, THREADS, Overlap
 
         assert self._plan is not None
-        overlap = Overlap(self._plan, self._options)
-        self._threads = overlap.crew
+        overlap = self._overlap = Overlap(self._plan, self._options)
         while not overlap.ready() and not self._reader.ended:
             yield from self._some()
         most = min(MOST, (self._options.window or MOST) // THREADS)
@@ -243,9 +242,11 @@ class Inline(Engine):
         self._auto.tried_threads(overlap.of(work_ns))
 
     def _end_threads(self) -> None:
-        threads, self._threads = self._threads, None
-        if threads is not None:
-            threads.close(gently=True)
+        overlap, self._overlap = self._overlap, None
+        if overlap is not None:
+            for worker, figures in overlap.figures.items():  # the processor's time is this process's own
+                self._lane.note(1 + worker, *figures._replace(cpu=0))
+            overlap.crew.close(gently=True)
 
     def _at_once(self, overlap: Overlap, size: int) -> Iterator[Phase]:
         """Some records in each thread."""

@@ -25,6 +25,7 @@ class Overlap:
         self.broken: BaseException | None = None  # why they cannot work
         self.records = 0  # of all looks that count,
         self.seconds = 0.0  # and what both threads together took for them
+        self.figures: dict[int, contract.Figures] = {}  # of each worker, the newest
         self._starting = set(range(THREADS))
         self._looks = 0
         for worker in range(THREADS):
@@ -52,7 +53,7 @@ class Overlap:
         while len(came) < len(batches):
             for heard in self.crew.wait(1.0):
                 if isinstance(heard, contract.Came):
-                    came[heard.seq] = heard.batch
+                    came[heard.seq], self.figures[heard.worker] = heard.batch, heard.figures
                 else:
                     self._hear(heard)
                     if self.broken is not None:
@@ -68,10 +69,6 @@ class Overlap:
     def of(self, work_ns: float) -> float:
         """How many times the speed of the loop, where a record takes so long; 0 where nothing was seen."""
         return self.records * work_ns / 1e9 / self.seconds if self.seconds else 0.0
-
-    def close(self) -> None:
-        """End both."""
-        self.crew.close(gently=True)
 
     def _hear(self, heard: contract.Heard) -> None:
         self._starting.discard(heard.worker)

@@ -727,7 +727,7 @@ def doctor() -> None:
     print(f"cores      {usable_cores()} usable of {os.cpu_count()}")
     print(f"memory     {size(usable_memory())} usable")
     print(f"files      {soft:,} may be open")
-    for start in ("launch", "fork"):
+    for start in ("launch", "fork", "threads"):
         began = perf_counter()
         good = list(line(abs)(range(-8, 0), how="line", workers=2, start=start)) == [8, 7, 6, 5, 4, 3, 2, 1]
         print(
