@@ -263,3 +263,9 @@ def test_a_slice_crosses_as_its_rows_alone():
     packed = pickle.dumps(rows, 5, buffer_callback=buffers.append)
     assert len(packed) + sum(each.raw().nbytes for each in buffers) < 2000
     assert pickle.loads(packed, buffers=buffers).records() == rows.records()
+
+
+@pytest.mark.parametrize("how", ["loop", "line", "auto"])
+def test_columns_of_one_form_become_those_of_another(how):
+    flow = line(batch(lambda frame: frame * 2, form="pandas"), batch(lambda columns: columns, form="numpy"))
+    assert list(flow([{"n": n} for n in range(50)], how=how)) == [{"n": 2 * n} for n in range(50)]

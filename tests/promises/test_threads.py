@@ -294,3 +294,23 @@ def test_the_report_of_steps_that_hold_pythons_lock_or_not_is_whole():
     (counted,) = run.report.steps
     assert (counted.records, run.report.how, run.report.workers) == (50, "line", 2)
     assert counted.busy > 0
+
+
+def test_tables_go_to_threads_as_tables(tmp_path):
+    pa = pytest.importorskip("pyarrow")
+    import pyarrow.parquet as pq
+
+    path = tmp_path / "numbers.parquet"
+    pq.write_table(pa.table({"n": list(range(5_000))}), path, row_group_size=500)
+    kinds = set()
+
+    def doubled(table):
+        kinds.add(type(table))
+        return table.append_column("double", pa.compute.multiply(table["n"], 2))
+
+    flow = line(batch(doubled, form="arrow"))
+    assert list(flow(taktline.read(path), **SHARED)) == [{"n": n, "double": 2 * n} for n in range(5_000)]
+    assert kinds == {pa.Table}
+    out = tmp_path / "out.parquet"
+    flow.run(taktline.read(path), write(out), **SHARED)
+    assert pq.read_table(out)["double"].to_pylist() == [2 * n for n in range(5_000)]

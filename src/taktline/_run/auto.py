@@ -25,7 +25,14 @@ CERTAIN = 3  # lots in a row
 
 def _may_share(plan: Plan, options: Options, reader: Reader) -> bool:
     """Whether workers may be threads of this process: where nothing is asked for that they cannot give."""
-    asks = options.goes_on or options.journal or options.recycle or options.seed is not None or reader.live or reader.tables
+    asks = (
+        options.goes_on
+        or options.journal
+        or options.recycle
+        or options.seed is not None
+        or reader.live
+        or reader.tables
+    )
     apart = len(plan.segments) > 1 or any(step.timeout or step.waits for step in plan.segments[0].steps)
     return options.start in ("auto", "threads") and not asks and not apart and (options.window or 2) > 1
 

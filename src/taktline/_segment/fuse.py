@@ -19,6 +19,7 @@ from taktline._segment.batched import Batched, Part, stretches
 from taktline._segment.compiled import Compiled
 from taktline._segment.forms import cannot_stand
 from taktline._segment.tables import ArrowRows, each_record
+from taktline._segment.values import Table
 from taktline.errors import NotAwaited, ResultsTooLarge
 
 if TYPE_CHECKING:
@@ -275,6 +276,8 @@ class Segment:
             batch.values, bad = each_record(batch.values)
             step = self.steps[part.first]
             batch.fail_each([(n, cannot_stand(step, why)) for n, why in bad], step.name, goes_on=self.goes_on)
+        elif type(batch.values) is Table:  # columns of another form
+            batch.values = batch.values.records()
         return batch
 
     def _flow(self, parts: Sequence[Part], batch: Batch, timed: bool, formed: bool, alone: int | None = None) -> Pieces:
