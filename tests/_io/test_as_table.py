@@ -10,11 +10,12 @@ from itertools import islice
 
 import pyarrow as pa
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import taktline
-from taktline._io import ranges
+from taktline._io import delimited, ranges
+from taktline._io.inferred import types_of
 from taktline._segment.same import same
 
 TYPES = {
@@ -103,10 +104,22 @@ def small_blocks(monkeypatch):
     monkeypatch.setattr(ranges, "BLOCK", 64)
 
 
-@settings(max_examples=int(os.environ.get("TAKTLINE_EXAMPLES", 150)), deadline=None)
-@given(tables(), st.booleans())
-def test_a_table_of_csv_has_what_its_records_have(tmp_path_factory, file, packed):
+@pytest.fixture
+def few_rows(monkeypatch):
+    """Types are told from four rows."""
+    monkeypatch.setattr(delimited, "ROWS", 4)
+
+
+@settings(
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+    max_examples=int(os.environ.get("TAKTLINE_EXAMPLES", 150)),
+    deadline=None,
+)
+@given(tables(), st.booleans(), st.booleans())
+def test_a_table_of_csv_has_what_its_records_have(few_rows, tmp_path_factory, file, packed, infer):
     data, how = file
+    if infer:
+        how["types"] = "infer"
     path = tmp_path_factory.getbasetemp() / ("t.csv.gz" if packed else "t.csv")
     path.write_bytes(gzip.compress(data) if packed else data)
     source = taktline.read(path, **how)
@@ -118,7 +131,7 @@ def test_a_table_of_csv_has_what_its_records_have(tmp_path_factory, file, packed
     assert same(got, whole)
     for table in tables:
         assert table.schema == tables[0].schema
-        for name, kind in how["types"].items():
+        for name, kind in {} if infer else how["types"].items():
             assert table.schema.field(name).type == TYPES[kind]
 
 
@@ -193,3 +206,40 @@ def test_files_of_other_order_have_one_schema_and_what_is_cut_short_is_no_table(
     os.truncate(tmp_path / "2.csv", 11)
     with pytest.raises(taktline.SourceError, match="cut short"):
         part.table()
+
+
+WRITTEN = {
+    "i": (["0", "-7", "9223372036854775807"], int), "big": (["9223372036854775808", "1"], None), "zip": (["1", "007"], None),
+    "f": (["1", "1.5", "nan", "1e-7", "-inf", ".5", "2."], float), "nan": (["nan"], None), "plus": (["+1"], None),
+    "long": (["1.5", "1234567890123456"], None), "b": (["true", "False", "TRUE"], bool), "tf": (["true", "1"], None),
+    "d": (["2024-02-29"], date), "d?": (["2023-02-29"], None), "at": (["2024-01-01 10:00", "2024-01-01"], None),
+    "t": (["2024-01-01T10:00:00.5", "2024-12-31 23:59"], datetime), "zone": (["2024-01-01T10:00:00Z"], None),
+    "empty": (["", ""], None), "text": (["1", "x"], None), "hex": (["0x1F"], None),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", WRITTEN)
+def test_a_type_is_told_where_all_cells_are_written_so(name):
+    cells, kind = WRITTEN[name]
+    assert types_of([["", "x"], *([cell, "x"] for cell in cells), ["x"], []], ["a", "b"]).get("a") is kind
+
+
+def test_types_are_told_from_the_first_rows_of_the_first_file(tmp_path, few_rows):
+    rows = [["1", "", "a"], [], ["2", "0.5", "007"], ["3"], ["4", "1", ""], ["5", "x", "b"]]
+    text = "n,x,s\n" + "".join(",".join(row) + "\n" for row in rows)
+    (tmp_path / "1.csv").write_text(text)
+    (tmp_path / "2.csv.gz").write_bytes(gzip.compress(b"n,x,s\n6,7,8\n"))
+    source = taktline.read([tmp_path / "1.csv", tmp_path / "2.csv.gz"], types="infer")
+    for how in ("loop", "line"):
+        got = list(taktline.line(dict)(source, how=how, on_error="keep", workers=2))
+        assert [each for each in got if isinstance(each, dict)] == [
+            {"n": 1, "x": None, "s": "a"}, {"n": 2, "x": 0.5, "s": "007"}, {"n": 4, "x": 1.0, "s": ""},
+            {"n": 6, "x": 7.0, "s": "8"},
+        ]  # fmt: skip
+        assert "line 7: {'x': 'x'} cannot be made float" in str(got[4].error)
+        assert "told from the first" in str(got[4].error)
+        assert "line 5: 1 fields where the header has 3" in str(got[2].error)
+    assert source.fingerprint() != taktline.read([tmp_path / "1.csv", tmp_path / "2.csv.gz"]).fingerprint()
+    assert list(taktline.read(tmp_path / "2.csv.gz", types="infer", columns=["s"])) == [{"s": 8}]
+    with pytest.raises(taktline.LineError, match="or is \"infer\"; it is 'infered'"):
+        taktline.read(tmp_path / "1.csv", types="infered")

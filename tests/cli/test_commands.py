@@ -461,6 +461,22 @@ def test_every_command_that_reads_takes_the_options_of_delimited_text(folder, co
     assert "delimiter= is one character" in done.stderr
 
 
+def test_columns_and_types_of_a_table_are_named_on_the_command_line(folder):
+    (folder / "t.csv").write_text("n,day,s\n1,2024-01-02,x\n,2024-01-03,7\n")
+    (folder / "show.py").write_text("def show(row):\n    return {'row': repr(row)}\n")
+
+    def shown(*options):
+        done = taktline(folder, "run", "show.py:show", "--in", "t.csv", "--out", "-", "--quiet", *options)
+        return [json.loads(text)["row"] for text in done.stdout.splitlines()] or done.stderr
+
+    assert shown("--types", "n=int", "--columns", "n") == ["{'n': 1}", "{'n': None}"]
+    assert shown("--types", "infer") == [
+        "{'n': 1, 'day': datetime.date(2024, 1, 2), 's': 'x'}", "{'n': None, 'day': datetime.date(2024, 1, 3), 's': '7'}"
+    ]  # fmt: skip
+    assert "'n=whole': give \"infer\", or column=type" in shown("--types", "n=whole")
+    assert "has no column 'm'" in shown("--types", "m=int")
+
+
 def test_a_comparison_over_a_record_that_fails_says_which_and_where(folder):
     done = taktline(folder, "compare", "steps.py:parse,fussy", "--in", "in.jsonl", "--rounds", "1")
     assert (done.returncode, done.stdout) == (1, "")

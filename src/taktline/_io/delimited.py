@@ -5,20 +5,23 @@ from __future__ import annotations
 import codecs
 import csv
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date, datetime, time
 from decimal import Decimal
+from itertools import islice
 from typing import Any
 
 from taktline._excerpts import excerpt
 from taktline._io import as_table
 from taktline._io.decode import BOM, NEXT, UTF_8, caused, undecodable, unreadable
+from taktline._io.inferred import ROWS, types_of
 from taktline._io.ranges import table_lines
 from taktline._io.taken import Taken
 from taktline.abc import Unread
 from taktline.errors import LineError, SourceError
 
 FIELD = 1 << 30  # characters of a CSV field; the csv module's own limit is 131,072
+INFER = "infer"
 SEPARATORS = (";", "\t", "|", ",")  # that a header of one column is looked at for
 
 Types = Mapping[str, Callable[[str], Any]]
@@ -36,11 +39,27 @@ class Table:
     sure: bool = False  # of the delimiter
     columns: tuple[str, ...] | None = None
     types: Types | None = None
+    infer: bool = False  # types from the first rows of the first file; then `types` are those
 
     @property
     def is_typed(self) -> bool:
         """Whether Arrow has a type for each column."""
         return all(kind in as_table.KINDS for kind in (self.types or {}).values())
+
+    def inferred(self, taken: Taken, name: str, header: Sequence[str]) -> Table:
+        """How to read it with the types that its next rows have; they are given back."""
+        lines: list[bytes] = []
+
+        def each() -> Iterator[bytes]:
+            for line in taken:
+                lines.append(line)
+                yield line
+
+        rows = _kept_rows(_Kept(Taken(each())), name, self, 1 + taken.count)
+        types = types_of((row for _, row in islice(rows, ROWS)), header)
+        taken.give_back(lines)
+        chosen = header if self.columns is None else self.columns
+        return replace(self, types={key: kind for key, kind in types.items() if key in chosen})
 
     def as_table(self, data: Any, number: int, *, header: Sequence[str], names: Sequence[str]) -> Any:
         """Whole lines as a table of Arrow. Raises where it would be another one than their records are."""
@@ -114,9 +133,14 @@ def table_records(
                 record[key] = convert(record[key])
             except Exception as error:  # the user's own converter may raise anything
                 shown = excerpt({key: record[key]})
+                kind = _called(table.types, key)
+                told = (
+                    f"  types   told from the first {ROWS:,} rows; types={{{key!r}: str}} reads it as text\n"
+                    * table.infer
+                )
                 why = SourceError(
-                    f"{name!r}, line {number:,}: {shown} cannot be made {_called(table.types, key)}: {error}\n"
-                    f"  next    {NEXT}", path=name, line=number,
+                    f"{name!r}, line {number:,}: {shown} cannot be made {kind}: {error}\n{told}  next    {NEXT}",
+                    path=name, line=number,
                 )  # fmt: skip
                 yield bad(caused(why, error))
                 break
@@ -253,12 +277,13 @@ def check_drift(first: str, header: Sequence[str], name: str, other: Sequence[st
             )
 
 
-def checked_types(types: Types | None, columns: Sequence[str] | None) -> Types | None:
+def checked_types(types: Types | str | None, columns: Sequence[str] | None) -> Types | None:
     """Raises LineError where `types` cannot be used."""
-    if types is None:
+    if types is None or types == INFER:
         return None
     if not isinstance(types, Mapping):
-        raise LineError(f"types= maps columns to types, such as {{'n': int}}; it is {type(types).__name__}")
+        what = repr(types) if isinstance(types, str) else type(types).__name__
+        raise LineError(f"types= maps columns to types, such as {{'n': int}}, or is \"infer\"; it is {what}")
     for key, kind in types.items():
         if not callable(kind):
             raise LineError(f"types= must give a type or another callable of text for {key!r}, not {kind!r}")

@@ -8,11 +8,13 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
-from typing import IO, Any
+from itertools import chain
+from typing import IO, Any, Literal
 
 from taktline._io import as_table, brought, decode, opening, place, ranges, remote, streams
 from taktline._io.cut import Cut, Cuts
 from taktline._io.delimited import (
+    INFER,
     Table,
     Types,
     check_drift,
@@ -39,7 +41,7 @@ def read(
     path: str | os.PathLike[str] | Iterable[str | os.PathLike[str]],
     format: str | None = None,
     columns: Sequence[str] | None = None,
-    types: Types | None = None,
+    types: Types | Literal["infer"] | None = None,
     *,
     delimiter: str | None = None,
     quoting: bool | None = None,
@@ -56,8 +58,10 @@ def read(
     (dicts), "text" (str, without line ends); None: by the suffix, which all files must share. What is packed
     (gzip, bzip2, xz, zstd) is known by its first bytes, whatever its suffix. `columns`: only these
     keys. `types`: for CSV, what to make of the text of a column: `int`, `float`, `bool`, `Decimal`, `date`, `datetime`
-    or `time`, where an empty cell becomes None, or any callable of the text. Several tables must have the same columns,
-    or `columns` must choose.
+    or `time`, where an empty cell becomes None, or any callable of the text; "infer": the one of `int`, `float`, `bool`,
+    `date`, `datetime` (without a zone) that all cells of a column have in the first 10,000 rows of the first file, where
+    they are written as such values are (no zeros in front, integers of 64 bits, `True` but not `1`); text else. Several
+    tables must have the same columns, or `columns` must choose.
 
     For CSV and TSV: `delimiter`, one character, "," or a tab where it is None. `quoting`: whether cells may stand between
     double quotes, with delimiters and line ends in them; None: in CSV, and not in TSV, whose cells have neither. `header`:
@@ -108,7 +112,7 @@ def read(
     table = Table(
         delimiter or ("\t" if how == "tsv" else ","), how != "tsv" if quoting is None else quoting,
         checked_encoding(encoding or decode.UTF_8), checked_header(header), delimiter is not None, chosen,
-        checked_types(types, chosen),
+        checked_types(types, chosen), types == INFER,
     )  # fmt: skip
     return _FORMATS.get(how, _Brought)(name, patterns, found, how, table)
 
@@ -201,7 +205,7 @@ class _Files(Source):
         if marks is None:
             return None
         how = [table.delimiter, table.quoting, table.encoding, self._recoded, table.header]
-        return [self._format, self._columns, table.types, how, marks]
+        return [self._format, self._columns, INFER if table.infer else table.types, how, marks]
 
     def untold(self) -> str:
         return opening.untold(self._paths)
@@ -220,7 +224,8 @@ class _Files(Source):
                 taken = Taken(stream)
                 how = begin(taken, name)
                 if how is not None:
-                    lines = taken if taken.waiting or (self.quoted and unread is not None) else stream
+                    back = self.quoted and unread is not None  # lines may be given back
+                    lines = taken if back else chain(reversed(taken.waiting), stream)
                     yield from how.records(lines, name, taken.count + 1, unread=unread)
 
     @contextmanager
@@ -290,12 +295,15 @@ class _Delimited(_Files):
         table, first = self._table, list[tuple[str, list[str]]]()
 
         def begin(taken: Taken, name: str) -> ranges.Decode | None:
+            nonlocal table
             header = table.header_of(taken, name)
             if header is None:
                 return None
             first.append((name, header))
             if self._columns is None:
                 check_drift(*first[0], name, header)
+            if table.infer and table.types is None:
+                table = table.inferred(taken, name, header)
             names = self._columns or tuple(first[0][1])  # the first file's order is that of all
             return ranges.Decode(
                 partial(table_records, table=table, header=header),

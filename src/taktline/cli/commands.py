@@ -198,25 +198,49 @@ def _on_records(command: Callable[..., Any]) -> Callable[..., Any]:
     header = click.option(
         "--header", metavar="NAMES", help='of CSV without a row of names: "id,name", or "none" for column1, …'
     )
+    columns = click.option("--columns", metavar="NAMES", help='only these, such as "id,name"')
+    types = click.option(
+        "--types", metavar="TYPES", help='of CSV: "n=int,day=date", or "infer": as the first rows are written'
+    )
     where = click.option("--in", "source", required=True, metavar="PATH", help=path)
 
     @wraps(command)
     def with_reading(
         *, source: str, in_format: str | None, delimiter: str | None, quoting: bool | None, encoding: str | None,
-        header: str | None, **given: Any,
+        header: str | None, columns: str | None, types: str | None, **given: Any,
     ) -> Any:  # fmt: skip
         names = True if header is None else header != "none" and header.split(",")
         delimiter = "\t" if delimiter == "\\t" else delimiter
         reading = {
             "format": in_format, "delimiter": delimiter, "quoting": quoting, "encoding": encoding, "header": names,
+            "columns": None if columns is None else columns.split(","), "types": _types(types),
         }  # fmt: skip
         with standard.input_apart(source):
             return command(source=source, reading=reading, **given)
 
     made: Callable[..., Any] = with_reading
-    for option in (header, encoding, quoting, delimiter, format, where, click.argument("target")):
+    for option in (types, columns, header, encoding, quoting, delimiter, format, where, click.argument("target")):
         made = option(made)
     return made
+
+
+def _types(named: str | None) -> Any:
+    """What --types names. Raises BadParameter."""
+    if named is None or named == "infer":
+        return named
+    from datetime import date, datetime, time
+    from decimal import Decimal
+
+    known = {each.__name__.lower(): each for each in (int, float, bool, str, date, datetime, time, Decimal)}
+    types = {}
+    for each in named.split(","):
+        column, _, kind = each.rpartition("=")
+        if not column or kind.lower() not in known:
+            raise click.BadParameter(
+                f'{each!r}: give "infer", or column=type,…; types are {", ".join(known)}', param_hint="--types"
+            )
+        types[column] = known[kind.lower()]
+    return types
 
 
 class _Amount(click.ParamType):  # type: ignore[type-arg]
