@@ -29,6 +29,7 @@ from taktline._signals import came_from_outside
 from taktline._wire import carry
 from taktline.abc import Unread
 from taktline.errors import Failed, LineError, TaktlineError, WorkerDied
+from taktline.views.progress import Status, hidden
 
 if TYPE_CHECKING:
     from taktline._line import Line
@@ -101,6 +102,7 @@ class Check:
 def check(
     flow: Line, source: Iterable[Any], *, limit: int = 1_000, record: int | None = None, on_error: str = "raise",
     dead_letters: Any = None, setup: Callable[[], object] | None = None,
+    progress: bool | Callable[[str], None] | None = None,
 ) -> Check:  # fmt: skip
     """Check a line on the first `limit` records of a source, or on one `record` by its index.
 
@@ -114,9 +116,15 @@ def check(
     options = checked({"on_error": on_error, "dead_letters": dead_letters, "setup": setup})
     source = as_source(source)
     check_options(source, None, dead_letters)
-    if setup is not None:
-        guard.set_up(setup)
+    with Status("check", progress) as say:
+        if setup is not None:
+            guard.set_up(setup)
+        return _checked(flow, source, limit, record, options, say)
+
+
+def _checked(flow: Line, source: Iterable[Any], limit: int, record: int | None, options: Options, say: Status) -> Check:
     first = record or 0
+    say("reads the records")
     at_hand, unread, count = _read(source, first, limit if record is None else 1)
     if record is not None and not count:
         raise LineError(f"check(record={record}): the source has no record {record:,}")
@@ -126,15 +134,20 @@ def check(
     flow = type(flow)(steps, flow.name)
     findings = looking.findings
     with closing(_Walk(flow.steps, looking, show=record is not None)) as walk:
+        many = f"{len(at_hand):,} record{'' if len(at_hand) == 1 else 's'}"
         if any(step.in_caller for step in flow.steps) or findings or not at_hand:
+            say(f"{many}, each step twice")
             walk.through(at_hand)  # a step with state would go on from one run to the next
         else:
+            say(f"{many} in workers")
             went = _in_workers(flow, at_hand, looking)
+            say(f"{many}, each step twice")
             walk.through(at_hand)
             late = any(each.late for each in looked_at)
             if not (late or walk.interrupted) and not any(
                 finding.kind in ("build", "pickle", "unequal", "changes", "forms") for finding in findings
             ):
+                say(f"{many} in batches, and are their results the same?")
                 _compare(flow, at_hand, went, walk, findings)
     findings += looking.failures()
     findings += map(_cut, (each for each in looked_at if each.cut))
@@ -280,7 +293,7 @@ def _compare(
     harmful = set(map(id, filter(ahead.harms, went.failed)))
     results = [result for result in went.results if id(result) not in harmful]
     worker_ns = {each.name: each.ns_per_record for each in went.report.steps}
-    here = list(flow(map(_copy, records.values()), how="loop", on_error="keep", progress=False))
+    here = list(flow(map(_copy, records.values()), how="loop", on_error="keep", progress=hidden))
     for at, (one, other) in enumerate(zip(here, results, strict=False)):
         if not _alike(one, other):
             says = f"result {at:,} is {excerpt(other)} in a worker and {excerpt(one)} here"

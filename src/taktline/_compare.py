@@ -31,6 +31,7 @@ from taktline._segment.forms import Unfit, cannot_stand, form_of
 from taktline._segment.waiting import OneByOne
 from taktline.abc import Unread
 from taktline.errors import Failed, LineError, ResultsTooLarge, StepError, TaktlineError
+from taktline.views.progress import Status, hidden
 
 if TYPE_CHECKING:
     from taktline._line import Line
@@ -113,7 +114,7 @@ Measured = Callable[[list[Any]], tuple[list[Any], _Taken]]
 
 def compare(
     flow: Line, records: Iterable[Any], *, limit: int = 20_000, rounds: int = 3, workers: int | None = None,
-    reference: bool = True, predictions: bool = True, progress: Callable[[str], None] | None = None,
+    reference: bool = True, predictions: bool = True, progress: bool | Callable[[str], None] | None = None,
     on_error: str = "raise", setup: Callable[[], object] | None = None,
 ) -> Comparison:  # fmt: skip
     """Compare the four techniques, and the standard library's own ways, on the first `limit` records.
@@ -126,18 +127,22 @@ def compare(
     for name, value in (("limit", limit), ("rounds", rounds), ("workers", workers if workers is not None else 1)):
         if not isinstance(value, int) or isinstance(value, bool) or value < 1:
             raise LineError(f"compare({name}={value!r}): give a whole number of at least 1")
-    if progress is not None and not callable(progress):
-        raise LineError(f"compare(progress={progress!r}): give a callable that is told, in words, what is done now")
     options = checked({"on_error": on_error, "setup": setup})
     if on_error == "keep":
         raise LineError('compare(on_error="keep"): the marks take no time; give "skip", or leave it out')
-    if setup is not None:
-        guard.set_up(setup)
-    records = as_source(records)
+    with Status("compare", progress) as say:
+        if setup is not None:
+            guard.set_up(setup)
+        return _compared(flow, as_source(records), limit, rounds, workers, reference, predictions, options, say)
+
+
+def _compared(
+    flow: Line, records: Iterable[Any], limit: int, rounds: int, workers: int | None, reference: bool, predictions: bool,
+    options: Options, say: Status,
+) -> Comparison:  # fmt: skip
     failures = Failures()
     by_index, left_out = _first(records, limit, failures, goes_on=options.goes_on)
     workers = workers or usable_cores()
-    say = progress or (lambda _: None)
     say("does a record end the process that it is tried in?")
     _take_harm_out(flow, by_index, workers, options, failures)
     taken, indexes = list(by_index.values()), list(by_index)
@@ -157,18 +162,22 @@ def compare(
     contestants = _contestants(flow, taken, workers, reference, options)
     problems: dict[str, str] = {}
     peaks: dict[str, int] = {}
-    for each in contestants:  # a round of its own, since looking at memory takes time
-        say(f"are the results of {each.name} identical?")
+    taking: dict[str, float] = {}  # seconds, by contestant
+    for n, each in enumerate(contestants):  # a round of its own, since looking at memory takes time
+        about = [max(taking.values())] * (len(contestants) - n) if taking else []
+        say(f"are the results of {each.name} identical?", sum((*taking.values(), *about)) * rounds if taking else None)
+        began = perf_counter()
         problems[each.name], peaks[each.name] = _checked(each, taken, expected)
+        taking[each.name] = perf_counter() - began
     predicted: dict[str, float] = {}
     if predictions:
         say("what the records cost, for the predictions")
         predicted = _predicted(flow, taken, workers, options)
     times: dict[str, list[_Taken]] = {each.name: [] for each in contestants}
     for turn in range(rounds):
-        for each in contestants:
+        for n, each in enumerate(contestants):
             if not problems[each.name]:
-                say(f"round {turn + 1} of {rounds}: {each.name}")
+                say(f"round {turn + 1} of {rounds}: {each.name}", _left(contestants, problems, taking, turn, n, rounds))
                 problems[each.name] = _timed(each, taken, times[each.name])
     rows = [_row(each, times, problems[each.name], peaks[each.name], predicted) for each in contestants]
     ours = [row for row in rows if not row.problem and not row.reference]
@@ -180,6 +189,14 @@ def compare(
         records=len(taken), steps=len(flow.steps), cores=usable_cores(), rounds=rounds, left_out=left_out,
         rows=tuple(rows), fastest=fastest, closing=_closing(rows, fastest),
     )  # fmt: skip
+
+
+def _left(
+    contestants: list[_Contestant], problems: dict[str, str], taking: dict[str, float], turn: int, at: int, rounds: int
+) -> float:
+    """How many seconds the rounds take yet, about, where this one is at a contestant."""
+    each = [0.0 if problems[one.name] else taking[one.name] for one in contestants]
+    return sum(each[at:]) + sum(each) * (rounds - turn - 1)
 
 
 def _first(
@@ -398,7 +415,7 @@ def _closing(rows: list[Row], fastest: str) -> str:
 
 def _technique(flow: Line, how: str, workers: int, options: Options) -> Measured:
     def measured(records: list[Any]) -> tuple[list[Any], _Taken]:
-        run = flow(records, how=how, workers=workers, progress=False, on_error=options.on_error, setup=options.setup)
+        run = flow(records, how=how, workers=workers, progress=hidden, on_error=options.on_error, setup=options.setup)
         began = perf_counter()
         results = list(run)
         seconds = perf_counter() - began

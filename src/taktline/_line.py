@@ -84,7 +84,8 @@ class Line:
         `failed` and `failures`, and no part of the times. `sink`: where the results would go; nothing is written there.
         `length`: how many records there are, where the source does not tell. Of the options of a run it takes those that
         change a plan: `how`, which is planned for then, `workers`, `batch_size`, `window`, `memory`, `on_error`,
-        `dead_letters`, `start` and `setup`. Raises LineError for others and wrong ones, and what the source raises.
+        `dead_letters`, `start` and `setup`. `progress`: as for a run, or a callable that is told, in words, what is done now.
+        Raises LineError for others and wrong ones, and what the source raises.
 
         >>> from taktline import line
         >>> print(line(abs).plan(range(-1000, 0)).how)
@@ -129,8 +130,9 @@ class Line:
 
         `limit`: records to take, 20,000 by default. `rounds`: how often, 3 by default. `workers`: usable cores by
         default. `reference`: the standard library's own ways too. `predictions`: what the what-if says, beside what was
-        measured. `progress`: a callable that is told, in words, what is done now. `on_error`: "raise", where it ends as the
-        loop would, or "skip", where what fails is left out in all of them and said. `setup`: as in a run. Results are
+        measured. `progress`: as for a run, or a callable that is told, in words, what is done now. `on_error`: "raise",
+        where it ends as the loop would, or "skip", where what fails is left out in all of them and said. `setup`: as in a
+        run. Results are
         checked to be identical first; a technique whose results differ is shown as differing, not timed. Returns a
         Comparison.
         """
@@ -147,7 +149,8 @@ class Line:
         `limit`: records to take, 1,000 by default. `record`: only the one with this index. Finds steps, records and
         results that cannot be carried over, lines that are no records, records that fail, hang or kill a worker, answers
         that differ from one time to the next, in a batch, or in a worker, and says what to do. `on_error`, `dead_letters`
-        and `setup` are those of the run that is to be: what it goes on after is advice. Returns a Check.
+        and `setup` are those of the run that is to be: what it goes on after is advice. `progress`: as of `compare`. Returns
+        a Check.
 
         >>> from taktline import batch, line
         >>> centred = batch(lambda numbers: [n - sum(numbers) / len(numbers) for n in numbers], name="centred")

@@ -15,6 +15,7 @@ BY_MODULE = {
     "_observe.snapshot": ("Report", "Snapshot", "StepCount", "Verdict"),
     "_planner.advise": ("FailedStep", "Plan", "PlannedStep"),
     "_planner.whatif": ("Prediction",),
+    "_recipe.options": ("defaults",),
     "_recipe.steps": ("Step", "batch", "expand", "keep", "per_worker", "serial", "step"),
     "_run.run": ("Run",),
     "errors": (

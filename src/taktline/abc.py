@@ -81,6 +81,11 @@ class Source(ABC):
         does not get in the way. `journal`: the run may be gone on with. Raises LineError where both cannot be."""
         return self
 
+    def about(self) -> int | None:
+        """About how many records there are, where that is told in a few milliseconds and there is no `__len__`: for what
+        people see of a run, and for nothing else. None where it is not known."""
+        return None
+
     def describe(self) -> str:
         """What people call this source, such as a path."""
         return type(self).__name__

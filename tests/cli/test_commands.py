@@ -152,7 +152,7 @@ def test_two_signals_end_the_run_and_leave_nothing(folder, number, code, how):
     assert process.stdout.readline().strip().isdigit()  # the step has begun
     assert process.stderr is not None
     process.send_signal(number)
-    assert "once more to stop at once" in process.stderr.readline()
+    assert "once more: at once" in process.stderr.readline()
     process.send_signal(number)
     _, errors = process.communicate(timeout=60)
     assert process.returncode == code, errors

@@ -35,7 +35,7 @@ from taktline._io import opening
 from taktline._io.parquet import Rows
 from taktline._io.ranges import Range
 from taktline.abc import Source
-from taktline.views.terminal import plain
+from taktline.views.drawing import plain
 
 WORKERS = {"how": "line", "workers": 2, "start": "fork"}
 

@@ -212,7 +212,7 @@ def test_one_signal_finishes_what_is_in_flight(folder, number, code, name, how):
         os.killpg(process.pid, number)  # as a terminal does it: the workers get it too
     else:
         process.send_signal(number)
-    line_with(process.stderr, f"{name}: finishing what is in flight; once more to stop at once")
+    line_with(process.stderr, f"{name}, stopping: ")
     (folder / "go").touch()
     _, errors = process.communicate(timeout=60)
     assert process.returncode == code, errors
@@ -236,7 +236,7 @@ def test_a_second_signal_stops_a_stuck_step_at_once(folder, journal, how):
     process = start(folder, *command)
     line_with(process.stdout, "stuck")
     process.send_signal(signal.SIGINT)
-    line_with(process.stderr, "once more to stop at once")
+    line_with(process.stderr, "once more: at once")
     process.send_signal(signal.SIGTERM)
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 130, errors
@@ -259,7 +259,7 @@ def test_a_second_signal_stops_a_source_that_gives_nothing(folder):
     process.stdin.flush()
     line_with(process.stdout, "got 2")
     process.send_signal(signal.SIGINT)
-    line_with(process.stderr, "once more to stop at once")
+    line_with(process.stderr, "once more: at once")
     process.send_signal(signal.SIGINT)
     assert process.wait(timeout=60) == 130
     process.stdin.close()

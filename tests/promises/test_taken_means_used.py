@@ -205,7 +205,13 @@ def planned_with_setup():
     return bool(seen)
 
 
-@pytest.mark.parametrize("option", FIELDS)
+def test_a_plan_says_what_it_does():
+    said = []
+    line(abs).plan(range(9), progress=said.append)
+    assert "the first records, step by step" in said
+
+
+@pytest.mark.parametrize("option", sorted({*FIELDS} - {"progress"}))
 def test_every_option_changes_a_plan_or_is_refused(option, tmp_path):
     assert sorted(OF_A_PLAN) == sorted(PLANNED)
     if option in OF_A_PLAN:
@@ -245,7 +251,14 @@ OF_CHECK = {
     "on_error": lambda: not line(raises).check(range(9)).fine and line(raises).check(range(9), on_error="skip").fine,
     "dead_letters": lambda: line(raises).check(range(9), dead_letters="/tmp/not there yet.jsonl").fine,
     "setup": lambda: checked_with_setup(),
+    "progress": lambda: checked_and_told(),
 }
+
+
+def checked_and_told():
+    seen = []
+    line(abs).check(range(9), progress=seen.append)
+    return "9 records in workers" in seen
 
 
 def checked_with_setup():

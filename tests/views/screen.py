@@ -13,14 +13,14 @@ import termios
 import unicodedata
 
 ROWS, COLUMNS = 24, 80
-PARTS = re.compile(r"\x1b\[(\d*)([A-Z])|(.)", re.DOTALL)
+PARTS = re.compile(r"\x1b\[(\d*)([A-Zm])|(.)", re.DOTALL)
 
 
 def on_a_terminal(script, *arguments, env=None, **streams):
     """All that a Python program writes on a terminal of its own, and its exit code. `streams`: those that go elsewhere."""
     ours, theirs = pty.openpty()
     fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", ROWS, COLUMNS, 0, 0))
-    around = {**os.environ, "TERM": "xterm", **(env or {})}
+    around = {**os.environ, "TERM": "xterm", "CI": None, "NO_COLOR": None, "TAKTLINE_PROGRESS": None, **(env or {})}
     around = {name: value for name, value in around.items() if value is not None}
     given = {"stdin": theirs, "stdout": theirs, "stderr": theirs, **streams}
     program = subprocess.Popen(
@@ -60,6 +60,8 @@ def shown(written):
         elif what == "J":
             del lines[row + 1 :]
             lines[row] = lines[row][:column]
+        elif what == "m":
+            continue  # a colour takes no room
         else:
             assert not what, what
     return [line.rstrip() for line in lines]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import re
 import subprocess
@@ -10,6 +11,7 @@ import sys
 import pytest
 from views.screen import on_a_terminal, shown
 
+import taktline
 from taktline import line
 from taktline.views import progress
 
@@ -17,12 +19,12 @@ HEAD = """
 import asyncio, logging, sys, threading
 from taktline import line, step, batch
 from taktline.views import progress, terminal
-progress.QUIET = 0.0
+progress.QUIET, progress.TURN = 0.0, 0.02
 drawings = 0
-def draws(self, snapshot, show=terminal.Region.show):
+def draws(self, what, *, brief, show=terminal.Region.show):
     global drawings
-    show(self, snapshot)
-    drawings += 1
+    show(self, what, brief=brief)
+    drawings += self._drawn
 terminal.Region.show = draws
 def until_drawn(after=50, most=1 << 60):   # records without an end, until progress was drawn twice, and some more
     n = 0
@@ -103,6 +105,105 @@ def test_nothing_is_left_on_the_terminal_however_a_run_ends(leaving):
     assert lines in (["the end"], ["a line that is not ended", "the end"])
 
 
+def test_the_clock_moves_while_a_record_takes_long():
+    body = """
+def long(n):
+    while drawings < 3:
+        pass
+    return n
+line(long).run([1], how="loop", progress=True)
+"""
+    written, code = on_a_terminal(program(body))
+    assert code == 0, written
+    assert written.count("◄") == 0  # of one step nobody needs to be told that it is the bottleneck
+    assert written.count("records · ") >= 3
+
+
+def test_a_program_that_iterates_has_one_row_and_a_run_has_all():
+    one, _ = on_a_terminal(program("for each in line(abs, str)(until_drawn()): pass"))
+    all_, _ = on_a_terminal(program("line(abs, str).run(until_drawn())"))
+    assert "\x1b[3A" in all_  # back to the first of four rows
+    assert not re.search(r"\x1b\[\d+A", one)
+
+
+@pytest.mark.parametrize("how", ["loop", "line"])
+def test_ctrl_c_comes_at_once_and_leaves_no_row(how):
+    body = f"""
+import os, signal
+def presses():
+    while drawings < 2: pass
+    os.kill(os.getpid(), signal.SIGINT)
+threading.Thread(target=presses, daemon=True).start()
+import itertools
+try:
+    line(abs, str).run(itertools.count(), how={how!r})
+except KeyboardInterrupt:
+    print("stopped")
+"""
+    written, code = on_a_terminal(program(body))
+    assert code == 0, written
+    assert [each for each in shown(written) if each] == ["stopped", "the end"]
+
+
+def test_the_streams_are_the_programs_own_objects_all_the_time():
+    body = """
+def looks(n):
+    assert sys.stdout is out and sys.stderr is err
+    return n
+out, err = sys.stdout, sys.stderr
+line(looks).run(until_drawn(), how="loop")
+assert sys.stdout is out and "write" not in vars(out) and "write" not in vars(err)
+"""
+    written, code = on_a_terminal(program(body))
+    assert code == 0, written
+
+
+@pytest.mark.parametrize(
+    "asks", ["flow.compare(range(300), rounds=1, limit=300)", "flow.plan(range(3000))", "flow.check(range(300))"]
+)
+def test_what_looks_at_a_line_says_what_it_does_now(asks):
+    body = f"flow = line(abs, str)\nassert {asks} is not None"
+    written, code = on_a_terminal(program(body))
+    assert code == 0, written
+    assert f" {asks[5:].partition('(')[0]}: " in written
+    assert [each for each in shown(written) if each] == ["the end"]
+
+
+def test_a_run_has_a_length_where_its_results_can_be_counted_before():
+    from taktline import batch, expand, keep
+
+    assert len(line(abs, batch(list))(range(9))) == 9
+    assert len(line(abs)(range(9), on_error="keep")) == 9
+    assert bool(line(abs)([]))
+    lines = {"'bool'": line(keep(bool)), "'range'": line(expand(range)), "source": line(abs), "fail": line(abs)}
+    sources = {"source": (n for n in range(9))}
+    options = {"fail": {"on_error": "skip"}}
+    for says, flow in lines.items():
+        run = flow(sources.get(says, range(9)), **options.get(says, {}))
+        with pytest.raises(TypeError, match=says):
+            len(run)
+        assert bool(run)
+
+
+def test_tqdm_over_a_run_knows_how_many_results_come():
+    tqdm = pytest.importorskip("tqdm")
+    bar = tqdm.tqdm(line(abs)(range(9)), file=io.StringIO())
+    assert bar.total == 9
+    assert list(bar) == list(range(9))
+
+
+def test_a_program_says_once_for_all_runs_whether_they_are_shown():
+    script = (
+        "import taktline\ntaktline.defaults(progress={})\ntaktline.line(abs, name='a name').run(range(30), progress={})"
+    )
+    for default, asked, lines in ((True, None, 1), (True, False, 0), (False, True, 1), (False, None, 0)):
+        command = [sys.executable, "-c", script.format(default, asked)]
+        done = subprocess.run(command, capture_output=True, text=True, check=True)
+        assert len(done.stderr.splitlines()) == lines, (default, asked)
+    with pytest.raises(ValueError, match="defaults"):
+        taktline.defaults(progress="yes")
+
+
 def test_nothing_is_lost_of_what_is_written_past_the_programs_streams():
     body = """
 import os
@@ -158,7 +259,7 @@ def test_a_file_that_output_goes_to_has_the_prints_alone(tmp_path):
 
 @pytest.mark.parametrize(
     ("asked", "variable", "lines"),
-    [("None", None, 0), ("True", None, 1), ("True", "0", 1), ("None", "1", 1), ("False", "1", 0), ("None", "0", 0)],
+    [("None", None, 0), ("True", None, 1), ("True", "0", 0), ("None", "1", 1), ("False", "1", 1), ("None", "0", 0)],
 )
 def test_without_a_terminal_a_line_is_written_where_it_was_asked_for(asked, variable, lines):
     script = f"from taktline import line\nline(abs, name='a name').run(range(30), progress={asked})"
@@ -254,30 +355,82 @@ def test_a_callable_is_given_the_last_snapshot_and_what_it_raises_ends_the_worke
     assert engine._crew is None  # closed, with its workers
 
 
-def test_a_notebook_shows_one_output_that_is_updated_and_emptied():
-    manager = pytest.importorskip("jupyter_client.manager")
+NOTEBOOK = """
+from taktline import line
+from taktline.views import progress, notebook
+progress.QUIET, progress.TURN = 0.0, 0.02
+drawings = 0
+def draws(self, what, *, brief, show=notebook.Notebook.show):
+    global drawings
+    show(self, what, brief=brief)
+    drawings += 1
+notebook.Notebook.show = draws
+def waits(n):  # within one record
+    while drawings < 3:
+        pass
+    return n
+def run(**options):
+    global drawings
+    drawings = 0
+    return line(waits, name="of cell").run(range(50), how="loop", **options)
+"""
+
+
+def cells(*sources, **environment):
+    """The outputs of a notebook's cells, as they stand in its file."""
+    nbformat, nbclient = pytest.importorskip("nbformat"), pytest.importorskip("nbclient")
     pytest.importorskip("ipykernel")
-    kernel, client = manager.start_new_kernel(kernel_name="python3")
+    made = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(each) for each in (NOTEBOOK, *sources)])
+    before = dict(os.environ)
+    os.environ.update(environment)
     try:
-        told = []
-        body = f"{HEAD.replace('terminal.Region', 'notebook.Notebook').replace('terminal', 'notebook')}"
-        for code in (body, "line(abs).run(until_drawn())", "list(line(abs)(range(9), progress=False))"):
-            reply = client.execute_interactive(code, timeout=60, output_hook=told.append)
-            assert reply["content"]["status"] == "ok", reply
+        done = nbclient.NotebookClient(made, timeout=120, kernel_name="python3").execute()
     finally:
-        client.stop_channels()
-        kernel.shutdown_kernel(now=True)
-    shows = [each["content"] for each in told if each["msg_type"] in ("display_data", "update_display_data")]
-    assert [each["msg_type"] for each in told].count("display_data") == 1
-    assert len({each["transient"]["display_id"] for each in shows}) == 1
-    assert " records · " in shows[0]["data"]["text/plain"]
-    assert shows[0]["data"]["text/html"].startswith("<pre>")
-    assert shows[-1]["data"] == {"text/plain": "", "text/html": ""}
+        os.environ.clear()
+        os.environ.update(before)
+    return [cell.outputs for cell in done.cells[1:]]
+
+
+def reports(outputs):
+    """What kind of output each one is, and how often a report stands in it."""
+    return [(each.output_type, str(each.get("data", {}).get("text/html", "")).count("<h3>of cell")) for each in outputs]
+
+
+def test_a_notebook_shows_one_output_that_becomes_the_report_exactly_once():
+    value, statement, again, iterated, short, silent, failed = cells(
+        "run()",
+        "report = run()",
+        "report",
+        "drawings = 0\nresults = list(line(waits, name='of cell')(range(50), how='loop'))\nlen(results)",
+        "progress.QUIET = 600\nline(abs, name='of cell').run(range(3))",
+        "progress.QUIET = 0; drawings = 3\nlen(line(waits)(range(50), progress=False))",
+        "def fails(n):\n    if waits(n) == 7: raise KeyError('seven')\n"
+        "drawings = 0\ntry:\n    line(fails, name='of cell').run(range(50), how='loop')\nexcept KeyError: pass",
+    )
+    assert reports(value) == [("display_data", 1)]
+    assert reports(statement) == [("display_data", 1)]
+    assert reports(again) == [("display_data", 1)]
+    assert reports(iterated) == [("display_data", 1), ("execute_result", 0)]
+    assert reports(short) == [("display_data", 1)]
+    assert reports(silent) == [("execute_result", 0)]
+    assert reports(failed) == [("display_data", 1)]
+    assert "50 in · 50 out" in value[0].data["text/plain"]
+
+
+def test_a_notebook_shows_nothing_where_the_environment_says_so():
+    (outputs,) = cells("drawings = 3\nlen([*line(waits)(range(50))])", TAKTLINE_PROGRESS="0")
+    assert reports(outputs) == [("execute_result", 0)]
 
 
 def test_the_environment_is_looked_at_in_the_programs_own_main_thread_alone(monkeypatch):
     monkeypatch.setattr(progress, "_where", lambda: "terminal")
-    monkeypatch.delenv("TAKTLINE_PROGRESS", raising=False)
+    for name in ("TAKTLINE_PROGRESS", "CI"):
+        monkeypatch.delenv(name, raising=False)
+    assert progress.view_for(None) is None  # under pytest
+    monkeypatch.delenv("PYTEST_CURRENT_TEST")
     assert progress.view_for(None) is not None
+    monkeypatch.setenv("CI", "true")
+    assert progress.view_for(None) is None
+    monkeypatch.delenv("CI")
     monkeypatch.setattr(progress.guard, "in_callers_process", False)
     assert progress.view_for(None) is None

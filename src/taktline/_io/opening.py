@@ -26,7 +26,7 @@ from taktline._files import is_still, lock, private, put, sync_folder, umask, wr
 from taktline._io import brought, place, remote, unpacked, zstd
 from taktline._io.changing import Lasting
 from taktline._io.claims import Claim
-from taktline.errors import LineError, OutputLost, SinkError, SourceError, SourceNotFound
+from taktline.errors import LineError, OutputLost, SinkError, SourceError, SourceNotFound, TaktlineError
 
 STANDARD = place.STANDARD
 FORMATS = {
@@ -55,6 +55,7 @@ WHOLE = 1 << 26  # bytes of files that are compared whole to tell whether they h
 SAMPLES, EDGE = 64, 1 << 16  # of a large file, and bytes of each
 LONG_NAME = 220  # bytes; a part file's name is somewhat longer, and 255 are allowed
 BUFFER = 1 << 20  # bytes read or written at once
+BEGINNING = 1 << 18  # bytes of text by which the length of a file is reckoned
 kept_input: IO[bytes] | None = None  # standard input, where the command keeps it from the steps
 BLOCK = 1 << 16  # bytes of text compressed at once, as in BGZF, the blocked gzip of bgzip: any gunzip reads it
 
@@ -290,6 +291,18 @@ def size(path: str) -> int:
         return os.path.getsize(path)
     except OSError:  # who opens it says so
         return 0
+
+
+def beginning(path: str) -> tuple[bytes, int]:
+    """Whole lines from the start of a local file, unpacked, and how many of its own bytes hold them; none where it cannot
+    be looked at."""
+    try:
+        with io.BufferedReader(Lasting(path), BUFFER) as raw, _text(raw, path, packing_of(path)) as text:
+            lines = text.read(BEGINNING)
+            whole = lines[: lines.rfind(b"\n") + 1]
+            return whole, len(whole) if text is raw else raw.tell()
+    except (OSError, TaktlineError):  # who reads it says so
+        return b"", 0
 
 
 def marks(paths: list[str]) -> list[Any] | None:

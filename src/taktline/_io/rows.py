@@ -194,6 +194,14 @@ class _Files(Source):
             self._table = replace(table, encoding=decode.UTF_8)
         self.once = any(map(opening.is_once, paths))  # what is read of it is gone then
 
+    def about(self) -> int | None:
+        whole = sum(map(opening.size, self._paths))
+        if not whole or self.once or self._recoded or any(map(remote.is_url, self._paths)):
+            return None
+        text, taken = opening.beginning(self._paths[0])
+        records = self.count(text) or text.count(b"\n")
+        return round(records * whole / taken) if taken else None
+
     def describe(self) -> str:
         return self._name
 

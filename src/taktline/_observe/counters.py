@@ -37,7 +37,7 @@ class LaneCount:
     def totals(self) -> tuple[int, int, int, int, int, Numbers, Numbers, Numbers]:
         """busy, waiting, blocked, cpu in nanoseconds, retries, and records, timed records and timed nanoseconds a step."""
         sums = list(self._past)
-        for last in self._newest.values():
+        for last in list(self._newest.values()):  # another thread may look, while a worker is added
             flat = [*last[:5], *last[5], *last[6], *last[7]]
             sums = [a + b for a, b in zip(sums, flat, strict=True)]
         n = len(self.names)

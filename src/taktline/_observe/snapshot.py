@@ -117,5 +117,15 @@ class Report:
 
         return pages.report_html(self.to_dict())
 
+    def _ipython_display_(self) -> None:
+        """In a notebook: nothing where the run's own output has become this report, below the same cell."""
+        import sys
+
+        notebook = sys.modules.get("taktline.views.notebook")  # loaded where a run was shown in one
+        if notebook is None or not notebook.is_shown(self):
+            from IPython.display import display
+
+            display({"text/plain": str(self), "text/html": self._repr_html_()}, raw=True)
+
 
 named(globals())

@@ -10,6 +10,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field, fields
 from typing import Any
 
+from taktline._public import named
 from taktline.errors import LineError
 
 TECHNIQUES = ("auto", "loop", "pool", "queues", "line")
@@ -234,6 +235,27 @@ def checked(given: Mapping[str, Any]) -> Options:
     return options
 
 
+_progress_by_default: bool | None = None
+
+
+def defaults(*, progress: bool | None) -> None:
+    """Say once for a whole program whether runs show their progress, where they are not told themselves: True, False, or
+    None, which leaves it to where the program runs. TAKTLINE_PROGRESS, 0 or 1, is stronger.
+
+    >>> defaults(progress=False)
+    >>> defaults(progress=None)
+    """
+    global _progress_by_default
+    if progress is not None and not isinstance(progress, bool):
+        raise LineError(f"defaults(progress={progress!r}): give True, False or None")
+    _progress_by_default = progress
+
+
+def default_progress() -> bool | None:
+    """What `defaults` was told of progress."""
+    return _progress_by_default
+
+
 # Options that change what a plan says.
 PLANNED = ("how", "workers", "batch_size", "window", "memory", "on_error", "dead_letters", "start", "setup")
 
@@ -241,7 +263,7 @@ PLANNED = ("how", "workers", "batch_size", "window", "memory", "on_error", "dead
 def check_planned(options: Options) -> None:
     """Raises LineError for an option that a plan has no use for."""
     for each in fields(Options):
-        if each.name not in PLANNED and getattr(options, each.name) != each.default:
+        if each.name not in (*PLANNED, "progress") and getattr(options, each.name) != each.default:
             raise LineError(
                 f"flow.plan() has no use for {each.name}={getattr(options, each.name)!r}: it would say the same without; "
                 f"leave it out. It uses {', '.join(PLANNED)}"
@@ -298,3 +320,6 @@ def _first_line(path: str) -> str:
             return file.readline().strip()
     except OSError:  # no such control group here
         return ""
+
+
+named(globals())

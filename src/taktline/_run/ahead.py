@@ -13,6 +13,7 @@ from taktline._recipe.steps import Step
 from taktline._run.run import Run
 from taktline.abc import Source, Unread
 from taktline.errors import Failed, StepError, StepTimeout, WorkerDied
+from taktline.views.progress import hidden
 
 HANGS = 20.0  # seconds that a step which has no time limit of its own may take for one record
 HUNG = 2  # such records after which no more go ahead
@@ -63,7 +64,7 @@ def send(
     run = Run(
         limited, name, feed,
         Options(
-            how="line", workers=workers, on_error="keep", progress=False, start=wanted.start, setup=wanted.setup
+            how="line", workers=workers, on_error="keep", progress=hidden, start=wanted.start, setup=wanted.setup
         ),
     )  # fmt: skip
     left = HUNG

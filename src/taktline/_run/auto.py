@@ -15,6 +15,7 @@ from taktline._recipe.plan import Plan
 from taktline._recipe.steps import Step
 from taktline._run.meter import Meter
 from taktline._run.reader import Reader
+from taktline.views.progress import withdraw
 
 if TYPE_CHECKING:
     from taktline._crew.weight import Weight
@@ -166,6 +167,7 @@ class Auto:
         if self._would_fork is None:
             from taktline._crew import starts
 
+            withdraw()  # with its thread, which no fork would have
             may = self._options.start == "auto" and not self._beside
             self._would_fork = self._options.start == "fork" or (may and not starts.look(self._steps)[0])
         return self._would_fork

@@ -90,6 +90,7 @@ class Hub(Engine):
         self._lane_of: dict[int, int] = {}
         self._costs = [0.0] * len(limits.lanes)  # seconds a record of the last batch, a lane each
         self._read_cost = 0.0
+        self._since: dict[int, float] = {}  # workers at work: since when
         self._retired: set[int] = set()  # workers whose number another one has: what was heard of them is of no matter
         self._living: set[int] = set()  # workers
         self._starting: set[int] = set()  # of them, those that do not take batches yet
@@ -100,6 +101,7 @@ class Hub(Engine):
         self._leaving = False
         meter.use(plan, within=not self._crew.isolates)
         meter.pids, meter.tasks = self._crew.pids, self._crew.tasks
+        meter.under_way = self._at_work if meter.shows else None
 
     # --- what the run calls ---
 
@@ -202,6 +204,7 @@ class Hub(Engine):
             return
         try:
             self._meter.pids = self._meter.tasks = list
+            self._meter.under_way = None
             for segment in self._here:
                 if segment is not None:
                     segment.close()
@@ -274,6 +277,10 @@ class Hub(Engine):
         elif seconds and self._machine.at_work and self._stall.waited(ended - began):
             self._look_at_workers()
 
+    def _at_work(self) -> list[tuple[int, float]]:
+        """Which lanes are at work by which worker, since when. Another thread may ask."""
+        return [(self._lane_of[worker], since) for worker, since in list(self._since.items())]
+
     @property
     def _patience(self) -> float:
         if self._reader.live and not self._in_flight:
@@ -315,6 +322,10 @@ class Hub(Engine):
         self._meter.worked(spent, held.first, len(held.records))
         if self._most_bytes is not None and self._crew.holds(worker) > self._most_bytes:
             self._tell(events.Worn(worker))
+        if len(self._machine.holding(worker)) > 1:
+            self._since[worker] = self._clock()
+        else:
+            self._since.pop(worker, None)
         self._tell(events.Done(seq, worker, size, held.failed))
 
     def _learn(self, lane: int, count: int, seconds: float, size: int, *, first: bool = False) -> None:
@@ -332,6 +343,7 @@ class Hub(Engine):
         self._meter.lanes[lane].retire(worker)
         self._living.discard(worker)
         self._starting.discard(worker)
+        self._since.pop(worker, None)
         if self._fatal is not None:
             return
         for seq in has:
@@ -409,6 +421,7 @@ class Hub(Engine):
         if action.careful or seeded or encode is not None or held.passed != (0, 0):
             orders = contract.Orders(action.careful, held.first if seeded else 0, encode, held.passed, held.newest)
         held.attempt += 1
+        self._since.setdefault(action.worker, self._clock())
         self._crew.send(action.worker, action.seq, held.attempt, held.batch, orders)
         if self._most is not None:
             given = self._given[action.worker] = self._given.get(action.worker, 0) + len(held.records)

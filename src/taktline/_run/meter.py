@@ -6,6 +6,7 @@ import os
 import sys
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
 from itertools import chain
 from time import perf_counter, process_time
 
@@ -16,7 +17,7 @@ from taktline._observe.verdict import Group, Spent, judge
 from taktline._recipe.options import Options, usable_cores
 from taktline._recipe.plan import Plan
 from taktline._segment.fuse import Segment
-from taktline.views.progress import View, view_for
+from taktline.views.progress import View, hidden, view_for
 
 TICK = 0.25  # seconds between two snapshots
 LOOK = 1.0  # seconds between two looks at memory
@@ -31,6 +32,7 @@ class Meter:
         self.plan = plan
         self.total = total
         self.about: int | None = None  # the same, reckoned
+        self.under_way: Callable[[], Iterable[tuple[int, float]]] | None = None  # lanes at work, each since when
         self.window = options.window
         self.records_in = 0
         self.records_out = 0
@@ -62,8 +64,11 @@ class Meter:
         self.complete = False
         self.lanes: list[LaneCount] = []
         asked = options.progress
-        self._view: View | None = None if callable(asked) else view_for(asked)
-        self.progress: Callable[[Snapshot], None] | None = asked if callable(asked) else self._view
+        # A view looks for itself, in a thread of its own; whatever else is given is called here.
+        self._view = asked if isinstance(asked, View) else None if callable(asked) else view_for(asked)
+        self.progress: Callable[[Snapshot], None] | None = None
+        if callable(asked) and asked is not hidden and not isinstance(asked, View):
+            self.progress = asked
         self._began = perf_counter()
         self._cpu_began = process_time()
         self._first: float | None = None
@@ -77,10 +82,22 @@ class Meter:
         self._affordable = 0.0  # the time from which a look takes no more than its share of the run
         self._earlier: list[list[LaneCount]] = []  # counters of an earlier plan of the same run
 
+    @property
+    def shows(self) -> bool:
+        """Whether somebody looks while it runs."""
+        return self._view is not None or self.progress is not None
+
     def begin(self) -> None:
         """The clock starts now: the first result was asked for."""
         self._began = perf_counter()
         self._cpu_began = process_time()
+        if self._view is not None:
+            self._view.begin(self.snapshot)
+
+    def iterated(self) -> None:
+        """Somebody's program takes the results one by one: it has the screen, and one row of it shows the run."""
+        if self._view is not None:
+            self._view.brief = True
 
     @property
     def elapsed(self) -> float:
@@ -122,9 +139,12 @@ class Meter:
         now = perf_counter()
         if now >= self._next_look:
             self.look()
-        if self.progress is not None and now >= self._next_tick:
+        if now >= self._next_tick:
             self._next_tick = now + TICK
-            self.progress(self.snapshot())
+            if self._view is not None:
+                self._view.keep_up()
+            elif self.progress is not None:
+                self.progress(self.snapshot())
 
     def look(self) -> None:
         """Note how much memory is held."""
@@ -144,7 +164,7 @@ class Meter:
             self._cpu_ended = process_time()
             self.complete = complete
             if self._view is not None:
-                self._view.close(self.snapshot())
+                self._view.close(self.snapshot(), self.report)
             elif self.progress is not None:
                 self.progress(self.snapshot())
 
@@ -214,22 +234,40 @@ class Meter:
         return chain.from_iterable((*self._earlier, self.lanes))
 
     def _steps(self) -> tuple[StepCount, ...]:
-        """Each step's counts, over all plans of the run."""
+        """Each step's counts, over all plans of the run; while it goes, with the batches that are in work."""
         rounds = [[count for lane in lanes for count in lane.steps()] for lanes in (*self._earlier, self.lanes)]
+        if self.under_way is not None and self._ended is None and rounds:
+            rounds[-1] = self._with_work(rounds[-1])
         merged = []
         for counts in zip(*rounds, strict=True):
-            records, busy = sum(c.records for c in counts), sum(c.busy for c in counts)
+            records, done = sum(c.records for c in counts), sum(c.ns_per_record * c.records for c in counts)
             merged.append(
                 StepCount(
                     counts[0].name,
                     records,
-                    busy,
+                    sum(c.busy for c in counts),
                     sum(c.waiting for c in counts),
                     sum(c.blocked for c in counts),
-                    busy * 1e9 / records if records else 0.0,
+                    done / records if records else 0.0,
                 )
             )
         return tuple(merged)
+
+    def _with_work(self, counts: list[StepCount]) -> list[StepCount]:
+        """The steps of the newest plan with the time of batches that are not back yet, shared out as that of others was."""
+        assert self.under_way is not None
+        now, at, found = perf_counter(), 0, list(counts)
+        spent = [0.0] * len(self.lanes)
+        for lane, since in self.under_way():
+            spent[lane] += max(0.0, now - since)
+        for count, more in zip(self.lanes, spent, strict=True):
+            mine = counts[at : at + len(count.names)]
+            whole = sum(step.busy for step in mine)
+            for n, step in enumerate(mine):
+                share = step.busy / whole if whole else 1 / len(mine)
+                found[at + n] = replace(step, busy=step.busy + more * share)
+            at += len(mine)
+        return found
 
 
 def ran_here(count: LaneCount, segment: Segment, busy_ns: int) -> None:

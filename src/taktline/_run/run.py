@@ -16,7 +16,7 @@ from taktline._public import named
 from taktline._recipe import plan as plans
 from taktline._recipe.options import Options
 from taktline._recipe.plan import Plan
-from taktline._recipe.steps import Step
+from taktline._recipe.steps import Role, Step
 from taktline._run.draining import Draining
 from taktline._run.ends import check_apart
 from taktline._run.engine import Engine
@@ -63,6 +63,7 @@ class _Life:
             self.marks = Marks(steps, source, options, self.reader, self.meter)
         self.beside = _not_beside(source)  # why nothing can be forked beside the run's ends; empty where it can
         self.draining: Draining | None = None
+        self.drained = False  # by `drain`, so that nobody's own code takes the results one by one
         self.encode: Encode | None = None
         self.engine: Engine | None = None
         self.crew: Crew | None = None
@@ -145,6 +146,8 @@ class _Life:
 
     def _engine(self) -> Engine:
         meter, automatic = self.meter, self.options.how == "auto" and self.plan.workers > 0
+        if meter.shows and meter.total is None and isinstance(self.source, Source):
+            meter.about = self.source.about()
         meter.begin()
         if automatic and (reason := self._not_here()):
             meter.reasons[:] = [f"move to workers: {reason}"]
@@ -229,6 +232,8 @@ class Run:
     def __iter__(self) -> Iterator[Any]:
         self._check_thread()
         if self._results is None:
+            if not self._life.drained:
+                self._life.meter.iterated()
             try:
                 self._results, self._generator = self._life.begin()
             except BaseException:
@@ -324,6 +329,28 @@ class Run:
         if (engine := self._life.engine) is not None:
             engine.break_off()
 
+    def __len__(self) -> int:
+        """How many results it gives in all, where that is known before: so `tqdm(flow(records))` has a total.
+
+        Raises TypeError where the source has no length, steps leave out or add results, or failed records are left out.
+        """
+        life = self._life
+        if life.options.journal is not None:
+            raise TypeError("this run has no length: its journal tells how much is left, once it has begun")
+        for step in life.steps:
+            if step.role in (Role.KEEP, Role.EXPAND):
+                raise TypeError(
+                    f"this run has no length: step {step.name!r} may give more or fewer results than records"
+                )
+        if life.options.goes_on and life.options.on_error != "keep":
+            raise TypeError("this run has no length: records that fail are left out")
+        if (total := life.meter.total) is None:
+            raise TypeError("this run has no length: its source does not tell how many records there are")
+        return total
+
+    def __bool__(self) -> bool:
+        return True
+
     @property
     def report(self) -> Report:
         """What the run did: so far, or, once it has ended, in all."""
@@ -386,6 +413,7 @@ class Run:
         not appear under its name, and with a journal its part stays for the run that goes on.
         """
         self._life.goes_to(sink)
+        self._life.drained = True
         _check_shows(sink, self._life.source)
         check_apart(self._life.source, sink, _files(self._life.options))
         with self:

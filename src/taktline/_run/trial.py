@@ -35,6 +35,7 @@ from taktline._signals import came_from_outside
 from taktline._wire import carry
 from taktline.abc import Sink, Source, Unread
 from taktline.errors import Failed, Stalled, TaktlineError
+from taktline.views.progress import Status, hidden
 
 Encoder = Callable[[list[Any]], bytes]  # makes a sink's bytes of results
 
@@ -67,7 +68,8 @@ def plan(
     `sink` it is only looked at whether workers can make the bytes of its results."""
     check_options(source, sink, options.dead_letters)
     encode = sink.encoder if isinstance(sink, Sink) else None
-    tried = try_out(steps, name, source, options.cores, encode, options)
+    with Status("plan", options.progress) as say:
+        tried = try_out(steps, name, source, options.cores, encode, options, say)
     if length is not None:
         tried = tried._replace(total=length)
     return advise(
@@ -78,7 +80,7 @@ def plan(
 
 def try_out(
     steps: tuple[Step, ...], name: str, source: Iterable[Any], workers: int, encode: Encoder | None = None,
-    options: Options | None = None,
+    options: Options | None = None, say: Callable[[str, float], None] = lambda says, left: None,
 ) -> Tried:  # fmt: skip
     """What the first records of this source cost, in the loop and with workers, and what fails of them. Of `options`
     `start` and `setup` count. Raises what the source raises."""
@@ -88,12 +90,16 @@ def try_out(
         guard.set_up(options.setup)
     trial = _Trial(steps, source, encode, options)
     with lent(source):
+        say("does a record end the process that it is tried in?", 3 * SECONDS)
         trial.go_ahead(name)
+        say("the first records, step by step", 3 * SECONDS)
         trial.sample()
     ways, loop_ns = Ways(), 0.0
     if trial.records:
+        say("the same records in the loop", 2 * SECONDS)
         loop_ns = trial.loop(name)
         if not trial.obstacle and not all(step.in_caller for step in steps):
+            say("the same records in workers", SECONDS)
             try:
                 ways = trial.workers(name, min(workers, usable_cores(), WORKERS), loop_ns)
             except TaktlineError as error:  # no workers can be started, or none that go on
@@ -435,7 +441,7 @@ class _Trial:
         for _ in range(ROUNDS):
             copies = self.copies()
             source = iter(copies)  # which tells how many are left in it
-            run = Run(self.steps, name, source, Options(how="loop", progress=False))
+            run = Run(self.steps, name, source, Options(how="loop", progress=hidden))
             left, began = len(copies), perf_counter()
             try:
                 # What a run's first records pay, to begin with or to be timed, is not what a record costs.
@@ -467,7 +473,7 @@ class _Trial:
         times = max(1, min(-(-records // len(copies)), 50))
         source = chain.from_iterable(repeat(copies, times))
         options = Options(
-            how="line", workers=count, progress=False, on_error="skip", start=start, setup=self._options.setup
+            how="line", workers=count, progress=hidden, on_error="skip", start=start, setup=self._options.setup
         )
         run = Run(self.steps, name, islice(source, records), options)
         began = perf_counter()
@@ -566,7 +572,7 @@ def _empty_line(start: str) -> Ways:
     nothing = (as_step(abs),)
     held = memory.held_here()
     run = Run(
-        nothing, "nothing", range(EMPTY), Options(how="line", workers=1, batch_size=1, progress=False, start=start)
+        nothing, "nothing", range(EMPTY), Options(how="line", workers=1, batch_size=1, progress=hidden, start=start)
     )
     began = perf_counter()
     try:

@@ -28,7 +28,7 @@ except ImportError:  # before Airflow 3.3
 from taktline import Line, LineError, Report, ResumeError, Snapshot, read, write
 from taktline._recipe.options import Options, checked
 from taktline.cli.target import line_of
-from taktline.views.terminal import plain
+from taktline.views.drawing import plain
 
 PROGRESS = 30.0  # seconds between two progress lines in the task's log
 TEMPLATE = ("{{", "{%")

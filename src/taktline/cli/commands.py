@@ -417,6 +417,13 @@ class _First(Source):
     def beside(self, sink: Sink, *, journal: bool) -> Source:
         return _First(self._source.beside(sink, journal=journal), self._limit)
 
+    def about(self) -> int | None:
+        try:
+            known: int | None = len(self._source)  # type: ignore[arg-type]
+        except TypeError:
+            known = self._source.about()
+        return self._limit if known is None else min(self._limit, known)
+
     def describe(self) -> str:
         return self._source.describe()
 
@@ -442,14 +449,15 @@ def _carried_out(
 ) -> _Ended:  # fmt: skip
     """Run it, with progress and signals. `letters`: where the report is to say that dead letters are; `saved`: the file
     that the report goes to."""
-    from taktline.views.progress import view_for
+    from taktline.views.progress import hidden, view_for
 
     for flag, wanted in (("--progress", options.get("progress")), ("--json", as_json)):
         if quiet and wanted:
             raise LineError(f"{flag} says how to show what --quiet says is not to be shown; leave one of the two out")
     given = {name: value for name, value in options.items() if value is not None}
-    progress = view_for(False if quiet else given.pop("progress", None), silent=False)
-    run = flow(records, progress=progress if progress is not None else False, **given)
+    asked = given.pop("progress", None)
+    progress = None if quiet else view_for(asked, silent=False)
+    run = flow(records, progress=progress or hidden, **given)
     signals = _Signals(run, live=isinstance(records, Live))
     try:
         with signals:
@@ -458,9 +466,6 @@ def _carried_out(
         if signals.first is None:  # a step has raised it
             raise
         report = run.report
-    finally:
-        if progress is not None:
-            progress.close()
     if letters is not None:
         report = replace(report, dead_letters=letters)
     if not quiet:
@@ -564,8 +569,9 @@ class _Signals:
         self._run.stop()
         # Not print(): the signal may have come in the middle of one, and a stream cannot be entered twice.
         above = "\x1b[J" if os.isatty(2) else ""  # of progress, which is drawn from the cursor on
+        left = f"{self._run.snapshot().in_flight:,} in flight are finished first"
         with suppress(OSError):  # the terminal is gone
-            os.write(2, f"{above}{self.first}: finishing what is in flight; once more to stop at once\n".encode())
+            os.write(2, f"{above}{self.first}, stopping: {left}; once more: at once\n".encode())
 
 
 def _check_apart(source: Any, sink: Any, options: dict[str, Any], more: dict[str, str | None]) -> None:
@@ -673,12 +679,7 @@ def check(
 def _print_comparison(
     flow: Line, records: Any, *, export: str | None = None, as_json: bool = False, **options: Any
 ) -> None:  # fmt: skip
-    def say(what: str) -> None:
-        if sys.stderr.isatty():
-            print(f"\r\x1b[K{what[:78]}", end="", file=sys.stderr, flush=True)
-
-    table = flow.compare(records, progress=say, **options)
-    say("")
+    table = flow.compare(records, **options)
     print(table.to_json() if as_json else str(table), flush=True)
     if export is not None:
         try:
@@ -698,7 +699,7 @@ def demo(limit: int | None, part: int, rounds: int) -> None:
     Compares the techniques on a part of them, then runs all of them with the technique that pays.
     """
     from taktline.cli import demo as flights
-    from taktline.views.progress import view_for
+    from taktline.views.progress import hidden, view_for
 
     with _before_anything_runs():
         flow = flights.line_for_flights()
@@ -707,12 +708,7 @@ def demo(limit: int | None, part: int, rounds: int) -> None:
     _print_comparison(flow, rows, limit=part, rounds=rounds)
     print(f'\nall {len(rows):,} flights, how="auto":\n', flush=True)
     late = flights.Tally()
-    progress = view_for(None, silent=False)
-    try:
-        report = flow.run(rows, late, progress=progress if progress is not None else False)
-    finally:
-        if progress is not None:
-            progress.close()
+    report = flow.run(rows, late, progress=view_for(None, silent=False) or hidden)
     print(f"{report}\n\n{late}")
 
 
