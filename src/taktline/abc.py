@@ -4,7 +4,7 @@ Any iterable is a source already, and any callable of one result a sink. These a
 read again and knows a little about itself; one that makes a `Splitter` has its records read and decoded by the workers,
 a `Part` each; a `Live` one gives records when they come and is told when their results are safe. A `Sink` takes results in
 bulk, and knows how to finish and how to give up; a `Resumable` one can also stop at a mark and go on from there in a later
-process. `taktline.testing` has a check for each, and docs/extending.md an example of each.
+process. `taktline.testing` has a check for each of them, and docs/extending.md an example. An `Observer` hears what happens.
 
 What a stranger's class raises reaches the caller as itself. `SourceError` and `SinkError` say more to people.
 """
@@ -15,7 +15,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-__all__ = ["Live", "Part", "Resumable", "Sink", "Source", "Splitter", "Unread"]
+__all__ = ["Live", "Observer", "Part", "Resumable", "Sink", "Source", "Splitter", "Unread"]
 
 
 class Unread:
@@ -103,6 +103,37 @@ class Source(ABC):
     def untold(self) -> str:
         """What may change without its `fingerprint` changing, in words; empty where nothing may."""
         return ""
+
+
+class Observer:
+    """Hears what happens in a run: give it as `observer=`. Each method may be left out.
+
+    All are called in the run's own thread, between two batches, so they should take microseconds; what one raises ends the
+    run. An event or action is a named tuple, known by the name of its type: docs/extending.md lists them.
+
+    >>> class Batches(Observer):
+    ...     records = 0
+    ...     def heard(self, at, event, actions):
+    ...         if type(event).__name__ == "Done":
+    ...             self.records += event.work.records
+    >>> from taktline import line
+    >>> batches = Batches()
+    >>> _ = line(abs).run(range(-9, 0), observer=batches)
+    >>> batches.records
+    9
+    """
+
+    def begins(self, run: Any) -> None:
+        """The run begins; `run` is its first Snapshot."""
+
+    def heard(self, at: float, event: Any, actions: Sequence[Any]) -> None:
+        """After `at` seconds this has happened, and these actions follow from it."""
+
+    def looked(self, at: float, run: Any) -> None:
+        """About four times a second while records go through: the Snapshot after `at` seconds."""
+
+    def ends(self, report: Any) -> None:
+        """The run has ended, well or not; the Report says how. Not called where the run never began."""
 
 
 class Splitter(ABC):

@@ -5,12 +5,13 @@ from __future__ import annotations
 import os
 import re
 import resource
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, fields
 from typing import Any
 
 from taktline._public import named
+from taktline.abc import Observer
 from taktline.errors import LineError
 
 TECHNIQUES = ("auto", "loop", "pool", "queues", "line")
@@ -53,6 +54,13 @@ def _progress(value: Any) -> Any:
 def _not_yet(value: Any) -> Any:
     if value is not None:
         raise ValueError("this option is not there yet; leave it out")
+    return value
+
+
+def _observer(value: Any) -> Any:
+    for each in value if isinstance(value, (list, tuple)) else [] if value is None else [value]:
+        if not isinstance(each, Observer):
+            raise ValueError("give a taktline.abc.Observer, or a list of them")
     return value
 
 
@@ -172,6 +180,12 @@ class Options:
         "amount",
     )
     seed: int | None = _option(None, "makes the steps' random numbers repeatable, by record index", _seed, "int")
+    trace: str | os.PathLike[str] | None = _option(
+        None, "file for what each worker did when, as trace events: ui.perfetto.dev opens it", _file, "path"
+    )
+    observer: Observer | Sequence[Observer] | None = _option(
+        None, "who hears what happens in the run", _observer, "none"
+    )  # fmt: skip
     on: Any = _option(None, "another engine to run on", _not_yet, "none")
 
     @property
@@ -188,6 +202,12 @@ class Options:
     def recycle_bytes(self) -> int | None:
         """The bytes of memory past which a worker is replaced."""
         return memory_bytes(self.recycle) if isinstance(self.recycle, str) else None
+
+    @property
+    def observers(self) -> tuple[Observer, ...]:
+        """Who hears what happens."""
+        given = self.observer
+        return () if given is None else (given,) if isinstance(given, Observer) else tuple(given)
 
     @property
     def goes_on(self) -> bool:

@@ -67,6 +67,7 @@ class Hub(Engine):
             tables=self._whole,
         )  # fmt: skip
         self._machine = Machine(limits.lanes, limits.limits, ordered=options.ordered)
+        self._on = self._machine.on if not meter.observers else self._heard_on
         self._sizing = Sizing(
             plan.batch_size, unit=plan.call, least=plan.call, most_bytes=limits.most_bytes
         )  # fmt: skip
@@ -319,14 +320,14 @@ class Hub(Engine):
         held.batch = batch
         held.passed, held.newest = (0, 0), None
         self._learn(lane, len(held.records), spent, size, first=not before)
-        self._meter.worked(spent, held.first, len(held.records))
+        work = self._meter.worked(worker, lane, spent, held.first, len(held.records))
         if self._most_bytes is not None and self._crew.holds(worker) > self._most_bytes:
             self._tell(events.Worn(worker))
         if len(self._machine.holding(worker)) > 1:
             self._since[worker] = self._clock()
         else:
             self._since.pop(worker, None)
-        self._tell(events.Done(seq, worker, size, held.failed))
+        self._tell(events.Done(seq, worker, size, held.failed, work))
 
     def _learn(self, lane: int, count: int, seconds: float, size: int, *, first: bool = False) -> None:
         """A batch was in a lane; the `first` one of a worker, in which its steps may have imported, tells of no call."""
@@ -339,6 +340,7 @@ class Hub(Engine):
 
     def _ended(self, heard: contract.Ended) -> None:
         worker, place = heard.worker, heard.place
+        self._meter.history.mark(self._meter.elapsed, "died", f"worker {worker + 1} ended{_how(heard)}")
         lane, has = self._lane_of[worker], self._machine.holding(worker)
         self._meter.lanes[lane].retire(worker)
         self._living.discard(worker)
@@ -395,7 +397,7 @@ class Hub(Engine):
         try:
             while True:
                 self._part = part
-                self._do(self._machine.on(event))
+                self._do(self._on(event))
                 if self._part is not None:  # it comes behind the end of the run
                     self._part.kin[0] -= 1
                 if not self._events:
@@ -405,6 +407,12 @@ class Hub(Engine):
             self._telling = False
             if self._events:
                 self._events.clear()
+
+    def _heard_on(self, event: events.Event) -> list[events.Action]:
+        """What the schedule answers, where somebody listens."""
+        actions = self._machine.on(event)
+        self._meter.heard(event, actions)
+        return actions
 
     def _do(self, actions: list[events.Action]) -> None:
         for action in actions:
@@ -454,7 +462,8 @@ class Hub(Engine):
             self._tell(events.Part(action.seq, None, part.weight), part)
             return
         self._learn(action.lane, len(held.records), spent, 0)
-        self._tell(events.Done(action.seq, None, held.batch.size, held.failed))
+        work = self._meter.worked(None, action.lane, spent, held.first, len(held.records))
+        self._tell(events.Done(action.seq, None, held.batch.size, held.failed, work))
 
     def _next_piece(self, seq: int, held: InFlight, segment: Segment) -> InFlight | None:
         """Run a batch here until there is some of it that may go on, or to its end: None then."""
@@ -589,6 +598,10 @@ ACTIONS: dict[type, Callable[[Hub, Any], None]] = {
     events.Retire: Hub._retire, events.Condemn: Hub._condemn, events.Split: Hub._split, events.More: Hub._go_on,
     events.Stop: Hub._stop, events.GiveUp: Hub._give_up,
 }  # fmt: skip
+
+
+def _how(death: contract.Ended) -> str:
+    return ": a record took too long" if death.overdue else f", exit code {death.code}"
 
 
 def _tells_record(steps: Sequence[Step], place: Place) -> bool:

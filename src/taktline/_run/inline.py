@@ -99,6 +99,7 @@ class Inline(Engine):
         self._given: int | None = None  # its position at the start of this stretch, in one where it tells that
         self._any = False  # the stretch has a record
         self._stretch_began = 0.0
+        self._untold: tuple[float, int, int] | None = None  # the stretch before: seconds, first record, records
         # Each record goes through, and its results are taken, before the next one is read: the source may wait for that.
         self._by_one = self._may_be_lazy and (
             self._one_by_one or not reader.runs_no_code or any(step.role is Role.EXPAND for step in self._steps)
@@ -305,6 +306,7 @@ class Inline(Engine):
                 ns[n] = round(ns[n] * many)
                 segment.note(n, counts[n], ns[n])
             ran_here(self._lane, segment, sum(ns))
+            self._meter.ran(sum(ns) / 1e9, self._reader.index - watch.count, watch.count)
         self._reader.ended = self._reader.ended or watch.count < most
         self._learn(watch, max(0, sum(ns) - watch.clock_ns * sum(counts)) / 1e9)
 
@@ -403,6 +405,7 @@ class Inline(Engine):
             results = records_of(batch.values) if reader.tables else batch.values
             self._auto.sampling.learn(records, results, read=read - began, work=work, cpu=cpu)
         ran_here(self._lane, self._segment, int((worked - read) * 1e9))
+        meter.ran(worked - read, first, len(records))
         self._auto.compare()
         failures, interrupt = batch.failures, None
         if failures and isinstance(failures[-1].error, KeyboardInterrupt):
@@ -505,6 +508,7 @@ class Inline(Engine):
 
     def _move(self, hub: Hub) -> Iterator[Phase]:
         """Go on here until the workers are ready, then leave the rest to them, or come back when that pays."""
+        self._meter.moved("workers", self._meter.reasons[-1])
         hub.start({step.name: made for step, made in self._segment.stateful()})
         size = 1
         while not hub.ready() and not self._reader.ended:
@@ -533,6 +537,7 @@ class Inline(Engine):
         self._hub = None
         self._meter.use(plans.here(self._steps))
         self._auto.came_back(reason)
+        self._meter.moved("loop", reason)
         self._lane = self._meter.lanes[0]
         self._segment.count_anew()
         self._lot_size, self._lot_seconds = 1, None
@@ -544,6 +549,7 @@ class Inline(Engine):
         try:
             if self._was_lazy:
                 self._add_up(self._in_stretch(read))
+                self._tell_of_stretch(0)
                 if not self._countable:
                     self._meter.records_out += given
         finally:
@@ -559,7 +565,19 @@ class Inline(Engine):
         segment.records = [given + read for given in segment.records]
         cost = sum(ns / max(1, timed) for ns, timed in zip(segment.timed_ns, segment.timed_records, strict=True))
         # Few were timed, and the first ones, which are slow: all of them took no longer than the stretch did.
-        ran_here(self._lane, segment, int(min(cost * read, (perf_counter() - self._stretch_began) * 1e9)))
+        ns = int(min(cost * read, (perf_counter() - self._stretch_began) * 1e9))
+        ran_here(self._lane, segment, ns)
+        if read:
+            self._tell_of_stretch(min(0, read))
+        if read > 0:
+            self._untold = ns / 1e9, self._reader.index - read, read
+
+    def _tell_of_stretch(self, fewer: int) -> None:
+        """The meter hears of the stretch before, once it is known that it had `fewer` records than was thought."""
+        if self._untold is not None:
+            seconds, first, records = self._untold
+            self._untold = None
+            self._meter.ran(seconds, first, records + fewer)
 
     def _in_stretch(self, read: int) -> int:
         """Records read in the stretch that is not over; `read`: in all of them, where they are counted. Negative where

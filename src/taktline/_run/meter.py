@@ -5,18 +5,22 @@ from __future__ import annotations
 import os
 import sys
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from itertools import chain
 from time import perf_counter, process_time
+from typing import Any
 
 from taktline._observe import cores, memory
 from taktline._observe.counters import LaneCount
+from taktline._observe.history import History
 from taktline._observe.snapshot import Report, Snapshot, StepCount
 from taktline._observe.verdict import Group, Spent, judge
 from taktline._recipe.options import Options, usable_cores
 from taktline._recipe.plan import Plan
+from taktline._schedule import events
 from taktline._segment.fuse import Segment
+from taktline.views import log
 from taktline.views.progress import View, hidden, view_for
 
 TICK = 0.25  # seconds between two snapshots
@@ -66,6 +70,16 @@ class Meter:
         asked = options.progress
         # A view looks for itself, in a thread of its own; whatever else is given is called here.
         self._view = asked if isinstance(asked, View) else None if callable(asked) else view_for(asked)
+        self.history = History()
+        self.observers = options.observers
+        if options.trace is not None:
+            from taktline.views.trace import Trace
+
+            self.observers += (Trace(os.fspath(options.trace)),)
+        if asked is not hidden and (heard := log.listener(shown=self._view is not None or callable(asked))) is not None:
+            self.observers += (heard,)
+        self._shares: dict[int, tuple[tuple[str, float], ...]] = {}  # by lane: of its steps
+        self._told = False  # the observers, that it has begun
         self.progress: Callable[[Snapshot], None] | None = None
         if callable(asked) and asked is not hidden and not isinstance(asked, View):
             self.progress = asked
@@ -76,7 +90,7 @@ class Meter:
         self._handed = self._began
         self._queued = 0.0
         self._cpu_ended = 0.0
-        self._peak = 0
+        self._peak = self._held = 0
         self._next_tick = self._began + TICK
         self._next_look = self._began + LOOK
         self._affordable = 0.0  # the time from which a look takes no more than its share of the run
@@ -93,6 +107,23 @@ class Meter:
         self._cpu_began = process_time()
         if self._view is not None:
             self._view.begin(self.snapshot)
+        if self.observers:
+            self._told = True
+            snapshot = self.snapshot()
+            for each in self.observers:
+                each.begins(snapshot)
+
+    def heard(self, event: Any, actions: Sequence[Any] = ()) -> None:
+        """This has happened: whoever listens is told."""
+        at = self.elapsed
+        for each in self.observers:
+            each.heard(at, event, actions)
+
+    def moved(self, how: str, why: str) -> None:
+        """The run goes on in another way."""
+        self.history.mark(self.elapsed, "moved", why)
+        if self.observers:
+            self.heard(events.Moved(how, why))
 
     def iterated(self) -> None:
         """Somebody's program takes the results one by one: it has the screen, and one row of it shows the run."""
@@ -110,6 +141,7 @@ class Meter:
             self._earlier.append(self.lanes)
         self.plan = plan
         self.within = within
+        self._shares.clear()
         self.lanes = [LaneCount([step.name for step in segment.steps]) for segment in plan.segments]
 
     def delivered(self, results: int) -> None:
@@ -128,11 +160,30 @@ class Meter:
         """A worker waits for records."""
         self.start_up = self.start_up or self.elapsed
 
-    def worked(self, seconds: float, first: int, records: int) -> None:
-        """A batch came back from a worker, whom it took so long."""
-        self.batches += 1
-        if seconds > self.longest[0]:
-            self.longest = (seconds, first, records)
+    def worked(self, worker: int | None, lane: int, seconds: float, first: int, records: int) -> events.Work | None:
+        """A batch came back from a worker, or went through steps here (None), and took so long. What to tell of it, where
+        somebody listens."""
+        ended = perf_counter() - self._began
+        self.history.worked(worker, ended - seconds, ended, lane)
+        if worker is not None:
+            self.batches += 1
+            if seconds > self.longest[0]:
+                self.longest = (seconds, first, records)
+        return events.Work(seconds, first, records, self._shares_of(lane)) if self.observers else None
+
+    def ran(self, seconds: float, first: int, records: int) -> None:
+        """Some records went through the loop."""
+        work = self.worked(None, 0, seconds, first, records)
+        if work is not None:
+            self.heard(events.Done(self.lots, None, 0, False, work))
+
+    def _shares_of(self, lane: int) -> tuple[tuple[str, float], ...]:
+        """About which share of a batch's time in this lane each of its steps takes; looked at anew with each tick."""
+        if lane not in self._shares:
+            steps = self.lanes[lane].steps()
+            whole = sum(step.busy for step in steps)
+            self._shares[lane] = tuple((step.name, step.busy / whole if whole else 1 / len(steps)) for step in steps)
+        return self._shares[lane]
 
     def tick(self) -> None:
         """Look at memory, and show a snapshot, when it is time."""
@@ -141,15 +192,28 @@ class Meter:
             self.look()
         if now >= self._next_tick:
             self._next_tick = now + TICK
+            self._note(now - self._began)
             if self._view is not None:
                 self._view.keep_up()
-            elif self.progress is not None:
-                self.progress(self.snapshot())
+            if self.progress is None and not self.observers:
+                return
+            snapshot = self.snapshot()
+            self._shares.clear()
+            for each in self.observers:
+                each.looked(snapshot.seconds, snapshot)
+            if self.progress is not None:
+                self.progress(snapshot)
+
+    def _note(self, at: float, *, last: bool = False) -> None:
+        """A point of the history."""
+        to = self.history.last if last else self.history.point
+        to(at, self.records_in, self.records_out, self.plan.workers, self.batch_size, self._held, self.failed)
 
     def look(self) -> None:
         """Note how much memory is held."""
         began, pids = perf_counter(), list(self.pids())
-        self._peak = max(self._peak, memory.held([*pids, os.getpid()]) if pids else memory.held_here())
+        self._held = memory.held([*pids, os.getpid()]) if pids else memory.held_here()
+        self._peak = max(self._peak, self._held)
         ended = perf_counter()
         self._affordable = ended + RARELY * (ended - began)
         self._next_look = max(ended + LOOK, self._affordable)
@@ -163,10 +227,17 @@ class Meter:
             self._ended = self.elapsed
             self._cpu_ended = process_time()
             self.complete = complete
-            if self._view is not None:
-                self._view.close(self.snapshot(), self.report)
-            elif self.progress is not None:
-                self.progress(self.snapshot())
+            self._note(self._ended, last=True)
+            try:
+                if self._told:
+                    report = self.report()
+                    for each in self.observers:
+                        each.ends(report)
+                if self.progress is not None:
+                    self.progress(self.snapshot())
+            finally:
+                if self._view is not None:
+                    self._view.close(self.snapshot(), self.report)
 
     def hide(self) -> None:
         """Nothing of this run is to be seen any more. May be called again."""

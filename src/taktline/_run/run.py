@@ -465,7 +465,7 @@ class Run:
 
 
 def _files(options: Options) -> dict[str, Any]:
-    return {"the dead letters": options.dead_letters, "the journal": options.journal}
+    return {"the dead letters": options.dead_letters, "the journal": options.journal, "the trace": options.trace}
 
 
 def _some(results: Iterator[Any]) -> Iterator[list[Any]]:

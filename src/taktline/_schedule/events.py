@@ -39,6 +39,15 @@ class Part(NamedTuple):
     size: int  # bytes of these results
 
 
+class Work(NamedTuple):
+    """What a batch was, for those who listen; the schedule has no use for it."""
+
+    seconds: float  # in the steps
+    first: int  # index of its first record
+    records: int
+    steps: tuple[tuple[str, float], ...]  # their names, and about which share of the time each took
+
+
 class Done(NamedTuple):
     """The batch went through the lane it was in."""
 
@@ -46,6 +55,7 @@ class Done(NamedTuple):
     worker: int | None  # None: the caller's process
     size: int  # bytes of its results
     failed: bool  # it ends in a failure that ends the run
+    work: Work | None = None  # where somebody listens
 
 
 class Spoiled(NamedTuple):
@@ -84,6 +94,13 @@ class Took(NamedTuple):
     """The consumer has taken all results of this batch and asks for more."""
 
     seq: int
+
+
+class Moved(NamedTuple):
+    """The run goes on in another way: for those who listen, not for the schedule."""
+
+    how: str  # "workers" or "loop"
+    why: str
 
 
 # --- actions: what to do ---
