@@ -187,6 +187,7 @@ def test_a_run_has_a_length_where_its_results_can_be_counted_before():
 
 def test_tqdm_over_a_run_knows_how_many_results_come():
     tqdm = pytest.importorskip("tqdm")
+    tqdm.tqdm.monitor_interval = 0  # no thread of its own, which would stay
     bar = tqdm.tqdm(line(abs)(range(9)), file=io.StringIO())
     assert bar.total == 9
     assert list(bar) == list(range(9))
