@@ -22,12 +22,12 @@ def project(tmp_path_factory):
 
 @pytest.fixture
 def environment(project, tmp_path):
-    """As in the image: the project is the working folder, and on the path."""
+    """As in the image: the project is the working folder, and on the path. No variable of its own is set; what it puts
+    among the temporary files is this test's."""
     return os.environ | {
         "AIRFLOW__CORE__DAGS_FOLDER": str(project / "dags"),
         "PYTHONPATH": str(project),
-        "ORDERS_OUT": str(tmp_path),
-        "EVENTS_OUT": str(tmp_path),
+        "TMPDIR": str(tmp_path),
     }
 
 
@@ -56,11 +56,11 @@ def test_its_nightly_dag_works(project, environment, tmp_path, metadata):
     done = airflow("dags", "test", "nightly_orders", env=environment)
     assert metadata.states("nightly_orders") == {"score": "success", "tell": "success"}, done.stdout
     orders = [json.loads(text) for text in (project / "include/data/orders.jsonl").read_text().splitlines()]
-    (scored,) = tmp_path.glob("*.jsonl")
+    (scored,) = (tmp_path / "orders").glob("*.jsonl")
     assert [json.loads(text)["id"] for text in scored.read_text().splitlines()] == [
         order["id"] for order in orders if order["paid"]
     ]
-    assert [path.suffix for path in sorted(tmp_path.iterdir())] == [".html", ".jsonl"]
+    assert [path.suffix for path in sorted((tmp_path / "orders").iterdir())] == [".html", ".jsonl"]
 
 
 def test_its_drain_dag_works(project, environment, tmp_path, metadata, monkeypatch):
@@ -78,5 +78,5 @@ def test_its_drain_dag_works(project, environment, tmp_path, metadata, monkeypat
         assert metadata.states("drain_events") == {"drain": "success"}, done.stdout
         assert server.left(subscription) == 0
         bus.close()
-    (drained,) = tmp_path.iterdir()
+    (drained,) = (tmp_path / "events").iterdir()
     assert [json.loads(text)["text"] for text in drained.read_text().splitlines()] == [str(n) for n in range(3000)]

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from airflow.sdk.bases.decorator import DecoratedOperator, TaskDecorator, task_decorator_factory
+from airflow.sdk.definitions.context import KNOWN_CONTEXT_KEYS
 from airflow.sdk.definitions.template import literal
 
 from taktline import Line, LineError
@@ -37,6 +38,21 @@ class TaktlineDecoratedOperator(DecoratedOperator, TaktlineOperator):  # type: i
             return known
         return {each.name: known[each.name] for each in parameters if each.name in known}
 
+    def first_argument(self) -> Any:
+        """What the call gave the function's first parameter, by its signature and in whatever order it was called; the
+        parameter's default where it gave nothing. Those that Airflow fills in by their names are passed over."""
+        parameters = inspect.signature(self.python_callable).parameters.values()
+        if self.op_args:
+            return self.op_args[0]
+        for each in parameters:
+            if each.kind in (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD):
+                return None
+            if each.name in self.op_kwargs:
+                return self.op_kwargs[each.name]
+            if each.name not in KNOWN_CONTEXT_KEYS:
+                return None if each.default is inspect.Parameter.empty else each.default
+        return None
+
     def understood(self, said: Any) -> tuple[Line, Any, Any, Mapping[str, Any]]:
         """Line, source, sink and options of this run. Raises LineError where the function returned something else."""
         said_all = said if isinstance(said, tuple) else (said,)
@@ -45,8 +61,7 @@ class TaktlineDecoratedOperator(DecoratedOperator, TaktlineOperator):  # type: i
                 f"the function of task {self.task_id!r} returned {type(said).__name__}; return a line, or a line and a "
                 "source, then perhaps a sink and a dict of options"
             )
-        upstream = next(iter((*self.op_args, *self.op_kwargs.values())), self.source)
-        unsaid: tuple[Any, ...] = (None, upstream, self.sink, {})
+        unsaid: tuple[Any, ...] = (None, self.first_argument() if self.source is None else self.source, self.sink, {})
         flow, source, sink, options = (*said_all, *unsaid[len(said_all) :])
         if not isinstance(options, Mapping):
             raise LineError(f"the function of task {self.task_id!r} returned options of type {type(options).__name__}")
@@ -57,8 +72,8 @@ def taktline_task(python_callable: Callable[..., Any] | None = None, **kwargs: A
     """Make a function a task that runs the line it returns; `@task.taktline` in a DAG file.
 
     The function returns `line, source` and, where wanted, `sink` and a dict of options of the run; or the line alone:
-    then its source is the function's first argument, such as an upstream task's output. Keywords of the decorator are
-    those of TaktlineOperator.
+    then its source is the decorator's `source=`, or what the call gives the function's first parameter, such as an
+    upstream task's output. Keywords of the decorator are those of TaktlineOperator.
 
     >>> from airflow.sdk import DAG, task
     >>> from taktline import line

@@ -16,6 +16,7 @@ from dataclasses import fields
 from pathlib import Path
 from time import monotonic
 from typing import Any
+from urllib.parse import unquote, urlsplit
 
 from airflow.sdk import Asset, BaseOperator, BaseOperatorLink
 from airflow.sdk.definitions.template import literal
@@ -168,11 +169,9 @@ class TaktlineOperator(BaseOperator):  # type: ignore[misc]
         records = read(source) if isinstance(source, (str, os.PathLike)) else source
         if records is None:
             raise LineError("there is no source: give source= a path, records, or an upstream task's output")
+        for path in (sink, options.get("journal"), options.get("dead_letters"), self.report_html):
+            _make_folder_of(path)
         writer = write(sink) if isinstance(sink, (str, os.PathLike)) else sink
-        for name in ("journal", "dead_letters", "report_html"):
-            path = options.get(name) if name != "report_html" else self.report_html
-            if path:
-                os.makedirs(os.path.dirname(os.path.abspath(path)), exist_ok=True)
         self.log.info("line %s: %s → %s", flow.name, _named(source), _named(sink))
         try:
             with self.interruptible():
@@ -303,6 +302,22 @@ def _not_called(value: Any) -> Any:
 
 def _is_file(sink: Any) -> bool:
     return isinstance(sink, (str, os.PathLike)) and "://" not in os.fspath(sink) and os.fspath(sink) != "-"
+
+
+def _make_folder_of(path: Any) -> None:
+    """Make the folder of a file that is to be written, where it is one here: a task begins on a machine where nothing is."""
+    if isinstance(path, (str, os.PathLike)) and (path := _local(os.fspath(path))) is not None:
+        try:
+            os.makedirs(folder := os.path.dirname(os.path.abspath(path)), exist_ok=True)
+        except OSError as error:
+            raise LineError(f"the folder {folder!r} of {path!r} cannot be made: {error.strerror or error}") from error
+
+
+def _local(path: str) -> str | None:
+    """The path of a file here, which a `file://` URL names too; None for other URLs and standard output."""
+    if path.startswith("file://"):
+        return unquote(urlsplit(path).path)
+    return None if "://" in path or path == "-" else path
 
 
 def _assets(end: Any) -> list[Asset]:

@@ -1,6 +1,7 @@
 """Every quarter of an hour: all messages of a Pub/Sub subscription, until none has come for half a minute, in a file."""
 
 import os
+import tempfile
 from datetime import datetime, timedelta
 
 from airflow.sdk import Param, dag, task
@@ -8,7 +9,7 @@ from include.lines import decoded
 
 from taktline import line
 
-OUT = os.environ.get("EVENTS_OUT", "/tmp/events")
+OUT = os.environ.get("EVENTS_OUT", tempfile.gettempdir() + "/events")
 
 
 @dag(

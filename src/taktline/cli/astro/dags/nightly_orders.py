@@ -1,6 +1,7 @@
 """Every night: the orders of a file, scored, in a new file. A task that was killed goes on where it stopped."""
 
 import os
+import tempfile
 from datetime import datetime, timedelta
 from pathlib import Path
 
@@ -10,7 +11,7 @@ from taktline.airflow import TaktlineOperator
 
 ORDERS = Path(__file__).parents[1] / "include" / "data" / "orders.jsonl"
 # A retry needs the journal and the half-written file: where tasks move between machines, name a folder they share.
-OUT = os.environ.get("ORDERS_OUT", "/tmp/orders")
+OUT = os.environ.get("ORDERS_OUT", tempfile.gettempdir() + "/orders")
 
 
 @dag(
