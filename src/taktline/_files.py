@@ -8,6 +8,8 @@ import os
 import stat
 from time import monotonic, sleep
 
+from taktline import _urls
+
 PATIENCE = 3.0  # seconds for another run to let go of a file: the workers of a caller that was just killed may have it
 CANNOT = {errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EBADF, errno.EISDIR}
 
@@ -114,3 +116,20 @@ def write_whole(path: str, data: bytes) -> None:
         if os.path.exists(part):
             os.unlink(part)
         raise
+
+
+def check_at(place: str) -> str | None:
+    """The path of what `write_at` would write; None of a URL. Raises LineError where that cannot be written to."""
+    path = _urls.local(place)
+    if path is None:
+        _urls.check_target(place)
+    return path
+
+
+def write_at(place: str, data: bytes) -> None:
+    """`write_whole` at a path, or the like at a URL. Raises OSError, and of a URL LineError or SinkError."""
+    path = _urls.local(place)
+    if path is None:
+        _urls.put(place, data)
+    else:
+        write_whole(path, data)

@@ -19,6 +19,7 @@ import servers
 from taktline import LineError, SinkError, SourceError, line, read, write
 from taktline._io import remote
 from taktline._io.streams import Stretch
+from taktline.cli.commands import DONE, WRONG_USAGE, run_main
 
 fsspec = pytest.importorskip("fsspec")
 
@@ -319,3 +320,43 @@ def test_a_truncated_packed_object_is_an_error(memory):
 def test_passwords_and_signatures_are_not_shown():
     assert remote.shown("s3://a/b.csv?x=1") == "s3://a/b.csv"
     assert "hunter2" not in remote.shown("ftp://me:hunter2@host/a")
+
+
+# --- what is written beside the results ---
+
+
+@pytest.mark.parametrize(
+    ("option", "name"), [("journal", "a.journal"), ("dead_letters", "a.jsonl"), ("dead_letters", "a.sqlite")]
+)
+def test_what_is_written_bit_by_bit_is_not_put_at_a_url(option, name, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for place in ("s3://shop", "memory:/", "file:///tmp"):
+        with pytest.raises(LineError, match=rf"{option}='{place}/{name}': (this is a URL|give its path alone)"):
+            line(abs).run([1], **{option: f"{place}/{name}"})
+        (tmp_path / "in.jsonl").write_text("1\n")
+        flag = f"--{option.replace('_', '-')}"
+        asked = ["run", "builtins:abs", "--in", "in.jsonl", "--out", "out.jsonl", flag, f"{place}/{name}"]
+        assert run_main(asked) == WRONG_USAGE
+    assert os.listdir(tmp_path) == ["in.jsonl"]
+
+
+def test_a_report_may_be_written_to_a_url(s3, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    line(abs, name="absolute").run([1]).to_html(f"{s3}/reports/run.html")
+    assert "absolute" in "".join(read(f"{s3}/reports/run.html", "text"))
+    (tmp_path / "in.jsonl").write_text("1\n")
+    for name in ("command.json", "command.html"):
+        asked = ["run", "builtins:abs", "--in", "in.jsonl", "--out", "out.jsonl", "--quiet"]
+        assert run_main([*asked, "--report", f"{s3}/reports/{name}"]) == DONE
+        assert "abs" in "".join(read(f"{s3}/reports/{name}", "text"))
+    line(abs).run([1]).to_html(f"file://{tmp_path}/run.html")
+    assert sorted(os.listdir(tmp_path)) == ["in.jsonl", "out.jsonl", "run.html"]
+
+
+def test_a_report_that_cannot_be_written_there_is_refused_before_anything_runs(tmp_path, monkeypatch, capfd):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "in.jsonl").write_text("1\n")
+    asked = ["run", "builtins:abs", "--in", "in.jsonl", "--out", "out.jsonl", "--report"]
+    assert run_main([*asked, "https://shop.example/run.html"]) == WRONG_USAGE
+    assert "a web server only gives files" in capfd.readouterr().err
+    assert os.listdir(tmp_path) == ["in.jsonl"]

@@ -39,6 +39,7 @@ def test_each_task_ends_as_it_should(small, metadata):
         "incomplete_succeed": "success", "incomplete_fail": "failed", "incomplete_skip": "skipped",
         "raises": "failed", "no_line": "failed", "mapped[0]": "success", "mapped[1]": "success",
         "no_connection": "failed", "from_a_connection": "success",
+        "late_url": "failed", "report_at_a_url": "success",
     }, small  # fmt: skip
 
 
@@ -79,6 +80,16 @@ def test_the_report_is_a_page_with_a_link(small, data, metadata):
     assert "double → whose" in (data / "reports" / "from_file.html").read_text()
     link = metadata.xcom("small", "from_file", "_link_ReportLink")
     assert link == "https://reports.example/from_file.html"
+
+
+def test_a_report_at_a_url_is_there(small, data):
+    assert "double" in (data / "reports" / "at_a_url.html").read_text()
+
+
+def test_no_url_becomes_a_folder_here(small, home, metadata):
+    assert "journal='s3://shop/journals/small.late_url." in small
+    assert metadata.rows("select try_number from task_instance where task_id = 'late_url'") == [(1,)]
+    assert not [path for path in home.rglob("*") if path.name.endswith(":")]
 
 
 def test_lines_callables_and_records_pass_untouched_by_templates(small, data):

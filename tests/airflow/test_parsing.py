@@ -62,6 +62,11 @@ def test_default_args_reach_options_too():
         ({"retris": 3}, "there is no option 'retris' of a run or of a task; did you mean 'retries'?"),
         ({"workers": 0}, "workers=0: give a whole number of at least 1"),
         ({"if_incomplete": "ignore"}, "if_incomplete='ignore': choose one of 'succeed', 'fail', 'skip'"),
+        ({"journal": "s3://shop/journals/"}, "journal='s3://shop/journals/': this is a URL"),
+        ({"journal": "s3://shop/{{ ds }}.journal"}, "journal='s3://shop/_.journal': this is a URL"),
+        ({"dead_letters": "gs://shop/{{ params.name }}"}, "dead_letters='gs://shop/_.jsonl': this is a URL"),
+        ({"dead_letters": "file:///failed.jsonl"}, "give its path alone, without file://"),
+        ({"dead_letters": "failed.txt"}, "name a file that ends in .jsonl"),
         ({"journal": True}, "journal=True puts the journal beside the sink, which is no file; name a folder"),
     ],
 )
@@ -70,6 +75,11 @@ def test_wrong_use_is_refused_when_the_dag_is_parsed(given, sentence):
         operator(**given)
     assert sentence in str(refused.value)
     assert "\n" not in str(refused.value)
+
+
+def test_templates_that_may_name_anything_are_left_for_later():
+    made = operator(journal="{{ var.value.journals }}", dead_letters="{{ params.letters }}")
+    assert (made.journal, made.dead_letters) == ("{{ var.value.journals }}", "{{ params.letters }}")
 
 
 def test_a_wrong_dag_file_is_an_import_error_with_the_sentence(tmp_path):

@@ -13,9 +13,9 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
-from urllib.parse import unquote, urlsplit
 
 from taktline._io import remote
+from taktline._urls import local
 from taktline.errors import LineError
 
 STANDARD = "-"
@@ -29,13 +29,10 @@ ATTRIBUTES = ("user.", "system.posix_acl_access")  # extended ones that a file k
 def named(path: str, standard: int) -> str:
     """A path as it is used from here on: "-" for every name of the standard stream with this descriptor, a path for a
     `file://` URL, an absolute one for one that hangs on the folder. Patterns and other URLs stay as they are."""
-    if path.startswith("file://"):
-        parts = urlsplit(path)
-        if parts.netloc not in ("", "localhost"):
-            raise LineError(f"{path!r} names a file of the machine {parts.netloc!r}; write file:///path")
-        path = unquote(parts.path)
-    if path == STANDARD or remote.is_url(path):
+    here = local(path)
+    if path == STANDARD or here is None:
         return path
+    path = here
     with suppress(OSError):  # a loop of links: who opens it says so
         if descriptor(behind_links(path)) == standard:
             return STANDARD

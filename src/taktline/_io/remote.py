@@ -3,23 +3,17 @@
 from __future__ import annotations
 
 import io
-import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import IO, Any
-from urllib.parse import urlsplit
 
-from taktline.errors import LineError, SinkError, SourceError, SourceNotFound
+from taktline._urls import EXTRAS, WEB, is_web, store_of, told
+from taktline._urls import check_target as check_target
+from taktline._urls import is_url as is_url
+from taktline._urls import shown as shown
+from taktline.errors import SinkError, SourceError, SourceNotFound
 
-URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
-EXTRAS = {"s3": "s3", "s3a": "s3", "gs": "gs", "gcs": "gs", "az": "az", "abfs": "az", "abfss": "az", "adl": "az"}
-WEB = ("http", "https")  # no folders, no patterns, no writing
 BUFFER = 1 << 20  # bytes read at once
-
-
-def is_url(path: str) -> bool:
-    """Whether this names a place on another machine, or in memory, and not a file."""
-    return URL.match(path) is not None
 
 
 def schemes() -> set[str]:
@@ -31,32 +25,19 @@ def schemes() -> set[str]:
     return set(available_protocols())
 
 
-def shown(url: str) -> str:
-    """The URL without password and query, which may be a signature: for messages.
-
-    >>> shown("https://me:hunter2@example.org:81/a.csv?signature=abc"), shown("orders.jsonl")
-    ('https://me@example.org:81/a.csv', 'orders.jsonl')
-    """
-    if not is_url(url):
-        return url
-    parts = urlsplit(url)
-    user, at, host = parts.netloc.rpartition("@")
-    return parts._replace(netloc=user.partition(":")[0] + at + host, query="", fragment="").geturl()
-
-
 def find(url: str) -> list[str]:
     """The URLs behind a URL, a pattern or a folder, sorted. Raises SourceNotFound or SourceError where there is none."""
-    store, path = _store(url)
+    store, path = store_of(url)
     try:
         store.invalidate_cache()
-        if not _is_web(url) and any(mark in path for mark in "*?["):
+        if not is_web(url) and any(mark in path for mark in "*?["):
             found = [each for each, about in store.glob(path, detail=True).items() if about["type"] == "file"]
-        elif not _is_web(url) and store.isdir(path):
+        elif not is_web(url) and store.isdir(path):
             found = [about["name"] for about in store.ls(path, detail=True) if about["type"] == "file"]
         else:
-            found = [path] if (_web_has(store, path) if _is_web(url) else store.exists(path)) else []
+            found = [path] if (_web_has(store, path) if is_web(url) else store.exists(path)) else []
     except Exception as error:  # each store has errors of its own
-        raise SourceError(f"{shown(url)!r} cannot be looked up: {_text(error)}", path=shown(url)) from error
+        raise SourceError(f"{shown(url)!r} cannot be looked up: {told(error)}", path=shown(url)) from error
     if not found:
         raise SourceNotFound(f"there is nothing at {shown(url)!r}", path=shown(url))
     return [url] if found == [path] else sorted(store.unstrip_protocol(each) for each in found)
@@ -65,18 +46,18 @@ def find(url: str) -> list[str]:
 @contextmanager
 def opened(url: str) -> Iterator[IO[bytes]]:
     """The bytes at a URL. Raises SourceError, with the place where it stopped, when they cannot be had."""
-    store, path = _store(url)
+    store, path = store_of(url)
     try:
         file = store.open(path, "rb")
     except Exception as error:  # each store has errors of its own
-        raise SourceError(f"{shown(url)!r} cannot be opened: {_text(error)}", path=shown(url)) from error
+        raise SourceError(f"{shown(url)!r} cannot be opened: {told(error)}", path=shown(url)) from error
     with file, io.BufferedReader(_Stream(file, shown(url)), BUFFER) as stream:
         yield stream
 
 
 def mark(url: str) -> str | None:
     """What changes when the bytes at the URL do, as the store tells it; None where it does not."""
-    store, path = _store(url)
+    store, path = store_of(url)
     try:
         return str(store.ukey(path))
     except Exception:  # a store without such a mark, or one that is away: reading will tell
@@ -85,7 +66,7 @@ def mark(url: str) -> str | None:
 
 def may_be_there(url: str) -> bool:
     """Whether there is something at the URL, or the store does not say."""
-    store, path = _store(url)
+    store, path = store_of(url)
     try:
         store.invalidate_cache()
         return bool(store.exists(path))
@@ -93,21 +74,14 @@ def may_be_there(url: str) -> bool:
         return True
 
 
-def check_target(url: str) -> None:
-    """Raises LineError where nothing can be written to this kind of URL."""
-    _store(url)
-    if _is_web(url):
-        raise LineError(f"{shown(url)!r} cannot be written: a web server only gives files")
-
-
 def upload(local: str, url: str) -> None:
     """Put a whole file at a URL; object stores show it only when all of it is there. Raises SinkError."""
-    store, path = _store(url)
+    store, path = store_of(url)
     try:
         store.put_file(local, path)
     except Exception as error:  # each store has errors of its own
         raise SinkError(
-            f"the results could not be put at {shown(url)!r}: {_text(error)}. They are complete, and kept in {local!r}.",
+            f"the results could not be put at {shown(url)!r}: {told(error)}. They are complete, and kept in {local!r}.",
             path=shown(url),
         ) from error
 
@@ -131,7 +105,7 @@ class _Stream(io.RawIOBase):
         try:
             self._at = self._file.seek(offset, whence)
         except Exception as error:  # each store has errors of its own
-            raise self._stopped(_text(error)) from error
+            raise self._stopped(told(error)) from error
         return self._at
 
     def tell(self) -> int:
@@ -141,7 +115,7 @@ class _Stream(io.RawIOBase):
         try:
             data = self._file.read(len(buffer))
         except Exception as error:  # each store has errors of its own
-            raise self._stopped(_text(error)) from error
+            raise self._stopped(told(error)) from error
         if not data and self._size is not None and self._at < self._size:
             raise self._stopped(f"it has {self._size:,} bytes")
         buffer[: len(data)] = data
@@ -155,21 +129,6 @@ class _Stream(io.RawIOBase):
         )  # fmt: skip
 
 
-def _store(url: str) -> tuple[Any, str]:
-    """fsspec's file system for a URL, and the path in it."""
-    scheme = urlsplit(url).scheme
-    extra = EXTRAS.get(scheme, "remote")
-    try:
-        from fsspec.core import url_to_fs
-
-        store, path = url_to_fs(url)
-    except ImportError as error:
-        raise LineError(f"{shown(url)!r} needs a package: {error}; pip install 'taktline[{extra}]'") from error
-    except Exception as error:  # each store has errors of its own
-        raise LineError(f"{shown(url)!r} cannot be reached: {_text(error)}") from error
-    return store, path
-
-
 def _web_has(store: Any, path: str) -> bool:
     """Whether a web server has this. fsspec itself takes the answer of one that is busy, or of none at all, for a no."""
     try:
@@ -178,13 +137,5 @@ def _web_has(store: Any, path: str) -> bool:
         status = getattr(error.__cause__, "status", None)
         if status in (404, 410):
             return False
-        raise OSError(f"the server answers {status}" if status else _text(error.__cause__ or error)) from error
+        raise OSError(f"the server answers {status}" if status else told(error.__cause__ or error)) from error
     return True
-
-
-def _is_web(url: str) -> bool:
-    return urlsplit(url).scheme in WEB
-
-
-def _text(error: BaseException) -> str:
-    return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__

@@ -106,11 +106,12 @@ class Report:
         return json.dumps(self.to_dict())
 
     def to_html(self, path: str) -> None:
-        """Write the report as one HTML file without outside assets; it is there as a whole, or as it was before."""
-        from taktline._files import write_whole
+        """Write the report as one HTML file without outside assets, to a path or a URL; it is there as a whole, or as it was
+        before. Raises OSError, and of a URL LineError or SinkError."""
+        from taktline._files import write_at
         from taktline._observe import pages
 
-        write_whole(path, pages.html_page(self.name, pages.report_html(self.to_dict())).encode())
+        write_at(path, pages.html_page(self.name, pages.report_html(self.to_dict())).encode())
 
     def _repr_html_(self) -> str:
         from taktline._observe import pages

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, fields
 from typing import Any
 
 from taktline._public import named
+from taktline._urls import is_url
 from taktline.abc import Observer
 from taktline.errors import LineError
 
@@ -70,8 +71,20 @@ def _file(value: Any) -> Any:
     return value
 
 
+def _file_here(value: Any) -> Any:
+    """A file that is written bit by bit, and locked meanwhile: no store of objects can do that."""
+    if _file(value) is not None and is_url(os.fspath(value)):
+        if os.fspath(value).startswith("file://"):
+            raise ValueError("give its path alone, without file://")
+        raise ValueError(
+            "this is a URL, and the file is written bit by bit and locked meanwhile, which stores of objects cannot do; give "
+            "a path, on storage that the machines share where there are several"
+        )
+    return value
+
+
 def _letters_file(value: Any) -> Any:
-    if _file(value) is not None and not os.fspath(value).endswith((*LETTERS_JSON, *LETTERS_SQLITE)):
+    if _file_here(value) is not None and not os.fspath(value).endswith((*LETTERS_JSON, *LETTERS_SQLITE)):
         raise ValueError(f"name a file that ends in {', '.join((*LETTERS_JSON, *LETTERS_SQLITE))}")
     return value
 
@@ -148,7 +161,7 @@ class Options:
         None, "file for records that fail, .jsonl or .sqlite; the run goes on", _letters_file, "path"
     )
     journal: str | os.PathLike[str] | None = _option(
-        None, "file that an interrupted run goes on from", _file, "path"
+        None, "file that an interrupted run goes on from", _file_here, "path"
     )  # fmt: skip
     if_changed: str = _option(
         "refuse", "where the journal is of other steps, options or records: refuse, continue behind what is delivered, "

@@ -16,7 +16,6 @@ from dataclasses import fields
 from pathlib import Path
 from time import monotonic
 from typing import Any
-from urllib.parse import unquote, urlsplit
 
 from airflow.sdk import Asset, BaseOperator, BaseOperatorLink
 from airflow.sdk.definitions.template import literal
@@ -26,7 +25,8 @@ try:
 except ImportError:  # before Airflow 3.3
     from airflow.exceptions import AirflowException, AirflowFailException, AirflowSkipException, AirflowTaskTimeout
 
-from taktline import Line, LineError, Report, ResumeError, Snapshot, read, write
+from taktline import Line, LineError, Report, ResumeError, Snapshot, TaktlineError, read, write
+from taktline._files import check_at
 from taktline._recipe.options import Options, checked
 from taktline.cli.target import line_of
 from taktline.views.drawing import plain
@@ -120,7 +120,7 @@ class TaktlineOperator(BaseOperator):  # type: ignore[misc]
             raise LineError(
                 'journal=True puts the journal beside the sink, which is no file; name a folder: journal="/…/"'
             )
-        checked({**options, "journal": "a file of its own" if journal else None})
+        checked({**options, "journal": _known_now(journal), "dead_letters": _known_now(dead_letters)})
         if not _is_template(target):
             self.line(target)  # raises where it is no line
         self.target = _not_called(target)
@@ -171,6 +171,8 @@ class TaktlineOperator(BaseOperator):  # type: ignore[misc]
             raise LineError("there is no source: give source= a path, records, or an upstream task's output")
         for path in (sink, options.get("journal"), options.get("dead_letters"), self.report_html):
             _make_folder_of(path)
+        if self.report_html:
+            check_at(self.report_html)
         writer = write(sink) if isinstance(sink, (str, os.PathLike)) else sink
         self.log.info("line %s: %s → %s", flow.name, _named(source), _named(sink))
         try:
@@ -203,9 +205,7 @@ class TaktlineOperator(BaseOperator):  # type: ignore[misc]
         for text in str(report).splitlines():
             self.log.info("%s", text)
         if self.report_html:
-            report.to_html(self.report_html)
-            self.report_link = self.report_url or Path(self.report_html).absolute().as_uri()
-            self.log.info("report: %s", self.report_link)
+            self.save_report(report, self.report_html)
         numbers: dict[str, Any] = json.loads(report.to_json())
         if report.failed and self.if_incomplete != "succeed":
             context["ti"].xcom_push(key="return_value", value=numbers)
@@ -214,6 +214,16 @@ class TaktlineOperator(BaseOperator):  # type: ignore[misc]
                 f"{report.failed:,} of {report.records_in:,} records failed; the results of the others are complete"
             )
         return numbers
+
+    def save_report(self, report: Report, place: str) -> None:
+        """Write the report as a page. Where that fails the log says so, and the task does not fail: its work is done."""
+        try:
+            report.to_html(place)
+        except (OSError, TaktlineError) as error:
+            self.log.error("the report could not be written: %s", error)
+            return
+        self.report_link = self.report_url or (place if "://" in place else Path(place).absolute().as_uri())
+        self.log.info("report: %s", self.report_link)
 
     @contextmanager
     def interruptible(self) -> Iterator[None]:
@@ -304,20 +314,27 @@ def _is_file(sink: Any) -> bool:
     return isinstance(sink, (str, os.PathLike)) and "://" not in os.fspath(sink) and os.fspath(sink) != "-"
 
 
+def _known_now(path: Any) -> Any:
+    """A path as far as it is known when the DAG is parsed: something stands for each template in it."""
+    if path is True:
+        return "a file beside the sink"
+    if not isinstance(path, str) or not _is_template(path):
+        return None if _is_resolved_later(path) else path or None
+    suffix = ".jsonl" if path.endswith(("}}", "%}")) else ""
+    return re.sub(r"\{\{.*?\}\}|\{%.*?%\}", "_", path) + suffix
+
+
 def _make_folder_of(path: Any) -> None:
     """Make the folder of a file that is to be written, where it is one here: a task begins on a machine where nothing is."""
-    if isinstance(path, (str, os.PathLike)) and (path := _local(os.fspath(path))) is not None:
+    if not isinstance(path, (str, os.PathLike)) or (name := os.fspath(path)) == "-":
+        return
+    if name.startswith("file://") or "://" not in name:
+        here = check_at(name)
+        assert here is not None  # it is a file
         try:
-            os.makedirs(folder := os.path.dirname(os.path.abspath(path)), exist_ok=True)
+            os.makedirs(folder := os.path.dirname(os.path.abspath(here)), exist_ok=True)
         except OSError as error:
-            raise LineError(f"the folder {folder!r} of {path!r} cannot be made: {error.strerror or error}") from error
-
-
-def _local(path: str) -> str | None:
-    """The path of a file here, which a `file://` URL names too; None for other URLs and standard output."""
-    if path.startswith("file://"):
-        return unquote(urlsplit(path).path)
-    return None if "://" in path or path == "-" else path
+            raise LineError(f"the folder {folder!r} of {name!r} cannot be made: {error.strerror or error}") from error
 
 
 def _assets(end: Any) -> list[Asset]:

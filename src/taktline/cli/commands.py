@@ -16,7 +16,7 @@ import click
 
 from taktline import Line, LineError, ResumeError, SourceError, TaktlineError, __version__
 from taktline._excerpts import harmless
-from taktline._files import write_whole
+from taktline._files import check_at, write_at
 from taktline._recipe.options import PLANNED, Options
 from taktline.abc import Live, Sink, Source, Unread
 from taktline.cli import standard
@@ -301,7 +301,10 @@ def _flagged(names: Collection[str], command: Callable[..., Any]) -> Callable[..
 @click.option("--out-format", help="jsonl, csv, tsv, parquet or text; default: by suffix")
 @click.option("--limit", type=click.IntRange(1), help="only the first so many records")
 @click.option(
-    "--report", "saved", metavar="PATH", help="save the report to PATH.json, for taktline report, or PATH.html"
+    "--report",
+    "saved",
+    metavar="PATH",
+    help="save the report to PATH.json, for taktline report, or PATH.html; also a URL",
 )
 @_run_options
 def run(
@@ -325,13 +328,11 @@ def run(
         with _before_anything_runs():
             if saved is not None and not saved.endswith((".json", ".html")):
                 raise LineError(f"--report {saved!r}: name a .json or .html file")
-            _check_can_be_made("--report", saved)
+            saved = _made_later("--report", saved)
             flow, records = _opened(target, source, reading)
             options["setup"] = function_of("--setup", options["setup"])
             writer = write(out, out_format)
             _check_apart(records, writer, options, {"--report": saved})
-        if saved is not None:
-            saved = os.path.abspath(saved)  # a step may change the folder
         if limit is not None and isinstance(records, Live):
             raise LineError(
                 f"--limit {limit}: {records.describe()!r} gives records when they come; limit it in its URL"
@@ -478,10 +479,11 @@ def _carried_out(
     return _Ended(INCOMPLETE if report.failed else DONE, True)
 
 
-def _check_can_be_made(flag: str, path: str | None) -> None:
-    """Raises LineError where a file that is written at the end could not be made now."""
-    if path is None:
-        return
+def _made_later(flag: str, place: str | None) -> str | None:
+    """The place of a file that is written at the end, in whatever folder the process is then. Raises LineError where it
+    could not be made now."""
+    if place is None or (path := check_at(place)) is None:
+        return place
     folder = os.path.dirname(os.path.abspath(path))
     if not os.path.isdir(folder):
         raise LineError(f"{flag} {path!r}: there is no folder {folder!r}; make it first")
@@ -490,6 +492,7 @@ def _check_can_be_made(flag: str, path: str | None) -> None:
     put_in_place = path.endswith(".json") or not os.path.exists(path)  # else it is written into
     if not os.access(folder if put_in_place else path, os.W_OK):
         raise LineError(f"{flag} {path!r} cannot be written to")
+    return os.path.abspath(path)
 
 
 def _save(report: Report, path: str) -> None:
@@ -497,7 +500,7 @@ def _save(report: Report, path: str) -> None:
         if path.endswith(".html"):
             report.to_html(path)
         else:
-            write_whole(path, f"{report.to_json()}\n".encode())
+            write_at(path, f"{report.to_json()}\n".encode())
     except OSError as error:
         then = "The run itself is done" if report.complete else "The run itself was stopped"
         raise standard.cannot_be_written(f"the report {path!r}", error, then) from error
@@ -505,7 +508,7 @@ def _save(report: Report, path: str) -> None:
 
 @commands.command()
 @click.argument("saved", metavar="FILE")
-@click.option("--html", "page", metavar="PATH", help="write it as one HTML file")
+@click.option("--html", "page", metavar="PATH", help="write it as one HTML file, to a path or a URL")
 def report(saved: str, page: str | None) -> None:
     """Show the report of an earlier run, saved by `taktline run --report FILE.json`.
 
@@ -517,7 +520,7 @@ def report(saved: str, page: str | None) -> None:
     from taktline._observe import pages
 
     _check_apart(None, None, {}, {"FILE": saved, "--html": page})
-    _check_can_be_made("--html", page)
+    page = _made_later("--html", page)
     try:
         with open(saved, encoding="utf-8") as file:
             facts = json.load(file)
@@ -529,8 +532,7 @@ def report(saved: str, page: str | None) -> None:
     print(text)
     if page is not None:
         try:
-            with open(page, "w", encoding="utf-8") as out:
-                out.write(pages.html_page(facts["name"], fragment))
+            write_at(page, pages.html_page(facts["name"], fragment).encode())
         except OSError as error:
             raise standard.cannot_be_written(f"the page {page!r}", error, "The report is above") from error
 

@@ -66,6 +66,20 @@ def small():
         report_url="https://reports.example/{{ task.task_id }}.html",
     )
     TaktlineOperator(
+        task_id="late_url",
+        target="steps.py:double",
+        source=f"{DATA}/numbers.jsonl",
+        journal="{{ 's3' }}://shop/journals/",
+        retries=3,
+    )
+    TaktlineOperator(
+        task_id="report_at_a_url",
+        target="steps.py:double",
+        source=f"{DATA}/numbers.jsonl",
+        report_html=f"local://{DATA}/reports/at_a_url.html",
+        how="loop",
+    )
+    TaktlineOperator(
         task_id="a_line_into_a_callable",
         target=line(triple),
         source=[{"n": 1}, {"n": "{{ not a template }}"}],

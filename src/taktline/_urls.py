@@ -1,0 +1,83 @@
+"""URLs of object stores and other places: told from paths, shown without secrets, and reached by way of fsspec."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+from taktline.errors import LineError, SinkError
+
+URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
+EXTRAS = {"s3": "s3", "s3a": "s3", "gs": "gs", "gcs": "gs", "az": "az", "abfs": "az", "abfss": "az", "adl": "az"}
+WEB = ("http", "https")  # no folders, no patterns, no writing
+
+
+def is_url(path: str) -> bool:
+    """Whether this names a place on another machine, or in memory, and not a file."""
+    return URL.match(path) is not None
+
+
+def shown(url: str) -> str:
+    """The URL without password and query, which may be a signature: for messages.
+
+    >>> shown("https://me:hunter2@example.org:81/a.csv?signature=abc"), shown("orders.jsonl")
+    ('https://me@example.org:81/a.csv', 'orders.jsonl')
+    """
+    if not is_url(url):
+        return url
+    parts = urlsplit(url)
+    user, at, host = parts.netloc.rpartition("@")
+    return parts._replace(netloc=user.partition(":")[0] + at + host, query="", fragment="").geturl()
+
+
+def local(place: str) -> str | None:
+    """The path of a file here, which a `file://` URL names too; None for other URLs. Raises LineError for the file of
+    another machine."""
+    if place.startswith("file://"):
+        parts = urlsplit(place)
+        if parts.netloc not in ("", "localhost"):
+            raise LineError(f"{place!r} names a file of the machine {parts.netloc!r}; write file:///path")
+        return unquote(parts.path)
+    return None if is_url(place) else place
+
+
+def is_web(url: str) -> bool:
+    """Whether a web server is asked for it."""
+    return urlsplit(url).scheme in WEB
+
+
+def store_of(url: str) -> tuple[Any, str]:
+    """fsspec's file system for a URL, and the path in it. Raises LineError."""
+    scheme = urlsplit(url).scheme
+    extra = EXTRAS.get(scheme, "remote")
+    try:
+        from fsspec.core import url_to_fs
+
+        store, path = url_to_fs(url)
+    except ImportError as error:
+        raise LineError(f"{shown(url)!r} needs a package: {error}; pip install 'taktline[{extra}]'") from error
+    except Exception as error:  # each store has errors of its own
+        raise LineError(f"{shown(url)!r} cannot be reached: {told(error)}") from error
+    return store, path
+
+
+def check_target(url: str) -> None:
+    """Raises LineError where nothing can be written to this kind of URL."""
+    store_of(url)
+    if is_web(url):
+        raise LineError(f"{shown(url)!r} cannot be written: a web server only gives files")
+
+
+def put(url: str, data: bytes) -> None:
+    """A small object with these bytes, which stores show as a whole or not at all. Raises LineError, SinkError."""
+    store, path = store_of(url)
+    try:
+        store.pipe_file(path, data)
+    except Exception as error:  # each store has errors of its own
+        raise SinkError(f"{shown(url)!r} cannot be written: {told(error)}", path=shown(url)) from error
+
+
+def told(error: BaseException) -> str:
+    """What a store says of a failure: each has errors of its own."""
+    return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
