@@ -47,6 +47,7 @@ if TYPE_CHECKING:  # for type checkers and editors, which run nothing; a test ho
     from taktline.errors import FormError as FormError
     from taktline.errors import FormsDiffer as FormsDiffer
     from taktline.errors import Hanging as Hanging
+    from taktline.errors import InUse as InUse
     from taktline.errors import LineError as LineError
     from taktline.errors import NotAwaited as NotAwaited
     from taktline.errors import OutputLost as OutputLost
@@ -58,6 +59,7 @@ if TYPE_CHECKING:  # for type checkers and editors, which run nothing; a test ho
     from taktline.errors import Stalled as Stalled
     from taktline.errors import StepError as StepError
     from taktline.errors import StepTimeout as StepTimeout
+    from taktline.errors import TakenOver as TakenOver
     from taktline.errors import TaktlineError as TaktlineError
     from taktline.errors import WorkerDied as WorkerDied
     from taktline.errors import WorkersCannotStart as WorkersCannotStart

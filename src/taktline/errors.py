@@ -47,6 +47,13 @@ class LineError(TaktlineError, ValueError):
     code = "TK100"
 
 
+class InUse(LineError):
+    """Another run has a file that this one needs for itself, such as its journal. Once that one has ended it can be had."""
+
+    code = "TK110"
+    path: str
+
+
 class StepError(TaktlineError):
     """An exception of a step that could not reach the caller as itself; its type, text and traceback are inside."""
 
@@ -258,6 +265,21 @@ class OutputLost(ResumeError):
             f"{why}. Delete the journal to run from the start, or have that done: on_lost=\"restart\" (--on-lost restart); "
             "or put it back to go on",
             path=path, why=why,
+        )  # fmt: skip
+
+
+class TakenOver(TaktlineError):
+    """A later attempt at the same run is at work with its journal: this one has ended, and nothing came of it since."""
+
+    code = "TK420"
+    path: str
+    attempt: int  # the later one
+
+    def __init__(self, *, path: str, own: int, attempt: int) -> None:
+        super().__init__(
+            f"attempt {attempt:,} has taken over the journal {path!r}, and goes on with the run: this one, attempt {own:,}, "
+            "has ended, and what it did since is not used",
+            path=path, attempt=attempt,
         )  # fmt: skip
 
 

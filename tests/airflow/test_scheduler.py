@@ -150,7 +150,8 @@ class Job:
 
     def resumed(self):
         """Whether it went on from a journal, which is gone now."""
-        return 0 < self.report()["resumed_at"] <= MIDDLE and not list(self.data.glob("*.journal"))
+        assert not list(self.data.glob("*.journal"))
+        return 0 < self.report()["resumed_at"] <= MIDDLE
 
     def result(self):
         return (self.data / f"{self.run}.jsonl").read_bytes()
@@ -225,6 +226,27 @@ def test_a_task_that_ran_out_of_time_goes_on_where_it_was(job, undisturbed):
     timed.ends("success")
     assert timed.resumed()
     assert timed.result() == undisturbed
+
+
+def test_a_retry_takes_over_from_a_task_whose_supervisor_was_frozen(job, undisturbed):
+    frozen = job("nightly", "frozen")
+    frozen.start()
+    task = frozen.held()
+    supervisor = task.parent()
+    supervisor.suspend()
+    (frozen.data / "frozen.reached").unlink()
+    try:
+        wait_for("the retry", (frozen.data / "frozen.reached").exists)
+        frozen.let_go()  # both: the task itself is not frozen, and at work still
+        frozen.ends("success")
+        assert frozen.resumed()
+        assert frozen.result() == undisturbed
+    finally:
+        supervisor.resume()
+    wait_for("the end of the first try", lambda: not task.is_running())
+    assert frozen.row()[0] == "success"
+    assert frozen.result() == undisturbed
+    assert not list(frozen.data.glob(".frozen*"))
 
 
 def test_nothing_is_left_in_the_folder(job, undisturbed, data_folder):

@@ -26,10 +26,10 @@ from typing import Any
 from urllib.parse import quote
 
 from taktline._excerpts import excerpt
-from taktline._files import lock, private, put, sync_folder
+from taktline._files import is_still, lock, private, put, sync_folder
 from taktline._public import named
 from taktline._recipe.options import LETTERS_SQLITE
-from taktline.errors import LineError, SinkError, SourceError, SourceNotFound
+from taktline.errors import InUse, LineError, SinkError, SourceError, SourceNotFound
 
 DEEP = 60  # levels of a record that are tried as JSON,
 MANY = 100_000  # and values in it, one counted as often as it would be written
@@ -149,13 +149,24 @@ class DeadLetters(ABC):
         return SinkError(f"the dead letters {self.path!r} cannot be written: {why}", path=self.path)
 
 
-def open_dead_letters(path: str, run: str) -> DeadLetters:
-    """The file at `path` for this run, made where there is none; letters are added to those in it. Raises LineError
-    where it cannot be written, another run writes it, or it holds something else: then it is as it was."""
+def open_dead_letters(path: str, run: str, *, taken_over: bool = False) -> DeadLetters:
+    """The file at `path` for this run, made where there is none; letters are added to those in it. `taken_over`: an
+    earlier attempt at the run may still have it, and is not to add any more. Raises LineError where it cannot be written or
+    holds something else, InUse where another run writes it: then it is as it was."""
     try:
-        return _Database(path, run) if path.endswith(LETTERS_SQLITE) else _Lines(path, run)
+        if path.endswith(LETTERS_SQLITE):
+            return _Database(path, run)
+        try:
+            return _Lines(path, run)
+        except BlockingIOError:
+            if not taken_over:
+                raise
+            place = os.path.realpath(path)
+            with open(place, "rb") as file:
+                _replaced(place, file.readlines())
+            return _Lines(path, run)
     except BlockingIOError:
-        raise LineError(f"another run writes the dead letters {path!r}") from None
+        raise InUse(f"another run writes the dead letters {path!r}", path=path) from None
     except (OSError, sqlite3.Error) as error:
         why = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
         raise LineError(f"the dead letters {path!r} cannot be written: {why}") from error
@@ -274,6 +285,11 @@ class _Lines(DeadLetters):
             self._made = self._made or not self._end
 
     def sync(self) -> None:
+        if not is_still(self._file, self._place):
+            raise SinkError(
+                f"the dead letters {self.path!r} were taken away or replaced by another program while the run was at work",
+                path=self.path,
+            )
         try:
             os.fsync(self._file)
         except OSError as error:

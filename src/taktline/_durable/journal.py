@@ -3,6 +3,9 @@
     header   who the run is: its name, and fingerprints of what its results depend on. Written once;
              another one is a new file in the place of this one.
     word     8 bytes: how many results the caller has had. A write each, so it survives SIGKILL.
+    attempt  8 bytes: which attempt at the run has it. A later one that finds it locked puts a copy in its place and has
+             the lock on that: to an earlier one, frozen or at work, its own file has lost its name, and it looks at that
+             before each mark and before what it does shows.
     slots    two entries, written in turn: the older one is overwritten, so the other one is whole at any moment.
     states   only where serial steps save theirs: a state beside the one that the newest entry tells of.
 
@@ -21,11 +24,12 @@ from typing import Any
 from uuid import uuid4
 
 from taktline._files import CANNOT, is_still, lock, private, put
-from taktline.errors import LineError, ResumeError, SinkError
+from taktline.errors import InUse, LineError, ResumeError, SinkError, TakenOver
 
 PAGE = 1 << 14  # bytes of the header, and of the word's part: a multiple of every machine's page
 SLOT = 1 << 17  # bytes an entry may take: a sink's position may hold up to a block of text not yet compressed
 SIZE = 2 * PAGE + 2 * SLOT
+ATTEMPT = PAGE + 8  # where the number of the attempt stands
 FORM = 2  # of this file; another number is another form
 COUNT_BITS = 40
 ORDER = "the order of the steps"  # a name among the prints
@@ -79,14 +83,18 @@ class Journal:
 
     `prints`: what the results depend on, as JSON values by name. `even`: every record gives one result. `if_changed`:
     other than "refuse", an unfinished run with other prints is left for `go_on` or `restart`, and `changed` names what
-    differs. Raises LineError where the file cannot be made or another run has it, ResumeError where it is damaged, or
-    tells of an unfinished run with other prints.
+    differs. `attempt`: the number of this attempt at the run, which takes the file from an earlier one that has it. Raises
+    LineError where the file cannot be made, InUse where another run has it, TakenOver where that is a later attempt,
+    ResumeError where it is damaged, or tells of an unfinished run with other prints.
     """
 
     def __init__(
-        self, path: str, prints: Mapping[str, Any], *, even: bool = False, if_changed: str = "refuse"
+        self, path: str, prints: Mapping[str, Any], *, even: bool = False, if_changed: str = "refuse",
+        attempt: int | None = None,
     ) -> None:  # fmt: skip
         self.path = path
+        self._attempt = attempt
+        self.taken_over = False  # from an attempt that may not have noticed yet
         self._place = os.path.abspath(path)  # a step may change the folder
         self.changed: list[str] = []  # what differs from the unfinished run
         self.left: Any = None  # the sink's position in a run that was given up just now
@@ -141,12 +149,56 @@ class Journal:
             except FileNotFoundError:
                 pass  # somebody has just put another file in its place
             except BlockingIOError:
-                os.close(file)
-                raise self._at_work() from None
+                try:
+                    copy = self._taken_from(file)
+                finally:
+                    os.close(file)
+                if copy is None:
+                    continue
+                self.taken_over = True
+                return copy
             except BaseException:
                 os.close(file)
                 raise
             os.close(file)
+
+    def _taken_from(self, file: int) -> int | None:
+        """A copy of the journal, which an earlier attempt has locked, in its place; None where it is another one by now.
+        Raises InUse where no earlier attempt has it, TakenOver where a later one does."""
+        before = _attempt_in(file)
+        if self._attempt is None or before is None or before == self._attempt:
+            raise self._at_work()
+        if before > self._attempt:
+            raise TakenOver(path=self.path, own=self._attempt, attempt=before)
+        part = f"{self._place}.new"
+        copy = private(part)
+        try:
+            try:
+                lock(copy)
+            except BlockingIOError:
+                raise self._at_work() from None
+            if is_still(copy, part) and is_still(file, self._place):
+                while True:  # until no mark has come in between: the states lie behind the entries that tell of them
+                    entries = os.pread(file, 2 * SLOT, self._slot(0))
+                    os.ftruncate(copy, 0)
+                    at = 0
+                    while data := os.pread(file, 1 << 20, at):
+                        at += os.pwrite(copy, data, at)
+                    if os.pread(file, 2 * SLOT, self._slot(0)) == entries:
+                        break
+                self._sign(copy)
+                put(part, self._place)
+                return copy
+        except BaseException:
+            os.close(copy)
+            raise
+        os.close(copy)
+        return None
+
+    def _sign(self, file: int) -> None:
+        """Note whose the file is now, safe against a power cut."""
+        os.pwrite(file, _word(self._attempt) if self._attempt is not None else bytes(8), ATTEMPT)
+        os.fsync(file)
 
     def _make(self, about: _About, entry: Entry = Entry(), count: int = 0, state: bytes | None = None) -> None:
         """A new journal, which takes its name, or the old one's place, only when it is whole. Nothing is made, and
@@ -166,6 +218,7 @@ class Journal:
             os.ftruncate(file, 0)
             _allocate(file)
             os.pwrite(file, about.line(), 0)
+            self._sign(file)
             self._begin(about, file)
             self.count(count)
             if state is not None:
@@ -201,6 +254,7 @@ class Journal:
         found = [each for n in (0, 1) if (each := _said(os.pread(file, SLOT, self._slot(n)))) is not None]
         if not found:
             raise self._damaged("neither of its two entries can be read")
+        self._sign(file)  # only now: it is a journal
         newest = max(found, key=lambda each: int(each["turn"]))
         self._turn, self.resumed, self._about = int(newest["turn"]), True, _About.told(header)
         self.entry = Entry(Mark.from_told(newest["mark"]), newest["position"], newest["state"])
@@ -255,9 +309,8 @@ class Journal:
         """Results that the caller has had, counted by `count` or told by the newest entry. Raises ResumeError where
         the count is damaged."""
         assert self._file is not None
-        word = int.from_bytes(os.pread(self._file, 8, PAGE), "little")
-        count = word & ((1 << COUNT_BITS) - 1)
-        if word != _checked(count):
+        count = _number_in(self._file, PAGE)
+        if count is None:
             raise self._damaged("its count of results cannot be read")
         return max(count, self.entry.mark.delivered)
 
@@ -289,8 +342,17 @@ class Journal:
         os.fsync(self._file)
         self._turn, self.entry = turn, entry
 
+    def check(self) -> None:
+        """What is done from here on may show: raises TakenOver where a later attempt has the journal, SinkError where the
+        file is not what this process made or found."""
+        try:
+            self._check_whole()
+        except OSError as error:
+            raise self._unwritable(error) from error
+
     def _check_whole(self) -> None:
-        """Raises SinkError where the file is not what this process made or found: nobody could go on with it."""
+        """Raises TakenOver where a later attempt has put a copy in the file's place, SinkError where it is not what this
+        process made or found: nobody could go on with it."""
         file = self._file
         assert file is not None
         try:
@@ -299,6 +361,8 @@ class Journal:
             there = False
         if there and os.fstat(file).st_size >= SIZE and _said(os.pread(file, PAGE, 0)) is not None:
             return
+        if not there and self._attempt is not None and (later := self._later()) is not None:
+            raise TakenOver(path=self.path, own=self._attempt, attempt=later)
         done = "was cut or overwritten" if there else "was taken away or replaced"
         raise SinkError(
             f"the journal {self.path!r} {done} by another program while the run was at work, so no run could go on from "
@@ -306,6 +370,18 @@ class Journal:
             "what is left of it, and run from the start",
             path=self.path,
         )
+
+    def _later(self) -> int | None:
+        """The number of a later attempt, where the file in the place of this one is its."""
+        try:
+            file = private(self._place, make=False)
+        except OSError:
+            return None
+        try:
+            found = _attempt_in(file)
+        finally:
+            os.close(file)
+        return found if found is not None and found > (self._attempt or 0) else None
 
     def keep(self, state: bytes) -> list[Any]:
         """Put states of steps beside the entries, safe against a power cut when this returns; what the next entry must
@@ -346,8 +422,8 @@ class Journal:
     def _slot(self, n: int) -> int:
         return 2 * PAGE + n * SLOT
 
-    def _at_work(self) -> LineError:
-        return LineError(f"another run is at work with the journal {self.path!r}")
+    def _at_work(self) -> InUse:
+        return InUse(f"another run is at work with the journal {self.path!r}", path=self.path)
 
     def _unwritable(self, error: OSError) -> SinkError:
         return SinkError(f"the journal {self.path!r} cannot be written: {error.strerror or error}")
@@ -403,6 +479,23 @@ def _checked(count: int) -> int:
     """`count` with check bits above it: the high bits of a multiplicative hash (Knuth's, with the golden ratio), and
     a constant, so that no word of zeros is whole."""
     return count | (count * 0x9E3779B97F4A7C15 + 0x5A5A5A0000000000 & 0xFFFFFF0000000000)
+
+
+def _word(number: int) -> bytes:
+    """A number that is read back whole or not at all."""
+    return _checked(number).to_bytes(8, "little")
+
+
+def _number_in(file: int, at: int) -> int | None:
+    """What `_word` gave, at a place in a file; None where it is not whole."""
+    word = int.from_bytes(os.pread(file, 8, at), "little")
+    number = word & ((1 << COUNT_BITS) - 1)
+    return number if word == _checked(number) else None
+
+
+def _attempt_in(file: int) -> int | None:
+    """The number of the attempt that has a journal; None where it has none."""
+    return _number_in(file, ATTEMPT)
 
 
 def _line(said: dict[str, Any]) -> bytes:

@@ -51,7 +51,14 @@ class Claim:
         while True:
             file = private(self._path)
             try:
-                lock(file)
+                try:
+                    lock(file)
+                except BlockingIOError:
+                    # The journal is this run's alone: whoever has the claim is an attempt that it was taken from.
+                    if os.fsdecode(os.pread(file, 1 << 16, 0)) != self._journal:
+                        raise
+                    if is_still(file, self._path):
+                        os.unlink(self._path)
                 if is_still(file, self._path):
                     return file
             except BaseException:

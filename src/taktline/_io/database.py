@@ -74,8 +74,8 @@ class Database(ABC):
         """The names of the columns of a table (a quoted name)."""
 
     @abstractmethod
-    def execute(self, statement: str, values: Values = ()) -> None:
-        """A statement without rows."""
+    def execute(self, statement: str, values: Values = ()) -> int:
+        """A statement without rows; how many rows of a table it has changed."""
 
     @abstractmethod
     def insert(self, table: str, columns: Sequence[str], key: Sequence[str], rows: Sequence[Values]) -> None:

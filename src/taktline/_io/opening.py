@@ -493,6 +493,11 @@ class Output:
             raise self._failed(error) from error
 
     def _publish(self, part: str, target: str) -> None:
+        if not is_still(self._file.fileno(), part):
+            raise SinkError(
+                f"what was written for {self.name!r} was taken away or replaced by another program while the run was at work",
+                path=str(self.name),
+            )
         if self._place is not None:
             put(part, self._place.path)
         else:
@@ -682,13 +687,24 @@ class Output:
         while True:
             descriptor = private(part, make=fresh)
             try:
-                lock(descriptor)
+                try:
+                    lock(descriptor)
+                except BlockingIOError:
+                    if not self._is_own(part):
+                        raise
+                    # The journal is this run's alone: whoever has the part is an attempt that it was taken from, and must
+                    # not write into what this one goes on with.
+                    return _copied(descriptor, part)
                 if is_still(descriptor, part):
                     return descriptor
             except BaseException:
                 os.close(descriptor)
                 raise
             os.close(descriptor)  # the run that had it has given it its name, and this one must not write into that
+
+    def _is_own(self, part: str) -> bool:
+        """Whether this run's journal is the one that tells of a part file."""
+        return self._journal is not None and (self._place is None or self._owner(part) == self._journal)
 
     def _claim(self, part: str, descriptor: int) -> None:
         """Note beside a part file which journal tells of it. Raises LineError where that is another one, which can still
@@ -734,6 +750,25 @@ def _sweep(folder: str, stem: str) -> None:
                     os.unlink(path)
             finally:
                 os.close(file)
+
+
+def _copied(file: int, part: str) -> int:
+    """A locked copy of a part file in its place, whose descriptor is closed. Raises OSError."""
+    name = f"{part}.new"
+    copy = private(name)
+    try:
+        lock(copy)
+        os.ftruncate(copy, 0)
+        at = 0
+        while sent := os.sendfile(copy, file, at, 1 << 30):
+            at += sent
+        os.fsync(copy)
+        put(name, part)
+    except BaseException:
+        os.close(copy)
+        raise
+    os.close(file)
+    return copy
 
 
 def _owners(part: str) -> str:

@@ -125,8 +125,8 @@ class Postgres(Database):
     def columns(self, table: str) -> list[str]:
         return list(_names(self._connection.execute(f"SELECT * FROM {table} LIMIT 0")))
 
-    def execute(self, statement: str, values: Values = ()) -> None:
-        self._connection.execute(statement, tuple(values) or None)
+    def execute(self, statement: str, values: Values = ()) -> int:
+        return int(self._connection.execute(statement, tuple(values) or None).rowcount)
 
     def insert(self, table: str, columns: Sequence[str], key: Sequence[str], rows: Sequence[Values]) -> None:
         try:

@@ -113,7 +113,8 @@ class _Table(Resumable):
         self._columns: tuple[str, ...] = ()
         self._key_at: list[int] = []  # among them
         self._waiting: list[Any] = []
-        self._count = 0  # results that were given to the database
+        self._count = 0  # results that were given to the database,
+        self._saved = 0  # and of those that the newest mark tells of
 
     def describe(self) -> str:
         return f"{shown_url(self._url)}: {self._name}"
@@ -177,7 +178,7 @@ class _Table(Resumable):
                 why=f"{self.describe()} was given {saved:,} results of this run and has {there}: it is another database, or "
                 "an older copy of it",
             )
-        self._count = rows[0]["results"]
+        self._count = self._saved = rows[0]["results"]
         mark: str | None = rows[0]["mark"]
         return mark
 
@@ -205,8 +206,18 @@ class _Table(Resumable):
         return database.fetch(f"SELECT * FROM {MARKS} WHERE run = {database.placeholder}", (self._run,))
 
     def _mark(self, database: Database, what: str, *values: Any) -> None:
+        """Raises SinkError where it is not this process any more that goes on with the run: what it has written since its
+        last mark is in the same transaction, and goes with it."""
         place = database.placeholder
-        database.execute(f"UPDATE {MARKS} SET {what.format(place)} WHERE run = {place}", (*values, self._run))
+        mine = f"run = {place} AND results = {place}"
+        if not database.execute(
+            f"UPDATE {MARKS} SET {what.format(place)} WHERE {mine}", (*values, self._run, self._saved)
+        ):
+            raise SinkError(
+                f"{self.describe()}: another attempt has gone on with this run behind {self._saved:,} results. None of those "
+                "that this one has written since is in the table."
+            )
+        self._saved = self._count
 
     def _connect(self) -> None:
         self._forget()

@@ -101,9 +101,9 @@ class Sqlite(Database):
     def columns(self, table: str) -> list[str]:
         return list(_names(self._connection.execute(f"SELECT * FROM {table} LIMIT 0")))
 
-    def execute(self, statement: str, values: Values = ()) -> None:
+    def execute(self, statement: str, values: Values = ()) -> int:
         self._begin()
-        self._connection.execute(statement, tuple(values))
+        return self._connection.execute(statement, tuple(values)).rowcount
 
     def insert(self, table: str, columns: Sequence[str], key: Sequence[str], rows: Sequence[Values]) -> None:
         at = -1

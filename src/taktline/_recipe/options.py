@@ -163,6 +163,10 @@ class Options:
     journal: str | os.PathLike[str] | None = _option(
         None, "file that an interrupted run goes on from", _file_here, "path"
     )  # fmt: skip
+    attempt: int | None = _option(
+        None, "which attempt at the run this is, as a scheduler counts them: it takes the journal over from an earlier one "
+        "that is frozen, or still at work", _whole, "int",
+    )  # fmt: skip
     if_changed: str = _option(
         "refuse", "where the journal is of other steps, options or records: refuse, continue behind what is delivered, "
         "or restart", _one_of("refuse", "continue", "restart"), "choice",
@@ -262,8 +266,8 @@ def checked(given: Mapping[str, Any]) -> Options:
         raise LineError(
             'seed= cannot make random numbers repeatable in threads, which share the generators; leave out start="threads"'
         )
-    for name in ("if_changed", "on_lost"):
-        if given.get(name, "refuse") != "refuse" and options.journal is None:
+    for name in ("attempt", "if_changed", "on_lost"):
+        if given.get(name) not in (None, "refuse") and options.journal is None:
             raise LineError(f"{name}={given[name]!r} says what to do with a journal; give journal= too")
     return options
 

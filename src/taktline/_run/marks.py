@@ -27,7 +27,7 @@ from taktline._run.meter import Meter
 from taktline._run.reader import Reader
 from taktline._run.states import States
 from taktline.abc import Live, Resumable, Sink, Source
-from taktline.errors import LineError, OutputLost, ResumeError, SourceError, TaktlineError
+from taktline.errors import LineError, OutputLost, ResumeError, SourceError, TakenOver, TaktlineError
 
 LOOK = 0.1  # seconds between two looks at a record, to know the source again: some 10 µs each
 UNTOLD = 4  # things that the report names of those that cannot be compared
@@ -50,7 +50,7 @@ class Marks:
         self._letters: DeadLetters | None = None
         self._sink: Sink | None = None
         self.by_mark: Resumable | None = None  # the sink, where `write` is to drive it from mark to mark
-        self._opened = self._tells_at_once = False
+        self._opened = self._tells_at_once = self._shows_at_once = False
         self.run = uuid4().hex
         self._told: str | None = None  # of the source
         self.over = False  # nothing is left to run
@@ -96,6 +96,7 @@ class Marks:
             self.by_mark = sink
         # Who takes results one by one has them at once; a sink that makes them safe needs some time for that.
         self._tells_at_once = self._live is not None and sink is None
+        self._shows_at_once = self.by_mark is not None and self.by_mark.visible
         if self._live is not None:
             self._live.open(options.window, memory_bytes(options.memory))
         self._opened = True
@@ -122,7 +123,9 @@ class Marks:
         even = even and all(step.role in (Role.MAP, Role.BATCH) for step in self._steps)
         if self.by_mark is not None:
             self.by_mark.beside(path)
-        journal = self._journal = Journal(path, self._prints(), even=even, if_changed=self._options.if_changed)
+        journal = self._journal = Journal(
+            path, self._prints(), even=even, if_changed=self._options.if_changed, attempt=self._options.attempt
+        )
         if journal.changed and self._options.if_changed == "restart":
             self._restart(journal, f"another run than before: {', '.join(journal.changed)}")
         elif journal.changed:
@@ -171,7 +174,8 @@ class Marks:
         if letters is not None:
             letters.close()
         if self._options.dead_letters is not None:
-            self._letters = open_dead_letters(os.fspath(self._options.dead_letters), self.run)
+            taken_over = self._journal is not None and self._journal.taken_over
+            self._letters = open_dead_letters(os.fspath(self._options.dead_letters), self.run, taken_over=taken_over)
 
     def _begin(self) -> None:
         """From the start."""
@@ -304,6 +308,8 @@ class Marks:
         try:
             for lot in lots:
                 count = lot.whole
+                if self._journal is not None and (lot.failures or self._shows_at_once):
+                    self._journal.check()
                 if lot.failures:
                     self._write_letters(lot)
                 if self._drop:
@@ -376,7 +382,7 @@ class Marks:
                         self.delivered += len(lot)
                         self._amid = False
         except BaseException as error:
-            if not self._amid and not self.over:
+            if not self._amid and not self.over and not isinstance(error, TakenOver):
                 try:
                     self.mark()
                 except TaktlineError as odd:
@@ -436,6 +442,8 @@ class Marks:
 
     def mark(self, state: str = RUNNING) -> None:
         """Make safe all that is delivered, and note it."""
+        if self._journal is not None:
+            self._journal.check()
         self._amid = True
         mark = self._firm if state == RUNNING else self._mark
         while self._seen and self._seen[0][0] <= mark.records:

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import fields
 from pathlib import Path
-from time import monotonic
+from time import monotonic, sleep
 from typing import Any
 
 from airflow.sdk import Asset, BaseOperator, BaseOperatorLink
@@ -25,12 +25,13 @@ try:
 except ImportError:  # before Airflow 3.3
     from airflow.exceptions import AirflowException, AirflowFailException, AirflowSkipException, AirflowTaskTimeout
 
-from taktline import Line, LineError, Report, ResumeError, Snapshot, TaktlineError, read, write
+from taktline import InUse, Line, LineError, Report, ResumeError, Snapshot, TakenOver, TaktlineError, read, write
 from taktline._files import check_at
 from taktline._recipe.options import Options, checked
 from taktline.cli.target import line_of
 from taktline.views.drawing import plain
 
+AGAIN = 2.0  # seconds until another look at what another run has
 PROGRESS = 30.0  # seconds between two progress lines in the task's log
 TEMPLATE = ("{{", "{%")
 OUTCOMES = ("succeed", "fail", "skip")
@@ -159,7 +160,10 @@ class TaktlineOperator(BaseOperator):  # type: ignore[misc]
     def run_options(self, context: Any) -> dict[str, Any]:
         """The options of this run, paths filled in."""
         paths = {"journal": self.journal_path(context), "dead_letters": self.dead_letters}
-        return self.options | {name: path for name, path in paths.items() if path is not None}
+        given = {name: path for name, path in paths.items() if path is not None}
+        if "journal" in given:
+            given["attempt"] = max(1, context["ti"].try_number)
+        return given | self.options
 
     def drain(self, flow: Line, source: Any, sink: Any, options: Mapping[str, Any], context: Any) -> dict[str, Any]:
         """Run `flow` from `source` into `sink`, and end the task as the report says."""
@@ -177,7 +181,7 @@ class TaktlineOperator(BaseOperator):  # type: ignore[misc]
         self.log.info("line %s: %s → %s", flow.name, _named(source), _named(sink))
         try:
             with self.interruptible():
-                report = flow.run(records, writer, **{**options, "progress": progress})
+                report = self.run_when_free(flow, records, writer, {**options, "progress": progress})
         except Exception as error:
             for note in getattr(error, "__notes__", ()):  # the log's own rendering leaves them out
                 self.log.error("%s", note)
@@ -187,6 +191,19 @@ class TaktlineOperator(BaseOperator):  # type: ignore[misc]
         if report.journal:  # whoever clears a task that ended well wants all of it again
             os.unlink(report.journal)
         return self.conclude(report, context)
+
+    def run_when_free(self, flow: Line, source: Any, sink: Any, options: Mapping[str, Any]) -> Report:
+        """Run the line, as soon as no other run has the journal or the dead letters: such as this very attempt, which a
+        queue has delivered twice. That is waited for as long as the task may run."""
+        told = None
+        while True:
+            try:
+                return flow.run(source, sink, **options)
+            except InUse as error:
+                if str(error) != told:
+                    told = str(error)
+                    self.log.warning("%s; waiting until it has ended", error)
+            sleep(AGAIN)
 
     def tell_progress(self) -> Callable[[Snapshot], None]:
         """A line in the task's log every half minute."""
@@ -278,7 +295,7 @@ class TaktlineOperator(BaseOperator):  # type: ignore[misc]
 def _wrong_use_is_not_retried() -> Iterator[None]:
     try:
         yield
-    except (LineError, ResumeError) as error:
+    except (LineError, ResumeError, TakenOver) as error:
         raise AirflowFailException(str(error)) from error
 
 
