@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import json
 import os
 import pickle
 from datetime import date, datetime, time
@@ -10,11 +11,11 @@ from itertools import islice
 
 import pyarrow as pa
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, event, given, settings
 from hypothesis import strategies as st
 
 import taktline
-from taktline._io import delimited, ranges
+from taktline._io import as_table, delimited, ranges
 from taktline._io.inferred import types_of
 from taktline._segment.same import same
 
@@ -67,6 +68,74 @@ def tables(draw: st.DrawFn) -> tuple[bytes, dict[str, object]]:
         "types": types, "delimiter": delimiter, "encoding": encoding, "columns": chosen,
         "quoting": draw(st.sampled_from([None, True, False])), "header": draw(st.sampled_from([True, True, names])),
     }  # fmt: skip
+
+
+leaf = st.one_of(
+    st.none(), st.booleans(), st.integers(-(2**64), 2**64), st.integers(-3, 3), st.floats(), st.text(max_size=4),
+    st.sampled_from([0.0, -0.0, 2.0, 1.5]), st.sampled_from(['"k":', "a\\", "\ud800", "NaN", "2024-01-01", '"a":1,']),
+)  # fmt: skip
+NAMES = ["a", "b", "é", 'q"', ",", ":", "", "a b", "x/y"]
+
+
+@st.composite
+def json_files(draw: st.DrawFn) -> bytes:
+    """JSON lines that mostly share a schema, written in some way."""
+    names = draw(st.lists(st.sampled_from(NAMES[: draw(st.sampled_from([3, 9]))]), min_size=1, max_size=3, unique=True))
+    shapes = {name: draw(st.sampled_from(["x", "x", "x", "[x]", "{a}", "{xy}", "[{x}]"])) for name in names}
+    kinds = {
+        name: draw(st.sampled_from([
+            st.integers(-(2**63), 2**63 - 1), st.floats(), st.text(max_size=4), st.booleans(), st.none(), leaf,
+            st.floats(0, 1, exclude_min=True, exclude_max=True),
+        ]))
+        for name in names
+    }  # fmt: skip
+    odds = draw(st.sampled_from([0, 0, 1]))
+    maybe_null = draw(st.booleans())
+
+    def value(name: str) -> object:
+        if maybe_null and draw(st.integers(0, 4)) == 0:
+            return None
+        one = lambda: draw(leaf if draw(st.integers(1, 20)) <= odds else kinds[name])  # noqa: E731
+        some = lambda make: [make() for _ in range(draw(st.integers(0, 2)))]  # noqa: E731
+        return {
+            "x": one, "[x]": lambda: some(one), "{a}": lambda: {"a": one()}, "{xy}": lambda: {"x": one(), "y": one()},
+            "[{x}]": lambda: some(lambda: {"x": one()}),
+        }[shapes[name]]()  # fmt: skip
+
+    how = {
+        "separators": draw(st.sampled_from([(",", ":"), (", ", ": "), (" ,", " : ")])),
+        "ensure_ascii": draw(st.booleans()),
+    }
+    lines = []
+    for _ in range(draw(st.integers(1, 10))):
+        record = {name: value(name) for name in names if draw(st.integers(1, 60)) > odds}
+        text = json.dumps(record, **how)
+        if odds and draw(st.integers(0, 15)) == 0:
+            text = draw(
+                st.sampled_from(
+                    [
+                        text + text,
+                        text[:-1],
+                        "",
+                        " " + text,
+                        text + "\n" + text,
+                        '{"a":\n1}',
+                        "[1]",
+                        "1",
+                        '{"a":1,"a":2}',
+                        '{"a":Inf}',
+                        '{"a":1e400}',
+                        '{"\\u0061":1}',
+                        '{"a":"\\ud800"}',
+                    ]
+                )
+            )
+        lines.append(text)
+    end = draw(st.sampled_from(["\n", "\n", "\r\n"]))
+    data = b"\xef\xbb\xbf" * draw(st.booleans()) + (end.join(lines) + end * draw(st.booleans())).encode(
+        "utf-8", "replace"
+    )
+    return data + b"\xff" * (draw(st.integers(0, 30)) == 0)
 
 
 def by_tables(source, tables):
@@ -133,6 +202,63 @@ def test_a_table_of_csv_has_what_its_records_have(few_rows, tmp_path_factory, fi
         assert table.schema == tables[0].schema
         for name, kind in {} if infer else how["types"].items():
             assert table.schema.field(name).type == TYPES[kind]
+
+
+@settings(
+    suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None,
+    max_examples=2 * int(os.environ.get("TAKTLINE_EXAMPLES", 150)),
+)  # fmt: skip
+@given(json_files(), st.booleans())
+def test_a_table_of_json_lines_has_what_its_records_have(tmp_path_factory, data, packed):
+    path = tmp_path_factory.getbasetemp() / ("t.jsonl.gz" if packed else "t.jsonl")
+    path.write_bytes(gzip.compress(data) if packed else data)
+    source = taktline.read(path)
+    assert source.columns
+    tables = []
+    whole, error = outcome(lambda: source)
+    got, other = outcome(lambda: by_tables(source, tables))
+    assert other == error
+    assert same(got, whole)
+    assert all(table.schema == tables[0].schema for table in tables)
+    event(f"tables: {bool(tables)}")
+
+
+GOOD = '{"a": 0.5, "b": null, "c": {"x": 1}, "d": [1.5]}'
+ODD_LINES = {
+    "an integer among floats": '{"a": 1, "b": null, "c": {"x": 1}, "d": [1.5]}',
+    "one with a blank before it": '{"a" : 1, "b": null, "c": {"x": 1}, "d": [1.5]}',
+    "a key in another spelling": '{"\\u0061": 1, "b": null, "c": {"x": 1}, "d": [1.5]}',
+    "a missing key": '{"a": 0.5, "c": {"x": 1}, "d": [1.5]}',
+    "that a string has": '{"a": 0.5, "c": {"x": 1}, "d": [1.5], "e": ",\\"b\\":null"}',
+    "a missing key inside": '{"a": 0.5, "b": null, "c": {}, "d": [1.5]}',
+    "a null inside": '{"a": 0.5, "b": null, "c": {"x": null}, "d": [1.5]}',
+    "an integer inside": '{"a": 0.5, "b": null, "c": {"x": 1}, "d": [1]}',
+    "one key more": '{"a": 0.5, "b": null, "c": {"x": 1}, "d": [1.5], "e": 1}',
+    "a key twice": '{"a": 0.5, "a": 1.5, "b": null, "c": {"x": 1}, "d": [1.5]}',
+    "two on a line, and one on two": GOOD + GOOD + '\n{"a": 0.5,\n"b": null, "c": {"x": 1}, "d": [1.5]}',
+    "no number": '{"a": Inf, "b": null, "c": {"x": 1}, "d": [1.5]}',
+}
+
+
+@pytest.mark.parametrize("line", ODD_LINES.values(), ids=ODD_LINES)
+def test_no_line_of_json_is_taken_for_another_record(tmp_path, monkeypatch, line):
+    monkeypatch.setattr(ranges, "BLOCK", 1 << 20)
+    path, tables = tmp_path / "t.jsonl", []
+    path.write_text(f"{GOOD}\n" * 3)
+    assert same(by_tables(taktline.read(path), tables), list(taktline.read(path)))
+    assert len(tables) == 1
+    monkeypatch.setattr(as_table, "LINES", 3)
+    path.write_text(f"{GOOD}\n" * 3 + f"{line}\n{GOOD}\n")
+    whole, error = outcome(lambda: taktline.read(path))
+    got, other = outcome(lambda: by_tables(taktline.read(path), tables))
+    assert (same(got, whole), other) == (True, error)
+
+
+def test_json_columns_are_chosen_as_in_records(tmp_path):
+    path, tables = tmp_path / "t.jsonl", []
+    path.write_text(f"{GOOD}\n" * 3)
+    assert by_tables(taktline.read(path, columns=["d", "b"]), tables) == [{"d": [1.5], "b": None}] * 3
+    assert tables[0].column_names == ["d", "b"]
 
 
 @pytest.mark.parametrize("kind", TYPES, ids=lambda kind: kind.__name__)

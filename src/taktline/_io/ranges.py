@@ -37,6 +37,7 @@ class Decode:
 
     records: Callable[..., Iterator[Any]]  # of lines, the file's name, the number of the first line; and unread=
     table: Callable[[Any, int], Any] | None = None  # of bytes, the number of the first line; raises where it is none
+    learn: Callable[[bytes], None] | None = None  # is shown the lines of each table before they travel
 
     def table_of(self, data: Any, number: int, count: int) -> Any:
         """A table of so many rows. Raises where the lines are none."""
@@ -140,6 +141,7 @@ class Cutting:
         bytes_left: int, unread: list[Unread] | None = None,
     ) -> None:  # fmt: skip
         self._begin = begin
+        self._decode: Decode | None = None  # of this file
         self._count = count
         self._rows = rows
         self.quoted = quoted
@@ -184,7 +186,8 @@ class Cutting:
     def begun(self, taken: Taken, path: str) -> Decode | None:
         """A file begins."""
         self._uncertain = 0
-        return self._begin(taken, path)
+        self._decode = self._begin(taken, path)
+        return self._decode
 
     def lines(self, taken: Taken, lines: Iterable[bytes]) -> Iterable[bytes]:
         """What is to be decoded: lines that may be given back where rows may turn out to be none, the lines alone else."""
@@ -217,6 +220,8 @@ class Cutting:
             return b"", 0
         lines, _ = look(BLOCK - at % BLOCK)
         records = self._rows(lines) if lines else None
+        if records and self._decode is not None and self._decode.learn is not None:
+            self._decode.learn(lines)
         self._uncertain = 0 if records else at + BLOCK - at % BLOCK
         return (lines, records) if records else (b"", 0)
 

@@ -273,8 +273,13 @@ class _Files(Source):
 
 
 class _Jsonl(_Files):
+    @property
+    def columns(self) -> bool:  # type: ignore[override]
+        return not self.once and as_table.is_there()
+
     def beginner(self) -> Callable[[Taken, str], ranges.Decode | None]:
-        how = ranges.Decode(partial(decode.json_records, columns=self._columns))
+        tables = as_table.JsonTables(self._columns)
+        how = ranges.Decode(partial(decode.json_records, columns=self._columns), tables, tables.learn)
         return lambda lines, name: how
 
     def count(self, data: bytes) -> int | None:
