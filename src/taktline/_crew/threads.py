@@ -7,9 +7,7 @@ of them. So this crew does not isolate: time limits and deaths of workers are fo
 
 from __future__ import annotations
 
-import asyncio
 import contextvars
-import ctypes
 import logging
 import os
 import sys
@@ -38,6 +36,8 @@ from taktline._segment.values import Encoded, records_of
 from taktline.errors import WorkersCannotStart
 
 if TYPE_CHECKING:
+    from asyncio import Task
+
     from taktline._segment.waiting import Waiting
 
 PARTS = 2  # of a batch that may be under way: as many as the schedule lets come before there is room (window.py)
@@ -90,6 +90,8 @@ class _Worker:
         """Nobody waits for it any more: have it come to an end, soon if its steps run Python's code."""
         self.give(None)
         if self.works and self.thread.ident is not None:
+            import ctypes
+
             ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(self.thread.ident), ctypes.py_object(guard.Left))
 
     def frame(self) -> FrameType | None:
@@ -107,6 +109,8 @@ class _Worker:
             decimal.setcontext(decimal.getcontext().copy())
         try:
             if not isinstance(self.segment, Segment):
+                import asyncio  # some 30 ms
+
                 asyncio.run(self._attend(self.segment))
             elif self._built():
                 self._serve(self.segment)
@@ -185,6 +189,8 @@ class _Worker:
 
     async def _attend(self, segment: Waiting) -> None:
         """The life of one whose steps wait."""
+        import asyncio
+
         if not self._built():
             return
         arrived = asyncio.Event()
@@ -215,7 +221,7 @@ class _Worker:
     def _done(self, load: _Load, came: Batch) -> None:
         self._answer(load, came)
 
-    def _ended(self, task: asyncio.Task[None]) -> None:
+    def _ended(self, task: Task[None]) -> None:
         if not task.cancelled() and (error := task.exception()) is not None:
             self._say(self, contract.Broken(self.number, error))
 
@@ -276,7 +282,7 @@ class ThreadCrew(Crew):
             segment = Segment(steps, goes_on=self._goes_on)
             segment.most = self._most
             return segment
-        from taktline._segment.waiting import Waiting  # asyncio: some 30 ms
+        from taktline._segment.waiting import Waiting
 
         waiting = Waiting(steps, goes_on=self._goes_on, worn_out=partial(self._worn_out, worker, steps))
         waiting.most = self._most
