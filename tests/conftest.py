@@ -19,6 +19,8 @@ settings.register_profile("patient", deadline=None)
 settings.load_profile("patient")
 
 
+collect_ignore = ["typed"]  # programs for type checkers, some of them wrong
+
 FAST = (
     "_durable/test_journal.py",
     "_io/test_decode.py",

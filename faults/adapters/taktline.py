@@ -42,12 +42,12 @@ def flow(job: Job) -> Line:
 
 
 @contextmanager
-def run(how: str, job: Job, records: Iterable[Any], start: str = "auto") -> Iterator[Iterator[Any]]:
+def run(how: Any, job: Job, records: Iterable[Any], start: Any = "auto") -> Iterator[Iterator[Any]]:
     with flow(job)(records, how=how, start=start, workers=WORKERS, **job.options) as results:
         yield results
 
 
-def drain(how: str, job: Job, start: str = "auto") -> None:
+def drain(how: Any, job: Job, start: Any = "auto") -> None:
     assert job.out is not None
     sink = write_sql(job.out, "results") if job.out.startswith("sqlite:") else write(job.out)
     flow(job).run(job.records(), sink, how=how, start=start, workers=WORKERS, **job.options)

@@ -457,7 +457,7 @@ def _softened(spec: Spec) -> Callable[[Any], Any]:
     return harmed(spec, one, lambda value: [n for n in alone(value) if n % 2])
 
 
-def _batch(form: str) -> Callable[[Spec], Any]:
+def _batch(form: Any) -> Callable[[Spec], Any]:
     def build(spec: Spec) -> Any:
         numbers, works = FORMS[form]
         more: dict[str, Any] = {"like": _softened(spec), "verify": spec.verify} if spec.like else {}

@@ -413,7 +413,7 @@ def _closing(rows: list[Row], fastest: str) -> str:
 # --- the techniques ---
 
 
-def _technique(flow: Line, how: str, workers: int, options: Options) -> Measured:
+def _technique(flow: Line, how: Any, workers: int, options: Options) -> Measured:
     def measured(records: list[Any]) -> tuple[list[Any], _Taken]:
         run = flow(records, how=how, workers=workers, progress=hidden, on_error=options.on_error, setup=options.setup)
         began = perf_counter()

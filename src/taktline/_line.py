@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable
-from typing import TYPE_CHECKING, Any
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Coroutine, Iterable
+from typing import TYPE_CHECKING, Any, Generic, Literal, TypeAlias, Unpack, overload
 
 from taktline._public import named
-from taktline._recipe.options import check_planned, check_taken, checked
-from taktline._recipe.steps import Step, StepLike, check_name, flatten
+from taktline._recipe.options import RunOptions, check_planned, check_taken, checked
+from taktline._recipe.steps import Form, Step, StepLike, StepOptions, check_name, flatten
+from taktline._recipe.steps import batch as batch_step
+from taktline._recipe.steps import expand as expand_step
+from taktline._recipe.steps import keep as keep_step
+from taktline._types import In, Out
 from taktline.abc import Sink
 from taktline.errors import LineError
 
@@ -18,9 +22,16 @@ if TYPE_CHECKING:
     from taktline._observe.snapshot import Report
     from taktline._planner.advise import Plan
     from taktline._run.run import Run
+    from taktline._types import A, B, C, D, E, F, G, H, I, T
+
+    # Two sets of overloads of `line`: with coroutines and lines in one union with plain functions, mypy takes fault with
+    # lambdas and a bare `async def`.
+    S: TypeAlias = Callable[[A], B] | Step[A, B]
+    X: TypeAlias = "Step[A, B] | Line[A, B] | Callable[[A], Coroutine[Any, Any, B]] | Callable[[A], B]"
+    Any1: TypeAlias = "Step | Line | Callable[[Any], Any]"
 
 
-class Line:
+class Line(Generic[In, Out]):
     """Steps in order. Call it with a source to run it; made by `line`."""
 
     __slots__ = ("_name", "_steps")
@@ -42,6 +53,58 @@ class Line:
     def __repr__(self) -> str:
         return f"line({', '.join(step.name for step in self._steps)})"
 
+    @overload
+    def then(self, fn: Step[Out, B] | Line[Out, B], /) -> Line[In, B]: ...
+    @overload
+    def then(self, fn: Callable[[Out], Coroutine[Any, Any, B]], /) -> Line[In, B]: ...
+    @overload
+    def then(self, fn: Callable[[Out], B], /) -> Line[In, B]: ...
+    def then(self, fn: StepLike | Line, /) -> Line:
+        """This line with one more step, or another line's, behind it: `line(a, b)` is `line(a).then(b)`. A type checker
+        knows here what comes out of the steps before, so it looks into lambdas too.
+
+        >>> list(line(int).keep(lambda n: n > 1).then(lambda n: n * n)(["1", "2", "3"]))
+        [4, 9]
+        """
+        return Line(flatten([*self._steps, fn]), self._name)
+
+    def keep(self, predicate: Callable[[Out], object], *, name: str | None = None) -> Line[In, Out]:
+        """This line with `keep(predicate)` behind it."""
+        return self._behind(keep_step(predicate, name=name))
+
+    def expand(self, fn: Callable[[Out], Iterable[B]], *, name: str | None = None) -> Line[In, B]:
+        """This line with `expand(fn)` behind it."""
+        return self._behind(expand_step(fn, name=name))
+
+    @overload
+    def batch(
+        self, fn: Callable[[list[Out]], Iterable[B]], size: int | None = None, *, form: Literal["list"] = "list",
+        like: Callable[[Out], B] | None = None, verify: bool | float = False, **step_options: Unpack[StepOptions],
+    ) -> Line[In, B]: ...  # fmt: skip
+    @overload
+    def batch(
+        self, fn: Callable[[list[Out]], Coroutine[Any, Any, Iterable[B]]], size: int | None = None, *,
+        form: Literal["list"] = "list", like: Callable[[Out], Coroutine[Any, Any, B]] | None = None,
+        verify: bool | float = False, **step_options: Unpack[StepOptions],
+    ) -> Line[In, B]: ...  # fmt: skip
+    @overload
+    def batch(
+        self, fn: Callable[[Any], Any], size: int | None = None, *, form: Form, like: Callable[[Out], Any] | None = None,
+        verify: bool | float = False, **step_options: Unpack[StepOptions],
+    ) -> Line[In, Any]: ...  # fmt: skip
+    def batch(self, fn: StepLike, size: int | None = None, **options: Any) -> Line:
+        """This line with `batch(fn, size)` behind it, and its options."""
+        return self._behind(batch_step(fn, size, **options))
+
+    def _behind(self, step: Step) -> Line:
+        return Line(flatten([*self._steps, step]), self._name)
+
+    @overload
+    def __call__(
+        self: Line[A, Coroutine[Any, Any, T]], source: Iterable[A], **options: Unpack[RunOptions]
+    ) -> Run[T]: ...
+    @overload
+    def __call__(self, source: Iterable[In], **options: Unpack[RunOptions]) -> Run[Out]: ...
     def __call__(self, source: Iterable[Any], **options: Any) -> Run:
         """The results of `source`, an iterable of records, in order: an iterator that starts with its first use.
 
@@ -56,7 +119,9 @@ class Line:
 
         return Run(self._steps, self.name, source, checked(options))
 
-    def run(self, source: Iterable[Any], sink: Sink | Callable[[Any], Any] | None = None, **options: Any) -> Report:
+    def run(
+        self, source: Iterable[In], sink: Sink | Callable[[Out], object] | None = None, **options: Unpack[RunOptions]
+    ) -> Report:
         """Run `source` into `sink`: a callable of one result, a writer of `taktline.write`, or None to drop results.
 
         Returns the Report. Raises what iterating would raise, and SinkError where the sink fails.
@@ -68,13 +133,14 @@ class Line:
         ([1, 2], 2)
         """
         _check_sink(sink)
-        run = self(source, **options)
+        whole: Line = self
+        run: Run = whole(source, **options)
         del source  # which the run lets go of when it has ended: a traceback must not keep it
         return run.drain(sink)
 
     def plan(
-        self, source: Iterable[Any], sink: Sink | Callable[[Any], Any] | None = None, *, length: int | None = None,
-        **options: Any,
+        self, source: Iterable[In], sink: Sink | Callable[[Out], object] | None = None, *, length: int | None = None,
+        **options: Unpack[RunOptions],
     ) -> Plan:  # fmt: skip
         """Try the first records, then say what to do with this source, why, and how long it would take.
 
@@ -100,7 +166,9 @@ class Line:
         check_planned(wanted)
         return plan(self._steps, self.name, source, sink, wanted, length)
 
-    def stream(self, source: Iterable[Any] | AsyncIterable[Any], **options: Any) -> AsyncIterator[Any]:
+    def stream(
+        self, source: Iterable[In] | AsyncIterable[In], **options: Unpack[RunOptions]
+    ) -> AsyncIterator[Out]:  # fmt: skip
         """The results of a source, sync or async, in order, for `async for`: the running event loop is never blocked.
 
         Options and exceptions are those of a call. Leave it early by `break` or cancellation; workers end with it.
@@ -125,7 +193,7 @@ class Line:
         context = contextvars.copy_context()
         return stream(lambda records: Run(self._steps, self.name, records, wanted), source, context)
 
-    def compare(self, records: Iterable[Any], **options: Any) -> Comparison:
+    def compare(self, records: Iterable[In], **options: Any) -> Comparison:
         """Run the four techniques in turn over the first records and set them side by side.
 
         `limit`: records to take, 20,000 by default. `rounds`: how often, 3 by default. `workers`: usable cores by
@@ -143,7 +211,7 @@ class Line:
         check_taken("flow.compare()", options, list(signature(compare).parameters)[2:])
         return compare(self, records, **options)
 
-    def check(self, source: Iterable[Any], **options: Any) -> Check:
+    def check(self, source: Iterable[In], **options: Any) -> Check:
         """Tell before a long run what would go wrong: on the first records, each step twice, in batches, in workers.
 
         `limit`: records to take, 1,000 by default. `record`: only the one with this index. Finds steps, records and
@@ -178,7 +246,74 @@ def _check_sink(sink: object) -> None:
     raise LineError(f"a sink must be a callable of one result or a writer, not {type(sink).__name__}{hint}")
 
 
-def line(*steps: StepLike | Line, name: str | None = None) -> Line:
+@overload
+def line(a: S[A, B], /, *, name: str | None = None) -> Line[A, B]: ...
+@overload
+def line(a: S[A, B], b: S[B, C], /, *, name: str | None = None) -> Line[A, C]: ...
+@overload
+def line(a: S[A, B], b: S[B, C], c: S[C, D], /, *, name: str | None = None) -> Line[A, D]: ...
+@overload
+def line(a: S[A, B], b: S[B, C], c: S[C, D], d: S[D, E], /, *, name: str | None = None) -> Line[A, E]: ...
+@overload
+def line(a: S[A, B], b: S[B, C], c: S[C, D], d: S[D, E], e: S[E, F], /, *, name: str | None = None) -> Line[A, F]: ...
+@overload
+def line(
+    a: S[A, B], b: S[B, C], c: S[C, D], d: S[D, E], e: S[E, F], f: S[F, G], /, *, name: str | None = None,
+) -> Line[A, G]: ...  # fmt: skip
+@overload
+def line(
+    a: S[A, B], b: S[B, C], c: S[C, D], d: S[D, E], e: S[E, F], f: S[F, G], g: S[G, H], /, *, name: str | None = None,
+) -> Line[A, H]: ...  # fmt: skip
+@overload
+def line(
+    a: S[A, B], b: S[B, C], c: S[C, D], d: S[D, E], e: S[E, F], f: S[F, G], g: S[G, H], h: S[H, I], /, *,
+    name: str | None = None,
+) -> Line[A, I]: ...  # fmt: skip
+@overload
+def line(a: X[A, B], /, *, name: str | None = None) -> Line[A, B]: ...
+@overload
+def line(a: X[A, B], b: X[B, C], /, *, name: str | None = None) -> Line[A, C]: ...
+@overload
+def line(a: X[A, B], b: X[B, C], c: X[C, D], /, *, name: str | None = None) -> Line[A, D]: ...
+@overload
+def line(a: X[A, B], b: X[B, C], c: X[C, D], d: X[D, E], /, *, name: str | None = None) -> Line[A, E]: ...
+@overload
+def line(a: X[A, B], b: X[B, C], c: X[C, D], d: X[D, E], e: X[E, F], /, *, name: str | None = None) -> Line[A, F]: ...
+@overload
+def line(
+    a: X[A, B], b: X[B, C], c: X[C, D], d: X[D, E], e: X[E, F], f: X[F, G], /, *, name: str | None = None,
+) -> Line[A, G]: ...  # fmt: skip
+@overload
+def line(
+    a: X[A, B], b: X[B, C], c: X[C, D], d: X[D, E], e: X[E, F], f: X[F, G], g: X[G, H], /, *, name: str | None = None,
+) -> Line[A, H]: ...  # fmt: skip
+@overload
+def line(
+    a: X[A, B], b: X[B, C], c: X[C, D], d: X[D, E], e: X[E, F], f: X[F, G], g: X[G, H], h: X[H, I], /, *,
+    name: str | None = None,
+) -> Line[A, I]: ...  # fmt: skip
+@overload
+def line(a: Line[A, B], b: Line[B, C], /, *, name: str | None = None) -> Line[A, C]: ...
+@overload
+def line(a: Line[A, B], b: S[B, C], /, *, name: str | None = None) -> Line[A, C]: ...
+@overload
+def line(a: S[A, B], b: Line[B, C], /, *, name: str | None = None) -> Line[A, C]: ...
+@overload
+def line(a: Line, /, *more: Any1, name: str | None = None) -> Line: ...
+@overload
+def line(a: Any1, b: Line, /, *more: Any1, name: str | None = None) -> Line: ...
+@overload
+def line(a: Any1, b: Any1, c: Line, /, *more: Any1, name: str | None = None) -> Line: ...
+@overload
+def line(a: Any1, b: Any1, c: Any1, d: Line, /, *more: Any1, name: str | None = None) -> Line: ...
+@overload
+def line(a: Any1, b: Any1, c: Any1, d: Any1, e: Line, /, *more: Any1, name: str | None = None) -> Line: ...
+@overload
+def line(
+    a: Any1, b: Any1, c: Any1, d: Any1, e: Any1, f: Any1, g: Any1, h: Any1, i: Any1, /,
+    *more: Any1, name: str | None = None,
+) -> Line: ...  # fmt: skip
+def line(*steps: StepLike | Line, name: str | None = None, **other: Any) -> Line:
     """A line of these steps: plain functions of one record, steps made by the builders, or other lines.
 
     Raises LineError where there is no step or one that is not callable.
@@ -188,6 +323,7 @@ def line(*steps: StepLike | Line, name: str | None = None) -> Line:
     """
     if not steps:
         raise LineError("a line needs at least one step")
+    check_taken("line()", other, ("name",))
     check_name("line", name)
     return Line(flatten(steps), name)
 

@@ -13,7 +13,9 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from typing import Any, Generic
+
+from taktline._types import Out
 
 __all__ = ["Live", "Observer", "Part", "Resumable", "Sink", "Source", "Splitter", "Unread"]
 
@@ -34,7 +36,7 @@ class Unread:
         self.error = error
 
 
-class Source(ABC):
+class Source(ABC, Generic[Out]):
     """Records that can be read from the start as often as asked. Only `__iter__` must be written.
 
     >>> class Squares(Source):
@@ -57,7 +59,7 @@ class Source(ABC):
     """Whether its parts give tables too: batch steps over columns get those then, and no record is made."""
 
     @abstractmethod
-    def __iter__(self) -> Iterator[Any]:
+    def __iter__(self) -> Iterator[Out]:
         """A fresh pass over all records, in order. What it has open it closes at the end, and where it is left early."""
 
     def read(self, unread: list[Unread]) -> Iterator[Any]:

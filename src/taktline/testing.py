@@ -22,16 +22,17 @@ from uuid import uuid4
 from taktline._durable.fingerprint import look
 from taktline._excerpts import excerpt
 from taktline._line import Line, line
+from taktline._recipe.options import Technique
 from taktline._segment.same import same
 from taktline.abc import Live, Resumable, Sink, Source
 
 __all__ = ["check_live", "check_sink", "check_source", "same_as_loop"]
 
-TECHNIQUES = ("pool", "queues", "line", "auto")
+TECHNIQUES: tuple[Technique, ...] = ("pool", "queues", "line", "auto")
 HOWS = ("loop", "line")  # how ends are run: in this process, and beside workers
 
 
-def same_as_loop(flow: Line, records: Any, *, hows: Sequence[str] = TECHNIQUES, **options: Any) -> None:
+def same_as_loop(flow: Line, records: Any, *, hows: Sequence[Technique] = TECHNIQUES, **options: Any) -> None:
     """Check that a line gives under every technique what it gives in the loop: equal results in the same order, and the
     same exception behind them.
 
@@ -239,7 +240,7 @@ class _SinkCheck:
             if self._undone:
                 self._expect_there(name, [], f"after {written or 0:,} results and abort()")
 
-    def _check_run(self, how: str) -> None:
+    def _check_run(self, how: Any) -> None:
         name, results = self._name(), self._results
         sink, calls = _noted(self._make(name))
         line(_itself).run(results, sink, how=how, workers=2)
@@ -375,7 +376,7 @@ class _LiveCheck:
         second.close()
         self.expect_nothing("after all were safe")
 
-    def check_run_that_fails(self, how: str) -> None:
+    def check_run_that_fails(self, how: Any) -> None:
         texts = self._send_some(30)
         results: list[str] = []
         error = None
@@ -386,7 +387,7 @@ class _LiveCheck:
         _expect(error is not None, f"with how={how!r} a step has failed, and the run has not")
         self._expect_rest(texts, results, f"a run with how={how!r} whose step failed")
 
-    def check_run_that_is_stopped(self, how: str) -> None:
+    def check_run_that_is_stopped(self, how: Any) -> None:
         texts = self._send_some(30)
         results: list[str] = []
         run = line(self._value)(self._make(), how=how, workers=2)

@@ -8,14 +8,15 @@ import resource
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, fields
-from typing import Any
+from typing import Any, Literal, TypeAlias, TypedDict
 
 from taktline._public import named
 from taktline._urls import is_url
 from taktline.abc import Observer
 from taktline.errors import LineError
 
-TECHNIQUES = ("auto", "loop", "pool", "queues", "line")
+Technique: TypeAlias = Literal["auto", "loop", "pool", "queues", "line"]
+TECHNIQUES: tuple[Technique, ...] = ("auto", "loop", "pool", "queues", "line")
 LETTERS_JSON = (".jsonl", ".ndjson")  # suffixes of dead letters as JSON lines
 LETTERS_SQLITE = (".sqlite", ".sqlite3", ".db")  # and as a database
 
@@ -27,7 +28,7 @@ def _option(default: Any, help: str, check: Callable[[Any], Any], flag: str = "t
 def _one_of(*allowed: str) -> Callable[[Any], Any]:
     def check(value: Any) -> Any:
         if value not in allowed:
-            raise ValueError(f"choose one of {', '.join(map(repr, allowed))}{_did_you_mean(value, allowed)}")
+            raise ValueError(f"choose one of {', '.join(map(repr, allowed))}{did_you_mean(value, allowed)}")
         return value
 
     check.choices = allowed  # type: ignore[attr-defined]
@@ -147,13 +148,13 @@ def _memory(value: Any) -> Any:
 class Options:
     """How a line is run. Built by `checked`, so each value has been looked at once, at the door."""
 
-    how: str = _option("auto", "technique: auto, loop, pool, queues or line", _one_of(*TECHNIQUES), "choice")
+    how: Technique = _option("auto", "technique: auto, loop, pool, queues or line", _one_of(*TECHNIQUES), "choice")
     workers: int | None = _option(None, "worker processes; default: the usable cores", _whole, "int")
     batch_size: int | None = _option(None, "records a batch; default: set while running", _whole, "int")
     window: int | None = _option(None, "most records read ahead of the delivery; default: from memory", _whole, "int")
     memory: int | str = _option("25%", 'bytes in flight at most, such as "512MB" or "25%"', _memory)
     ordered: bool = _option(True, "results in input order; False: as they come", _truth, "switch")
-    on_error: str = _option(
+    on_error: Literal["raise", "skip", "keep"] = _option(
         "raise", "a record that fails: raise, skip it, or keep a mark in its place", _one_of("raise", "skip", "keep"),
         "choice",
     )  # fmt: skip
@@ -167,18 +168,18 @@ class Options:
         None, "which attempt at the run this is, as a scheduler counts them: it takes the journal over from an earlier one "
         "that is frozen, or still at work", _whole, "int",
     )  # fmt: skip
-    if_changed: str = _option(
+    if_changed: Literal["refuse", "continue", "restart"] = _option(
         "refuse", "where the journal is of other steps, options or records: refuse, continue behind what is delivered, "
         "or restart", _one_of("refuse", "continue", "restart"), "choice",
     )  # fmt: skip
-    on_lost: str = _option(
+    on_lost: Literal["refuse", "restart"] = _option(
         "refuse", "where the output that the journal tells of is gone: refuse or restart", _one_of("refuse", "restart"),
         "choice",
     )  # fmt: skip
     progress: bool | Callable[[Any], None] | None = _option(
         None, "show progress; default: on a terminal or in a notebook, after a second", _progress, "switch"
     )
-    start: str = _option(
+    start: Literal["auto", "fork", "launch", "threads"] = _option(
         "auto", "how workers start: fork (shares memory), launch (works everywhere), threads (nothing is packed; for steps "
         "that let go of Python's lock), auto: fork where that is safe",
         _one_of("auto", "fork", "launch", "threads"), "choice",
@@ -237,6 +238,29 @@ class Options:
         return self.on_error == "keep" or self.dead_letters is not None
 
 
+class RunOptions(TypedDict, total=False):
+    """The same options as keywords, for type checkers and editors; a test holds both equal."""
+
+    how: Technique
+    workers: int | None
+    batch_size: int | None
+    window: int | None
+    memory: int | str
+    ordered: bool
+    on_error: Literal["raise", "skip", "keep"]
+    dead_letters: str | os.PathLike[str] | None
+    journal: str | os.PathLike[str] | None
+    if_changed: Literal["refuse", "continue", "restart"]
+    on_lost: Literal["refuse", "restart"]
+    progress: bool | Callable[[Any], None] | None
+    start: Literal["auto", "fork", "launch", "threads"]
+    stall: float | None
+    setup: Callable[[], object] | None
+    recycle: int | str | None
+    seed: int | None
+    on: Any
+
+
 def checked(given: Mapping[str, Any]) -> Options:
     """Options from keywords. Raises LineError that names the option, what it may be, and the nearest known name.
 
@@ -249,7 +273,7 @@ def checked(given: Mapping[str, Any]) -> Options:
     for name, value in given.items():
         if name not in known:
             raise LineError(
-                f"there is no option {name!r}{_did_you_mean(name, known) or '; known are ' + ', '.join(known)}"
+                f"there is no option {name!r}{did_you_mean(name, known) or '; known are ' + ', '.join(known)}"
             )
         try:
             known[name].metadata["check"](value)
@@ -317,10 +341,11 @@ def check_taken(entry: str, given: Mapping[str, Any], taken: Collection[str]) ->
     for name in given:
         if name not in taken:
             known = ", ".join(f"{each}=" for each in taken)
-            raise LineError(f"{entry} does not take {name}={_did_you_mean(name, taken)}; it takes {known}")
+            raise LineError(f"{entry} does not take {name}={did_you_mean(name, taken)}; it takes {known}")
 
 
-def _did_you_mean(name: Any, known: Any) -> str:
+def did_you_mean(name: Any, known: Any) -> str:
+    """Words for the end of a sentence, where a known name is near."""
     import difflib
 
     near = difflib.get_close_matches(str(name), list(known), n=1)

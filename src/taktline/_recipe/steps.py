@@ -5,14 +5,19 @@ from __future__ import annotations
 import functools
 import inspect
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable
 from dataclasses import dataclass, replace
 from enum import Enum
 from importlib.util import find_spec
-from typing import Any
+from typing import TYPE_CHECKING, Any, Generic, Literal, TypedDict, Unpack, overload
 
 from taktline._public import named
+from taktline._recipe.options import check_taken
+from taktline._types import In, Out
 from taktline.errors import LineError
+
+if TYPE_CHECKING:
+    from taktline._types import A, B, P
 
 FORMS = {"list": "", "numpy": "numpy", "pandas": "pandas", "arrow": "pyarrow", "polars": "polars"}  # form: its package
 
@@ -39,7 +44,7 @@ class Maker:
 
 
 @dataclass(frozen=True, slots=True)
-class Step:
+class Step(Generic[In, Out]):
     """One function of the line, with its options. Made by `step`, `batch`, `keep`, `expand`, `serial`, `per_worker`."""
 
     fn: Callable[..., Any]
@@ -92,6 +97,30 @@ TASKS = 64  # records at once in a step that waits, where it is not said
 StepLike = Callable[..., Any] | Step
 
 
+class StepOptions(TypedDict, total=False):
+    """What `step` takes beside the function, for type checkers and editors; a test holds both equal."""
+
+    name: str | None
+    kind: Literal["auto", "process", "thread", "async", "inline"]
+    workers: int | None
+    tasks: int | None
+    retries: int
+    backoff: float
+    timeout: float | None
+    rate: float | None
+
+
+Form = Literal["list", "numpy", "pandas", "arrow", "polars"]
+
+
+@overload
+def step(fn: Step[A, B], **options: Unpack[StepOptions]) -> Step[A, B]: ...
+@overload
+def step(fn: Callable[[A], Coroutine[Any, Any, B]], **options: Unpack[StepOptions]) -> Step[A, B]: ...
+@overload
+def step(fn: Callable[[A], B], **options: Unpack[StepOptions]) -> Step[A, B]: ...
+
+
 def step(
     fn: StepLike,
     *,
@@ -103,6 +132,7 @@ def step(
     backoff: float = BACKOFF,
     timeout: float | None = None,
     rate: float | None = None,
+    **other: Any,
 ) -> Step:
     """One record in, one result out, with options.
 
@@ -121,6 +151,7 @@ def step(
     >>> list(line(step(str.strip, name="clean"), step(int))([" 1", "2 "]))
     [1, 2]
     """
+    check_taken("step()", other, tuple(StepOptions.__annotations__))
     if kind not in KINDS:
         raise LineError(f"step(kind={kind!r}) is unknown; choose one of {', '.join(map(repr, KINDS))}")
     if tasks is not None and (not isinstance(tasks, int) or isinstance(tasks, bool) or tasks < 1):
@@ -172,6 +203,26 @@ def step(
     )  # fmt: skip
 
 
+@overload
+def batch(
+    fn: Step[Any, Iterable[B]] | Callable[[Any], Coroutine[Any, Any, list[B]] | Iterable[B]],
+    size: int | None = None,
+    *,
+    form: Literal["list"] = "list",
+    like: Callable[[Any], Any] | None = None,
+    verify: bool | float = False,
+    **step_options: Unpack[StepOptions],
+) -> Step[Any, B]: ...
+@overload
+def batch(
+    fn: Step[Any, Any] | Callable[[Any], Any],
+    size: int | None = None,
+    *,
+    form: Form,
+    like: Callable[[Any], Any] | None = None,
+    verify: bool | float = False,
+    **step_options: Unpack[StepOptions],
+) -> Step[Any, Any]: ...
 def batch(
     fn: StepLike,
     size: int | None = None,
@@ -227,10 +278,7 @@ def batch(
     if like is not None and not callable(like):
         raise LineError(f"batch(like={like!r}): give the same step as a function of one record")
     _check_plain("batch", fn)
-    known = list(inspect.signature(step).parameters)[1:]
-    for option in step_options:
-        if option not in known:
-            raise LineError(f"batch() does not take {option}=; it takes size, form, like, verify, {', '.join(known)}")
+    check_taken("batch()", step_options, ("size", "form", "like", "verify", *StepOptions.__annotations__))
     made = step(fn, **step_options)
     if like is not None and is_async(like) != (made.kind == "async"):
         raise LineError(
@@ -240,7 +288,11 @@ def batch(
     return replace(made, role=Role.BATCH, size=size, form=form, like=like, verify=tolerance)
 
 
-def keep(predicate: StepLike, *, name: str | None = None) -> Step:
+@overload
+def keep(predicate: Step[Any, Any], *, name: str | None = None) -> Step[Any, Any]: ...
+@overload
+def keep(predicate: Callable[[Any], object], *, name: str | None = None) -> Step[Any, Any]: ...
+def keep(predicate: StepLike, *, name: str | None = None, **other: Any) -> Step:
     """Drop the records for which `predicate` is false; order and the others stay as they are.
 
     A predicate that raises fails its record, as a step does. Raises LineError when it is not callable.
@@ -249,13 +301,22 @@ def keep(predicate: StepLike, *, name: str | None = None) -> Step:
     >>> list(line(int, keep(lambda n: n % 2))(["1", "2", "3"]))
     [1, 3]
     """
+    check_taken("keep()", other, ("name",))
     check_name("keep", name)
     _check_plain("keep", predicate)
     made = as_step(predicate)
     return replace(made, role=Role.KEEP, name=name or made.name)
 
 
-def expand(fn: StepLike, *, name: str | None = None) -> Step:
+@overload
+def expand(fn: Step[Any, Iterable[B]], *, name: str | None = None) -> Step[Any, B]: ...
+@overload
+def expand(fn: Callable[[Any], AsyncIterator[B]], *, name: str | None = None) -> Step[Any, B]: ...
+@overload
+def expand(fn: Callable[[Any], Coroutine[Any, Any, Iterable[B]]], *, name: str | None = None) -> Step[Any, B]: ...
+@overload
+def expand(fn: Callable[[Any], Iterable[B]], *, name: str | None = None) -> Step[Any, B]: ...
+def expand(fn: StepLike, *, name: str | None = None, **other: Any) -> Step:
     """One record in, any number out, in the order in which the returned iterable gives them.
 
     They are delivered as they come, so there may be endlessly many. With `retries` or `timeout`, which hold for all that
@@ -266,13 +327,20 @@ def expand(fn: StepLike, *, name: str | None = None) -> Step:
     >>> list(line(expand(str.split), str.upper)(["a b", "", "c"]))
     ['A', 'B', 'C']
     """
+    check_taken("expand()", other, ("name",))
     check_name("expand", name)
     _check_plain("expand", fn)
     made = as_step(fn)
     return replace(made, role=Role.EXPAND, name=name or made.name)
 
 
-def serial(fn: StepLike, *, name: str | None = None) -> Step:
+@overload
+def serial(fn: Step[A, B], *, name: str | None = None) -> Step[A, B]: ...
+@overload
+def serial(fn: Callable[[A], Coroutine[Any, Any, B]], *, name: str | None = None) -> Step[A, B]: ...
+@overload
+def serial(fn: Callable[[A], B], *, name: str | None = None) -> Step[A, B]: ...
+def serial(fn: StepLike, *, name: str | None = None, **other: Any) -> Step:
     """A step that sees every record, in input order, in one place (the caller's process): for steps with state.
 
     With a journal the state must survive: give an object, or what `per_worker` builds, with `save()`, which returns bytes
@@ -300,6 +368,7 @@ def serial(fn: StepLike, *, name: str | None = None) -> Step:
     >>> list(run)
     [1, 3, 6]
     """
+    check_taken("serial()", other, ("name",))
     check_name("serial", name)
     made = as_step(fn)
     if made.workers is not None or made.kind == "thread" or made.tasks not in (None, TASKS):
@@ -310,6 +379,12 @@ def serial(fn: StepLike, *, name: str | None = None) -> Step:
     return replace(made, in_caller=True, has_state=True, tasks=None, name=name or made.name)
 
 
+@overload
+def per_worker(
+    factory: Callable[P, Callable[[A], Coroutine[Any, Any, B]]], *args: P.args, **kwargs: P.kwargs
+) -> Step[A, B]: ...
+@overload
+def per_worker(factory: Callable[P, Callable[[A], B]], *args: P.args, **kwargs: P.kwargs) -> Step[A, B]: ...
 def per_worker(factory: Callable[..., Callable[[Any], Any]], *args: Any, **kwargs: Any) -> Step:
     """A step whose callable `factory(*args, **kwargs)` builds once in each worker, such as a model or a connection.
 

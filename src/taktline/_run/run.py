@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
 from threading import get_ident
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Generic
 
 from taktline._observe.snapshot import Report, Snapshot
 from taktline._public import named
@@ -28,6 +28,7 @@ from taktline._run.reader import Reader, as_source
 from taktline._schedule.bounds import worth_splitting
 from taktline._segment.values import Encode
 from taktline._signals import pass_on
+from taktline._types import Out
 from taktline.abc import Live, Resumable, Sink, Source
 from taktline.errors import LineError, SinkError
 
@@ -212,7 +213,7 @@ class _Life:
         return self.encode is not None
 
 
-class Run:
+class Run(Generic[Out]):
     """The results of a line over a source, in order. Lazy: nothing is read before the first result is asked for.
 
     Iterate over it once. Leave early by `break`, `close()` or a `with` block; workers end with it.
@@ -229,7 +230,7 @@ class Run:
         self._generator: Any = None
         self._thread: int | None = None  # that iterates over it
 
-    def __iter__(self) -> Iterator[Any]:
+    def __iter__(self) -> Iterator[Out]:
         self._check_thread()
         if self._results is None:
             if not self._life.drained:
@@ -250,10 +251,10 @@ class Run:
             )
         self._thread = here
 
-    def __next__(self) -> Any:
+    def __next__(self) -> Out:
         return next(iter(self))
 
-    def __enter__(self) -> Run:
+    def __enter__(self) -> Run[Out]:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:

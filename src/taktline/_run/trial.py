@@ -567,7 +567,7 @@ def _without_calls(
 
 
 @cache
-def _empty_line(start: str) -> Ways:
+def _empty_line(start: Any) -> Ways:
     """What workers cost that do nothing, measured once a process and a way to start them."""
     nothing = (as_step(abs),)
     held = memory.held_here()

@@ -10,7 +10,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import fields, replace
 from functools import partial, wraps
 from itertools import islice
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import click
 
@@ -749,13 +749,15 @@ def doctor() -> None:
     print(f"cores      {usable_cores()} usable of {os.cpu_count()}")
     print(f"memory     {size(usable_memory())} usable")
     print(f"files      {soft:,} may be open")
-    for start in ("launch", "fork", "threads"):
+    absolute: Line[int, int] = line(abs)
+    starts: tuple[Literal["launch", "fork", "threads"], ...] = ("launch", "fork", "threads")
+    for start in starts:
         began = perf_counter()
-        good = list(line(abs)(range(-8, 0), how="line", workers=2, start=start)) == [8, 7, 6, 5, 4, 3, 2, 1]
+        good = list(absolute(range(-8, 0), how="line", workers=2, start=start)) == [8, 7, 6, 5, 4, 3, 2, 1]
         print(
             f"workers    start={start!r}: {'they work' if good else 'WRONG RESULTS'}, {duration(perf_counter() - began)}"
         )
-    report = line(abs).run(range(8), how="line", workers=2)
+    report = absolute.run(range(8), how="line", workers=2)
     print(f"           start='auto' in this process: {report.reasons[-1]}")
 
 

@@ -1,0 +1,32 @@
+"""What a step, a line, a run and a source are of: the type variables, for type checkers and editors."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:  # with defaults, so that a plain Step or Line is one of any; Python has them from 3.13 on
+    from typing_extensions import TypeVar
+
+    In = TypeVar("In", contravariant=True, default=Any)
+    Out = TypeVar("Out", covariant=True, default=Any)
+else:
+    from typing import TypeVar
+
+    In = TypeVar("In", contravariant=True)
+    Out = TypeVar("Out", covariant=True)
+
+if TYPE_CHECKING:
+    from typing import ParamSpec
+    from typing import TypeVar as Variable
+
+    A = Variable("A")
+    B = Variable("B")
+    C = Variable("C")
+    D = Variable("D")
+    E = Variable("E")
+    F = Variable("F")
+    G = Variable("G")
+    H = Variable("H")
+    I = Variable("I")  # noqa: E741  the ninth
+    T = Variable("T")
+    P = ParamSpec("P")
