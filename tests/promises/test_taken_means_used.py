@@ -395,10 +395,12 @@ OF_BUILDERS = {
     "line": {
         "steps": lambda m: line(abs, abs).steps[1].name == "abs (2)",
         "name": lambda m: line(abs, name="mine").name == "mine" and refused(lambda: line(abs, name=5), "name=5"),
+        "other": lambda m: refused(lambda: line(abs, nam="mine"), "did you mean 'name'"),
     },
     "step": {
         "fn": lambda m: total(step(lambda n: n + 1)) == [1, 2, 3, 4],
         "name": lambda m: step(abs, name="mine").name == "mine" and refused(lambda: step(abs, name=""), "name=''"),
+        "other": lambda m: refused(lambda: step(abs, nam="mine"), "did you mean 'name'"),
         "kind": lambda m: total(step(pid, kind="inline"), how="line", workers=1, start="fork") == [os.getpid()] * 4
         and refused(lambda: step(serial(abs), kind="process"), "serial"),
         "workers": lambda m: last(lambda *a, **o: called(line(step(abs, workers=1)), range(9), **o), how="line", workers=3,
@@ -425,14 +427,17 @@ OF_BUILDERS = {
         "predicate": lambda m: total(keep(lambda n: n > 1)) == [2, 3]
         and refused(lambda: keep(batch(lists)), "one of the two"),
         "name": lambda m: keep(abs, name="mine").name == "mine",
+        "other": lambda m: refused(lambda: keep(abs, nam="mine"), "did you mean \'name\'"),
     },
     "expand": {
         "fn": lambda m: total(expand(range)) == [0, 0, 1, 0, 1, 2] and refused(lambda: expand(keep(abs)), "one of the two"),
         "name": lambda m: expand(range, name="mine").name == "mine",
+        "other": lambda m: refused(lambda: expand(range, nam="mine"), "did you mean \'name\'"),
     },
     "serial": {
         "fn": lambda m: serial(abs).in_caller and refused(lambda: serial(step(abs, workers=2)), "workers"),
         "name": lambda m: serial(abs, name="mine").name == "mine",
+        "other": lambda m: refused(lambda: serial(abs, nam="mine"), "did you mean \'name\'"),
     },
     "per_worker": {
         "factory": lambda m: total(per_worker(lambda: lambda n: n + 1)) == [1, 2, 3, 4],

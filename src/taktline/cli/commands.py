@@ -20,6 +20,7 @@ from taktline._files import check_at, write_at
 from taktline._recipe.options import PLANNED, Options
 from taktline.abc import Live, Sink, Source, Unread
 from taktline.cli import standard
+from taktline.cli.completing import paths, targets
 
 if TYPE_CHECKING:
     from taktline import Report, Run
@@ -202,7 +203,7 @@ def _on_records(command: Callable[..., Any]) -> Callable[..., Any]:
     types = click.option(
         "--types", metavar="TYPES", help='of CSV: "n=int,day=date", or "infer": as the first rows are written'
     )
-    where = click.option("--in", "source", required=True, metavar="PATH", help=path)
+    where = click.option("--in", "source", required=True, metavar="PATH", shell_complete=paths, help=path)
 
     @wraps(command)
     def with_reading(
@@ -219,7 +220,17 @@ def _on_records(command: Callable[..., Any]) -> Callable[..., Any]:
             return command(source=source, reading=reading, **given)
 
     made: Callable[..., Any] = with_reading
-    for option in (types, columns, header, encoding, quoting, delimiter, format, where, click.argument("target")):
+    for option in (
+        types,
+        columns,
+        header,
+        encoding,
+        quoting,
+        delimiter,
+        format,
+        where,
+        click.argument("target", shell_complete=targets),
+    ):
         made = option(made)
     return made
 
@@ -279,9 +290,13 @@ def _flagged(names: Collection[str], command: Callable[..., Any]) -> Callable[..
         elif kind == "switch":
             command = click.option(f"{flag}/--no-{flag[2:]}", each.name, default=None, help=help)(command)
         elif kind == "path":
-            command = click.option(flag, each.name, metavar="PATH", default=None, help=help)(command)
+            command = click.option(flag, each.name, metavar="PATH", shell_complete=paths, default=None, help=help)(
+                command
+            )
         elif kind == "function":
-            command = click.option(flag, each.name, metavar="FUNCTION", default=None, help=help)(command)
+            command = click.option(
+                flag, each.name, metavar="FUNCTION", shell_complete=targets, default=None, help=help
+            )(command)
         elif kind == "amount":
             command = click.option(flag, each.name, metavar="AMOUNT", default=None, help=help, type=_Amount())(command)
         elif kind == "text":
@@ -296,6 +311,7 @@ def _flagged(names: Collection[str], command: Callable[..., Any]) -> Callable[..
     "sink",
     required=True,
     metavar="PATH",
+    shell_complete=paths,
     help='file, URL, or "-" for standard output',
 )
 @click.option("--out-format", help="jsonl, csv, tsv, parquet or text; default: by suffix")
@@ -304,6 +320,7 @@ def _flagged(names: Collection[str], command: Callable[..., Any]) -> Callable[..
     "--report",
     "saved",
     metavar="PATH",
+    shell_complete=paths,
     help="save the report to PATH.json, for taktline report, or PATH.html; also a URL",
 )
 @_run_options
@@ -343,9 +360,11 @@ def run(
 
 
 @commands.command()
-@click.argument("letters", metavar="FILE")
-@click.argument("target")
-@click.option("--out", "sink", required=True, metavar="PATH", help='a new file, or "-" for standard output')
+@click.argument("letters", metavar="FILE", shell_complete=paths)
+@click.argument("target", shell_complete=targets)
+@click.option(
+    "--out", "sink", required=True, metavar="PATH", shell_complete=paths, help='a new file, or "-" for standard output'
+)
 @click.option("--out-format", help="jsonl, csv, tsv or text; default: by suffix")
 @_run_options
 def retry(
@@ -507,8 +526,10 @@ def _save(report: Report, path: str) -> None:
 
 
 @commands.command()
-@click.argument("saved", metavar="FILE")
-@click.option("--html", "page", metavar="PATH", help="write it as one HTML file, to a path or a URL")
+@click.argument("saved", metavar="FILE", shell_complete=paths)
+@click.option(
+    "--html", "page", metavar="PATH", shell_complete=paths, help="write it as one HTML file, to a path or a URL"
+)
 def report(saved: str, page: str | None) -> None:
     """Show the report of an earlier run, saved by `taktline run --report FILE.json`.
 
@@ -590,7 +611,7 @@ _json = click.option("--json", "as_json", is_flag=True, help="JSON in place of t
 
 @commands.command()
 @_on_records
-@click.option("--out", metavar="PATH", help="where a run would write; nothing is written")
+@click.option("--out", metavar="PATH", shell_complete=paths, help="where a run would write; nothing is written")
 @click.option("--length", type=click.IntRange(0), help="how many records there are, for the predicted times")
 @_flags(PLANNED)
 @_json
