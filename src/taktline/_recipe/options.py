@@ -250,6 +250,7 @@ class RunOptions(TypedDict, total=False):
     on_error: Literal["raise", "skip", "keep"]
     dead_letters: str | os.PathLike[str] | None
     journal: str | os.PathLike[str] | None
+    attempt: int | None
     if_changed: Literal["refuse", "continue", "restart"]
     on_lost: Literal["refuse", "restart"]
     progress: bool | Callable[[Any], None] | None
@@ -258,6 +259,8 @@ class RunOptions(TypedDict, total=False):
     setup: Callable[[], object] | None
     recycle: int | str | None
     seed: int | None
+    trace: str | os.PathLike[str] | None
+    observer: Observer | Sequence[Observer] | None
     on: Any
 
 
