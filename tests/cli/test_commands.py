@@ -470,6 +470,8 @@ def test_columns_and_types_of_a_table_are_named_on_the_command_line(folder):
         return [json.loads(text)["row"] for text in done.stdout.splitlines()] or done.stderr
 
     assert shown("--types", "n=int", "--columns", "n") == ["{'n': 1}", "{'n': None}"]
+    named = repr({"n": "1", "file": str(folder / "t.csv")})
+    assert shown("--columns", "n", "--path-column", "file")[0] == named
     assert shown("--types", "infer") == [
         "{'n': 1, 'day': datetime.date(2024, 1, 2), 's': 'x'}", "{'n': None, 'day': datetime.date(2024, 1, 3), 's': '7'}"
     ]  # fmt: skip

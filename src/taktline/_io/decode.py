@@ -8,11 +8,14 @@ import json
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import cache
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from taktline._excerpts import excerpt
 from taktline.abc import Unread
 from taktline.errors import SourceError
+
+if TYPE_CHECKING:
+    from taktline._io.placed import Added
 
 BOM = b"\xef\xbb\xbf"
 UTF_16 = (b"\xff\xfe", b"\xfe\xff")  # what a text in UTF-16 begins with
@@ -48,9 +51,10 @@ def json_loads() -> Callable[[bytes], Any]:
 
 def json_records(
     lines: Iterable[bytes], name: str, first: int = 1, columns: Sequence[str] | None = None,
-    unread: list[Unread] | None = None,
+    unread: list[Unread] | None = None, more: Added | None = None,
 ) -> Iterator[Any]:  # fmt: skip
-    """A record a line, blank lines left out; with `columns` only those keys. Raises SourceError with the line."""
+    """A record a line, blank lines left out; with `columns` only those keys, and then `more`. Raises
+    SourceError with the line."""
     loads = json_loads()
     for number, line in enumerate(lines, first):
         try:
@@ -70,6 +74,9 @@ def json_records(
         except RecursionError as error:
             yield unreadable(bad_line(name, number, line, error, "is nested too deeply"), line, unread)
             continue
+        if more is not None and (type(record) is not dict or not record.keys().isdisjoint(more.values)):
+            yield unreadable(_no_place(more, name, number, record), line, unread)
+            continue
         if columns is not None:
             try:
                 record = {key: record[key] for key in columns}
@@ -79,7 +86,15 @@ def json_records(
                 )  # fmt: skip
                 yield unreadable(caused(why, error), line, unread)
                 continue
+        if more is not None:
+            record.update(more.values)
         yield record
+
+
+def _no_place(more: Added, name: str, number: int, record: Any) -> SourceError:
+    own = [key for key in record if key in more.values] if type(record) is dict else []
+    why = more.why_not(name, own[0]) if own else f"no column can be beside {excerpt(record)}: it is no object"
+    return SourceError(f"{name!r}, line {number:,}: {why}", path=name, line=number)
 
 
 def text_records(

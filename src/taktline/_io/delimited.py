@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from datetime import date, datetime, time
 from decimal import Decimal
 from itertools import islice
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from taktline._excerpts import excerpt
 from taktline._io import as_table
@@ -19,6 +19,9 @@ from taktline._io.ranges import table_lines
 from taktline._io.taken import Taken
 from taktline.abc import Unread
 from taktline.errors import LineError, SourceError
+
+if TYPE_CHECKING:
+    from taktline._io.placed import Added
 
 FIELD = 1 << 30  # characters of a CSV field; the csv module's own limit is 131,072
 INFER = "infer"
@@ -109,10 +112,10 @@ class Table:
 
 def table_records(
     lines: Iterable[bytes], name: str, first: int, table: Table, header: Sequence[str],
-    unread: list[Unread] | None = None,
+    unread: list[Unread] | None = None, more: Added | None = None,
 ) -> Iterator[Any]:  # fmt: skip
-    """Lines of delimited text, behind its header, as dicts by those names; cells of `types` are made values, blank lines
-    left out. Raises SourceError with the line."""
+    """Lines of delimited text, behind its header, as dicts by those names, and of `more`; cells of `types` are made values,
+    blank lines left out. Raises SourceError with the line."""
     kept = None if unread is None else _Kept(lines if isinstance(lines, Taken) else Taken(lines))
     rows = _rows(lines, name, table, first) if kept is None else _kept_rows(kept, name, table, first)
     made = [(key, _converter(kind)) for key, kind in (table.types or {}).items()]
@@ -145,6 +148,8 @@ def table_records(
                 yield bad(caused(why, error))
                 break
         else:
+            if more is not None:
+                record.update(more.values)
             yield record
 
 

@@ -20,6 +20,15 @@ _day = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}").fullmatch
 _moment = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}[ T][0-9]{2}:[0-9]{2}(?::[0-9]{2}(?:\.[0-9]{1,6})?)?").fullmatch
 
 
+def is_integer(text: str) -> bool:
+    """Whether this is an integer of 64 bits, written as one.
+
+    >>> is_integer("-7"), is_integer("007"), is_integer("1.0"), is_integer("9223372036854775808")
+    (True, False, False, False)
+    """
+    return _whole(text) is not None and -LARGEST <= int(text) < LARGEST
+
+
 def types_of(rows: Iterable[Sequence[str]], header: Sequence[str]) -> dict[str, Any]:
     """The types of columns that are no text, by name. Rows of another width have no say, and empty cells neither.
 
@@ -35,7 +44,7 @@ def types_of(rows: Iterable[Sequence[str]], header: Sequence[str]) -> dict[str, 
 def _kind(cells: set[str]) -> Any:
     """The first type that all cells have, in the form that is written so and only so; None: they are text."""
     tests: tuple[tuple[Any, Callable[[set[str]], bool]], ...] = (
-        (int, lambda cells: all(_whole(cell) and -LARGEST <= int(cell) < LARGEST for cell in cells)),
+        (int, lambda cells: all(map(is_integer, cells))),
         (float, lambda cells: all(map(_number, cells - NO_NUMBERS)) and not cells <= NO_NUMBERS),
         (bool, lambda cells: cells <= {"true", "false", "True", "False", "TRUE", "FALSE"}),
         (date, lambda cells: all(map(_day, cells)) and _are(date.fromisoformat, cells)),

@@ -129,7 +129,10 @@ def _shut(folder: str, error: OSError) -> SourceError:
 def _in_folder(path: str) -> list[str]:
     # Those with a dot or an underscore in front are notes of the programs that wrote the others, such as _SUCCESS.
     found = [entry for entry in _entries(path) if entry.name[0] not in "._"]
-    if folders := [entry.name for entry in found if entry.is_dir()]:
+    folders = [entry.name for entry in found if entry.is_dir()]
+    if folders and len(folders) == len(found) and all(map(remote.names_a_column, folders)):
+        return [each for folder in folders for each in _in_folder(os.path.join(path, folder))]
+    if folders:
         raise SourceError(
             f"{path!r} has folders inside, such as {folders[0]!r}; say what to read by a pattern such as "
             f"{os.path.join(path, '**', '*.jsonl')!r}",

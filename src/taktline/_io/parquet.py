@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import accumulate
 from operator import length_hint
@@ -15,6 +15,7 @@ from taktline._io.changing import Unchanged, replaced
 from taktline._io.cut import TABLE, Cut, Cuts
 from taktline._io.decode import KEPT
 from taktline._io.delimited import check_drift
+from taktline._io.placed import Added, known
 from taktline.abc import Part, Source, Splitter, Unread
 from taktline.errors import LineError, SourceError, TaktlineError
 
@@ -36,7 +37,9 @@ class ParquetFiles(Source):
 
     columns = True
 
-    def __init__(self, name: str, patterns: Sequence[str], paths: list[str], columns: Columns) -> None:
+    def __init__(
+        self, name: str, patterns: Sequence[str], paths: list[str], columns: Columns, added: Mapping[str, Added]
+    ) -> None:
         checked_pyarrow()
         for path in paths:
             if path == opening.STANDARD:
@@ -46,6 +49,7 @@ class ParquetFiles(Source):
         self._paths = paths
         self._inputs = [place.Inputs(each, paths) for each in patterns]
         self._columns = columns
+        self._added = added  # to the records of each file, by the name that is shown of it
 
     def describe(self) -> str:
         return self._name
@@ -54,7 +58,7 @@ class ParquetFiles(Source):
         return any(each.has(path) for each in self._inputs)
 
     def fingerprint(self) -> Any:
-        return ["parquet", self._columns, opening.marks(self._paths)]
+        return ["parquet", self._columns, opening.marks(self._paths), *known(self._added)]
 
     def untold(self) -> str:
         return opening.untold(self._paths)
@@ -78,8 +82,9 @@ class ParquetFiles(Source):
         check = self._checking()
         for path in self._paths:
             with _opened(path) as (file, unchanged):
-                check(remote.shown(path), file)
-                reading = Reading(file, remote.shown(path), self._columns, unchanged)
+                name = remote.shown(path)
+                check(name, file)
+                reading = Reading(file, name, self._columns, self._added.get(name), unchanged)
                 yield from reading.records(0, reading.rows, unread)
 
     def split(self, *, exact: bool = False, unread: list[Unread] | None = None) -> Splitter | None:
@@ -92,13 +97,16 @@ class ParquetFiles(Source):
         for path in self._paths:
             file, unchanged = _opened_here(path)  # it stays open for as long as somebody has a part of it
             check(path, file)
-            reading, row = Reading(file, path, self._columns, unchanged), 0
+            more = self._added.get(remote.shown(path))
+            reading, row = Reading(file, path, self._columns, more, unchanged), 0
             while row < reading.rows:
                 if wanted:
                     whole = self._whole() if whole is None else whole
                     end = reading.border(row, wanted, exact=exact) if wanted != TABLE else reading.together(row)
                     size = max(1, int(reading.weight(row) * (end - row)))
-                    wanted = yield Rows(path, unchanged.state, row, end - row, size, self._columns, whole, reading)
+                    wanted = yield Rows(
+                        path, unchanged.state, row, end - row, size, self._columns, more, whole, reading
+                    )
                     row = end
                 else:
                     wanted = yield reading.records(row, reading.rows, unread)
@@ -114,7 +122,14 @@ class ParquetFiles(Source):
                 return frozenset()
             mine = _without_null(about.metadata, about.schema_arrow)
             kept = mine if kept is None else kept & mine
-        return frozenset(kept or ())
+        constant = {
+            name for name in self._names() if all(each.values[name] is not None for each in self._added.values())
+        }
+        return frozenset((kept or set()) | constant)
+
+    def _names(self) -> list[str]:
+        """The columns that are added."""
+        return [name for each in self._added.values() for name in each.values]
 
     def _checking(self) -> Any:
         """For one pass: what sees that each file has the columns that are to be read. Raises SourceError."""
@@ -123,6 +138,8 @@ class ParquetFiles(Source):
         def check(name: str, file: Any) -> None:
             header = file.schema_arrow.names
             first.append((name, header))
+            if (more := self._added.get(name)) is not None:
+                more.check(header, name)
             if self._columns is None:
                 check_drift(*first[0], name, header)
             elif file.num_row_groups and (missing := [each for each in self._columns if each not in header]):
@@ -134,11 +151,11 @@ class ParquetFiles(Source):
 class Rows(Part):
     """Consecutive rows of one file."""
 
-    __slots__ = ("_columns", "_count", "_first", "_path", "_reading", "_state", "size", "whole")
+    __slots__ = ("_columns", "_count", "_first", "_more", "_path", "_reading", "_state", "size", "whole")
 
     def __init__(
-        self, path: str, state: State, first: int, count: int, size: int, columns: Columns, whole: frozenset[str],
-        reading: Reading | None = None,
+        self, path: str, state: State, first: int, count: int, size: int, columns: Columns, more: Added | None,
+        whole: frozenset[str], reading: Reading | None = None,
     ) -> None:  # fmt: skip
         self._path = path
         self._state = state  # of the file
@@ -146,11 +163,13 @@ class Rows(Part):
         self._count = count
         self.size = size
         self._columns = columns
+        self._more = more
         self.whole = whole
         self._reading = reading  # where it was cut
 
     def __reduce__(self) -> Any:
-        return Rows, (self._path, self._state, self._first, self._count, self.size, self._columns, self.whole)
+        where = (self._path, self._state, self._first, self._count, self.size, self._columns, self._more, self.whole)
+        return Rows, where
 
     def __len__(self) -> int:
         return self._count
@@ -162,20 +181,20 @@ class Rows(Part):
         return self._on().table(self._first, self._first + self._count)
 
     def _on(self) -> Reading:
-        return self._reading or _reading_on(self._path, self._state, self._columns)
+        return self._reading or _reading_on(self._path, self._state, self._columns, self._more)
 
 
 _newest: dict[Any, Reading] = {}  # in a worker: the file that it had a part of last, as far as it has read that
 
 
-def _reading_on(path: str, state: State, columns: Columns) -> Reading:
+def _reading_on(path: str, state: State, columns: Columns, more: Added | None) -> Reading:
     """The file in a worker. Raises SourceError where it is another one."""
     if (path, state, columns) not in _newest:
         _newest.clear()
         file, unchanged = _opened_here(path)
         if unchanged.state != state:
             raise replaced(path)
-        _newest[path, state, columns] = Reading(file, path, columns, unchanged)
+        _newest[path, state, columns] = Reading(file, path, columns, more, unchanged)
     return _newest[path, state, columns]
 
 
@@ -183,11 +202,14 @@ class Reading:
     """An open file that is read forward, one pass at a time. Rows that are passed over are decoded, for pyarrow cannot
     leave them out, but become no records; while rows are asked for in rising order, none is decoded twice."""
 
-    def __init__(self, file: Any, name: str, columns: Columns, unchanged: Unchanged | None = None) -> None:
+    def __init__(
+        self, file: Any, name: str, columns: Columns, more: Added | None = None, unchanged: Unchanged | None = None
+    ) -> None:
         self._file = file
         self._unchanged = unchanged  # None: of a store, whose objects are never changed in place
         self._name = name
         self._columns = columns
+        self._more = more
         counts = (file.metadata.row_group(n).num_rows for n in range(file.num_row_groups))
         self._ends = list(accumulate(counts))  # of the row groups, as rows of the file
         self._group = -1
@@ -267,7 +289,8 @@ class Reading:
                 pieces.append(pa.Table.from_batches([self._batch.slice(first - self._start, upto - first)]))
                 first = upto
         table = pa.concat_tables(pieces)
-        return table if self._columns is None else table.select(list(self._columns))
+        table = table if self._columns is None else table.select(list(self._columns))
+        return table if self._more is None else self._more.onto(table)
 
     def records(self, first: int, end: int, unread: list[Unread] | None = None) -> Iterator[Any]:
         """Those of the rows `first` to `end`. Raises SourceError with the row group, behind the records before it; with
@@ -287,6 +310,9 @@ class Reading:
                 for records in _made(batch, self._columns):
                     if isinstance(records, _NoRecord):
                         records = [self._unread(records, group, first, unread)]
+                    elif self._more is not None:
+                        for record in records:
+                            record.update(self._more.values)
                     first += len(records)
                     self._given, self._behind = iter(records), first
                     yield from self._given

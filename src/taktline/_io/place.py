@@ -225,7 +225,10 @@ class Inputs:
     def _would_find(self, there: str, file: str) -> bool:
         whole = os.path.join(self._folder, self._name)
         if self._name == STANDARD or not glob.has_magic(self._name) or os.path.exists(whole):
-            return os.path.isdir(whole) and file[0] not in "._" and _one_of([whole], there)
+            if not os.path.isdir(whole) or file[0] in "._":
+                return False
+            inside = os.path.relpath(there, whole).split(os.sep)
+            return _one_of([whole], there) or all(map(remote.names_a_column, inside))
         folder, pattern = os.path.split(self._name)
         if pattern == "**":
             folder, pattern = self._name, "*"

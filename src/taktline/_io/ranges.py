@@ -15,6 +15,7 @@ from typing import IO, Any
 from taktline._io.changing import Lasting, changed, cut_short, identity, replaced
 from taktline._io.cut import TABLE
 from taktline._io.decode import BOM
+from taktline._io.placed import Added
 from taktline._io.taken import Taken
 from taktline.abc import Part, Unread
 
@@ -38,6 +39,7 @@ class Decode:
     records: Callable[..., Iterator[Any]]  # of lines, the file's name, the number of the first line; and unread=
     table: Callable[[Any, int], Any] | None = None  # of bytes, the number of the first line; raises where it is none
     learn: Callable[[bytes], None] | None = None  # is shown the lines of each table before they travel
+    more: Added | None = None  # what is added to each record
 
     def table_of(self, data: Any, number: int, count: int) -> Any:
         """A table of so many rows. Raises where the lines are none."""
@@ -46,7 +48,7 @@ class Decode:
         table = self.table(data, number)
         if table.num_rows != count:
             raise ValueError(f"{table.num_rows:,} rows where {count:,} were counted")
-        return table
+        return table if self.more is None else self.more.onto(table)
 
 
 class _Opened:

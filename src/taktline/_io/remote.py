@@ -33,7 +33,7 @@ def find(url: str) -> list[str]:
         if not is_web(url) and any(mark in path for mark in "*?["):
             found = [each for each, about in store.glob(path, detail=True).items() if about["type"] == "file"]
         elif not is_web(url) and store.isdir(path):
-            found = [about["name"] for about in store.ls(path, detail=True) if about["type"] == "file"]
+            found = _in_folder(store, path)
         else:
             found = [path] if (_web_has(store, path) if is_web(url) else store.exists(path)) else []
     except Exception as error:  # each store has errors of its own
@@ -41,6 +41,31 @@ def find(url: str) -> list[str]:
     if not found:
         raise SourceNotFound(f"there is nothing at {shown(url)!r}", path=shown(url))
     return [url] if found == [path] else sorted(store.unstrip_protocol(each) for each in found)
+
+
+def names_a_column(folder: str) -> bool:
+    """Whether a folder of this name says what a column holds, as Hive's do.
+
+    >>> names_a_column("year=2024"), names_a_column("2024"), names_a_column("=")
+    (True, False, False)
+    """
+    return "=" in folder[1:]
+
+
+def _in_folder(store: Any, path: str) -> list[str]:
+    """The files of a folder; of one in which there are only folders that are named as columns, those in them."""
+    about = {each["name"]: each["type"] for each in store.ls(path, detail=True)}
+    files = [name for name, kind in about.items() if kind == "file"]
+    folders = [name for name, kind in about.items() if kind != "file" and name.rstrip("/") != path.rstrip("/")]
+    if files or not all(names_a_column(folder.rstrip("/").rpartition("/")[2]) for folder in folders):
+        return files
+    return [each for folder in sorted(folders) for each in _in_folder(store, folder)]
+
+
+def below(folder: str, url: str) -> str:
+    """The path of a URL from a folder's on; empty where it does not lie in it."""
+    inside, path = store_of(folder)[1].rstrip("/") + "/", store_of(url)[1]
+    return path.removeprefix(inside) if path.startswith(inside) else ""
 
 
 @contextmanager

@@ -11,7 +11,7 @@ from functools import partial
 from itertools import chain
 from typing import IO, Any, Literal
 
-from taktline._io import as_table, brought, decode, opening, place, ranges, remote, streams
+from taktline._io import as_table, brought, decode, opening, place, placed, ranges, remote, streams
 from taktline._io.cut import Cut, Cuts
 from taktline._io.delimited import (
     INFER,
@@ -34,7 +34,7 @@ from taktline.abc import Source, Splitter, Unread
 from taktline.errors import LineError, SourceError, SourceNotFound, TaktlineError
 
 Columns = tuple[str, ...] | None
-OPTIONS = ("format", "columns", "types", "delimiter", "quoting", "encoding", "header")
+OPTIONS = ("format", "columns", "types", "delimiter", "quoting", "encoding", "header", "path_column")
 
 
 def read(
@@ -47,6 +47,7 @@ def read(
     quoting: bool | None = None,
     encoding: str | None = None,
     header: bool | Sequence[str] = True,
+    path_column: str | None = None,
     **unknown: Any,
 ) -> Source:
     """The records of a file, of all files in a folder or that match a glob, of a URL, or of standard input ("-"); or of
@@ -67,6 +68,10 @@ def read(
     double quotes, with delimiters and line ends in them; None: in CSV, and not in TSV, whose cells have neither. `header`:
     False where the file has no row of names, and its columns are "column1" and so on, or their names. For these and text:
     `encoding`, UTF-8 where it is None; a byte order mark is left out.
+
+    `path_column`: the name of a column, behind the others, that holds the name of each record's file. A folder with nothing
+    but folders in it that are named as columns (`year=2024`, of whatever depth) is read with those as columns, integers
+    where all are, text else, None for "__HIVE_DEFAULT_PARTITION__"; a pattern gives no columns.
 
     A line that is no record (no JSON, another number of cells, quotes that do not fit, a cell that `types` refuses, bytes
     that are no text; in Parquet a row with what no value of Python can hold) is a record that fails: what `on_error` and
@@ -91,30 +96,35 @@ def read(
     if brought.has_scheme(path):
         options = {
             "format": format, "columns": columns, "types": types, "delimiter": delimiter, "quoting": quoting,
-            "encoding": encoding, "header": None if header is True else header,
+            "encoding": encoding, "header": None if header is True else header, "path_column": path_column,
         }  # fmt: skip
         made: Source = brought.opened("read", str(path), options)
         return made
     patterns = _patterns(path)
-    found = _all_found(patterns)
+    behind = _all_found(patterns)
+    found = list(chain.from_iterable(behind))
     how = opening.format_of_all(found, format)
     for each in found:
         opening.packing_of(each)
     chosen = tuple(columns) if columns is not None else None
     _check_fits(how, chosen, types, delimiter=delimiter, quoting=quoting, encoding=encoding, header=header)
+    added = placed.added(patterns, behind, _checked_name(path_column), chosen)
+    _check_beside(how, added, path_column)
+    if added and chosen is not None:
+        chosen = tuple(name for name in chosen if name not in added[remote.shown(found[0])].values)
     if found.count(STANDARD) > 1:
         raise LineError("standard input can be read once only")
     name = ", ".join(map(remote.shown, patterns[:3])) + (f" and {len(patterns) - 3:,} more" if patterns[3:] else "")
     if how == "parquet":
         from taktline._io.parquet import ParquetFiles
 
-        return ParquetFiles(name, patterns, found, chosen)
+        return ParquetFiles(name, patterns, found, chosen, added)
     table = Table(
         delimiter or ("\t" if how == "tsv" else ","), how != "tsv" if quoting is None else quoting,
         checked_encoding(encoding or decode.UTF_8), checked_header(header), delimiter is not None, chosen,
         checked_types(types, chosen), types == INFER,
     )  # fmt: skip
-    return _FORMATS.get(how, _Brought)(name, patterns, found, how, table)
+    return _FORMATS.get(how, _Brought)(name, patterns, found, how, table, added)
 
 
 def _patterns(path: Any) -> list[str]:
@@ -138,12 +148,29 @@ def _patterns(path: Any) -> list[str]:
     return names
 
 
-def _all_found(patterns: list[str]) -> list[str]:
-    """The files behind these, in order. Raises SourceNotFound with all that are not there."""
+def _checked_name(path_column: Any) -> str | None:
+    """Raises LineError where a column cannot be called so."""
+    if path_column is not None and (not isinstance(path_column, str) or not path_column):
+        raise LineError(f'path_column= is the name of a column, such as "file"; it is {path_column!r}')
+    return path_column
+
+
+def _check_beside(how: str, added: Mapping[str, placed.Added], path_column: str | None) -> None:
+    """Raises LineError where records of the format have no columns, and some are to be added."""
+    if not added or how in ("jsonl", "csv", "tsv", "parquet"):
+        return
+    what = "text lines" if how == "text" else how
+    if path_column is not None:
+        raise LineError(f"path_column= has no meaning for {what}: a record has no columns there")
+    raise LineError(f"folders give columns, and {what} have none; read them by a pattern, such as 'folder/**/*.txt'")
+
+
+def _all_found(patterns: list[str]) -> list[list[str]]:
+    """The files behind each of these, in order. Raises SourceNotFound with all that are not there."""
     found, missing = [], []
     for pattern in patterns:
         try:
-            found += opening.files(pattern)
+            found.append(opening.files(pattern))
         except SourceNotFound as error:
             if len(patterns) == 1:
                 raise
@@ -182,8 +209,12 @@ def _no_such_option(name: str) -> str:
 class _Files(Source):
     """Some files, one after the other, as one stream of records."""
 
-    def __init__(self, name: str, patterns: Sequence[str], paths: list[str], format: str, table: Table) -> None:
+    def __init__(
+        self, name: str, patterns: Sequence[str], paths: list[str], format: str, table: Table,
+        added: Mapping[str, placed.Added],
+    ) -> None:  # fmt: skip
         self._name = name
+        self._added = added  # to the records of each file, by the name that is shown of it
         self._paths = paths
         self._inputs = [place.Inputs(each, paths) for each in patterns]
         self._format = format
@@ -213,7 +244,14 @@ class _Files(Source):
         if marks is None:
             return None
         how = [table.delimiter, table.quoting, table.encoding, self._recoded, table.header]
-        return [self._format, self._columns, INFER if table.infer else table.types, how, marks]
+        return [
+            self._format,
+            self._columns,
+            INFER if table.infer else table.types,
+            how,
+            marks,
+            *placed.known(self._added),
+        ]
 
     def untold(self) -> str:
         return opening.untold(self._paths)
@@ -279,8 +317,13 @@ class _Jsonl(_Files):
 
     def beginner(self) -> Callable[[Taken, str], ranges.Decode | None]:
         tables = as_table.JsonTables(self._columns)
-        how = ranges.Decode(partial(decode.json_records, columns=self._columns), tables, tables.learn)
-        return lambda lines, name: how
+
+        def begin(lines: Taken, name: str) -> ranges.Decode:
+            more = self._added.get(name)
+            records = partial(decode.json_records, columns=self._columns, more=more)
+            return ranges.Decode(records, tables, tables.learn, more)
+
+        return begin
 
     def count(self, data: bytes) -> int | None:
         return ranges.json_lines(data)
@@ -317,10 +360,13 @@ class _Delimited(_Files):
                 check_drift(*first[0], name, header)
             if table.infer and table.types is None:
                 table = table.inferred(taken, name, header)
-            names = self._columns or tuple(first[0][1])  # the first file's order is that of all
+            if (more := self._added.get(name)) is not None:
+                more.check(header, name)
+            names = first[0][1] if self._columns is None else self._columns  # the first file's order is that of all
             return ranges.Decode(
-                partial(table_records, table=table, header=header),
-                partial(table.as_table, header=header, names=names) if table.is_typed else None,
+                partial(table_records, table=table, header=header, more=more),
+                partial(table.as_table, header=header, names=names) if table.is_typed and names else None,
+                more=more,
             )
 
         return begin
@@ -338,8 +384,11 @@ class _Delimited(_Files):
 class _Brought(_Files):
     """A format that another package brings, which makes the records of a whole file."""
 
-    def __init__(self, name: str, patterns: Sequence[str], paths: list[str], format: str, table: Table) -> None:
-        super().__init__(name, patterns, paths, format, table)
+    def __init__(
+        self, name: str, patterns: Sequence[str], paths: list[str], format: str, table: Table,
+        added: Mapping[str, placed.Added],
+    ) -> None:  # fmt: skip
+        super().__init__(name, patterns, paths, format, table, added)
         self._decode = brought.decoder(format)
 
     def _each(self, unread: list[Unread] | None) -> Iterator[Any]:

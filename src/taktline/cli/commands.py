@@ -203,24 +203,26 @@ def _on_records(command: Callable[..., Any]) -> Callable[..., Any]:
     types = click.option(
         "--types", metavar="TYPES", help='of CSV: "n=int,day=date", or "infer": as the first rows are written'
     )
+    path_column = click.option("--path-column", metavar="NAME", help="of a column with the name of each record's file")
     where = click.option("--in", "source", required=True, metavar="PATH", shell_complete=paths, help=path)
 
     @wraps(command)
     def with_reading(
         *, source: str, in_format: str | None, delimiter: str | None, quoting: bool | None, encoding: str | None,
-        header: str | None, columns: str | None, types: str | None, **given: Any,
+        header: str | None, columns: str | None, types: str | None, path_column: str | None, **given: Any,
     ) -> Any:  # fmt: skip
         names = True if header is None else header != "none" and header.split(",")
         delimiter = "\t" if delimiter == "\\t" else delimiter
         reading = {
             "format": in_format, "delimiter": delimiter, "quoting": quoting, "encoding": encoding, "header": names,
-            "columns": None if columns is None else columns.split(","), "types": _types(types),
+            "columns": None if columns is None else columns.split(","), "types": _types(types), "path_column": path_column,
         }  # fmt: skip
         with standard.input_apart(source):
             return command(source=source, reading=reading, **given)
 
     made: Callable[..., Any] = with_reading
     for option in (
+        path_column,
         types,
         columns,
         header,
