@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
@@ -47,8 +48,16 @@ def is_web(url: str) -> bool:
     return urlsplit(url).scheme in WEB
 
 
+known_stores: list[Callable[[str], tuple[Any, str] | None]] = []
+"""Asked first: file system and path of a URL that fsspec cannot reach by itself, such as of a connection that Airflow keeps;
+None of any other."""
+
+
 def store_of(url: str) -> tuple[Any, str]:
     """fsspec's file system for a URL, and the path in it. Raises LineError."""
+    for known in known_stores:
+        if (found := known(url)) is not None:
+            return found
     scheme = urlsplit(url).scheme
     extra = EXTRAS.get(scheme, "remote")
     try:
@@ -67,6 +76,16 @@ def check_target(url: str) -> None:
     store_of(url)
     if is_web(url):
         raise LineError(f"{shown(url)!r} cannot be written: a web server only gives files")
+
+
+def url_of(store: Any, path: str, beside: str) -> str:
+    """The URL of what was found in the store of the URL `beside`, with the user or connection that is named there."""
+    whole = str(store.unstrip_protocol(path))
+    user, at, _ = urlsplit(beside).netloc.rpartition("@")
+    if not at or "@" in urlsplit(whole).netloc:
+        return whole
+    scheme, _, rest = whole.partition("://")
+    return f"{scheme}://{user}@{rest}"
 
 
 def put(url: str, data: bytes) -> None:

@@ -326,7 +326,8 @@ def test_passwords_and_signatures_are_not_shown():
 
 
 @pytest.mark.parametrize(
-    ("option", "name"), [("journal", "a.journal"), ("dead_letters", "a.jsonl"), ("dead_letters", "a.sqlite")]
+    ("option", "name"),
+    [("journal", "a.journal"), ("dead_letters", "a.jsonl"), ("dead_letters", "a.sqlite"), ("trace", "a.json")],
 )
 def test_what_is_written_bit_by_bit_is_not_put_at_a_url(option, name, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)

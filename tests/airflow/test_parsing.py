@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from airflow.dag_processing.dagbag import DagBag
 from airflow.providers_manager import ProvidersManager
-from airflow.sdk import DAG, task
+from airflow.sdk import DAG, ObjectStoragePath, task
 
 from taktline import LineError, line
 from taktline._recipe.options import Options
@@ -62,6 +62,7 @@ def test_default_args_reach_options_too():
         ({"retris": 3}, "there is no option 'retris' of a run or of a task; did you mean 'retries'?"),
         ({"workers": 0}, "workers=0: give a whole number of at least 1"),
         ({"if_incomplete": "ignore"}, "if_incomplete='ignore': choose one of 'succeed', 'fail', 'skip'"),
+        ({"sink_key": "id"}, "sink_key='id' is of a table; say in which database it is: sink_conn_id="),
         ({"journal": "s3://shop/journals/"}, "journal='s3://shop/journals/': this is a URL"),
         ({"journal": "s3://shop/{{ ds }}.journal"}, "journal='s3://shop/_.journal': this is a URL"),
         ({"dead_letters": "gs://shop/{{ params.name }}"}, "dead_letters='gs://shop/_.jsonl': this is a URL"),
@@ -132,6 +133,10 @@ def test_each_task_of_each_run_has_a_journal_of_its_own(tmp_path):
         ("postgres://me:p%40ss@db.example:5433/shop", "postgresql://me:p%40ss@db.example:5433/shop"),
         ("postgres://db.example/shop", "postgresql://db.example/shop"),
         ('{"conn_type": "sqlite", "host": "/data/shop.db"}', "sqlite:////data/shop.db"),
+        (
+            "postgres://me@db.example/shop?sslmode=verify-full&sslrootcert=%2Fetc%2Froot.crt&cursor=dictcursor",
+            "postgresql://me@db.example/shop?sslmode=verify-full&sslrootcert=%2Fetc%2Froot.crt",
+        ),
     ],
 )
 def test_connections_are_urls(connection, url, monkeypatch):
@@ -143,6 +148,41 @@ def test_connections_to_something_else_are_refused(monkeypatch):
     monkeypatch.setenv("AIRFLOW_CONN_SHOP", "http://shop.example")
     with pytest.raises(LineError, match="is of type 'http'; only postgres and sqlite are tables"):
         connection_url("shop")
+
+
+def test_a_url_is_reached_by_a_connection():
+    assert connection.through("shop", "s3://bucket/a.jsonl") == "s3://shop@bucket/a.jsonl"
+    assert connection.through("shop", "s3://shop@bucket/a.jsonl") == "s3://shop@bucket/a.jsonl"
+    with pytest.raises(LineError, match="names the connection 'other', and conn_id= says 'shop'"):
+        connection.through("shop", "s3://other@bucket/a.jsonl")
+    for wrong in ("/a.jsonl", "SELECT 1", "https://shop.example/a.jsonl"):
+        with pytest.raises(LineError, match="so a URL of an object store is needed with it"):
+            connection.through("shop", wrong)
+
+
+def test_options_may_be_templates_and_mean_what_they_say():
+    made = operator(workers="{{ params.workers }}", memory="1GB", on_error="{{ params.on_error }}")
+    assert made.options == {"memory": "1GB"}
+    assert made.later_options == {"workers": "{{ params.workers }}", "on_error": "{{ params.on_error }}"}
+    meant = [
+        ("workers", "3", 3), ("workers", "None", None), ("stall", "2.5", 2.5), ("recycle", "1GB", "1GB"),
+        ("recycle", "100", 100), ("ordered", "False", False), ("on_error", "skip", "skip"), ("workers", 3, 3),
+    ]  # fmt: skip
+    for name, said, value in meant:
+        assert operators._as_option(name, said) == value
+    with pytest.raises(LineError, match="workers='many': its template gave this, which is no int"):
+        operators._as_option("workers", "many")
+
+
+def test_a_heavy_target_is_left_to_the_run():
+    assert operator(target="nowhere.py:flow", check_target=False).target == "nowhere.py:flow"
+
+
+def test_the_connection_in_a_url_is_no_part_of_the_asset():
+    made = operator(source="s3://shop@bucket/in.jsonl", sink=ObjectStoragePath("s3://shop@bucket/out.jsonl"))
+    assert [asset.uri for asset in made.inlets] == ["s3://bucket/in.jsonl"]
+    assert [asset.uri for asset in made.outlets] == ["s3://bucket/out.jsonl"]
+    assert operator(source="SELECT 1", source_conn_id="shop", sink="orders", sink_conn_id="shop").outlets == []
 
 
 @pytest.mark.parametrize("module", [operators, decorator, connection])

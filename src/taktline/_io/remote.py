@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import IO, Any
 
-from taktline._urls import EXTRAS, WEB, is_web, store_of, told
+from taktline._urls import EXTRAS, WEB, is_web, store_of, told, url_of
 from taktline._urls import check_target as check_target
 from taktline._urls import is_url as is_url
 from taktline._urls import shown as shown
@@ -40,7 +40,7 @@ def find(url: str) -> list[str]:
         raise SourceError(f"{shown(url)!r} cannot be looked up: {told(error)}", path=shown(url)) from error
     if not found:
         raise SourceNotFound(f"there is nothing at {shown(url)!r}", path=shown(url))
-    return [url] if found == [path] else sorted(store.unstrip_protocol(each) for each in found)
+    return [url] if found == [path] else sorted(url_of(store, each, url) for each in found)
 
 
 def names_a_column(folder: str) -> bool:

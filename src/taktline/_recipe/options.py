@@ -73,13 +73,13 @@ def _file(value: Any) -> Any:
 
 
 def _file_here(value: Any) -> Any:
-    """A file that is written bit by bit, and locked meanwhile: no store of objects can do that."""
+    """A file that is written bit by bit: no store of objects can do that."""
     if _file(value) is not None and is_url(os.fspath(value)):
         if os.fspath(value).startswith("file://"):
             raise ValueError("give its path alone, without file://")
         raise ValueError(
-            "this is a URL, and the file is written bit by bit and locked meanwhile, which stores of objects cannot do; give "
-            "a path, on storage that the machines share where there are several"
+            "this is a URL, and the file is written bit by bit, which stores of objects cannot do; give a path, on storage "
+            "that the machines share where there are several"
         )
     return value
 
@@ -199,7 +199,7 @@ class Options:
     )
     seed: int | None = _option(None, "makes the steps' random numbers repeatable, by record index", _seed, "int")
     trace: str | os.PathLike[str] | None = _option(
-        None, "file for what each worker did when, as trace events: ui.perfetto.dev opens it", _file, "path"
+        None, "file for what each worker did when, as trace events: ui.perfetto.dev opens it", _file_here, "path"
     )
     observer: Observer | Sequence[Observer] | None = _option(
         None, "who hears what happens in the run", _observer, "none"

@@ -2,22 +2,53 @@
 
 from __future__ import annotations
 
-from urllib.parse import quote
+from typing import Any
+from urllib.parse import quote, urlencode, urlsplit
 
-from airflow.sdk import BaseHook
+from airflow.sdk import BaseHook, ObjectStoragePath
 
 try:
-    from airflow.sdk.exceptions import AirflowNotFoundException
+    from airflow.sdk.exceptions import AirflowException, AirflowNotFoundException
 except ImportError:  # before Airflow 3.3
-    from airflow.exceptions import AirflowNotFoundException
+    from airflow.exceptions import AirflowException, AirflowNotFoundException
 
 from taktline import LineError
 
 DATABASES = ("postgres", "sqlite")
+WITHOUT = ("http", "https", "ftp", "sftp", "pubsub")  # schemes whose user is no connection of Airflow's
+SETTINGS = (
+    "sslmode",
+    "sslcert",
+    "sslkey",
+    "sslrootcert",
+    "sslcrl",
+    "sslcompression",
+    "sslnegotiation",
+    "ssl_min_protocol_version",
+    "channel_binding",
+    "gssencmode",
+    "krbsrvname",
+    "target_session_attrs",
+    "options",
+    "application_name",
+    "client_encoding",
+    "connect_timeout",
+    "keepalives",
+    "keepalives_idle",
+    "keepalives_interval",
+    "keepalives_count",
+    "tcp_user_timeout",
+    "passfile",
+    "service",
+    "hostaddr",
+    "load_balance_hosts",
+    "require_auth",
+)  # of PostgreSQL's client library; what else stands among a connection's extras is of Airflow's own hooks
 
 
 def connection_url(conn_id: str) -> str:
-    """The URL of an Airflow connection to PostgreSQL or SQLite, for `read_sql` and `write_sql` inside a task.
+    """The URL of an Airflow connection to PostgreSQL or SQLite, for `read_sql` and `write_sql` inside a task. What the
+    connection's extras say of PostgreSQL's client, such as `sslmode`, stands in it.
 
     Raises LineError where there is no such connection, or one to something else.
 
@@ -26,13 +57,7 @@ def connection_url(conn_id: str) -> str:
     >>> connection_url("shop")
     'postgresql://me:secret@db.example/shop'
     """
-    try:
-        found = BaseHook.get_connection(conn_id)
-    except AirflowNotFoundException as error:
-        raise LineError(
-            f"there is no Airflow connection {conn_id!r}: add it under Admin, Connections, "
-            f"or set the environment variable AIRFLOW_CONN_{conn_id.upper()}"
-        ) from error
+    found = _connection(conn_id)
     if found.conn_type == "sqlite":
         return f"sqlite:///{found.host or found.schema or ''}"
     if found.conn_type not in DATABASES:
@@ -40,5 +65,54 @@ def connection_url(conn_id: str) -> str:
             f"the Airflow connection {conn_id!r} is of type {found.conn_type!r}; only {' and '.join(DATABASES)} are tables"
         )
     person = quote(found.login or "", safe="") + (f":{quote(found.password, safe='')}" if found.password else "")
-    place = f"{found.host or ''}" + (f":{found.port}" if found.port else "")
-    return f"postgresql://{person + '@' if person else ''}{place}/{quote(found.schema or '', safe='')}"
+    place = quote(found.host or "", safe="[]:,") + (f":{found.port}" if found.port else "")
+    settings = {name: value for name, value in found.extra_dejson.items() if name in SETTINGS}
+    query = f"?{urlencode(settings, quote_via=quote)}" if settings else ""
+    return f"postgresql://{person + '@' if person else ''}{place}/{quote(found.schema or '', safe='')}{query}"
+
+
+def is_database(conn_id: str) -> bool:
+    """Whether an Airflow connection is one to a database that `connection_url` knows. Raises LineError."""
+    return _connection(conn_id).conn_type in DATABASES
+
+
+def through(conn_id: str, url: str) -> str:
+    """A URL of an object store that is reached by an Airflow connection: `s3://bucket/key` as `s3://conn_id@bucket/key`.
+    Raises LineError where it is no such URL, or names another connection."""
+    scheme, slashes, rest = url.partition("://")
+    if not slashes or scheme in (*WITHOUT, ""):
+        raise LineError(
+            f"the Airflow connection {conn_id!r} is no database, so a URL of an object store is needed with it, such as "
+            f"s3://bucket/key, not {url!r}"
+        )
+    named, at, _ = rest.partition("/")[0].rpartition("@")
+    if at and named != conn_id:
+        raise LineError(f"{url!r} names the connection {named!r}, and conn_id= says {conn_id!r}; name one of them")
+    return url if at else f"{scheme}://{conn_id}@{rest}"
+
+
+def store_by_connection(url: str) -> tuple[Any, str] | None:
+    """File system and path of `s3://conn_id@bucket/key` and its like, by Airflow's providers; None of other URLs."""
+    parts = urlsplit(url)
+    conn_id, at, _ = parts.netloc.rpartition("@")
+    if not at or not conn_id or ":" in conn_id or parts.scheme in WITHOUT:
+        return None
+    _connection(conn_id)
+    path = ObjectStoragePath(url)
+    try:
+        return path.fs, path.path
+    except (ValueError, ImportError, AirflowException) as error:
+        raise LineError(
+            f"{url!r} cannot be reached by the Airflow connection {conn_id!r}: {error}; install the provider that knows "
+            f"{parts.scheme}://, such as apache-airflow-providers-amazon with s3fs"
+        ) from error
+
+
+def _connection(conn_id: str) -> Any:
+    try:
+        return BaseHook.get_connection(conn_id)
+    except AirflowNotFoundException as error:
+        raise LineError(
+            f"there is no Airflow connection {conn_id!r}: add it under Admin, Connections, "
+            f"or set the environment variable AIRFLOW_CONN_{conn_id.upper()}"
+        ) from error

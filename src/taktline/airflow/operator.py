@@ -17,7 +17,7 @@ from pathlib import Path
 from time import monotonic, sleep
 from typing import Any
 
-from airflow.sdk import Asset, BaseOperator, BaseOperatorLink
+from airflow.sdk import Asset, BaseOperator, BaseOperatorLink, ObjectStoragePath
 from airflow.sdk.definitions.template import literal
 
 try:
@@ -25,9 +25,24 @@ try:
 except ImportError:  # before Airflow 3.3
     from airflow.exceptions import AirflowException, AirflowFailException, AirflowSkipException, AirflowTaskTimeout
 
-from taktline import InUse, Line, LineError, Report, ResumeError, Snapshot, TakenOver, TaktlineError, read, write
+from taktline import (
+    InUse,
+    Line,
+    LineError,
+    Report,
+    ResumeError,
+    Snapshot,
+    TakenOver,
+    TaktlineError,
+    _urls,
+    read,
+    read_sql,
+    write,
+    write_sql,
+)
 from taktline._files import check_at
 from taktline._recipe.options import Options, checked
+from taktline.airflow.connection import connection_url, is_database, store_by_connection, through
 from taktline.cli.target import line_of
 from taktline.views.drawing import plain
 
@@ -37,6 +52,9 @@ TEMPLATE = ("{{", "{%")
 OUTCOMES = ("succeed", "fail", "skip")
 OPTIONS = tuple(each.name for each in fields(Options))
 DAG_MODULE = "unusual_prefix_"  # what Airflow puts before the name of the module that a DAG file becomes
+
+
+_urls.known_stores.append(store_by_connection)
 
 
 class Interrupted(KeyboardInterrupt):
@@ -73,16 +91,21 @@ class TaktlineOperator(BaseOperator):  # type: ignore[misc]
 
     `target`: "file.py:parse,score", "module:flow" or a Line; a relative file is looked for beside the DAG file. It is
     loaded when the DAG is parsed, so wrong ones are import errors of the DAG; one with a template when the task runs.
-    `source`: a path, a glob, any iterable of records, or an upstream task's output that is one of these.
-    `sink`: a path, a callable of one result, or None (results are dropped). Fixed absolute paths and URLs become the
-    task's inlets and outlets.
+    `check_target=False` leaves that to the run, for targets that take long to load.
+    `source`: a path, a glob, a URL, a list of path objects, any iterable of records, or an upstream task's output that is
+    one of these. `reading`: keywords of `taktline.read`; a list of texts is one of paths then, not of records.
+    `sink`: a path, a URL, a callable of one result, or None (results are dropped). Fixed absolute paths and URLs become the
+    task's inlets and outlets. `source_conn_id`, `sink_conn_id`: the Airflow connection that a URL is reached by, which
+    `s3://conn_id@bucket/key` says too; or that of a database: then `source` is a query, `sink` the name of a table, and
+    `sink_key` the columns that its rows are replaced by.
 
     `if_incomplete`: what becomes of the task where records were skipped or dead-lettered: "succeed", "fail" (without
     a retry, which would give the same) or "skip". `journal`: a file, a folder (ending in "/"), or True for the folder of
     the sink: what a retry goes on from, one for each task of each DAG run. `report_html`: a file for the report as a
     page; `report_url`: where people open that file, for the link on the task's page.
 
-    All other options of a run are taken too, and those of any Airflow task. Raises LineError for wrong ones.
+    All other options of a run are taken too, also with templates, and those of any Airflow task. With a journal
+    `if_changed="continue"` and `on_lost="restart"` are the defaults here. Raises LineError for wrong ones.
 
     >>> from airflow.sdk import DAG
     >>> from taktline import line
@@ -93,7 +116,8 @@ class TaktlineOperator(BaseOperator):  # type: ignore[misc]
     """
 
     template_fields: Sequence[str] = (
-        "target", "source", "sink", "journal", "dead_letters", "report_html", "report_url",
+        "target", "source", "sink", "source_conn_id", "sink_conn_id", "journal", "dead_letters", "report_html", "report_url",
+        "later_options",
     )  # fmt: skip
     operator_extra_links = (ReportLink(),)
     ui_color = "#f2d7a7"
@@ -105,6 +129,11 @@ class TaktlineOperator(BaseOperator):  # type: ignore[misc]
         target: Any,
         source: Any = None,
         sink: Any = None,
+        source_conn_id: str | None = None,
+        sink_conn_id: str | None = None,
+        reading: Mapping[str, Any] | None = None,
+        sink_key: str | Sequence[str] | None = None,
+        check_target: bool = True,
         journal: str | bool | None = None,
         dead_letters: str | None = None,
         if_incomplete: str = "succeed",
@@ -121,22 +150,32 @@ class TaktlineOperator(BaseOperator):  # type: ignore[misc]
             raise LineError(
                 'journal=True puts the journal beside the sink, which is no file; name a folder: journal="/…/"'
             )
+        later = {name: value for name, value in options.items() if _is_template(value)}
+        options = {name: value for name, value in options.items() if name not in later}
         checked({**options, "journal": _known_now(journal), "dead_letters": _known_now(dead_letters)})
-        if not _is_template(target):
+        if sink_key is not None and sink_conn_id is None:
+            raise LineError(f"sink_key={sink_key!r} is of a table; say in which database it is: sink_conn_id=")
+        if check_target and not _is_template(target):
             self.line(target)  # raises where it is no line
         self.target = _not_called(target)
-        self.source = _not_called(source)
+        self.source = _not_called(source, is_path=reading is not None)
         self.sink = _not_called(sink)
+        self.source_conn_id = source_conn_id
+        self.sink_conn_id = sink_conn_id
+        self.reading = reading
+        self.sink_key = sink_key
+        self.check_target = check_target
         self.journal = journal
         self.dead_letters = dead_letters
         self.if_incomplete = if_incomplete
         self.report_html = report_html
         self.report_url = report_url
         self.options = options
+        self.later_options = later
         self.report_link = ""
         self._running = False
-        self.inlets += _assets(source)
-        self.outlets += _assets(sink)
+        self.inlets += _assets(source) if source_conn_id is None else []
+        self.outlets += _assets(sink) if sink_conn_id is None else []
 
     def line(self, target: Any) -> Line:
         """The line that a target names. Raises LineError."""
@@ -160,28 +199,32 @@ class TaktlineOperator(BaseOperator):  # type: ignore[misc]
     def run_options(self, context: Any) -> dict[str, Any]:
         """The options of this run, paths filled in."""
         paths = {"journal": self.journal_path(context), "dead_letters": self.dead_letters}
-        given = {name: path for name, path in paths.items() if path is not None}
-        if "journal" in given:
-            given["attempt"] = max(1, context["ti"].try_number)
-        return given | self.options
+        later = {name: _as_option(name, value) for name, value in self.later_options.items()}
+        return {name: path for name, path in paths.items() if path is not None} | self.options | later
 
     def drain(self, flow: Line, source: Any, sink: Any, options: Mapping[str, Any], context: Any) -> dict[str, Any]:
         """Run `flow` from `source` into `sink`, and end the task as the report says."""
         _send_dag_files_by_value()
-        given = options.get("progress")
-        progress = given if callable(given) or given is False else self.tell_progress()
-        records = read(source) if isinstance(source, (str, os.PathLike)) else source
-        if records is None:
-            raise LineError("there is no source: give source= a path, records, or an upstream task's output")
-        for path in (sink, options.get("journal"), options.get("dead_letters"), self.report_html):
+        options = {"progress": True, **options}
+        if options["progress"] is True:
+            options["progress"] = self.tell_progress()
+        if options.get("journal"):
+            # A later try has the journal before an earlier one that is frozen. What was mended before "clear" holds from
+            # there on, and what is gone with a machine is made again, where that doubles nothing.
+            given = {"attempt": max(1, context["ti"].try_number), "if_changed": "continue", "on_lost": "restart"}
+            options = given | options
+        records = self.read_from(source)
+        if self.sink_conn_id is None:
+            _make_folder_of(sink)
+        for path in (options.get("journal"), options.get("dead_letters"), options.get("trace"), self.report_html):
             _make_folder_of(path)
         if self.report_html:
             check_at(self.report_html)
-        writer = write(sink) if isinstance(sink, (str, os.PathLike)) else sink
+        writer = self.written_to(sink)
         self.log.info("line %s: %s → %s", flow.name, _named(source), _named(sink))
         try:
             with self.interruptible():
-                report = self.run_when_free(flow, records, writer, {**options, "progress": progress})
+                report = self.run_when_free(flow, records, writer, options)
         except Exception as error:
             for note in getattr(error, "__notes__", ()):  # the log's own rendering leaves them out
                 self.log.error("%s", note)
@@ -191,6 +234,38 @@ class TaktlineOperator(BaseOperator):  # type: ignore[misc]
         if report.journal:  # whoever clears a task that ended well wants all of it again
             os.unlink(report.journal)
         return self.conclude(report, context)
+
+    def read_from(self, source: Any) -> Any:
+        """The source of a run: a path, or what a connection reaches, as it is to be read. Raises LineError, SourceError."""
+        if source is None:
+            raise LineError("there is no source: give source= a path, records, or an upstream task's output")
+        source = _path(source)
+        if (conn_id := self.source_conn_id) is not None:
+            if not isinstance(source, str):
+                raise LineError(f"source_conn_id={conn_id!r} takes a URL or a query for source=, not {_named(source)}")
+            if is_database(conn_id):
+                return read_sql(connection_url(conn_id), source)
+            source = through(conn_id, source)
+        if self.reading is not None:
+            return read(
+                [_path(each) for each in source] if isinstance(source, (list, tuple)) else source, **self.reading
+            )
+        if isinstance(source, (list, tuple)) and source and all(map(_is_path_object, source)):
+            return read([_path(each) for each in source])
+        return read(source) if isinstance(source, str) else source
+
+    def written_to(self, sink: Any) -> Any:
+        """The sink of a run, as `read_from` has its source. Raises LineError."""
+        sink = _path(sink)
+        if (conn_id := self.sink_conn_id) is not None:
+            if not isinstance(sink, str):
+                raise LineError(
+                    f"sink_conn_id={conn_id!r} takes a URL or the name of a table for sink=, not {_named(sink)}"
+                )
+            if is_database(conn_id):
+                return write_sql(connection_url(conn_id), sink, key=self.sink_key)
+            sink = through(conn_id, sink)
+        return write(sink) if isinstance(sink, str) else sink
 
     def run_when_free(self, flow: Line, source: Any, sink: Any, options: Mapping[str, Any]) -> Report:
         """Run the line, as soon as no other run has the journal or the dead letters: such as this very attempt, which a
@@ -320,15 +395,46 @@ def _is_resolved_later(value: Any) -> bool:
     return hasattr(value, "iter_references")  # what all of Airflow's promises of a value have
 
 
-def _not_called(value: Any) -> Any:
-    """The value for a templated field: Airflow would call what is callable there, and look for templates in records."""
+def _not_called(value: Any, *, is_path: bool = False) -> Any:
+    """The value for a templated field: Airflow would call what is callable there, and look for templates in records.
+    `is_path`: a list is one of paths, which may have templates."""
+    value = _path(value)
     if value is None or isinstance(value, str) or _is_resolved_later(value):
         return value
-    return os.fspath(value) if isinstance(value, os.PathLike) else literal(value)
+    return [_path(each) for each in value] if is_path and isinstance(value, (list, tuple)) else literal(value)
+
+
+def _is_path_object(value: Any) -> bool:
+    return isinstance(value, (os.PathLike, ObjectStoragePath))
+
+
+def _path(value: Any) -> Any:
+    """A path object as text, that of an object store as its URL with the connection in it; anything else as it is."""
+    if isinstance(value, ObjectStoragePath):
+        return str(value)
+    return os.fspath(value) if isinstance(value, os.PathLike) else value
+
+
+def _as_option(name: str, value: Any) -> Any:
+    """What a template has given for an option of a run, as the value that it means."""
+    (kind,) = (each.metadata["flag"] for each in fields(Options) if each.name == name)
+    if not isinstance(value, str):
+        return value
+    if value in ("", "None"):
+        return None
+    try:
+        if kind == "switch":
+            return {"true": True, "false": False}[value.lower()]
+        if kind in ("int", "float"):
+            return float(value) if kind == "float" else int(value)
+    except (KeyError, ValueError):
+        raise LineError(f"{name}={value!r}: its template gave this, which is no {kind}") from None
+    return int(value) if kind == "amount" and value.isdigit() else value
 
 
 def _is_file(sink: Any) -> bool:
-    return isinstance(sink, (str, os.PathLike)) and "://" not in os.fspath(sink) and os.fspath(sink) != "-"
+    sink = _path(sink)
+    return isinstance(sink, str) and "://" not in sink and sink != "-"
 
 
 def _known_now(path: Any) -> Any:
@@ -356,13 +462,14 @@ def _make_folder_of(path: Any) -> None:
 
 def _assets(end: Any) -> list[Asset]:
     """The asset that a source or sink is: a path or URL that is the same in every run, as far as that is known here."""
-    if isinstance(end, os.PathLike):
-        end = os.fspath(end)
+    end = _path(end)
     if not isinstance(end, str) or any(mark in end for mark in (*TEMPLATE, "*", "?", "[")):
         return []
     if os.path.isabs(end):
         return [Asset(Path(end).as_uri())]
-    return [Asset(end)] if "://" in end else []
+    scheme, slashes, rest = end.partition("://")
+    place, slash, path = rest.partition("/")
+    return [Asset(f"{scheme}://{place.rpartition('@')[2]}{slash}{path}")] if slashes else []
 
 
 def _send_dag_files_by_value() -> None:
