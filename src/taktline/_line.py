@@ -119,9 +119,18 @@ class Line(Generic[In, Out]):
 
         return Run(self._steps, self.name, source, checked(options))
 
+    @overload
+    def run(
+        self: Line[A, Coroutine[Any, Any, T]], source: Iterable[A], sink: Sink | Callable[[T], object] | None = None,
+        **options: Unpack[RunOptions],
+    ) -> Report: ...  # fmt: skip
+    @overload
     def run(
         self, source: Iterable[In], sink: Sink | Callable[[Out], object] | None = None, **options: Unpack[RunOptions]
-    ) -> Report:
+    ) -> Report: ...
+    def run(
+        self, source: Iterable[Any], sink: Sink | Callable[[Any], object] | None = None, **options: Any
+    ) -> Report:  # fmt: skip
         """Run `source` into `sink`: a callable of one result, a writer of `taktline.write`, or None to drop results.
 
         Returns the Report. Raises what iterating would raise, and SinkError where the sink fails.
@@ -133,8 +142,7 @@ class Line(Generic[In, Out]):
         ([1, 2], 2)
         """
         _check_sink(sink)
-        whole: Line = self
-        run: Run = whole(source, **options)
+        run = self(source, **options)
         del source  # which the run lets go of when it has ended: a traceback must not keep it
         return run.drain(sink)
 
@@ -166,9 +174,15 @@ class Line(Generic[In, Out]):
         check_planned(wanted)
         return plan(self._steps, self.name, source, sink, wanted, length)
 
+    @overload
+    def stream(
+        self: Line[A, Coroutine[Any, Any, T]], source: Iterable[A] | AsyncIterable[A], **options: Unpack[RunOptions]
+    ) -> AsyncIterator[T]: ...
+    @overload
     def stream(
         self, source: Iterable[In] | AsyncIterable[In], **options: Unpack[RunOptions]
-    ) -> AsyncIterator[Out]:  # fmt: skip
+    ) -> AsyncIterator[Out]: ...  # fmt: skip
+    def stream(self, source: Iterable[Any] | AsyncIterable[Any], **options: Any) -> AsyncIterator[Any]:
         """The results of a source, sync or async, in order, for `async for`: the running event loop is never blocked.
 
         Options and exceptions are those of a call. Leave it early by `break` or cancellation; workers end with it.
@@ -246,6 +260,10 @@ def _check_sink(sink: object) -> None:
     raise LineError(f"a sink must be a callable of one result or a writer, not {type(sink).__name__}{hint}")
 
 
+@overload
+def line(a: Step[A, B], /, *, name: str | None = None) -> Line[A, B]: ...
+@overload
+def line(a: Callable[[A], Coroutine[Any, Any, B]], /, *, name: str | None = None) -> Line[A, B]: ...
 @overload
 def line(a: S[A, B], /, *, name: str | None = None) -> Line[A, B]: ...
 @overload

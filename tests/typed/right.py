@@ -81,6 +81,9 @@ assert_type(line(parse, half, shown), Line[str, str])
 assert_type(line(parse, half)(texts), Run[float])
 assert_type(list(line(parse)(texts)), list[int])
 assert_type(line(parse, fetched)(texts), Run[bytes])
+assert_type(line(fetched), Line[int, bytes])
+assert_type(line(fetched).keep(bool).then(len), Line[int, int])
+assert_type(line(step(fetched, tasks=9)), Line[int, bytes])
 assert_type(line(parse).then(half), Line[str, float])
 assert_type(line(parse).then(fetched), Line[str, bytes])
 assert_type(line(parse).keep(lambda n: n > 1).then(half), Line[str, float])
@@ -148,6 +151,17 @@ def into(sink: Sink, flow: Line[str, int]) -> taktline.Report:
 
 def run_any(flow: Line, source: Iterable[Any]) -> Run:
     return flow(source)
+
+
+def sizes(data: bytes) -> int:
+    return len(data)
+
+
+line(parse, fetched).run(texts, sizes)
+
+
+async def streamed_bytes() -> list[bytes]:
+    return [data async for data in line(parse, fetched).stream(texts)]
 
 
 async def streamed() -> list[int]:
