@@ -14,7 +14,7 @@ from taktline import errors
 
 ROOT = Path(taktline.__file__).parent
 ROWS = {
-    "_arrow": -1, "_excerpts": -1, "_public": -1, "_signals": -1, "_types": -1,
+    "_arrow": -1, "_excerpts": -1, "_posix": -1, "_public": -1, "_signals": -1, "_types": -1,
     "abc": 0, "errors": 0,
     "_urls": 1,
     "_recipe": 2, "_files": 2,

@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import _thread
 import copyreg
-import fcntl
 import io
 import os
+import platform
 import stat
 import sys
 import threading
@@ -24,6 +24,7 @@ from typing import Any, NoReturn, Protocol
 from taktline._crew.random_streams import generators_in
 from taktline._crew.reach import is_own, module_file, reached
 from taktline._durable.fingerprint import changes
+from taktline._posix import fcntl
 from taktline._recipe.steps import Step
 from taktline._signals import pass_on
 from taktline._wire import functions, identity
@@ -85,7 +86,18 @@ def _abandon_all() -> None:
 
 # Whatever forks this process, a step, the caller or a library: a copy of a lifeline would keep workers alive without
 # their caller, and a copy of a run would end the original's workers with itself.
-os.register_at_fork(after_in_child=_abandon_all)
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_abandon_all)
+
+
+def no_processes() -> str:
+    """Why there can be no worker processes on this system; empty where there can."""
+    if fcntl is not None and hasattr(os, "fork"):
+        return ""
+    return (
+        f'worker processes need a POSIX system, such as Linux, and this is {platform.system()}: run with how="loop", or with '
+        'start="threads" where the steps let go of Python\'s lock'
+    )
 
 
 def look(steps: Iterable[Step]) -> tuple[str, list[Any]]:

@@ -30,7 +30,7 @@ WANT = 20  # note: pickled (module, name, by value): what the caller's module ha
 DIFFERS = 21  # note: pickled (module, name, what): of the caller's modules what cannot be had here
 BEGAN = 19  # note: a position and a step, which begins with this value of a batch that goes carefully
 
-ASK = signal.SIGUSR2  # to a worker: write on the board where you are
+ASK: Any = getattr(signal, "SIGUSR2", None)  # to a worker: write on the board where you are
 
 
 class Setup(NamedTuple):

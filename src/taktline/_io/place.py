@@ -4,7 +4,6 @@ looked at before anything is opened; only plain files are replaced, and what els
 from __future__ import annotations
 
 import errno
-import fcntl
 import glob
 import os
 import re
@@ -15,6 +14,7 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
 from taktline._io import remote
+from taktline._posix import fcntl
 from taktline._urls import local
 from taktline.errors import LineError
 

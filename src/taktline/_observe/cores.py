@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-import resource
 from collections.abc import Iterable
 
+from taktline._posix import resource
 from taktline._signals import pass_on
 
-OF_THIS_THREAD = getattr(resource, "RUSAGE_THREAD", resource.RUSAGE_SELF)  # of the process, where no more is told
+OF_THIS_THREAD = getattr(
+    resource, "RUSAGE_THREAD", getattr(resource, "RUSAGE_SELF", 0)
+)  # of the process, if no more is told
 
 
 def queued(pids: Iterable[int]) -> float:
@@ -19,7 +21,7 @@ def queued(pids: Iterable[int]) -> float:
 def pauses() -> int:
     """How often this thread has given its core away by itself, as a step that waits does. Who never paused between two
     looks has computed, and any time beyond that of the processor was taken by other processes."""
-    return resource.getrusage(OF_THIS_THREAD).ru_nvcsw
+    return int(resource.getrusage(OF_THIS_THREAD).ru_nvcsw) if resource is not None else 0
 
 
 def _queued(pid: int) -> float:

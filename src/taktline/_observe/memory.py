@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import mmap
 import os
 import re
-import resource
 import sys
 from collections.abc import Iterable
 
+from taktline._posix import resource
 from taktline._signals import pass_on
 
 
@@ -31,8 +32,10 @@ def tree(pid: int) -> list[int]:
 
 
 def peak_of_this_process() -> int:
-    """The most bytes this process has held since it started."""
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    """The most bytes this process has held since it started; 0 where the system does not tell."""
+    if resource is None:
+        return 0
+    peak: int = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024
 
 
@@ -51,7 +54,7 @@ def held_by(pid: int) -> int:
     it is gone or the system does not tell."""
     try:
         with open(f"/proc/{pid}/statm", "rb") as file:
-            return int(file.read().split()[1]) * resource.getpagesize()
+            return int(file.read().split()[1]) * mmap.PAGESIZE
     except OSError as error:
         pass_on(error)
         return 0

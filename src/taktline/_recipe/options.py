@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import os
 import re
-import resource
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, fields
 from typing import Any, Literal, TypeAlias, TypedDict
 
+from taktline._posix import resource
 from taktline._public import named
 from taktline._urls import is_url
 from taktline.abc import Observer
@@ -118,6 +118,7 @@ def _seed(value: Any) -> Any:
     return value
 
 
+UNKNOWN_MEMORY = 4 << 30  # bytes, where the system is not asked
 UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30}
 
 
@@ -369,6 +370,8 @@ def usable_cores() -> int:
 
 def usable_memory() -> int:
     """How many bytes of memory this process may use: the machine's, cut by the container's limit and its own."""
+    if resource is None:
+        return UNKNOWN_MEMORY
     limits = [os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")]
     container = _first_line("/sys/fs/cgroup/memory.max")
     if container.isdigit():

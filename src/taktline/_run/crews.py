@@ -9,6 +9,7 @@ from taktline._crew.contract import Crew
 from taktline._recipe.options import Options, memory_bytes
 from taktline._recipe.plan import Plan
 from taktline._run.meter import Meter
+from taktline.errors import WorkersCannotStart
 from taktline.views.progress import withdraw
 
 
@@ -17,6 +18,10 @@ def crew_for(plan: Plan, options: Options, meter: Meter, beside: str = "") -> Cr
     where it can. Raises LineError at once where a step cannot be carried over."""
     if options.start == "threads":
         return threads_for(plan, options)
+    from taktline._crew import starts
+
+    if why := starts.no_processes():
+        raise WorkersCannotStart(why)
     from taktline._crew.local import Local
 
     withdraw()  # workers get the streams that steps hold as they are without it

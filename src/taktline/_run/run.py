@@ -166,6 +166,8 @@ class _Life:
 
     def _not_here(self) -> str:
         """Why no record may be tried out in this process; empty where it may."""
+        if self.options.start == "auto" and not hasattr(os, "fork"):
+            return ""  # there are no workers
         if (self.options.goes_on or self.options.journal is not None) and self.options.start != "threads":
             return "a record that kills its process must not end this run, so none is tried out here"
         for step in self.steps:
