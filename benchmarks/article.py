@@ -17,7 +17,7 @@ from typing import Any
 
 from benchmarks.work import LISTS, SCALAR, Row, article_fused_steps, article_records, article_steps
 from taktline import Line, Report, line
-from taktline._observe.pages import duration
+from taktline._observe.measures import duration
 
 CORES = 8
 

@@ -191,8 +191,8 @@ def test_a_class_name_means_one_thing():
 KNOWN_PRIVATE = {
     "airflow": {"_files", "_recipe.options", "_urls", "cli.target", "views.drawing"},
     "cli": {
-        "_durable.dead_letters", "_excerpts", "_files", "_io.opening", "_io.place", "_observe.pages", "_recipe.options",
-        "_run.ends", "_segment.batch", "views.progress",
+        "_durable.dead_letters", "_excerpts", "_files", "_io.opening", "_io.place", "_observe.measures", "_observe.pages",
+        "_observe.web", "_recipe.options", "_run.ends", "_segment.batch", "views.progress",
     },
     "pubsub": {"_excerpts"},
 }  # fmt: skip

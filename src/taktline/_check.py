@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from taktline._crew.weight import NOTED, weigh
 from taktline._excerpts import excerpt, harmless
-from taktline._observe.pages import cost, size
+from taktline._observe.measures import cost, size
 from taktline._planner.advise import FailedStep, Failures, what_becomes
 from taktline._public import named
 from taktline._recipe import plan as plans
@@ -83,6 +83,11 @@ class Check:
         """Whether a run over such records would go well."""
         return all(finding.advice for finding in self.findings)
 
+    def __repr__(self) -> str:
+        found = sum(not finding.advice for finding in self.findings)
+        says = "fine" if self.fine else f"{found} found"
+        return f"<Check of {self.line!r} over {self.records:,} records: {says}>"
+
     def __str__(self) -> str:
         head = f" checked {self.records:,} record{'' if self.records == 1 else 's'} through {self.line}"
         lines = [head, *(f"  {each}" for each in self.path), *map(str, self.findings)]
@@ -93,6 +98,11 @@ class Check:
     def to_dict(self) -> dict[str, Any]:
         """All fields as plain values."""
         return {**asdict(self), "fine": self.fine}
+
+    def _repr_html_(self) -> str:
+        from taktline._observe.pictures import escaped
+
+        return f"<pre>{escaped(self)}</pre>"
 
     def to_json(self) -> str:
         """All fields as one JSON object."""

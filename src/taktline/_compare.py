@@ -10,13 +10,13 @@ import statistics
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from multiprocessing import connection
 from time import perf_counter
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from taktline._excerpts import excerpt
-from taktline._observe import memory, pages
+from taktline._observe import memory, pages, web
 from taktline._planner.advise import Failures, technique
 from taktline._planner.whatif import predict
 from taktline._public import named
@@ -35,6 +35,7 @@ from taktline.views.progress import Status, hidden
 
 if TYPE_CHECKING:
     from taktline._line import Line
+    from taktline._observe.snapshot import Report
 
 TECHNIQUES = ("loop", "pool", "queues", "line")
 TIE = 0.02  # share by which two times may differ and still be called equal
@@ -66,6 +67,7 @@ class Row:
     error: float | None = None  # of the prediction, as a share of the measured time
     measured: bool = True  # False: a machine that is not here; all figures are predicted
     tie: bool = False  # as fast as the fastest, as far as can be told
+    history: dict[str, Any] = field(default_factory=dict)  # of one round: who did what when, for the page
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +82,11 @@ class Comparison:
     rows: tuple[Row, ...]
     fastest: str
     closing: str
+    step_names: tuple[str, ...] = ()
+    busy: tuple[float, ...] = ()  # seconds of each step, in the loop
+
+    def __repr__(self) -> str:
+        return f"<Comparison of {len(self.rows)} ways over {self.records:,} records: {self.closing}>"
 
     def __str__(self) -> str:
         return pages.comparison_text(self.to_dict())
@@ -96,8 +103,15 @@ class Comparison:
         """The table in Markdown."""
         return pages.comparison_markdown(self.to_dict())
 
+    def to_html(self, path: str) -> None:
+        """Write it as one HTML file without outside assets, to a path or a URL: the table, the times as bars, and who did what when under each
+        technique."""
+        from taktline._files import write_at
+
+        write_at(path, web.html_page("comparison", web.comparison_html(self.to_dict())).encode())
+
     def _repr_html_(self) -> str:
-        return pages.comparison_html(self.to_dict())
+        return web.comparison_html(self.to_dict())
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +121,7 @@ class _Taken:
     seconds: float
     cpu: float
     first: float | None
+    report: Report | None = None  # of our own techniques
 
 
 Measured = Callable[[list[Any]], tuple[list[Any], _Taken]]
@@ -188,6 +203,7 @@ def _compared(
     return Comparison(
         records=len(taken), steps=len(flow.steps), cores=usable_cores(), rounds=rounds, left_out=left_out,
         rows=tuple(rows), fastest=fastest, closing=_closing(rows, fastest),
+        step_names=tuple(step.name for step in flow.steps), busy=_busy(times),
     )  # fmt: skip
 
 
@@ -387,7 +403,23 @@ def _row(
         cpu_utilisation=min(1.0, statistics.mean(took.cpu for took in times[each.name]) / (mean * usable_cores())),
         speed_up=base / mean, peak_memory=peak, first_result=statistics.mean(firsts) if firsts else None,
         predicted=guess, error=(guess - mean) / mean if guess is not None else None,
+        history=_told(times[each.name]),
     )  # fmt: skip
+
+
+def _told(times: list[_Taken]) -> dict[str, Any]:
+    """Who did what when, in the last round."""
+    report = times[-1].report if times else None
+    if report is None:
+        return {}
+    return {"seconds": report.seconds, **{name: report.history[name] for name in ("rows", "cell_seconds")}}
+
+
+def _busy(times: dict[str, list[_Taken]]) -> tuple[float, ...]:
+    """What each step takes, in the first technique that has a report."""
+    reports = (each.report for taken in times.values() for each in taken if each.report is not None)
+    report = next(reports, None)
+    return tuple(step.busy for step in report.steps) if report is not None else ()
 
 
 def _ties(row: Row, ours: list[Row], fastest: str) -> bool:
@@ -420,7 +452,7 @@ def _technique(flow: Line, how: Any, workers: int, options: Options) -> Measured
         results = list(run)
         seconds = perf_counter() - began
         report = run.report
-        return results, _Taken(seconds, report.cpu_seconds, report.first_result)
+        return results, _Taken(seconds, report.cpu_seconds, report.first_result, report)
 
     return measured
 

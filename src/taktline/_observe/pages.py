@@ -1,86 +1,25 @@
-"""The numbers of a run as text for people and as HTML, with the standard library only. Takes plain dicts."""
+"""The numbers of a run as text for people, with the standard library only. Takes plain dicts."""
 
 from __future__ import annotations
 
-import html
-from collections.abc import Sequence
 from typing import Any
 
 from taktline._excerpts import harmless
+from taktline._observe.measures import cost, duration, rate, size
 
 WIDTH = 80  # columns
 
 
-def _escaped(text: str) -> str:
-    return html.escape(harmless(text, keep="\n\t"))
-
-
-def duration(seconds: float | None) -> str:
-    """Seconds in the unit that people would choose.
-
-    >>> duration(0.0002), duration(0.1), duration(20.81), duration(660), duration(15420), duration(None)
-    ('0.2 ms', '0.10 s', '20.8 s', '11 m 00 s', '4 h 17 m', '-')
-    """
-    if seconds is None:
-        return "-"
-    if seconds < 0.0995:
-        return f"{seconds * 1e3:.1f} ms"
-    if seconds < 9.995:
-        return f"{seconds:.2f} s"
-    if seconds < 99.95:
-        return f"{seconds:.1f} s"
-    minutes, rest = divmod(round(seconds), 60)
-    if minutes < 60:
-        return f"{minutes} m {rest:02} s"
-    return f"{minutes // 60} h {minutes % 60:02} m"
-
-
-def cost(ns: float) -> str:
-    """Nanoseconds a record.
-
-    >>> cost(165), cost(7100), cost(1.3e6)
-    ('165 ns/rec', '7.1 µs/rec', '1.3 ms/rec')
-    """
-    if ns < 999.5:
-        return f"{ns:.0f} ns/rec"
-    return f"{ns / 1e3:.1f} µs/rec" if ns < 999_500 else f"{ns / 1e6:.1f} ms/rec"
-
-
-def rate(per_second: float) -> str:
-    """Records a second.
-
-    >>> rate(48_100), rate(3.2), rate(2_500_000)
-    ('48.1 k/s', '3.2 /s', '2.5 M/s')
-    """
-    for limit, unit in ((1e6, "M"), (1e3, "k")):
-        if per_second >= limit:
-            return f"{per_second / limit:.1f} {unit}/s"
-    return f"{per_second:.1f} /s"
-
-
-def size(count: float) -> str:
-    """Bytes, decimal.
-
-    >>> size(214_000_000), size(512)
-    ('214 MB', '512 B')
-    """
-    for unit in ("B", "kB", "MB", "GB"):
-        if count < 999.5 or unit == "GB":
-            return f"{count:.0f} {unit}" if unit != "GB" else f"{count:.1f} GB"
-        count /= 1000
-    raise AssertionError
-
-
 def report_text(report: dict[str, Any]) -> str:
     """A Report as some lines of text."""
-    facts = _facts(report)
+    facts = report_facts(report)
     # A command stays on one line, to be copied.
     return harmless(
         "\n".join(f" {name:<8} {text if name == 'retry' else _folded(text)}" for name, text in facts if text), keep="\n"
     )
 
 
-def _facts(report: dict[str, Any]) -> list[tuple[str, str]]:
+def report_facts(report: dict[str, Any]) -> list[tuple[str, str]]:
     seconds = report["seconds"]
     head = "done" if report["complete"] else "stopped"
     counts = f"{report['records_in']:,} in · {report['records_out']:,} out"
@@ -99,8 +38,8 @@ def _facts(report: dict[str, Any]) -> list[tuple[str, str]]:
         resume = f"run it again with the journal {report['journal']} to go on"
     else:
         resume = ""
-    used = f"{report['cpu_utilisation']:.0%} of {_many(report['cores'], 'core')} · peak {size(report['peak_memory'])}"
-    workers = _many(report["workers"], "worker") if report["workers"] else "this process"
+    used = f"{report['cpu_utilisation']:.0%} of {many(report['cores'], 'core')} · peak {size(report['peak_memory'])}"
+    workers = many(report["workers"], "worker") if report["workers"] else "this process"
     steps = " · ".join(f"{step['name']} {cost(step['ns_per_record'])}" for step in report["steps"])
     verdict = report["verdict"]
     following = f"Then {verdict['next']!r} is next." if verdict["next"] else ""
@@ -118,8 +57,8 @@ def _facts(report: dict[str, Any]) -> list[tuple[str, str]]:
 
 def plan_text(plan: dict[str, Any]) -> str:
     """A Plan as text for the terminal: what was measured, what to do, why, and the times on this and other machines."""
-    lines = [f" {name:<8} {_folded(text)}" for name, text in _plan_facts(plan) if text]
-    header, rows = _plan_table(plan)
+    lines = [f" {name:<8} {_folded(text)}" for name, text in plan_facts(plan) if text]
+    header, rows = plan_table(plan)
     if rows:
         widths = [max(len(row[n]) for row in [header, *rows]) for n in range(len(header))]
         lines += [
@@ -129,18 +68,11 @@ def plan_text(plan: dict[str, Any]) -> str:
     return harmless("\n".join(lines), keep="\n")
 
 
-def plan_html(plan: dict[str, Any]) -> str:
-    """A Plan as an HTML fragment."""
-    header, rows = _plan_table(plan)
-    facts = [list(fact) for fact in _plan_facts(plan) if fact[1]]
-    return f"<h3>{_escaped(plan['name'])}</h3>{_table((), facts)}{_table(header, rows)}"
-
-
-def _plan_facts(plan: dict[str, Any]) -> list[tuple[str, str]]:
+def plan_facts(plan: dict[str, Any]) -> list[tuple[str, str]]:
     length = f"of {plan['records']:,}" if plan["length_known"] else f"length unknown, times are for {plan['records']:,}"
     failed = f", {plan['failed']:,} of them failed" if plan["failed"] else ""
     facts = [
-        ("plan", f"{plan['name']} · {plan['tried']:,} records tried{failed}, {length} · {_many(plan['cores'], 'core')}")
+        ("plan", f"{plan['name']} · {plan['tried']:,} records tried{failed}, {length} · {many(plan['cores'], 'core')}")
     ]
     if plan["tried"] <= plan["failed"]:  # nothing is known of the costs
         return [*facts, *_words(plan)]
@@ -169,18 +101,18 @@ def _to_do(plan: dict[str, Any]) -> str:
         return f"loop: everything in this process · about {duration(plan['seconds'])}"
     segments = " | ".join(" + ".join(segment) for segment in plan["segments"])
     return (
-        f"{plan['how']}: {segments} · {_many(plan['workers'], 'worker')} · batches of some {plan['batch_size']:,} · "
+        f"{plan['how']}: {segments} · {many(plan['workers'], 'worker')} · batches of some {plan['batch_size']:,} · "
         f"about {duration(plan['seconds'])}"
     )
 
 
-def _plan_table(plan: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
+def plan_table(plan: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
     """Predicted times: a row a technique, a column a machine; below them what limits the line on each."""
     known = plan["tried"] > plan["failed"]
     found = {(each["how"], each["cores"]): each for each in plan["predictions"] if known}
     machines = sorted({cores for _, cores in found})
     here = plan["cores"]
-    header = ["predicted", *(_many(n, "core") + (", here" if n == here else "") for n in machines)]
+    header = ["predicted", *(many(n, "core") + (", here" if n == here else "") for n in machines)]
     techniques = [how for how in ("loop", "pool", "queues", "line") if (how, here) in found]
     rows = [[how, *(duration(found[how, n]["seconds"]) for n in machines)] for how in techniques]
     if "line" in techniques:
@@ -202,9 +134,9 @@ COMPARED = ("technique", "runtime", "cpu", "speed-up", "memory", "first result",
 
 def comparison_text(comparison: dict[str, Any]) -> str:
     """A Comparison as a table for the terminal."""
-    title, *left_out = _above(comparison)
+    title, *left_out = above(comparison)
     lines = [f" {title}", *(f" {_folded(text, indent=1)}" for text in left_out)]
-    rows = [_cells(row) for row in comparison["rows"]]
+    rows = [cells_of(row) for row in comparison["rows"]]
     widths = [max(len(cells[n]) for cells in [COMPARED, *rows]) for n in range(len(COMPARED))]
     lines.append(" " + "  ".join(cell.ljust(width) for cell, width in zip(COMPARED, widths, strict=True)).rstrip())
     referring = False
@@ -214,7 +146,7 @@ def comparison_text(comparison: dict[str, Any]) -> str:
             lines.append(" ── for reference ──")
         text = "  ".join(cell.ljust(width) for cell, width in zip(cells, widths, strict=True)).rstrip()
         lines.append(
-            f" {text}{_mark(row, comparison)}"
+            f" {text}{mark_of(row, comparison)}"
             if not row["problem"]
             else f" {cells[0].ljust(widths[0])}  {row['problem']}"
         )
@@ -222,7 +154,7 @@ def comparison_text(comparison: dict[str, Any]) -> str:
     return harmless("\n".join(lines), keep="\n")
 
 
-def _mark(row: dict[str, Any], comparison: dict[str, Any]) -> str:
+def mark_of(row: dict[str, Any], comparison: dict[str, Any]) -> str:
     if row["technique"] == comparison["fastest"]:
         return "   ◄ fastest"
     return "   ◄ a tie" if row["tie"] else ""
@@ -230,65 +162,28 @@ def _mark(row: dict[str, Any], comparison: dict[str, Any]) -> str:
 
 def comparison_markdown(comparison: dict[str, Any]) -> str:
     """A Comparison as a Markdown table."""
-    lines = [*_above(comparison), "", f"| {' | '.join(COMPARED)} | results |", "|---" * (len(COMPARED) + 1) + "|"]
+    lines = [*above(comparison), "", f"| {' | '.join(COMPARED)} | results |", "|---" * (len(COMPARED) + 1) + "|"]
     for row in comparison["rows"]:
-        cells = [*_cells(row), _results(row) + _mark(row, comparison)]
+        cells = [*cells_of(row), results_of(row) + mark_of(row, comparison)]
         lines.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
     return harmless("\n".join([*lines, "", comparison["closing"], ""]), keep="\n")
 
 
-def comparison_html(comparison: dict[str, Any]) -> str:
-    """A Comparison as an HTML fragment."""
-    rows = [[*_cells(row), _results(row) + _mark(row, comparison)] for row in comparison["rows"]]
-    above = "".join(f"<p>{_escaped(line)}</p>" for line in _above(comparison))
-    return f"{above}{_table((*COMPARED, 'results'), rows)}<p>{_escaped(comparison['closing'])}</p>"
-
-
-def _results(row: dict[str, Any]) -> str:
+def results_of(row: dict[str, Any]) -> str:
     return row["problem"] or ("identical" if row["measured"] else "-")
 
 
-def report_html(report: dict[str, Any]) -> str:
-    """A Report as an HTML fragment with styles of its own, for notebooks and files."""
-    facts = [list(fact) for fact in _facts(report) if fact[1] and fact[0] != "steps"]
-    header = ("step", "records", "busy", "waiting", "blocked", "a record")
-    steps = [
-        [
-            step["name"], f"{step['records']:,}", duration(step["busy"]), duration(step["waiting"]),
-            duration(step["blocked"]), cost(step["ns_per_record"]),
-        ]
-        for step in report["steps"]
-    ]  # fmt: skip
-    return f"<h3>{_escaped(report['name'])}</h3>{_table((), facts)}{_table(header, steps)}"
-
-
-def html_page(title: str, fragment: str) -> str:
-    """One whole HTML file without outside assets."""
-    style = "body{font:15px/1.5 system-ui,sans-serif;margin:2rem auto;max-width:60rem;padding:0 1rem;color-scheme:light dark}"
-    return (
-        f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{_escaped(title)}</title>'
-        f"<style>{style}</style></head><body>{fragment}</body></html>\n"
-    )
-
-
-def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    cell = 'style="text-align:left;padding:.2em .8em .2em 0;vertical-align:top"'
-    head = "".join(f"<th {cell}>{_escaped(name)}</th>" for name in header)
-    body = "".join("<tr>" + "".join(f"<td {cell}>{_escaped(text)}</td>" for text in row) + "</tr>" for row in rows)
-    return f'<table style="border-collapse:collapse">{f"<tr>{head}</tr>" if head else ""}{body}</table>'
-
-
-def _above(comparison: dict[str, Any]) -> list[str]:
+def above(comparison: dict[str, Any]) -> list[str]:
     title = (
-        f"{comparison['records']:,} records · {_many(comparison['steps'], 'step')} · "
-        f"{_many(comparison['cores'], 'core')} · {_many(comparison['rounds'], 'round')}, taken in turn"
+        f"{comparison['records']:,} records · {many(comparison['steps'], 'step')} · "
+        f"{many(comparison['cores'], 'core')} · {many(comparison['rounds'], 'round')}, taken in turn"
     )
     if all(not row["problem"] for row in comparison["rows"]):
         title += " · results identical in all rows"
     return [title, *([comparison["left_out"]] if comparison["left_out"] else [])]
 
 
-def _cells(row: dict[str, Any]) -> tuple[str, ...]:
+def cells_of(row: dict[str, Any]) -> tuple[str, ...]:
     if row["problem"]:
         return (row["technique"], "-", "-", "-", "-", "-", "-")
     runtime, speed_up = duration(row["seconds"]), f"{row['speed_up']:.1f} ×"
@@ -312,7 +207,7 @@ def _spread(spread: float, seconds: float) -> str:
     return f"{spread:.2f}" if seconds < 99.95 else duration(spread)
 
 
-def _many(count: int, thing: str) -> str:
+def many(count: int, thing: str) -> str:
     return f"{count:,} {thing}{'' if count == 1 else 's'}"
 
 

@@ -41,6 +41,10 @@ class Snapshot:
     resumed_at: int = 0  # records that earlier processes had delivered
     dead_letters: str | None = None  # the file for failed records
 
+    def __repr__(self) -> str:
+        total = "" if self.total is None else f" of {self.total:,}"
+        return f"<Snapshot {self.name!r}: {self.records_in:,}{total} records, {self.failed:,} failed, {self.seconds:.3g} s>"
+
     def to_dict(self) -> dict[str, Any]:
         """All fields as plain values."""
         return asdict(self)
@@ -91,6 +95,29 @@ class Report:
     dead_lettered: int = 0  # records that failed and are in the file `dead_letters`
     dead_letters: str | None = None
     notes: tuple[str, ...] = field(default=())  # what a journal could not compare, and from where on a run was another
+    error: str = ""  # what ended it early
+    started: float | None = None  # seconds since 1970
+    ended: float | None = None
+    source: str = ""  # what was read, and where the results went, in words
+    sink: str = ""
+    options: dict[str, str] = field(default_factory=dict)  # those that were given, in words
+    host: str = ""
+    versions: dict[str, str] = field(default_factory=dict)
+    failures: tuple[dict[str, Any], ...] = field(
+        default=()
+    )  # by step and reason: records, and the first ones' examples
+    spent: dict[str, float] = field(default_factory=dict)  # seconds: reading, moving, consuming, and without a core
+    what_if: tuple[dict[str, Any], ...] = field(
+        default=()
+    )  # cores, and about how long the run would have taken on them
+    history: dict[str, Any] = field(default_factory=dict)  # over time: points, marks, and each worker's row of cells
+
+    def __repr__(self) -> str:
+        how = "done" if self.complete else "stopped"
+        return (
+            f"<Report {self.name!r}: {how}, {self.records_in:,} in, {self.records_out:,} out, {self.failed:,} failed, "
+            f"{self.seconds:.3g} s>"
+        )
 
     def __str__(self) -> str:
         from taktline._observe import pages
@@ -109,14 +136,14 @@ class Report:
         """Write the report as one HTML file without outside assets, to a path or a URL; it is there as a whole, or as it was
         before. Raises OSError, and of a URL LineError or SinkError."""
         from taktline._files import write_at
-        from taktline._observe import pages
+        from taktline._observe import web
 
-        write_at(path, pages.html_page(self.name, pages.report_html(self.to_dict())).encode())
+        write_at(path, web.html_page(self.name, web.report_html(self.to_dict())).encode())
 
     def _repr_html_(self) -> str:
-        from taktline._observe import pages
+        from taktline._observe import web
 
-        return pages.report_html(self.to_dict())
+        return web.report_html(self.to_dict())
 
     def _ipython_display_(self) -> None:
         """In a notebook: nothing where the run's own output has become this report, below the same cell."""

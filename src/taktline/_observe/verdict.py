@@ -9,9 +9,9 @@ shorter as its highest floor is lower; what the run took beyond that floor stays
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-from taktline._observe.pages import duration
+from taktline._observe.measures import duration
 from taktline._observe.snapshot import StepCount, Verdict
 
 FULL = 0.7  # share of the run from which a part is its bottleneck
@@ -33,6 +33,8 @@ CHEAP = 1.3  # times the loop from which a run with workers is said to be the sl
 MOVED = 20e-9  # seconds a record of a worker's busy time that are not its steps': lists, packing and unpacking of ints
 LOCKED = 1.3  # times the processor time of threads that they are busy, and of one core, where they take turns at it
 HALF = 0.5  # of a call's records, below which it is said to have few; of the busy time, from which that matters
+SHORT = 0.5  # seconds of a run, below which its shares are not to be judged by
+CORES = (1, 2, 4, 8, 16, 32, 64)  # of machines that are not here
 WORTH = 1.1  # gain below which nothing is advised
 
 
@@ -102,6 +104,27 @@ def judge(spent: Spent) -> Verdict:
     if top.place == "caller":
         return _caller(spent, floors)
     return _workers(spent, floors, top)
+
+
+def what_if(spent: Spent) -> tuple[dict[str, Any], ...]:
+    """About how long the run would have taken on other numbers of cores, with as many more or fewer workers, by its
+    floors; nothing where it had no workers, or too little time to say."""
+    floors = _floors(spent) if spent.workers and spent.records else []
+    if not floors or spent.seconds < SHORT or any(group.tasks for group in spent.groups):
+        return ()
+    found = []
+    for cores in sorted({*CORES, spent.cores}):
+        more = cores / spent.cores
+        changed = {floor.place.replace(" ", "_"): floor.seconds / more for floor in floors[1:]}
+        then = [*floors[:1], *(floor._replace(seconds=floor.seconds / more) for floor in floors[1:])]
+        limit = max(then, key=lambda floor: floor.seconds).what
+        found.append(
+            {
+                "cores": cores, "seconds": _after(spent, floors, **changed), "bottleneck": limit,
+                "here": cores == spent.cores,
+            }
+        )  # fmt: skip
+    return tuple(found)
 
 
 # --- floors ---

@@ -7,7 +7,8 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any, NamedTuple
 
 from taktline._excerpts import masked
-from taktline._observe import pages
+from taktline._observe import pages, web
+from taktline._observe.measures import duration
 from taktline._planner.choose import WORTH, reason_to_move, reason_to_stay
 from taktline._planner.costs import Costs
 from taktline._planner.whatif import Prediction, predict
@@ -144,6 +145,10 @@ class Plan:
     failed: int = 0  # of the tried records; the costs and times are of the others
     failures: tuple[FailedStep, ...] = ()
 
+    def __repr__(self) -> str:
+        about = f"about {self.seconds:.3g} s for {self.records:,} records"
+        return f"<Plan {self.name!r}: {self.how}, {self.workers} workers, {about}>"
+
     def __str__(self) -> str:
         return pages.plan_text(self.to_dict())
 
@@ -156,7 +161,7 @@ class Plan:
         return json.dumps(self.to_dict())
 
     def _repr_html_(self) -> str:
-        return pages.plan_html(self.to_dict())
+        return web.plan_html(self.to_dict())
 
 
 def advise(
@@ -319,7 +324,7 @@ def _advice(tried: Tried, chosen: Prediction, records: int, cores: int) -> tuple
             seconds = _overlapped(tried, n, records, cores)
             found.append(
                 f"{step.name!r} waits {1 - step.computing:.0%} of its time: with step({step.name}, tasks={TASKS}) "
-                f"{TASKS} records wait at once, about {pages.duration(seconds)} in all"
+                f"{TASKS} records wait at once, about {duration(seconds)} in all"
             )
     if tried.cut:
         found.append(tried.cut)

@@ -300,6 +300,19 @@ def checked(given: Mapping[str, Any]) -> Options:
     return options
 
 
+def in_words(options: Options) -> dict[str, str]:
+    """The options that were given, but for who watches.
+
+    >>> in_words(checked({"workers": 2, "setup": print, "how": "auto"}))
+    {'workers': '2', 'setup': 'print'}
+    """
+    return {
+        each.name: str(getattr(value, "__qualname__", value))[:200]
+        for each in fields(Options)
+        if (value := getattr(options, each.name)) != each.default and each.name not in ("progress", "observer")
+    }
+
+
 _progress_by_default: bool | None = None
 
 

@@ -606,7 +606,7 @@ class Inline(Engine):
             return error
         name = self._steps[step].name
         if not isinstance(error, KeyboardInterrupt):  # which is itself in the caller's process, whoever has raised it
-            self._meter.failed += 1
+            self._meter.fail(index, name, error, record)
             error = as_step_error(error, name)
         return placed(error, index=index, step=name, record=record)
 

@@ -90,7 +90,8 @@ def settled(
     values, failures = batch.values, batch.failures
     if not failures:
         return Lot(values, first, len(records)), None
-    meter.failed += len(failures)
+    for one in failures:
+        meter.fail(first + one.origin, one.step, one.error, records[one.origin])
     if not options.goes_on:
         done = failures[0].origin
         lot = Lot(values, first, len(records))

@@ -8,15 +8,17 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from itertools import chain
-from time import perf_counter, process_time
+from time import perf_counter, process_time, time
 from typing import Any
 
+from taktline import _excerpts as excerpts
 from taktline._observe import cores, memory
 from taktline._observe.counters import LaneCount
 from taktline._observe.history import History
 from taktline._observe.snapshot import Report, Snapshot, StepCount
-from taktline._observe.verdict import Group, Spent, judge
-from taktline._recipe.options import Options, usable_cores
+from taktline._observe.verdict import Group, Spent, judge, what_if
+from taktline._observe.versions import versions
+from taktline._recipe.options import Options, in_words, usable_cores
 from taktline._recipe.plan import Plan
 from taktline._schedule import events
 from taktline._segment.fuse import Segment
@@ -25,6 +27,8 @@ from taktline.views.progress import View, hidden, view_for
 
 TICK = 0.25  # seconds between two snapshots
 LOOK = 1.0  # seconds between two looks at memory
+KINDS = 50  # of failures that are told apart
+EXAMPLES = 3  # of each
 RARELY = 50  # at least so many times as long between them as one takes: a millisecond a process, 10 a gigabyte
 
 
@@ -66,6 +70,10 @@ class Meter:
         self.pids: Callable[[], Iterable[int]] = list
         self.tasks: Callable[[], Iterable[int]] = list  # what the system gives cores to for the workers
         self.complete = False
+        self.source = self.sink = ""  # in words
+        self.error = ""  # what ended it early
+        self._options = options
+        self._failures: dict[tuple[str, str], dict[str, Any]] = {}  # by step and kind of error
         self.lanes: list[LaneCount] = []
         asked = options.progress
         # A view looks for itself, in a thread of its own; whatever else is given is called here.
@@ -85,6 +93,7 @@ class Meter:
             self.progress = asked
         self._began = perf_counter()
         self._cpu_began = process_time()
+        self._started: float | None = None  # seconds since 1970
         self._first: float | None = None
         self._ended: float | None = None
         self._handed = self._began
@@ -105,6 +114,7 @@ class Meter:
         """The clock starts now: the first result was asked for."""
         self._began = perf_counter()
         self._cpu_began = process_time()
+        self._started = time()
         if self._view is not None:
             self._view.begin(self.snapshot)
         if self.observers:
@@ -155,6 +165,27 @@ class Meter:
     def resumed(self) -> None:
         """What was handed over last has been taken."""
         self.consuming += perf_counter() - self._handed
+
+    def ends_with(self, error: BaseException | None) -> None:
+        """This ended the run; its words are kept, and not the exception, which keeps much else."""
+        if error is not None and not isinstance(error, GeneratorExit):  # which is somebody who took no more results
+            self.error = self.error or excerpts.masked(_in_words(error))
+
+    def fail(self, index: int, step: str, error: BaseException, record: Any) -> None:
+        """This record has failed."""
+        self.failed += 1
+        kind = type(error).__name__
+        if (step, kind) not in self._failures:
+            if len(self._failures) >= KINDS:
+                return
+            says = excerpts.masked(_in_words(error).partition("\n")[0][:200])
+            self._failures[step, kind] = {"step": step, "reason": says, "records": 0, "examples": []}
+            if len(self._failures) == 1:
+                self.history.mark(self.elapsed, "failed", f"record {index:,} fails in {step!r}")
+        found = self._failures[step, kind]
+        found["records"] += 1
+        if len(found["examples"]) < EXAMPLES:
+            found["examples"].append([index, excerpts.excerpt(record)])
 
     def ready(self) -> None:
         """A worker waits for records."""
@@ -227,6 +258,8 @@ class Meter:
             self._ended = self.elapsed
             self._cpu_ended = process_time()
             self.complete = complete
+            if not complete:
+                self.ends_with(sys.exception())
             self._note(self._ended, last=True)
             try:
                 if self._told:
@@ -267,6 +300,7 @@ class Meter:
         cpu += workers_cpu if not self.within else 0.0
         usable = usable_cores()
         steps = self._steps()
+        spent = self._spent(seconds, workers_cpu, steps)
         return Report(
             name=self.name, how=self.plan.how, workers=self.plan.workers, batch_size=self.batch_size,
             records_in=self.records_in, records_out=self.records_out, failed=self.failed, skipped=self.skipped,
@@ -274,8 +308,16 @@ class Meter:
             cpu_utilisation=min(1.0, cpu / (seconds * usable)) if seconds else 0.0, cores=usable, peak_memory=self._peak,
             complete=self.complete, resumed_at=self.resumed_at, journal=self.journal, dead_letters=self.dead_letters,
             dead_lettered=self.failed if self.dead_letters is not None else 0, steps=steps,
-            verdict=judge(self._spent(seconds, workers_cpu, steps)),
-            reasons=tuple(self.reasons), notes=tuple(self.notes),
+            verdict=judge(spent), reasons=tuple(self.reasons), notes=tuple(self.notes),
+            error=self.error,
+            started=self._started, ended=None if self._started is None or self._ended is None else self._started + seconds,
+            source=self.source, sink=self.sink, options=in_words(self._options), host=os.uname().nodename,
+            versions=versions(),
+            failures=tuple({**each, "examples": [list(one) for one in each["examples"]]} for each in self._failures.values()),
+            spent={
+                "reading": self.reading, "moving": self.handling, "consuming": self.consuming, "no_core": self._queued,
+            },
+            what_if=what_if(spent), history=self.history.to_dict(seconds, self._shares_by_step()),
         )  # fmt: skip
 
     def _spent(self, seconds: float, workers_cpu: float, steps: tuple[StepCount, ...]) -> Spent:
@@ -295,6 +337,10 @@ class Meter:
             together=1.0 if self._one_by_one else self.records_in / max(1, self.batches + self.lots),
             batch_size=self._asked_size, complete=self.complete,
         )  # fmt: skip
+
+    def _shares_by_step(self) -> list[list[float]]:
+        """By lane: what each of its steps takes of a batch's time."""
+        return [[step.busy for step in lane.steps()] for lane in self.lanes]
 
     @property
     def _seconds(self) -> float:
@@ -339,6 +385,14 @@ class Meter:
                 found[at + n] = replace(step, busy=step.busy + more * share)
             at += len(mine)
         return found
+
+
+def _in_words(error: BaseException) -> str:
+    kind = type(error).__name__
+    try:
+        return f"{kind}: {error}".removesuffix(": ")
+    except Exception:  # an exception of somebody's, that cannot say what it is
+        return kind
 
 
 def ran_here(count: LaneCount, segment: Segment, busy_ns: int) -> None:

@@ -11,6 +11,7 @@ from threading import get_ident
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Generic
 
+from taktline._excerpts import masked
 from taktline._observe.snapshot import Report, Snapshot
 from taktline._public import named
 from taktline._recipe import plan as plans
@@ -57,6 +58,7 @@ class _Life:
             exact=options.batch_size is not None, goes_on=options.goes_on, block=block,
         )  # fmt: skip
         self.meter = Meter(name, self.plan, options, self.reader.total)
+        self.meter.source = _described(source)
         self.marks: Marks | None = None
         if options.journal is not None or options.dead_letters is not None or isinstance(source, Live):
             from taktline._run.marks import Marks  # with what writes files: some 8 ms
@@ -332,6 +334,11 @@ class Run(Generic[Out]):
         if (engine := self._life.engine) is not None:
             engine.break_off()
 
+    def __repr__(self) -> str:
+        meter = self._life.meter
+        state = "has not begun" if self._results is None else f"{meter.records_in:,} in, {meter.records_out:,} out"
+        return f"<Run {meter.name!r}: {state}>"
+
     def __len__(self) -> int:
         """How many results it gives in all, where that is known before: so `tqdm(flow(records))` has a total.
 
@@ -417,13 +424,15 @@ class Run(Generic[Out]):
         """
         self._life.goes_to(sink)
         self._life.drained = True
+        self._life.meter.sink = _described(sink)
         _check_shows(sink, self._life.source)
         check_apart(self._life.source, sink, _files(self._life.options))
         with self:
             try:
                 self._into(sink)
-            except BaseException:
+            except BaseException as error:
                 self._life.meter.complete = False  # all may have been read by then, and not be in the sink
+                self._life.meter.ends_with(error)
                 raise
         return self.report
 
@@ -465,6 +474,15 @@ class Run(Generic[Out]):
             raise
         if kept is not None:
             kept.committed()
+
+
+def _described(end: object) -> str:
+    """A source or sink in words."""
+    if isinstance(end, (Source, Sink)):
+        return masked(end.describe())
+    if end is None:
+        return ""
+    return str(getattr(end, "__qualname__", type(end).__name__))
 
 
 def _files(options: Options) -> dict[str, Any]:

@@ -484,8 +484,10 @@ def _carried_out(
     try:
         with signals:
             report = run.drain(writer)
-    except KeyboardInterrupt:
-        if signals.first is None:  # a step has raised it
+    except BaseException as error:
+        if signals.first is None or not isinstance(error, KeyboardInterrupt):  # a step may raise that too
+            if saved is not None:
+                _save(run.report, saved)
             raise
         report = run.report
     if letters is not None:
@@ -540,14 +542,14 @@ def report(saved: str, page: str | None) -> None:
     """
     import json
 
-    from taktline._observe import pages
+    from taktline._observe import pages, web
 
     _check_apart(None, None, {}, {"FILE": saved, "--html": page})
     page = _made_later("--html", page)
     try:
         with open(saved, encoding="utf-8") as file:
             facts = json.load(file)
-        text, fragment = pages.report_text(facts), pages.report_html(facts)
+        text, fragment = pages.report_text(facts), web.report_html(facts)
     except OSError as error:
         raise LineError(f"{saved!r} cannot be read: {error.strerror}") from error
     except (ValueError, KeyError, TypeError) as error:
@@ -555,7 +557,7 @@ def report(saved: str, page: str | None) -> None:
     print(text)
     if page is not None:
         try:
-            write_at(page, pages.html_page(facts["name"], fragment).encode())
+            write_at(page, web.html_page(facts["name"], fragment).encode())
         except OSError as error:
             raise standard.cannot_be_written(f"the page {page!r}", error, "The report is above") from error
 
@@ -642,7 +644,7 @@ def plan(
 @click.option("--limit", default=20_000, show_default=True, type=click.IntRange(1), help="the first so many records")
 @click.option("--rounds", default=3, show_default=True, type=click.IntRange(1), help="how often, in turn")
 @click.option("--workers", type=click.IntRange(1), help="worker processes; default: the usable cores")
-@click.option("--export", metavar="FILE", help="write the table to FILE.md or FILE.json too")
+@click.option("--export", metavar="FILE", help="write it to FILE.md, FILE.json or FILE.html too")
 @click.option("--on-error", type=click.Choice(["raise", "skip"]), help="a record that fails  [default: raise]")
 @_flags(("setup",))
 @_json
@@ -658,8 +660,8 @@ def compare(
     from taktline.cli.target import function_of
 
     with _before_anything_runs():
-        if export is not None and not export.endswith((".md", ".json")):
-            raise LineError(f"--export {export!r}: name a .md or .json file")
+        if export is not None and not export.endswith((".md", ".json", ".html")):
+            raise LineError(f"--export {export!r}: name a .md, .json or .html file")
         flow, records = _opened(target, source, reading)
         _check_apart(records, None, {}, {"--export": export})
         options["setup"] = function_of("--setup", options["setup"])
@@ -708,8 +710,11 @@ def _print_comparison(
     print(table.to_json() if as_json else str(table), flush=True)
     if export is not None:
         try:
-            with open(export, "w", encoding="utf-8") as file:
-                file.write(table.to_markdown() if export.endswith(".md") else table.to_json())
+            if export.endswith(".html"):
+                table.to_html(export)
+            else:
+                with open(export, "w", encoding="utf-8") as file:
+                    file.write(table.to_markdown() if export.endswith(".md") else table.to_json())
         except OSError as error:
             raise standard.cannot_be_written(f"the table {export!r}", error, "It is above") from error
 
@@ -764,7 +769,7 @@ def doctor() -> None:
     from time import perf_counter
 
     from taktline import line
-    from taktline._observe.pages import duration, size
+    from taktline._observe.measures import duration, size
     from taktline._recipe.options import usable_cores, usable_memory
 
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)

@@ -6,7 +6,7 @@ import unicodedata
 from typing import NamedTuple
 
 from taktline._excerpts import harmless
-from taktline._observe.pages import cost, duration, rate
+from taktline._observe.measures import cost, duration, rate
 from taktline._observe.snapshot import Snapshot, StepCount
 
 BAR = 10  # characters of a step's bar

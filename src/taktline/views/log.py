@@ -6,7 +6,7 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-from taktline._observe.pages import duration
+from taktline._observe.measures import duration
 from taktline._observe.snapshot import Report, Snapshot
 from taktline.abc import Observer
 from taktline.views.drawing import plain
