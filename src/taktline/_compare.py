@@ -103,12 +103,12 @@ class Comparison:
         """The table in Markdown."""
         return pages.comparison_markdown(self.to_dict())
 
-    def to_html(self, path: str) -> None:
-        """Write it as one HTML file without outside assets, to a path or a URL: the table, the times as bars, and who did what when under each
-        technique."""
+    def to_html(self, path: str | os.PathLike[str]) -> None:
+        """Write it as one HTML file without outside assets, to a path or a URL: the table, the times as bars, and who did
+        what when under each technique."""
         from taktline._files import write_at
 
-        write_at(path, web.html_page("comparison", web.comparison_html(self.to_dict())).encode())
+        write_at(os.fspath(path), web.html_page("comparison", web.comparison_html(self.to_dict())).encode())
 
     def _repr_html_(self) -> str:
         return web.comparison_html(self.to_dict())

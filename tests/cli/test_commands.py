@@ -217,6 +217,35 @@ def test_compare_prints_and_exports_its_table(folder):
     assert (folder / "t.md").read_text().count("| identical") == 6
 
 
+def test_a_comparison_fits_a_terminal_and_makes_a_page(folder):
+    done = taktline(folder, "compare", "steps.py:parse,fussy,double", "--in", "in.jsonl", "--rounds", "2", "--on-error",
+                    "skip", "--export", "t.html")  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert max(map(len, done.stdout.splitlines())) <= 80, done.stdout
+    assert " predicted: loop " in done.stdout
+    assert (folder / "t.html").read_text().startswith("<!doctype html>")
+
+
+def test_a_failed_run_leaves_its_report(folder):
+    for name in ("r.json", "r.html"):
+        done = taktline(
+            folder, "run", "steps.py:parse,fussy", "--in", "in.jsonl", "--out", "out.jsonl", "--report", name
+        )
+        assert done.returncode == 1
+        assert "step 'fussy' failed on record 7" in done.stderr
+    left = json.loads((folder / "r.json").read_text())
+    assert (left["complete"], left["error"]) == (False, "ValueError: seven, of all")
+    assert (left["source"], left["sink"]) == ("in.jsonl", "out.jsonl")
+    assert [(each["step"], each["records"]) for each in left["failures"]] == [("fussy", 1)]
+    assert "ValueError: seven, of all" in (folder / "r.html").read_text()
+
+
+def test_a_run_leaves_a_trace(folder):
+    done = taktline(folder, "run", "steps.py:parse", "--in", "in.jsonl", "--out", "out.jsonl", "--trace", "run.json")
+    assert done.returncode == 0, done.stderr
+    assert any(each["name"].startswith("batch ") for each in json.loads((folder / "run.json").read_text()))
+
+
 def test_doctor_starts_workers(folder):
     done = taktline(folder, "doctor")
     assert done.stdout.count("they work") == 2, done.stdout

@@ -132,26 +132,50 @@ def _short(name: str) -> str:
 COMPARED = ("technique", "runtime", "cpu", "speed-up", "memory", "first result", "predicted")
 
 
-def comparison_text(comparison: dict[str, Any]) -> str:
-    """A Comparison as a table for the terminal."""
-    title, *left_out = above(comparison)
-    lines = [f" {title}", *(f" {_folded(text, indent=1)}" for text in left_out)]
-    rows = [cells_of(row) for row in comparison["rows"]]
-    widths = [max(len(cells[n]) for cells in [COMPARED, *rows]) for n in range(len(COMPARED))]
-    lines.append(" " + "  ".join(cell.ljust(width) for cell, width in zip(COMPARED, widths, strict=True)).rstrip())
+def comparison_text(comparison: dict[str, Any], width: int = WIDTH) -> str:
+    """A Comparison as a table for a terminal of so many columns: where not all of it fits, the predictions stand below."""
+    wide = _table_lines(comparison, [cells_of(row) for row in comparison["rows"]], COMPARED, short=False)
+    if any(len(line) > width for line in wide):
+        rows = [(_fitting(row["technique"]), *cells_of(row)[1:-1]) for row in comparison["rows"]]
+        narrow = _table_lines(comparison, rows, (*COMPARED[:-2], "first"), short=True)
+        guesses = [
+            f"{_fitting(row['technique'])} {cells_of(row)[-1]}" for row in comparison["rows"] if _is_guessed(row)
+        ]
+        guessed = f"predicted: {', '.join(guesses)}"
+        told = [f" {_folded(guessed, indent=1, width=width)}"] if guesses else []
+        wide = [*narrow, *told]
+    above_it = [f" {_folded(text, indent=1, width=width)}" for text in above(comparison)]
+    closing = f" {_folded(comparison['closing'], indent=1, width=width)}"
+    return harmless("\n".join([*above_it, *wide, closing]), keep="\n")
+
+
+def _table_lines(
+    comparison: dict[str, Any], rows: list[tuple[str, ...]], header: tuple[str, ...], *, short: bool
+) -> list[str]:
+    widths = [max(len(cells[n]) for cells in [header, *rows]) for n in range(len(header))]
+    lines = [" " + "  ".join(cell.ljust(width) for cell, width in zip(header, widths, strict=True)).rstrip()]
     referring = False
     for row, cells in zip(comparison["rows"], rows, strict=True):
         if row["reference"] and not referring:
             referring = True
             lines.append(" ── for reference ──")
         text = "  ".join(cell.ljust(width) for cell, width in zip(cells, widths, strict=True)).rstrip()
+        mark = mark_of(row, comparison)
+        mark = mark[:4].rstrip() if short else mark
+        problem = row["problem"]
         lines.append(
-            f" {text}{mark_of(row, comparison)}"
-            if not row["problem"]
-            else f" {cells[0].ljust(widths[0])}  {row['problem']}"
+            f" {text}{mark}" if not problem else f" {cells[0].ljust(widths[0])}  {_folded(problem, widths[0] + 3)}"
         )
-    lines.append(f" {_folded(comparison['closing'], indent=1)}")
-    return harmless("\n".join(lines), keep="\n")
+    return lines
+
+
+def _fitting(technique: str) -> str:
+    """A technique's name without what else is said of a reference."""
+    return technique.partition(" (")[0] if "a chunk" in technique else technique.partition(", a process")[0]
+
+
+def _is_guessed(row: dict[str, Any]) -> bool:
+    return row["predicted"] is not None and not row["problem"]
 
 
 def mark_of(row: dict[str, Any], comparison: dict[str, Any]) -> str:
@@ -178,9 +202,10 @@ def above(comparison: dict[str, Any]) -> list[str]:
         f"{comparison['records']:,} records · {many(comparison['steps'], 'step')} · "
         f"{many(comparison['cores'], 'core')} · {many(comparison['rounds'], 'round')}, taken in turn"
     )
-    if all(not row["problem"] for row in comparison["rows"]):
-        title += " · results identical in all rows"
-    return [title, *([comparison["left_out"]] if comparison["left_out"] else [])]
+    same = "results identical in all rows" if all(not row["problem"] for row in comparison["rows"]) else ""
+    if same and len(title) + len(same) + 4 <= WIDTH:
+        title, same = f"{title} · {same}", ""
+    return [each for each in (title, same, comparison["left_out"]) if each]
 
 
 def cells_of(row: dict[str, Any]) -> tuple[str, ...]:
@@ -211,10 +236,10 @@ def many(count: int, thing: str) -> str:
     return f"{count:,} {thing}{'' if count == 1 else 's'}"
 
 
-def _folded(text: str, indent: int = 10) -> str:
+def _folded(text: str, indent: int = 10, width: int = WIDTH) -> str:
     """Lines no wider than a terminal; those after the first are indented."""
     import textwrap
 
     return ("\n" + " " * indent).join(
-        textwrap.wrap(text, WIDTH - indent, break_long_words=False, break_on_hyphens=False) or [""]
+        textwrap.wrap(text, width - indent, break_long_words=False, break_on_hyphens=False) or [""]
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -132,13 +133,13 @@ class Report:
         """All fields as one JSON object."""
         return json.dumps(self.to_dict())
 
-    def to_html(self, path: str) -> None:
+    def to_html(self, path: str | os.PathLike[str]) -> None:
         """Write the report as one HTML file without outside assets, to a path or a URL; it is there as a whole, or as it was
         before. Raises OSError, and of a URL LineError or SinkError."""
         from taktline._files import write_at
         from taktline._observe import web
 
-        write_at(path, web.html_page(self.name, web.report_html(self.to_dict())).encode())
+        write_at(os.fspath(path), web.html_page(self.name, web.report_html(self.to_dict())).encode())
 
     def _repr_html_(self) -> str:
         from taktline._observe import web

@@ -109,7 +109,7 @@ def judge(spent: Spent) -> Verdict:
 def what_if(spent: Spent) -> tuple[dict[str, Any], ...]:
     """About how long the run would have taken on other numbers of cores, with as many more or fewer workers, by its
     floors; nothing where it had no workers, or too little time to say."""
-    floors = _floors(spent) if spent.workers and spent.records else []
+    floors = _floors(spent) if spent.workers and any(step.busy for step in spent.steps) else []
     if not floors or spent.seconds < SHORT or any(group.tasks for group in spent.groups):
         return ()
     found = []

@@ -706,8 +706,13 @@ def check(
 def _print_comparison(
     flow: Line, records: Any, *, export: str | None = None, as_json: bool = False, **options: Any
 ) -> None:  # fmt: skip
+    import shutil
+
+    from taktline._observe import pages
+
     table = flow.compare(records, **options)
-    print(table.to_json() if as_json else str(table), flush=True)
+    columns = shutil.get_terminal_size().columns if sys.stdout.isatty() else pages.WIDTH
+    print(table.to_json() if as_json else pages.comparison_text(table.to_dict(), columns), flush=True)
     if export is not None:
         try:
             if export.endswith(".html"):
