@@ -440,7 +440,8 @@ def _parquet(place: Any, path: str) -> Any:
     from pyarrow.parquet import ParquetFile
 
     try:
-        return ParquetFile(place)
+        # Reading ahead has threads of its own, beside which no worker can be forked: only where there is something to gain.
+        return ParquetFile(place, pre_buffer=remote.is_url(path))
     except (ArrowException, OSError) as error:
         raise _not_parquet(path, error) from error
 

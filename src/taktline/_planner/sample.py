@@ -99,6 +99,12 @@ class Sampling:
         packing = size * COPY_NS / count
         self._costs["out"] = (2 * packing, packing)  # a stream of Arrow, and copies into and out of shared memory
 
+    def taken(self, seconds: float, cpu: float) -> None:
+        """Who takes the results made their bytes of the newest lot, which workers would do."""
+        count, read, work, before = self._lots[-1]
+        self._lots[-1] = count, read, work + seconds, before + cpu
+        self._work += seconds * 1e9 / count
+
     def costs(self, here: float) -> Sample:
         """All that was learnt; `here` is the share of the work that stays in the caller's process."""
         (pack_in, unpack_in), (pack_out, unpack_out) = self._costs["in"], self._costs["out"]

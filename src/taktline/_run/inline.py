@@ -116,6 +116,7 @@ class Inline(Engine):
             beside=beside,
         )
         self._lot_size = 1
+        self._gave = 0.0, 0.0  # when the newest lot was given, and the processor's time then
         self._lot_seconds: float | None = None  # reading and work of the last lot
         self._units = plans.full_calls(self._steps)
         self._takes_all = plans.here(self._steps).segments[0].takes_all
@@ -350,6 +351,8 @@ class Inline(Engine):
             records = batch.values if rows else held.records
             before = AsRead(records) if options.shows_records and not rows else None
             yield from self._through(batch, records, before, first, began)
+            if self._encoded and rows:
+                self._auto.sampling.taken(perf_counter() - self._gave[0], process_time() - self._gave[1])
         else:
             for at in range(len(held.records)):
                 one = batch.only(at)
@@ -410,6 +413,7 @@ class Inline(Engine):
         failures, interrupt = batch.failures, None
         if failures and isinstance(failures[-1].error, KeyboardInterrupt):
             interrupt = failures.pop()  # after the results that were there before it, as in the loop
+        self._gave = perf_counter(), process_time()
         yield self._to_deliver(batch, first, records, before, interrupt=interrupt, last=True), None
 
     def _to_deliver(
