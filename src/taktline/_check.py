@@ -476,22 +476,27 @@ class _Walk:
                 "apart", step, None, f"it was handed {handed:,} batches where {-(-len(values) // size):,} would do: "
                 "neighbouring records mix types or columns", "make them alike in a step before", advice=True,
             )  # fmt: skip
-        results = dict(zip(whole.origins or range(len(values)), whole.values, strict=True))
+        results: dict[int, list[Any]] = {}
+        for position, result in zip(whole.origins or range(len(values)), whole.values, strict=True):
+            results.setdefault(position, []).append(result)
         if not step.in_caller:
             self._scalar_form(step, alone, values, results)
-        return [(values[position][0], result) for position, result in results.items()]
+        return [(values[position][0], result) for position, given in results.items() for result in given]
 
-    def _scalar_form(self, step: Step, alone: Step, values: list[tuple[int, Any]], results: dict[int, Any]) -> None:
+    def _scalar_form(
+        self, step: Step, alone: Step, values: list[tuple[int, Any]], results: dict[int, list[Any]]
+    ) -> None:  # fmt: skip
         """The same records one at a time, with `like` where there is one, and then as a batch again."""
         began, tolerance = perf_counter(), step.verify or 0.0
         if step.like is not None:
             step = replace(step, like=self._plain(step, step.like))
         copies = {position: _copy(values[position][1]) for position in results}
         name = "like=" if step.like is not None else "a batch of one"
-        for position, result in results.items():
+        for position, given in results.items():
             if perf_counter() - began > AGAIN:
                 return
             wanted, error = _single(step, alone, copies[position])
+            result, wanted = (given[0], wanted[0]) if step.keeps_number and wanted else (given, wanted)
             if error is not None or not same(result, wanted, tolerance):
                 got = f"raises {_told(error)}" if error is not None else f"gives {excerpt(wanted)}"
                 self._find(
@@ -501,11 +506,12 @@ class _Walk:
                 )  # fmt: skip
                 return
         again = _run(alone, [_copy(values[position][1]) for position in results])
-        for position, result in zip(results, again.values, strict=False):
-            if not same(results[position], result):
+        firsts = ((position, result) for position, given in results.items() for result in given)
+        for (position, first), result in zip(firsts, again.values, strict=False):
+            if not same(first, result):
                 self._find(
                     "unequal", step, values[position][0],
-                    f"the same batch again gives {excerpt(result)}, first {excerpt(results[position])}",
+                    f"the same batch again gives {excerpt(result)}, first {excerpt(first)}",
                     "it has hidden state, chance, or changes the batch's records: work on a copy",
                 )  # fmt: skip
                 return
@@ -524,12 +530,14 @@ def _run(step: Step, values: list[Any]) -> Batch:
             return Batch([], [], [Failure(0, 0, step.name, error)])
 
 
-def _single(step: Step, alone: Step, value: Any) -> tuple[Any, BaseException | None]:
+def _single(step: Step, alone: Step, value: Any) -> tuple[list[Any], BaseException | None]:
+    """The results of one record alone."""
     if step.like is not None:
-        return _outcome(replace(step, role=Role.MAP), step.like, value)
+        result, error = _outcome(replace(step, role=Role.MAP), step.like, value)
+        return [result], error
     batch = _run(alone, [value])
     failure: Failure | None = batch.failures[0] if batch.failures else None
-    return (None, failure.error) if failure is not None else (batch.values[0], None)
+    return ([], failure.error) if failure is not None else (batch.values, None)
 
 
 def _outcome(step: Step, fn: Callable[[Any], Any], value: Any) -> tuple[Any, BaseException | None]:

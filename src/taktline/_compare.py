@@ -26,8 +26,9 @@ from taktline._run import ahead
 from taktline._run.reader import Reader, as_source, lent
 from taktline._run.trial import try_out
 from taktline._segment import firsts, guard
-from taktline._segment.batch import READING
+from taktline._segment.batch import READING, Batch
 from taktline._segment.forms import Unfit, cannot_stand, form_of
+from taktline._segment.fuse import Segment
 from taktline._segment.waiting import OneByOne
 from taktline.abc import Unread
 from taktline.errors import Failed, LineError, ResultsTooLarge, StepError, TaktlineError
@@ -500,7 +501,7 @@ def _chain(functions: list[Callable[[Any], Any]], steps: tuple[Step, ...]) -> Ca
             if role is Role.KEEP:
                 if not fn(value):
                     return
-            elif role is Role.EXPAND:
+            elif role is Role.EXPAND or not steps[at - 1].keeps_number:
                 for inner in fn(value):
                     yield from through(inner, at)
                 return
@@ -522,13 +523,35 @@ def _scalars(steps: tuple[Step, ...], loop: OneByOne) -> list[Callable[[Any], An
             fn, like = loop.plain(step, fn), like and loop.plain(step, like)
         if step.role is not Role.BATCH:
             functions.append(fn)
+        elif not step.keeps_number:
+            functions.append(_each_of(step))
         elif like is not None:
             functions.append(like)
         else:
-            first = not n or steps[n - 1].like is not None or not steps[n - 1].joins(step)
-            last = n + 1 == len(steps) or steps[n + 1].like is not None or not step.joins(steps[n + 1])
+            first = not n or _apart(steps[n - 1], step)
+            last = n + 1 == len(steps) or _apart(step, steps[n + 1])
             functions.append(_of_one(step, fn, first, last))
     return functions
+
+
+def _apart(step: Step, other: Step) -> bool:
+    """Whether records stand between two neighbours where one of them is a batch step of one form."""
+    alone = any(each.like is not None or not each.keeps_number for each in (step, other))
+    return alone or not step.joins(other)
+
+
+def _each_of(step: Step) -> Callable[[Any], list[Any]]:
+    """A batch step that gives another number of results, for one record."""
+    segment = Segment((step,), goes_on=False)
+    segment.make()
+
+    def given(record: Any) -> list[Any]:
+        came = segment.run(Batch([record]))
+        if came.failures:
+            raise came.failures[0].error
+        return came.values  # type: ignore[no-any-return]
+
+    return given
 
 
 def _of_one(step: Step, fn: Callable[[Any], Any], first: bool, last: bool) -> Callable[[Any], Any]:

@@ -8,7 +8,7 @@ from itertools import accumulate
 from math import lcm
 
 from taktline._recipe.options import Options
-from taktline._recipe.steps import Role, Step
+from taktline._recipe.steps import Gives, Role, Step
 from taktline.errors import LineError
 
 PROCESSES = 32  # that the steps of a long line are shared out over, where each would have one
@@ -77,7 +77,7 @@ def full_calls(steps: Sequence[Step]) -> int:
     """
     sizes = [1]
     for step in steps:
-        if step.role is Role.EXPAND:
+        if step.role is Role.EXPAND or step.gives is Gives.ANY:
             break
         sizes.append(step.size or 1)
     return _in_common(sizes)

@@ -31,6 +31,14 @@ class Role(Enum):
     BATCH = "batch"  # many in, as many out
 
 
+class Gives(Enum):
+    """What a batch step gives for the records that it gets."""
+
+    ROWS = "rows"  # a result each
+    MASK = "mask"  # for each, whether it stays
+    ANY = "any"  # any number of results
+
+
 @dataclass(frozen=True, slots=True)
 class Maker:
     """Builds a step's callable, once in each worker."""
@@ -58,6 +66,7 @@ class Step(Generic[In, Out]):
     rate: float | None = None  # records a second, over all workers
     size: int | None = None  # of a batch step
     form: str = "list"  # what a batch step is handed and returns
+    gives: Gives = Gives.ROWS  # of a batch step
     like: Callable[[Any], Any] | None = None
     verify: float | None = None  # compare with `like` on the first records, floats within this relative tolerance
     maker: Maker | None = None  # builds `fn` in each worker
@@ -73,7 +82,7 @@ class Step(Generic[In, Out]):
     @property
     def keeps_number(self) -> bool:
         """Whether it gives one result a record."""
-        return self.role in (Role.MAP, Role.BATCH)
+        return self.role in (Role.MAP, Role.BATCH) and self.gives is Gives.ROWS
 
     def make(self) -> Callable[..., Any]:
         """The callable itself, built now where it is to be built in each worker."""
@@ -265,16 +274,11 @@ def batch(
     >>> list(line(batch(look_up, size=100, tasks=8))(["a", "b"]))
     ['A', 'B']
     """
-    if form not in FORMS:
-        raise LineError(f"batch(form={form!r}) is unknown; choose one of {', '.join(map(repr, FORMS))}")
-    if FORMS[form] and find_spec(FORMS[form]) is None:
-        raise LineError(f'batch(form={form!r}) needs the package {FORMS[form]}: pip install "taktline[{form}]"')
+    _check_form("batch", form, size)
     if not isinstance(verify, (bool, int, float)) or verify < 0:
         raise LineError(f"batch(verify={verify!r}): give True, False, or a relative tolerance such as 1e-9")
     if verify is not False and like is None:
         raise LineError("batch(verify=) compares with the step for one record: give it as like=")
-    if size is not None and (not isinstance(size, int) or isinstance(size, bool) or size < 1):
-        raise LineError(f"batch(size={size!r}): give a whole number of at least 1, or None")
     if like is not None and not callable(like):
         raise LineError(f"batch(like={like!r}): give the same step as a function of one record")
     _check_plain("batch", fn)
@@ -288,22 +292,55 @@ def batch(
     return replace(made, role=Role.BATCH, size=size, form=form, like=like, verify=tolerance)
 
 
+def _check_form(builder: str, form: str, size: int | None) -> None:
+    if form not in FORMS:
+        raise LineError(f"{builder}(form={form!r}) is unknown; choose one of {', '.join(map(repr, FORMS))}")
+    if FORMS[form] and find_spec(FORMS[form]) is None:
+        raise LineError(f'{builder}(form={form!r}) needs the package {FORMS[form]}: pip install "taktline[{form}]"')
+    if size is not None and (not isinstance(size, int) or isinstance(size, bool) or size < 1):
+        raise LineError(f"{builder}(size={size!r}): give a whole number of at least 1, or None")
+
+
+def _of_many(
+    builder: str, fn: StepLike, name: str | None, form: str | None, size: int | None, gives: Gives
+) -> Step | None:
+    """The step where its function gets many records at once; None where it gets one."""
+    check_name(builder, name)
+    _check_plain(builder, fn)
+    if form is None:
+        if size is not None:
+            raise LineError(f'{builder}(size=) is the records of a batch: give form= too, such as "pandas"')
+        return None
+    _check_form(builder, form, size)
+    return replace(batch(fn, size, form=form, name=name), gives=gives)
+
+
 @overload
-def keep(predicate: Step[Any, Any], *, name: str | None = None) -> Step[Any, Any]: ...
+def keep(
+    predicate: Step[Any, Any], *, form: str | None = None, size: int | None = None, name: str | None = None
+) -> Step[Any, Any]: ...
 @overload
-def keep(predicate: Callable[[Any], object], *, name: str | None = None) -> Step[Any, Any]: ...
-def keep(predicate: StepLike, *, name: str | None = None, **other: Any) -> Step:
+def keep(
+    predicate: Callable[[Any], object], *, form: str | None = None, size: int | None = None, name: str | None = None
+) -> Step[Any, Any]: ...
+def keep(
+    predicate: StepLike, *, form: str | None = None, size: int | None = None, name: str | None = None, **other: Any
+) -> Step:
     """Drop the records for which `predicate` is false; order and the others stay as they are.
 
-    A predicate that raises fails its record, as a step does. Raises LineError when it is not callable.
+    With `form`, as `batch` has it, the predicate gets many records at once, up to `size`, and returns a mask: an array, a
+    Series or a list of as many True and False; what is missing in it counts as False. A predicate that raises fails its
+    record, as a step does. Raises LineError when it is not callable, or the form's package is missing.
 
     >>> from taktline import line
     >>> list(line(int, keep(lambda n: n % 2))(["1", "2", "3"]))
     [1, 3]
+    >>> list(line(int, keep(lambda numbers: numbers % 2 == 1, form="numpy"))(["1", "2", "3"]))
+    [1, 3]
     """
-    check_taken("keep()", other, ("name",))
-    check_name("keep", name)
-    _check_plain("keep", predicate)
+    check_taken("keep()", other, ("form", "size", "name"))
+    if (made := _of_many("keep", predicate, name, form, size, Gives.MASK)) is not None:
+        return made
     made = as_step(predicate)
     return replace(made, role=Role.KEEP, name=name or made.name)
 
@@ -316,8 +353,17 @@ def expand(fn: Callable[[Any], AsyncIterator[B]], *, name: str | None = None) ->
 def expand(fn: Callable[[Any], Coroutine[Any, Any, Iterable[B]]], *, name: str | None = None) -> Step[Any, B]: ...
 @overload
 def expand(fn: Callable[[Any], Iterable[B]], *, name: str | None = None) -> Step[Any, B]: ...
-def expand(fn: StepLike, *, name: str | None = None, **other: Any) -> Step:
+@overload
+def expand(fn: Callable[[Any], Any], *, form: str, size: int | None = None, name: str | None = None) -> Step[Any, Any]: ...
+def expand(
+    fn: StepLike, *, form: str | None = None, size: int | None = None, name: str | None = None, **other: Any
+) -> Step:
     """One record in, any number out, in the order in which the returned iterable gives them.
+
+    With `form`, as `batch` has it, `fn` gets many records at once, up to `size`, and returns a table, column or list of any
+    length: what it would give for each of them alone, one after the other. Which result comes of which record is known by
+    the index of a pandas object, which `explode`, filters and `repeat` keep; in other forms, where a run goes on after a
+    failure, the records go through one by one.
 
     They are delivered as they come, so there may be endlessly many. With `retries` or `timeout`, which hold for all that
     one record gives, with `async` steps and with `on_error` other than "raise" they are kept until the record is through;
@@ -326,10 +372,15 @@ def expand(fn: StepLike, *, name: str | None = None, **other: Any) -> Step:
     >>> from taktline import line
     >>> list(line(expand(str.split), str.upper)(["a b", "", "c"]))
     ['A', 'B', 'C']
+    >>> rows = [{"words": "a b"}, {"words": "c"}]
+    >>> list(line(expand(lambda frame: frame.assign(words=frame["words"].str.split()).explode("words"), form="pandas"))(rows))
+    [{'words': 'a'}, {'words': 'b'}, {'words': 'c'}]
+
+    Raises LineError when `fn` is not callable, or the form's package is missing.
     """
-    check_taken("expand()", other, ("name",))
-    check_name("expand", name)
-    _check_plain("expand", fn)
+    check_taken("expand()", other, ("form", "size", "name"))
+    if (made := _of_many("expand", fn, name, form, size, Gives.ANY)) is not None:
+        return made
     made = as_step(fn)
     return replace(made, role=Role.EXPAND, name=name or made.name)
 

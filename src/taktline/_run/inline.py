@@ -618,7 +618,12 @@ class Inline(Engine):
 def _of_one_record(step: Step) -> Step:
     """A batch step as a step of one record, for the technique that works on one at a time. Steps of other forms than
     lists get batches of one, so that nothing is converted between them; so do those that are verified."""
-    if step.role is not Role.BATCH or step.verify is not None or (step.form != "list" and step.like is None):
+    if (
+        step.role is not Role.BATCH
+        or not step.keeps_number
+        or step.verify is not None
+        or (step.form != "list" and step.like is None)
+    ):
         return step
 
     lists = form_of("list")

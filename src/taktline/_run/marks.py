@@ -21,7 +21,7 @@ from taktline._durable import fingerprint
 from taktline._durable.dead_letters import DeadLetters, open_dead_letters, row_of
 from taktline._durable.journal import DELIVERED, DONE, ORDER, RUNNING, Entry, Journal, Mark
 from taktline._recipe.options import Options, memory_bytes
-from taktline._recipe.steps import Role, Step
+from taktline._recipe.steps import Step
 from taktline._run.lot import Lot
 from taktline._run.meter import Meter
 from taktline._run.reader import Reader
@@ -120,7 +120,7 @@ class Marks:
 
     def _take_journal(self, path: str) -> None:
         even = self._options.dead_letters is None and self._options.on_error != "skip"
-        even = even and all(step.role in (Role.MAP, Role.BATCH) for step in self._steps)
+        even = even and all(step.keeps_number for step in self._steps)
         if self.by_mark is not None:
             self.by_mark.beside(path)
         journal = self._journal = Journal(

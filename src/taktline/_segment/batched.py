@@ -10,10 +10,12 @@ from types import FrameType, TracebackType
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from taktline._excerpts import excerpt
-from taktline._recipe.steps import Role, Step
+from taktline._recipe.steps import Gives, Role, Step
 from taktline._segment import guard, returned
 from taktline._segment.batch import Batch, Failure
 from taktline._segment.forms import Columns, Misfit, Unfit, cannot_stand, form_of, not_of_the_form
+from taktline._segment.picked import picked, positions, renumbered
+from taktline._segment.picked import places as placed
 from taktline._segment.same import same
 from taktline._segment.tables import ArrowRows, put_together, way_of
 from taktline._segment.values import Table, records_of
@@ -35,7 +37,9 @@ def stretches(steps: Sequence[Step], *, single: bool = False) -> list[tuple[int,
     cuts: list[tuple[int, int]] = []
     for n, step in enumerate(steps):
         scalar = step.role is not Role.BATCH and n > 0 and steps[n - 1].role is not Role.BATCH
-        if (scalar and not single) or (n > 0 and steps[n - 1].joins(step)):
+        # What is told apart record by record must know which of them is whose.
+        told = step.like is None or all(each.keeps_number for each in steps[cuts[-1][0] : n])
+        if (scalar and not single) or (n > 0 and steps[n - 1].joins(step) and told):
             cuts[-1] = (cuts[-1][0], n + 1)
         else:
             cuts.append((n, n + 1))
@@ -148,6 +152,7 @@ class Batched(Part):
         self.unverified = [VERIFIED if step.verify is not None else 0 for step in self.steps]
         self.pieces: list[Columns | ArrowRows] = []  # results that are no records yet
         self.now = 0  # the step at work
+        self.keeps_number = all(step.keeps_number for step in self.steps)
 
     def step_in(self, frame: FrameType) -> int | None:
         return self.now if frame.f_code is Batched.through.__code__ else None
@@ -157,7 +162,7 @@ class Batched(Part):
         out = super().run(batch, timed)
         if self.tabled and (rows := _as_one(self.pieces)) is not None:
             out.values, self.pieces = rows, []
-            if not out.failures and batch.origins is None:
+            if not out.failures and batch.origins is None and self.keeps_number:
                 out.origins = None
         elif formed and self.pieces and not out.values and not out.failures and self.steps[0].form != "list":
             out.values = Table(self.pieces)
@@ -219,6 +224,7 @@ class Batched(Part):
         state, unfit = self._taken(values, piece)
         if unfit is not None:
             return await self._in_parts(piece, piece.first, cannot_stand(self.steps[piece.first], unfit))
+        count, places = len(values), None
         columns: Columns | ArrowRows | None = None
         for n in range(piece.first, len(self.steps)):
             self.now = n
@@ -230,13 +236,14 @@ class Batched(Part):
                 self.segment.begins(self.first + n)
             verified = self._to_verify(n, state)
             raised: BaseException | None = None
+            given, result = count, None
             try:
-                state = self.callables[n](state)
+                result = self.callables[n](state)
                 if self.waits:
-                    state = await state
-                guard.refuse(state[0] if type(state) is list and state else state, self.steps[n].name)
-                if type(state) is not list:
-                    state = returned.drawn(state)
+                    result = await result
+                guard.refuse(result[0] if type(result) is list and result else result, self.steps[n].name)
+                if type(result) is not list:
+                    result = returned.drawn(result)
             except NotAwaited as error:
                 return self._all_fail(piece, n, error)
             except BaseException as error:
@@ -250,13 +257,16 @@ class Batched(Part):
                     self.segment.note(self.first + n, 1, perf_counter_ns() - began)
                 return await self._rescue(piece, n, raised)
             try:
-                state, count = self._checked(state, len(values))
-                if count != len(values):
-                    raise BatchLengthError(step=self.steps[n].name, given=len(values), returned=count)
+                state, count, places = self._after(piece, n, state, result, count, places)
             except BatchLengthError as error:
-                return self._all_fail(piece, n, error)
+                return self._all_fail(piece, n, error, places)
             except Misfit as misfit:
-                return self._all_fail(piece, n, not_of_the_form(self.steps[n], state, misfit))
+                return self._all_fail(piece, n, not_of_the_form(self.steps[n], result, misfit), places)
+            except _Unplaced:
+                return await self._each_alone(piece)
+            if not count:
+                self.segment.note(self.first + n, given, perf_counter_ns() - began)
+                return True
             if verified or n + 1 == len(self.steps):
                 try:
                     columns = self._given(state, table)
@@ -265,12 +275,49 @@ class Batched(Part):
                     columns, raised = None, not_of_the_form(self.steps[n], state, error)
                 if raised is not None:
                     return await self._in_parts(piece, n, raised)
-            self.segment.note(self.first + n, len(values), perf_counter_ns() - began)
+            self.segment.note(self.first + n, given, perf_counter_ns() - began)
             if verified and columns is not None and (rows := await self._differing(n, verified, columns.records())):
                 return await self._around(piece, n, rows, columns)
             began = perf_counter_ns()
         assert columns is not None
-        return self._done(piece, columns)
+        return self._done(piece, columns, places)
+
+    def _after(
+        self, piece: Piece, n: int, before: Any, result: Any, count: int, places: list[int] | None
+    ) -> tuple[Any, int, list[int] | None]:
+        """The batch after a step that was given `count` records as `before` and returned this: in the form or as Columns, how
+        many results it has, and of which of the piece's values each of them comes; None: of the one at its own place.
+        Raises BatchLengthError, Misfit."""
+        step = self.steps[n]
+        if step.gives is Gives.ROWS:
+            state, returned_count = self._checked(result, count)
+            if returned_count != count:
+                raise BatchLengthError(step=step.name, given=count, returned=returned_count)
+            return state, count, places
+        if step.gives is Gives.MASK:
+            at, length = positions(result)
+            if length != count:
+                raise BatchLengthError(step=step.name, given=count, returned=length)
+            if len(at) in (0, count):
+                return before, len(at), places if at else []
+            return picked(step.form, before, at), len(at), at if places is None else [places[each] for each in at]
+        state, many = self._checked(result, count)
+        if many != count and self._checked(result, many)[1] != many:
+            raise Misfit("columns of one length")
+        first = piece.batch.first + piece.at if places is None and type(piece.values) is ArrowRows else 0
+        told = placed(state, first, count)
+        if told is None:
+            if self.goes_on and len(piece.values) > 1:
+                raise _Unplaced
+            told = [0] * many
+        return renumbered(state, many), many, told if places is None else [places[each] for each in told]
+
+    async def _each_alone(self, piece: Piece) -> bool:
+        """The values one by one, where it is not told which result comes of which."""
+        for n in range(len(piece.values)):
+            if not await self.through(piece.part(n, n + 1)):
+                return False
+        return True
 
     def _taken(self, values: Any, piece: Piece | None = None) -> tuple[Any, Unfit | None]:
         """The values in the form, or why they do not stand in it."""
@@ -300,11 +347,13 @@ class Batched(Part):
                 raise
             return table
 
-    def _done(self, piece: Piece, columns: Columns | ArrowRows) -> bool:
+    def _done(self, piece: Piece, columns: Columns | ArrowRows, places: list[int] | None = None) -> bool:
         count = len(piece.values)
         if count:
             self.pieces.append(columns)
-        if piece.out.origins is not None:
+        if piece.out.origins is not None and places is not None:
+            piece.out.origins.extend(map(piece.origin, places))
+        elif piece.out.origins is not None:
             known = piece.batch.origins
             at = range(piece.at, piece.at + count)
             piece.out.origins.extend(at if known is None else known[piece.at : piece.at + count])
@@ -368,11 +417,10 @@ class Batched(Part):
                 state = self.form.take(state.records())
         return (state if isinstance(state, Columns) else self.form.give(state)).records()
 
-    def _all_fail(self, piece: Piece, step: int, error: BaseException) -> bool:
-        """Which result belongs to which record cannot be told: all of the piece's records fail."""
-        return all(
-            self.fail(piece.out, piece.origin(n), self.first + step, error, None) for n in range(len(piece.values))
-        )
+    def _all_fail(self, piece: Piece, step: int, error: BaseException, places: list[int] | None = None) -> bool:
+        """Which result belongs to which record cannot be told: all of the piece's records fail that are still there."""
+        there = range(len(piece.values)) if places is None else dict.fromkeys(places)
+        return all(self.fail(piece.out, piece.origin(n), self.first + step, error, None) for n in there)
 
     # --- batch form and scalar form side by side ---
 
@@ -436,6 +484,10 @@ def _as_one(pieces: Sequence[Columns | ArrowRows]) -> ArrowRows | None:
     """All of them as rows of one table; None where they are no such rows, or of other types."""
     rows = [piece for piece in pieces if isinstance(piece, ArrowRows)]
     return put_together(rows) if rows and len(rows) == len(pieces) else None
+
+
+class _Unplaced(Exception):
+    """It is not told which result comes of which record."""
 
 
 class Piece:

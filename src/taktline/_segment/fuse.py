@@ -135,7 +135,7 @@ class Segment:
             self._likes.append(like)
             self._callables.append(guard.guarded(fn, step, self._retry, partial(self._limit, n), self.most))
         self._built_now = None
-        changes = any(step.role in (Role.KEEP, Role.EXPAND) for step in self.steps)
+        changes = not all(step.keeps_number for step in self.steps)
         self._traced = changes or self.goes_on
         self._parts = [self._part(first, last) for first, last in stretches(self.steps)]
 
