@@ -312,7 +312,9 @@ def _of_many(
             raise LineError(f'{builder}(size=) is the records of a batch: give form= too, such as "pandas"')
         return None
     _check_form(builder, form, size)
-    return replace(batch(fn, size, form=form, name=name), gives=gives)
+    whole: Any = batch  # its types are for those who know the form
+    made: Step = whole(fn, size, form=form, name=name)
+    return replace(made, gives=gives)
 
 
 @overload
@@ -354,7 +356,9 @@ def expand(fn: Callable[[Any], Coroutine[Any, Any, Iterable[B]]], *, name: str |
 @overload
 def expand(fn: Callable[[Any], Iterable[B]], *, name: str | None = None) -> Step[Any, B]: ...
 @overload
-def expand(fn: Callable[[Any], Any], *, form: str, size: int | None = None, name: str | None = None) -> Step[Any, Any]: ...
+def expand(
+    fn: Callable[[Any], Any], *, form: str, size: int | None = None, name: str | None = None
+) -> Step[Any, Any]: ...
 def expand(
     fn: StepLike, *, form: str | None = None, size: int | None = None, name: str | None = None, **other: Any
 ) -> Step:
