@@ -38,7 +38,7 @@ def stretches(steps: Sequence[Step], *, single: bool = False) -> list[tuple[int,
     for n, step in enumerate(steps):
         scalar = step.role is not Role.BATCH and n > 0 and steps[n - 1].role is not Role.BATCH
         # What is told apart record by record must know which of them is whose.
-        told = step.like is None or all(each.keeps_number for each in steps[cuts[-1][0] : n])
+        told = step.like is None or all(each.keeps_number for each in steps[cuts[-1][0] if cuts else n : n])
         if (scalar and not single) or (n > 0 and steps[n - 1].joins(step) and told):
             cuts[-1] = (cuts[-1][0], n + 1)
         else:
