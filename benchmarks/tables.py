@@ -43,7 +43,8 @@ def make(path: Path, rows: int) -> None:
             n = min(GROUP, rows - start)
             columns = [
                 np.arange(start, start + n), random.random(n).round(4) * 100, random.integers(1, 20, n).astype("int32"),
-                random.uniform(-60, 60, n).round(6), random.uniform(-180, 180, n).round(6), cities[random.integers(0, 500, n)],
+                random.uniform(-60, 60, n).round(6), random.uniform(-180, 180, n).round(6),
+                cities[random.integers(0, 500, n)],
             ]  # fmt: skip
             writer.write_table(pa.table([pa.array(column) for column in columns], schema=schema), row_group_size=GROUP)
 
@@ -253,7 +254,19 @@ def same(one: str, other: str) -> str:
 
 def in_a_process(way: str, work: str, source: str, target: str) -> tuple[float, float]:
     """Seconds, and seconds of processors, of one way in a fresh process."""
-    command = [sys.executable, "-m", "benchmarks.tables", "--way", way, "--work", work, "--source", source, "--target", target]
+    command = [
+        sys.executable,
+        "-m",
+        "benchmarks.tables",
+        "--way",
+        way,
+        "--work",
+        work,
+        "--source",
+        source,
+        "--target",
+        target,
+    ]
     before, began = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
     subprocess.run(command, check=True)
     seconds, after = time.perf_counter() - began, resource.getrusage(resource.RUSAGE_CHILDREN)
@@ -283,11 +296,9 @@ def main(arguments: list[str]) -> None:
 
 
 def _table(folder: Path, work: str, rows: int, rounds: int, only: str) -> None:
-    names = [
-        name
-        for name in WAYS
-        if (work == "light" or not any(each in name for each in LIGHT_ALONE)) and (any(each in name for each in only.split("|")) or name == "by hand")
-    ]
+    names = [name for name in WAYS if name == "by hand" or any(each in name for each in only.split("|"))]
+    if work != "light":
+        names = [name for name in names if not any(each in name for each in LIGHT_ALONE)]
     times: dict[str, list[tuple[float, float]]] = {name: [] for name in names}
     wrong: dict[str, str] = {}
     for number in range(rounds):
