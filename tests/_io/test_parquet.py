@@ -250,6 +250,6 @@ def test_what_parquet_cannot_do_is_refused_at_once(tmp_path, monkeypatch):
 
 
 def test_a_journal_is_refused_with_the_reason(tmp_path):
-    with pytest.raises(LineError, match=r"cannot go on from a journal: .*row groups.*\. Write JSON lines"):
+    with pytest.raises(LineError, match=r"cannot go on from a journal: .*row groups.*\. Write a folder of parts"):
         line(dict).run([{"n": 1}], write(tmp_path / "a.parquet"), journal=tmp_path / "journal", how="loop")
     assert os.listdir(tmp_path) == []

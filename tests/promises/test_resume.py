@@ -6,12 +6,13 @@ import gzip
 import itertools
 import os
 import random
+import shutil
 import signal
 import sqlite3
 import subprocess
 import sys
 import textwrap
-from contextlib import closing, nullcontext, suppress
+from contextlib import closing, contextmanager, nullcontext, suppress
 from pathlib import Path
 
 import killed
@@ -76,22 +77,36 @@ def in_a_process(work, kill_at=None):
     assert os.waitstatus_to_exitcode(status) == 0
 
 
+OPERATIONS = ("pwrite", "fsync", "rename", "replace", "ftruncate", "unlink")
+
+
+def _watched(name, count, number):
+    real = getattr(os, name)
+
+    def call(*args, **kwargs):
+        at = next(count)
+        if at == number:
+            if name == "pwrite":
+                real(args[0], args[1][: len(args[1]) // 2], *args[2:])
+            os.kill(os.getpid(), signal.SIGKILL)
+        return real(*args, **kwargs)
+
+    return call
+
+
 def _kill_before(number):
     count = itertools.count()
+    for name in OPERATIONS:
+        setattr(os, name, _watched(name, count, number))
 
-    def watched(name, real):
-        def call(*args, **kwargs):
-            at = next(count)
-            if at == number:
-                if name == "pwrite":
-                    real(args[0], args[1][: len(args[1]) // 2], *args[2:])
-                os.kill(os.getpid(), signal.SIGKILL)
-            return real(*args, **kwargs)
 
-        return call
-
-    for name in ("pwrite", "fsync", "rename", "replace", "ftruncate", "unlink"):
-        setattr(os, name, watched(name, getattr(os, name)))
+@contextmanager
+def operations_counted():
+    count = itertools.count()
+    with pytest.MonkeyPatch.context() as patch:
+        for name in OPERATIONS:
+            patch.setattr(os, name, _watched(name, count, -1))
+        yield count
 
 
 def job(folder, name, **options):
@@ -136,6 +151,58 @@ def test_killed_at_every_operation_on_a_file(tmp_path, monkeypatch, name, letter
         assert os.listdir(tmp_path) == ["whole"]
         number += share
     assert number > 40
+
+
+def content(folder):
+    return {
+        os.path.relpath(os.path.join(at, name), folder): Path(at, name).read_bytes()
+        for at, _, names in os.walk(folder) for name in names
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("format", "options"),
+    [
+        ("parquet", {}), ("jsonl", {"codec": "gzip"}), ("csv", {"partition_by": "kind"}),
+        ("jsonl", {"mode": "replace"}), ("jsonl", {"mode": "append"}),
+    ],
+    ids=str,
+)  # fmt: skip
+def test_a_folder_of_parts_killed_at_some_operations(tmp_path, monkeypatch, format, options):
+    """At any of them, and at those of the end, where the parts get their names."""
+    monkeypatch.setattr(marks, "EVERY", 0)
+    steps = line(flow(), step(lambda row: {**row, "kind": row["n"] % 3}, kind="inline"))
+
+    def run(name="out"):
+        sink = write(f"{tmp_path / name}/", format, rows=30, **options)
+        journal = tmp_path / f"{name}.journal"
+        return steps.run(range(120), sink, how="loop", on_error="skip", journal=journal, window=50)
+
+    def before(name):
+        if "mode" in options:
+            (tmp_path / name).mkdir()
+            (tmp_path / name / "part-00004.jsonl").write_text('{"n": 0}\n')
+
+    before("whole")
+    with operations_counted() as count:
+        run("whole")
+    whole, last = content(tmp_path / "whole"), next(count)
+    assert len(whole) >= 4
+    kills = [*random.sample(range(last), 3), *random.sample(range(last - 40, last), 2), last + 1]
+    print("killed before the operations", kills, "of", last)
+    for kill_at in kills:
+        before("out")
+        try:
+            in_a_process(run, kill_at=kill_at)
+        except Killed:
+            with suppress(Killed):
+                in_a_process(run, kill_at=11)
+            in_a_process(run)
+        assert "already done" in str(run())
+        assert content(tmp_path / "out") == whole
+        assert sorted(os.listdir(tmp_path)) == ["out", "out.journal", "whole", "whole.journal"]
+        shutil.rmtree(tmp_path / "out")
+        (tmp_path / "out.journal").unlink()
 
 
 CHILD = """

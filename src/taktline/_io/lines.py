@@ -46,7 +46,10 @@ class LineForm(Protocol):
         """Those that a worker has made."""
 
     def cut(self, data: bytes, lines: int) -> int | None:
-        """Bytes of the first so many of them; None where results must be written one by one to tell."""
+        """Bytes of the first so many of them; None where only who reads them can tell: they may be written again."""
+
+    def read(self, data: bytes) -> list[Any]:
+        """The results of lines that were made of a table."""
 
 
 class JsonLines:
@@ -74,6 +77,9 @@ class JsonLines:
     def cut(self, data: bytes, lines: int) -> int | None:
         return _behind(data, lines)
 
+    def read(self, data: bytes) -> list[Any]:
+        raise NotImplementedError
+
 
 class PlainLines:
     """Of each result by itself."""
@@ -100,6 +106,9 @@ class PlainLines:
 
     def cut(self, data: bytes, lines: int) -> int | None:
         return _behind(data, lines) if self._one_each else None
+
+    def read(self, data: bytes) -> list[Any]:
+        raise NotImplementedError
 
 
 class Delimited:
@@ -146,6 +155,9 @@ class Delimited:
             return body
         (names,) = self._read(head)
         return self.rows([dict(zip(names, row, strict=True)) for row in self._read(body)], first)
+
+    def read(self, data: bytes) -> list[Any]:
+        return [dict(zip(self.header or [], row, strict=True)) for row in self._read(data)]
 
     def _read(self, data: bytes) -> list[list[str]]:
         """The cells of lines that were made here."""

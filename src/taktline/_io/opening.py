@@ -566,6 +566,12 @@ class Output:
         rest = position.get("rest")
         self._rest = bytearray(zlib.decompress(base64.b64decode(rest)) if rest else b"")
 
+    def take_back(self) -> None:
+        """What `commit` has made visible, if it came to that, is the part file again."""
+        if self._place is not None:
+            with suppress(FileNotFoundError):
+                os.replace(self._place.path, self._part_name())
+
     def finished(self, position: dict[str, Any]) -> bool:
         """Whether `commit` was done behind `position`: the file is the part file under its new name."""
         # An object tells nothing of the part file that it was. So that stays until the journal says that it is done, and a

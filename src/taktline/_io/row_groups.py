@@ -25,13 +25,16 @@ CODECS = ("snappy", "zstd", "gzip", "brotli", "lz4", "none")
 class Packing:
     """How row groups are made: what travels to workers. Raises LineError for what pyarrow cannot do."""
 
-    def __init__(self, codec: str | None, level: int | None, row_group: int | None) -> None:
+    def __init__(self, codec: str | None, level: int | None, row_group: int | None, part: int | None = None) -> None:
         if codec is not None and codec not in CODECS:
             raise LineError(f"codec={codec!r} is none of Parquet's: {', '.join(CODECS)}")
         if row_group is not None and not (isinstance(row_group, int) and row_group > 0):
             raise LineError(f"row_group={row_group!r} must be a whole number of rows, 1 or more")
-        self.group = row_group or GROUP
-        self.most = row_group or MOST
+        self.group = row_group or GROUP  # results
+        self.most = row_group or MOST  # rows of a table
+        self.whole = part or self.most  # rows that are given on at once: those of a part, where that has few
+        if part is not None:  # groups of one size fill it: 16 of 62,500 results one of a million
+            self.group = -(-part // -(-part // self.group))
         self._codec = "snappy" if codec is None else codec
         self._level = level
         if level is not None:
@@ -57,10 +60,14 @@ class Packing:
         return bytes(out.getvalue().to_pybytes())
 
 
-def encoded(table: Any, packing: Packing, schema: Any) -> bytes:
-    """In a worker: the row groups of a table. Raises ValueError where it is to be gathered with others."""
-    if is_small(table):
-        raise ValueError("a small table, which is written with others")
+def table_encoder(packing: Packing, schema: Any) -> Callable[[Any], bytes]:
+    return partial(_encoded, packing=packing, schema=schema)
+
+
+def _encoded(table: Any, packing: Packing, schema: Any) -> bytes:
+    """In a worker: the row groups of a table. Raises ValueError where it is to be gathered with others, or cut."""
+    if is_small(table) or table.num_rows > packing.whole:
+        raise ValueError("a small table, which is written with others, or one that is cut")
     table = normal(table, 0)
     return packing.file(table if schema is None else in_schema(table, schema, 0, given=True))
 
@@ -106,7 +113,13 @@ class RowGroups:
             self._make_rows()
 
     def table(self, table: Any) -> None:
+        for at in range(0, max(1, table.num_rows), self._packing.whole):
+            self._table(table.slice(at, self._packing.whole))
+
+    def _table(self, table: Any) -> None:
         self._make_all_rows()
+        if self._few_rows + table.num_rows > self._packing.whole:
+            self._gather()
         first = self._count + self._few_rows
         table = normal(table, first)
         if not table.num_rows:
@@ -141,6 +154,25 @@ class RowGroups:
         self._gather()
         self._settle()
         return self.head
+
+    def state(self) -> Any:
+        """What was given and not written yet, to go on with in another process."""
+        held = [(each.first, each.rows, _sent(each.made)) for each in self._held]
+        few = [_sent(each) for each in self._few]
+        kinds = [each if each is None else each.serialize().to_pybytes() for each in (self._schema, self._of_none)]
+        return self._waiting, few, held, kinds, self._count
+
+    def go_on(self, state: Any) -> None:
+        self._waiting, few, held, kinds, self._count = state
+        self._schema, self._of_none = (each if each is None else _schema_of(each) for each in kinds)
+        for each in map(_came, few):
+            self._few.append(each)
+            self._few_rows += each.num_rows
+        for first, rows, sent in held:
+            made = _came(sent)
+            self._hold(
+                _Piece(first, rows, made, _table(made).schema, len(made) if isinstance(made, bytes) else made.nbytes)
+            )
 
     @property
     def head(self) -> Footer:
@@ -177,14 +209,17 @@ class RowGroups:
         if self._schema is not None:
             self._write(piece, footer)
             return
+        self._hold(piece)
+        if self._held_bytes > HELD or not any(is_open(field.type) for field in self._so_far):
+            self._settle()
+
+    def _hold(self, piece: _Piece) -> None:
         before = self._so_far
         self._so_far = (
             piece.schema if before is None else wider_schema(before, piece.schema, piece.first, self._row(piece))
         )
         self._held.append(piece)
         self._held_bytes += piece.size
-        if self._held_bytes > HELD or not any(is_open(field.type) for field in self._so_far):
-            self._settle()
 
     def _settle(self) -> None:
         if self._schema is None and self._held:
@@ -228,6 +263,31 @@ def file_of(table: Any, packing: Packing, first: int) -> bytes:
         raise unwritable(first, table.slice(0, 1), str(error), FORM) from error
 
 
+def _sent(made: Any) -> tuple[bool, bytes]:
+    """A table, or what a worker made of one, as bytes; a slice without the rows around it."""
+    import pyarrow as pa
+
+    if isinstance(made, bytes):
+        return False, made
+    out = pa.BufferOutputStream()
+    with pa.ipc.new_stream(out, made.schema) as stream:
+        stream.write_table(made)
+    return True, out.getvalue().to_pybytes()
+
+
+def _came(sent: tuple[bool, bytes]) -> Any:
+    import pyarrow as pa
+
+    is_table, data = sent
+    return pa.ipc.open_stream(data).read_all() if is_table else data
+
+
+def _schema_of(data: bytes) -> Any:
+    import pyarrow as pa
+
+    return pa.ipc.read_schema(pa.py_buffer(data))
+
+
 def _table(made: Any) -> Any:
     if not isinstance(made, bytes):
         return made
@@ -269,7 +329,7 @@ class ParquetFile(Sink):
 
     no_journal = (
         "what says where its row groups lie is written last, and pyarrow cannot go on in a file without that. "
-        "Write JSON lines, and make Parquet of them when all are there"
+        "Write a folder of parts, as write('out/', format='parquet') does"
     )
     tables = True
 
@@ -283,7 +343,7 @@ class ParquetFile(Sink):
         self._schema = as_schema(schema)
         self._packing = Packing(codec, level, row_group)
         self._output = opening.Output(target)
-        self.table_encoder = partial(encoded, packing=self._packing, schema=schema)
+        self.table_encoder = table_encoder(self._packing, schema)
         self._begin()
 
     def _begin(self) -> None:

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from typing import IO, Any
 
-from taktline._io import brought, opening
+from taktline._io import brought, opening, remote, zstd
 from taktline._io.lines import LinesFile
+from taktline._io.parquet import checked_pyarrow
+from taktline._io.parts import MODES, ROWS, SUFFIXES, Folder, Kind
+from taktline._io.typed import as_schema
 from taktline._public import named
 from taktline.abc import Sink
 from taktline.errors import LineError
@@ -20,6 +24,9 @@ def write(
     codec: str | None = None,
     level: int | None = None,
     row_group: int | None = None,
+    rows: int | None = None,
+    partition_by: str | Sequence[str] | None = None,
+    mode: str | None = None,
 ) -> Sink:
     """A sink that writes results into a file or to a URL, as the formats of `read`; "-" is standard output.
 
@@ -39,6 +46,14 @@ def write(
     For Parquet: `codec`, "snappy" where it is None, or "zstd", "gzip", "brotli", "lz4", "none", and its `level`; `row_group`,
     the most rows of a row group: results make groups of 65,536 where it is None, and a table from a step is one, as a rule.
     A column that is None in all results so far waits for what it is to have; a later one takes what it can hold exactly.
+    For files packed by their suffix: `level`.
+
+    A path that ends with "/", or is a folder, or one of the following options makes a folder of parts, `part-00000.jsonl`
+    and so on in order, which is there as a whole at the end: `format` says what they are (needed), `rows` how many results
+    each has, 1,000,000 where it is None (at most; Parquet's row groups are never cut), `codec` and `level` how they are
+    packed ("gzip", "zstd", "bzip2", "xz" for lines); `partition_by` names columns whose values make folders inside, such as
+    `year=2023`. A folder that is there already is refused, but for `mode`: "replace" puts the new one in its place, "append"
+    adds parts behind those that are there, one by one. With a journal, whole parts stay and the open one is gone on with.
     Raises LineError at once where the file cannot be made there, SinkError for a result that cannot be written.
 
     >>> import tempfile, pathlib
@@ -54,6 +69,11 @@ def write(
     target: str | IO[bytes]
     if isinstance(path, (str, os.PathLike)):
         target = os.fspath(path)
+        given = {"rows": rows, "partition_by": partition_by, "mode": mode}
+        if any(value is not None for value in given.values()) or _is_folder(target):
+            kind = _kind_of(target, format, rows, codec, level, schema, row_group)
+            by = [partition_by] if isinstance(partition_by, str) else list(partition_by or ())
+            return Folder(target, kind, _checked_mode(mode), by)
         if brought.has_scheme(target):
             made: Sink = brought.opened(
                 "write",
@@ -67,15 +87,59 @@ def write(
         target, how = path, opening.format_of(opening.STANDARD, format)
     else:
         raise LineError(f"write() takes a path or a binary stream, not {type(path).__name__}")
-    for_columns = {"schema": schema, "codec": codec, "level": level, "row_group": row_group}
     if how == "parquet":
         from taktline._io.row_groups import ParquetFile
 
-        return ParquetFile(target, **for_columns)
-    for name, value in for_columns.items():
+        return ParquetFile(target, schema, codec, level, row_group)
+    if codec is not None:
+        raise LineError(
+            "codec= is for Parquet, and for a folder of parts; a file is packed as its suffix says, such as .gz"
+        )
+    _check_of_lines(how, schema, row_group)
+    return LinesFile(target, how, level)
+
+
+def _is_folder(path: str) -> bool:
+    return not remote.is_url(path) and (path.endswith(os.sep) or os.path.isdir(path))
+
+
+def _kind_of(
+    path: str,
+    format: str | None,
+    rows: int | None,
+    codec: str | None,
+    level: int | None,
+    schema: Any,
+    row_group: int | None,
+) -> Kind:
+    """What the parts of a folder are. Raises LineError."""
+    if format is None:
+        raise LineError(f'{path!r} is to be a folder of parts; say what they are, such as format="parquet"')
+    how = opening.format_of(path, format)
+    if rows is not None and not (isinstance(rows, int) and rows > 0):
+        raise LineError(f"rows={rows!r} must be a whole number of results a part, 1 or more")
+    if how == "parquet":
+        checked_pyarrow()
+        return Kind(how, rows or ROWS, codec, level, as_schema(schema), row_group)
+    _check_of_lines(how, schema, row_group)
+    if codec is not None and codec not in SUFFIXES:
+        raise LineError(f"codec={codec!r} is none for lines: {', '.join(SUFFIXES)}")
+    if codec == "zstd":
+        zstd.check()
+    opening.packer(codec or "", level)
+    return Kind(how, rows or ROWS, codec, level)
+
+
+def _check_of_lines(how: str, schema: Any, row_group: int | None) -> None:
+    for name, value in {"schema": schema, "row_group": row_group}.items():
         if value is not None:
             raise LineError(f"{name}= is for Parquet; {how} has none")
-    return LinesFile(target, how)
+
+
+def _checked_mode(mode: str | None) -> str | None:
+    if mode not in MODES:
+        raise LineError(f'mode={mode!r} is none: there are "replace" and "append"')
+    return mode
 
 
 named(globals())

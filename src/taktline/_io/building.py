@@ -1,0 +1,341 @@
+"""A folder that is made beside its place and put there as a whole: locked while it is made, taken away where nobody will go
+on with it, and found again by the journal that can."""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import fcntl
+import hashlib
+import json
+import os
+import re
+import secrets
+import shutil
+import stat
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager, suppress
+
+from taktline._files import lock, sync_folder, umask, write_whole
+from taktline._io import opening, place
+from taktline.errors import LineError, OutputLost, SinkError
+
+PART = re.compile(r"part-(\d{5,})\.")  # how what runs write begins
+MOVES = ".moves"
+EXCHANGE, HERE = 2, -100  # of renameat2
+
+
+class Building:
+    def __init__(self, path: str, mode: str | None) -> None:
+        self._named = path
+        try:
+            self.path = place.behind_links(place.absolute(path.rstrip(os.sep) or os.sep))
+        except OSError as error:
+            raise LineError(f"{path!r} cannot be written: {error.strerror or error}") from error
+        self._mode = mode
+        above, name = os.path.split(self.path)
+        if not os.path.isdir(above):
+            raise LineError(f"there is no folder {above!r} to make {name!r} in; make it first")
+        if os.path.lexists(self.path) and not os.path.isdir(self.path):
+            raise LineError(f"{path!r} is there and is no folder; name another one for the parts")
+        if len(os.fsencode(name)) > opening.LONG_NAME:
+            name = f"{name[:40]}.{hashlib.sha256(os.fsencode(name)).hexdigest()[:12]}"
+        self._stem = os.path.join(above, f".{name}.")
+        self.folder = ""  # in which it is made
+        self.known = 0  # number of that one, which it keeps when it is put in its place
+        self._lock: int | None = None
+        self._opened_in = 0  # process
+        self._journal: str | None = None
+
+    # --- begin ---
+
+    def open(self) -> None:
+        """For a run that nobody goes on with. Raises LineError, SinkError."""
+        self._check()
+        self._sweep()
+        with self._telling():
+            while True:
+                self.folder = f"{self._stem}taktline-{secrets.token_hex(4)}.parts"
+                with suppress(FileExistsError):
+                    os.mkdir(self.folder, 0o700)
+                    break
+            self._take()
+
+    def begin(self) -> None:
+        """For a run with a journal, from the start."""
+        self._check()
+        self._sweep()
+        self.folder = f"{self._stem}parts"
+        with self._telling():
+            with suppress(FileExistsError):
+                os.mkdir(self.folder, 0o700)
+            self._take()
+            self._claim()
+            self._forget_notes()
+            for name in os.listdir(self.folder):
+                _take_away(os.path.join(self.folder, name))
+            sync_folder(self.folder)
+
+    def take_up(self) -> None:
+        """To go on with what such a run has made. Raises OutputLost where it is not there any more."""
+        self.folder = f"{self._stem}parts"
+        if not os.path.isdir(self.folder):
+            raise OutputLost(
+                path=self.path,
+                why=f"the parts of {self._named!r} that were written, {self.folder!r}, are not there any more",
+            )
+        with self._telling():
+            self._take()
+
+    def beside(self, journal: str) -> None:
+        self._journal = os.path.abspath(journal)
+
+    def _check(self) -> None:
+        try:
+            there = os.listdir(self.path)
+        except FileNotFoundError:
+            return
+        except OSError as error:
+            raise LineError(f"{self._named!r} cannot be written: {error.strerror or error}") from error
+        if not there:
+            return
+        if self._mode is None:
+            raise LineError(
+                f'the folder {self._named!r} is there already: mode="replace" puts the new parts in its place, '
+                'mode="append" adds them to those that are there'
+            )
+        if self._mode == "replace" and (strange := next(_strange(self.path), None)) is not None:
+            raise LineError(
+                f'mode="replace" would take away {strange!r}, which no run has written; name another folder, or empty it'
+            )
+
+    def _take(self) -> None:
+        """Let this process be the only one that writes there."""
+        self._opened_in = os.getpid()
+        self._lock = os.open(self.folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC | os.O_NOFOLLOW)
+        self.known = os.fstat(self._lock).st_ino
+        try:
+            lock(self._lock)
+        except BlockingIOError:
+            self.let_go()
+            raise SinkError(f"another run is writing {self._named!r}", path=self.path) from None
+
+    def _claim(self) -> None:
+        """Note beside it whose it is. Raises LineError where another journal can still go on with it."""
+        if self._journal is None or (owner := self._owner()) == self._journal:
+            return
+        if owner is not None and os.listdir(self.folder) and os.path.exists(owner):
+            self.let_go()
+            raise LineError(
+                f"an unfinished run with the journal {owner!r} is writing {self._named!r}, and can go on: end it first, or "
+                f"delete {self.folder!r}, what it has written so far, to give it up"
+            )
+        write_whole(self._owners(), f"{self._journal}\n".encode("utf-8", "surrogateescape"))
+
+    def _owners(self) -> str:
+        return f"{self._stem}parts.journal"
+
+    def _owner(self) -> str | None:
+        try:
+            with open(self._owners(), encoding="utf-8", errors="surrogateescape") as file:
+                return file.read().rstrip("\n")
+        except FileNotFoundError:
+            return None
+
+    def _sweep(self) -> None:
+        """Take away what killed runs have left, where it is this user's and nobody is writing there."""
+        above, stem = os.path.split(self._stem)
+        ours = re.compile(re.escape(stem) + r"taktline-[0-9a-f]{8}\.parts")
+        for name in filter(ours.fullmatch, os.listdir(above)):
+            path = os.path.join(above, name)
+            with suppress(OSError):  # it is gone, or somebody else's, or locked: it stays
+                found = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC | os.O_NOFOLLOW)
+                try:
+                    fcntl.flock(found, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    if os.fstat(found).st_uid == os.geteuid():
+                        shutil.rmtree(path)
+                finally:
+                    os.close(found)
+
+    # --- notes for who goes on ---
+
+    def note(self, number: int, data: bytes) -> None:
+        """Keep what the journal's next entry will tell of by its number; the one before is still needed until then."""
+        with self._telling():
+            write_whole(self._noted(number), data)
+        with suppress(FileNotFoundError):
+            os.unlink(self._noted(number - 2))
+
+    def noted_at(self, number: int) -> bytes:
+        """Raises OSError where it is gone."""
+        with open(self._noted(number), "rb") as file:
+            return file.read()
+
+    def _noted(self, number: int) -> str:
+        return f"{self._stem}parts.state-{number}"
+
+    def _forget_notes(self) -> None:
+        above, stem = os.path.split(self._stem)
+        for name in os.listdir(above):
+            if name.startswith(f"{stem}parts.state-"):
+                _take_away(os.path.join(above, name))
+
+    @property
+    def is_adding(self) -> bool:
+        """Whether an earlier process was killed while it gave the parts their names: that alone is left to do."""
+        return os.path.exists(os.path.join(self.folder, MOVES))
+
+    def keep_only(self, folders: Collection[str]) -> None:
+        """Take away all parts in other folders inside than these."""
+        for at, _, names in os.walk(self.folder):
+            inside = os.path.relpath(at, self.folder)
+            if ("" if inside == os.curdir else inside) not in folders:
+                for name in names:
+                    os.unlink(os.path.join(at, name))
+
+    # --- end ---
+
+    def publish(self) -> None:
+        """All is written: put it in its place. Raises SinkError."""
+        with self._telling():
+            if self._mode == "append" and os.path.isdir(self.path) and os.listdir(self.path):
+                self._add()
+            else:
+                self._put()
+
+    def _put(self) -> None:
+        mode = 0o777 & ~umask()
+        with suppress(FileNotFoundError):
+            mode = stat.S_IMODE(os.stat(self.path).st_mode)
+        os.chmod(self.folder, mode)
+        _sync(self.folder)
+        try:
+            os.rename(self.folder, self.path)  # a folder without anything in it too
+        except OSError as error:
+            if self._mode != "replace" or error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+                raise
+            self._exchange()
+        sync_folder(self.path)
+        self.let_go()
+
+    def _exchange(self) -> None:
+        """In place of the folder that is there; at once, where the system can do that."""
+        old = (
+            f"{self._stem}taktline-{secrets.token_hex(4)}.parts"  # which the next run takes away, if this one is killed
+        )
+        if _exchanged(self.folder, self.path):
+            os.rename(self.folder, old)
+        else:
+            os.rename(self.path, old)
+            os.rename(self.folder, self.path)
+        sync_folder(self.path)
+        shutil.rmtree(old)
+
+    def _add(self) -> None:
+        """Each part to those that are there, with the next numbers. What was begun is gone on with."""
+        there = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            lock(there)  # two runs that add
+            note = os.path.join(self.folder, MOVES)
+            if not os.path.exists(note):
+                write_whole(note, json.dumps(list(self._moves())).encode())
+            with open(note, "rb") as file:
+                moves = json.load(file)
+            for old, new in moves:
+                target = os.path.join(self.path, new)
+                os.makedirs(os.path.dirname(target), exist_ok=True)
+                with suppress(FileNotFoundError):  # it was moved before this run was killed
+                    os.rename(os.path.join(self.folder, old), target)
+            for folder in {os.path.dirname(os.path.join(self.path, new)) for _, new in moves}:
+                sync_folder(os.path.join(folder, "part"))
+            shutil.rmtree(self.folder)
+            sync_folder(self.path)
+        finally:
+            os.close(there)
+        self.let_go()
+
+    def _moves(self) -> Iterator[tuple[str, str]]:
+        """What each part is called here, and there."""
+        for at, folders, names in os.walk(self.folder):
+            folders.sort()
+            inside = os.path.relpath(at, self.folder)
+            first = _behind_all(os.path.join(self.path, inside))
+            for name in sorted(names):
+                if (known := PART.match(name)) is not None:
+                    new = f"part-{int(known[1]) + first:05}.{name[known.end() :]}"
+                    yield os.path.normpath(os.path.join(inside, name)), os.path.normpath(os.path.join(inside, new))
+
+    def abandon(self) -> None:
+        """Leave nothing behind. May be called again."""
+        if self._lock is not None and os.getpid() == self._opened_in:
+            shutil.rmtree(self.folder, ignore_errors=True)
+        self.let_go()
+
+    def let_go(self) -> None:
+        """Leave it as it is. May be called again."""
+        held, self._lock = self._lock, None
+        if held is not None:
+            os.close(held)
+
+    def is_published(self, known: int) -> bool:
+        if not os.path.isdir(self.path):
+            return False
+        if self._mode == "append" and not os.path.exists(f"{self._stem}parts"):
+            return True
+        return os.stat(self.path).st_ino == known
+
+    def forget_owner(self) -> None:
+        """The journal says that all is done: take away what a killed run could have needed."""
+        if self._owner() == self._journal:
+            _take_away(f"{self._stem}parts")  # what was there before, where that one was killed before it took it away
+            self._forget_notes()
+            _take_away(self._owners())
+
+    def forget(self) -> None:
+        """Another run begins in the place of one that has a journal: take away what that has made, where it is its own."""
+        if self._owner() in (self._journal, None):
+            _take_away(f"{self._stem}parts")
+            self._forget_notes()
+            _take_away(self._owners())
+
+    @contextmanager
+    def _telling(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise SinkError(f"{self._named!r} cannot be written: {error.strerror or error}", path=self.path) from error
+
+
+def _strange(folder: str) -> Iterator[str]:
+    """What is in a folder that no run has written."""
+    for at, folders, names in os.walk(folder):
+        yield from (os.path.join(at, name) for name in folders if "=" not in name)
+        yield from (os.path.join(at, name) for name in names if PART.match(name) is None and name != "_SUCCESS")
+
+
+def _behind_all(folder: str) -> int:
+    """The number behind those of all parts in a folder."""
+    with suppress(FileNotFoundError):
+        return max((int(known[1]) for name in os.listdir(folder) if (known := PART.match(name))), default=-1) + 1
+    return 0
+
+
+def _exchanged(one: str, other: str) -> bool:
+    """Whether two folders have got each other's name, at one moment."""
+    call = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)  # Linux has it
+    return call is not None and call(HERE, os.fsencode(one), HERE, os.fsencode(other), EXCHANGE) == 0
+
+
+def _sync(folder: str) -> None:
+    """Make the names in a folder, and in those inside, survive a power cut."""
+    for at, _, _ in os.walk(folder):
+        sync_folder(os.path.join(at, "part"))
+
+
+def _take_away(path: str) -> None:
+    """A file or a folder, where it is there."""
+    with suppress(FileNotFoundError):
+        if os.path.isdir(path) and not os.path.islink(path):
+            shutil.rmtree(path)
+        else:
+            os.unlink(path)
