@@ -189,8 +189,8 @@ def test_what_cannot_be_a_folder_of_parts_is_refused_at_once(tmp_path):
     for path, options, says in [
         ("file", {"format": "csv", "rows": 5}, "is there and is no folder"),
         ("no/such", {"format": "csv", "rows": 5}, "there is no folder .*no'"),
-        ("a/", {}, 'say what they are, such as format="parquet"'),
-        ("there", {}, "say what they are"),
+        ("a/", {}, 'say what its parts are to be, such as format="parquet"'),
+        ("there", {}, "is a folder: say what"),
         ("a", {"format": "csv", "rows": 0}, "rows=0 must be"),
         ("a", {"format": "csv", "mode": "over"}, 'there are "replace" and "append"'),
         ("a/", {"format": "csv", "codec": "snappy"}, "none for lines: gzip, zstd"),

@@ -114,7 +114,7 @@ def _kind_of(
 ) -> Kind:
     """What the parts of a folder are. Raises LineError."""
     if format is None:
-        raise LineError(f'{path!r} is to be a folder of parts; say what they are, such as format="parquet"')
+        raise LineError(f'{path!r} is a folder: say what its parts are to be, such as format="parquet", or name a file')
     how = opening.format_of(path, format)
     if rows is not None and not (isinstance(rows, int) and rows > 0):
         raise LineError(f"rows={rows!r} must be a whole number of results a part, 1 or more")

@@ -237,6 +237,37 @@ def _on_records(command: Callable[..., Any]) -> Callable[..., Any]:
     return made
 
 
+def _on_results(command: Callable[..., Any]) -> Callable[..., Any]:
+    """How a command writes results."""
+    written = [
+        click.option("--out-format", help="jsonl, csv, tsv, parquet or text; default: by suffix"),
+        click.option("--rows", type=int, help="of a folder of parts: results of each"),
+        click.option(
+            "--partition-by", metavar="NAMES", help='of a folder of parts: columns that make folders, "year,month"'
+        ),
+        click.option("--mode", help="of a folder that is there already: replace or append"),
+        click.option("--codec", help="of Parquet and of a folder of parts, such as zstd or gzip"),
+        click.option("--level", type=int, help="of the codec, or of a file packed by its suffix"),
+        click.option("--row-group", type=int, help="of Parquet: most rows of a row group"),
+    ]
+
+    @wraps(command)
+    def with_writing(
+        *, out_format: str | None, rows: int | None, partition_by: str | None, mode: str | None, codec: str | None,
+        level: int | None, row_group: int | None, **given: Any,
+    ) -> Any:  # fmt: skip
+        writing = {
+            "format": out_format, "rows": rows, "partition_by": partition_by and partition_by.split(","), "mode": mode,
+            "codec": codec, "level": level, "row_group": row_group,
+        }  # fmt: skip
+        return command(writing=writing, **given)
+
+    made: Callable[..., Any] = with_writing
+    for option in reversed(written):
+        made = option(made)
+    return made
+
+
 def _types(named: str | None) -> Any:
     """What --types names. Raises BadParameter."""
     if named is None or named == "infer":
@@ -314,9 +345,9 @@ def _flagged(names: Collection[str], command: Callable[..., Any]) -> Callable[..
     required=True,
     metavar="PATH",
     shell_complete=paths,
-    help='file, URL, or "-" for standard output',
+    help='file, URL, folder of parts such as out/, or "-" for standard output',
 )
-@click.option("--out-format", help="jsonl, csv, tsv, parquet or text; default: by suffix")
+@_on_results
 @click.option("--limit", type=click.IntRange(1), help="only the first so many records")
 @click.option(
     "--report",
@@ -327,7 +358,7 @@ def _flagged(names: Collection[str], command: Callable[..., Any]) -> Callable[..
 )
 @_run_options
 def run(
-    target: str, source: str, sink: str, reading: dict[str, Any], out_format: str | None, limit: int | None,
+    target: str, source: str, sink: str, reading: dict[str, Any], writing: dict[str, Any], limit: int | None,
     saved: str | None, as_json: bool, quiet: bool, **options: Any,
 ) -> int:  # fmt: skip
     """Run TARGET over the records of a file into another.
@@ -335,6 +366,7 @@ def run(
     \b
     taktline run steps.py:parse,enrich,score --in orders.jsonl --out scored.jsonl
     taktline run shop.lines:nightly --in 'in/*.csv.gz' --out out.jsonl --on-error skip
+    taktline run shop.lines:nightly --in orders.parquet --out out/ --out-format parquet --rows 500000
 
     TARGET is file.py:function,function,… or module:flow or file.py:flow. Exit code 0: done; 1: failed;
     2: wrong usage, nothing ran; 3: done, but records were left out; 129, 130, 143: stopped by a signal. With --journal, the
@@ -350,7 +382,7 @@ def run(
             saved = _made_later("--report", saved)
             flow, records = _opened(target, source, reading)
             options["setup"] = function_of("--setup", options["setup"])
-            writer = write(out, out_format)
+            writer = write(out, **writing)
             _check_apart(records, writer, options, {"--report": saved})
         if limit is not None and isinstance(records, Live):
             raise LineError(
