@@ -178,7 +178,7 @@ def test_a_place_that_cannot_be_written_is_refused_at_once(tmp_path):
     with pytest.raises(LineError, match="there is no folder"):
         write(tmp_path / "no" / "a.jsonl")
     with pytest.raises(LineError, match="is a folder"):
-        write(tmp_path, "jsonl")
+        write(tmp_path)
 
 
 @pytest.fixture
