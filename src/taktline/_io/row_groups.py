@@ -73,7 +73,7 @@ def _encoded(table: Any, packing: Packing, schema: Any) -> bytes:
 
 
 def is_small(table: Any) -> bool:
-    return bool(table.num_rows < FEW and table.nbytes < LIGHT)
+    return not table.num_rows or bool(table.num_rows < FEW and table.nbytes < LIGHT)
 
 
 class _Piece:
