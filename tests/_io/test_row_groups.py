@@ -54,7 +54,9 @@ def written(path, pieces, **options):
     sink.open()
     try:
         for piece in pieces:
-            if isinstance(piece, tuple):
+            if isinstance(piece, tuple) and not piece[0].num_rows:
+                sink.write_table(*piece)
+            elif isinstance(piece, tuple):
                 sink.write_encoded(encode(*piece), piece[0].num_rows)
             elif isinstance(piece, pa.Table):
                 sink.write_table(piece)
