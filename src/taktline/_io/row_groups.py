@@ -3,6 +3,7 @@ worker or here, and the footers are joined. What the columns are is settled befo
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import IO, Any
@@ -32,7 +33,7 @@ class Packing:
             raise LineError(f"row_group={row_group!r} must be a whole number of rows, 1 or more")
         self.group = row_group or GROUP  # results
         self.most = row_group or MOST  # rows of a table
-        self.whole = part or self.most  # rows that are given on at once: those of a part, where that has few
+        self.whole = part or sys.maxsize  # rows that stay together: a part has no more
         if part is not None:  # groups of one size fill it: 16 of 62,500 results one of a million
             self.group = -(-part // -(-part // self.group))
         self._codec = "snappy" if codec is None else codec
