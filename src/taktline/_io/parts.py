@@ -9,8 +9,6 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-import cloudpickle
-
 from taktline._arrow import records_of
 from taktline._io import opening, remote
 from taktline._io.building import Building
@@ -47,7 +45,7 @@ class Kind:
         return self.format == "parquet"
 
 
-class Stream(Protocol):
+class Parts(Protocol):
     """Results on their way into the parts of one folder."""
 
     encoder: Any
@@ -68,7 +66,7 @@ class Stream(Protocol):
     def go_on(self, state: dict[str, Any]) -> None: ...
 
 
-class _Part:
+class _OpenPart:
     """The open one among numbered files."""
 
     def __init__(self, folder: str, kind: Kind) -> None:
@@ -143,7 +141,7 @@ class LineParts:
     """Of lines: each part but the last one has as many as it may have."""
 
     def __init__(self, folder: str, kind: Kind) -> None:
-        self._part = _Part(folder, kind)
+        self._part = _OpenPart(folder, kind)
         self._kind = kind
         self._lines: LineForm = lines_of(kind.format)
         # What other packages make of some results cannot be cut where a part ends.
@@ -221,7 +219,7 @@ class ParquetParts:
     def __init__(self, folder: str, kind: Kind) -> None:
         from taktline._io import row_groups
 
-        self._part = _Part(folder, kind)
+        self._part = _OpenPart(folder, kind)
         packing = row_groups.Packing(kind.codec, kind.level, kind.row_group, kind.rows)
         self._groups = row_groups.RowGroups(kind.schema, packing, self._put)
         self._joined: Any = None
@@ -288,7 +286,7 @@ class Folder(Resumable):
         self._mode = mode
         self._kind = kind
         self._by = Partitions(partition_by) if partition_by else None
-        self._streams: dict[str, Stream] = {}
+        self._streams: dict[str, Parts] = {}
         self._count = 0
         self._saved = 0
         told = self._stream_in("")
@@ -296,7 +294,7 @@ class Folder(Resumable):
         if self._by is None:
             self.encoder, self.table_encoder = told.encoder, told.table_encoder
 
-    def _stream_in(self, name: str) -> Stream:
+    def _stream_in(self, name: str) -> Parts:
         folder = os.path.join(self._building.folder, name) if name else self._building.folder
         return ParquetParts(folder, self._kind) if self._kind.of_columns else LineParts(folder, self._kind)
 
@@ -306,7 +304,7 @@ class Folder(Resumable):
     def writes(self) -> list[str]:
         return [self._building.path]
 
-    def _stream(self, name: str = "") -> Stream:
+    def _stream(self, name: str = "") -> Parts:
         if name not in self._streams:
             if len(self._streams) >= MOST:
                 raise SinkError(
@@ -376,6 +374,8 @@ class Folder(Resumable):
 
     def save(self, mark: str) -> Any:
         """Whole parts stay as they are; how far the open ones are stands in a file beside them."""
+        import cloudpickle
+
         self._saved += 1
         states = {name: stream.state() for name, stream in self._streams.items()}
         self._building.note(self._saved, cloudpickle.dumps(states))
@@ -386,6 +386,8 @@ class Folder(Resumable):
         self._count, self._saved = position["results"], position["saved"]
         if self._building.is_adding:
             return
+        import cloudpickle
+
         try:
             states = cloudpickle.loads(self._building.noted_at(self._saved))
             self._building.keep_only(states)
