@@ -267,6 +267,27 @@ def test_idle_does_not_end_well_what_cannot_be_read(bus, how):
         next(results)
 
 
+@pytest.mark.parametrize("ends", [{"idle": IDLE}, {"seconds": 2 * IDLE}, {"idle": 0}])
+@pytest.mark.parametrize("code", ["UNAVAILABLE", "PERMISSION_DENIED"])
+def test_a_drain_does_not_end_well_where_the_stream_is_refused_from_the_start(bus, code, ends):
+    topic, name = bus.make()
+    bus.send(topic, range(3))
+    bus.server.fail("StreamingPull", code, times=100_000)
+    with pytest.raises(SourceError, match="cannot be reached" if code == "UNAVAILABLE" else "no permission"):
+        list(line(number)(subscribe(name, **ends), how="loop"))
+
+
+def test_the_time_of_a_drain_is_limited(bus):
+    topic, name = bus.make()
+    bus.send(topic, [0])
+    with line(number)(subscribe(name, seconds=1.0), how="loop") as run:
+        for n, result in enumerate(run):
+            assert result == n
+            bus.send(topic, [n + 1])  # there is always one more
+    assert run.report.complete
+    assert len(left(name, 1)) == 1
+
+
 def test_idle_begins_anew_when_the_server_is_back(bus):
     topic, name = bus.make()
     bus.server.fail("StreamingPull", "UNAVAILABLE", times=2)
@@ -438,7 +459,8 @@ def test_an_undecodable_message_is_named(bus):
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"wait": -1}, {"limit": 0}, {"lease": 5}, {"lease": 601}, {"failed": "drop"}, {"idle": -1}]
+    "wrong",
+    [{"wait": -1}, {"limit": 0}, {"lease": 5}, {"lease": 601}, {"failed": "drop"}, {"idle": -1}, {"seconds": -1}],
 )
 def test_wrong_settings_are_refused(wrong):
     with pytest.raises(LineError, match=next(iter(wrong))):

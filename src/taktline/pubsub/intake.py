@@ -36,6 +36,7 @@ class Settings:
     wait: float
     idle: float | None
     limit: int | None
+    seconds: float | None
     nacks: bool
     lease: int
     endpoint: str | None
@@ -64,6 +65,7 @@ class Intake:
         self._error: Exception | None = None  # that ended the receiving
         self._stream: Any = None
         self._opened = self._moved = monotonic()  # when a stream was last opened, a message last came, or was safe
+        self._ends = self._opened + settings.seconds if settings.seconds is not None else None
         self._oldest = 0.0  # when the first of those that wait came
         self._standing = False  # a stream is open, and nothing is known of it but good
         self._away: float | None = None  # since when no stream has stood for long
@@ -89,6 +91,12 @@ class Intake:
                     most = min(most, settings.limit - ledger.taken)
                 if most <= 0:
                     return None
+                if self._ends is not None and now >= self._ends:  # what waits goes back, and comes another time
+                    if self._error is not None:
+                        raise self._error
+                    if not ledger.taken:
+                        self._check_reached(0.0)
+                    return None
                 if ledger.waiting:
                     due = self._oldest + settings.wait
                     if now >= due or len(ledger.waiting) >= most or ledger.held >= self._window:
@@ -109,7 +117,8 @@ class Intake:
                     return []
                 if ledger.held >= self._window:  # nothing comes before something is safe: let the caller see to that
                     until = min(until, now + FULL)
-                self._changed.wait(min(due, until, now + LOOK) - now)
+                until = min(until, self._ends or until)
+                self._changed.wait(max(0.0, min(due, until, now + LOOK) - now))
 
     def _answers(self) -> bool:
         """Whether nothing comes because there is nothing: a stream whose server has stopped is silent too. Raises

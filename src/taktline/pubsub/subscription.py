@@ -14,8 +14,8 @@ WINDOW, MEMORY = 1000, 100 << 20  # messages and bytes, where the run does not s
 
 
 def subscribe(
-    subscription: str, *, wait: float = 0.01, idle: float | None = None, limit: int | None = None, drain: float = 30.0,
-    failed: str = "nack", lease: int = 60, endpoint: str | None = None,
+    subscription: str, *, wait: float = 0.01, idle: float | None = None, limit: int | None = None,
+    seconds: float | None = None, drain: float = 30.0, failed: str = "nack", lease: int = 60, endpoint: str | None = None,
 ) -> Live:  # fmt: skip
     """The messages of a subscription ("projects/PROJECT/subscriptions/NAME"), for ever, as a source of a line.
 
@@ -24,10 +24,12 @@ def subscribe(
 
     wait: seconds a batch may wait for more messages. idle: seconds without a message after which the run ends;
     time in which the server cannot be reached does not count, and as many seconds of that end it in SourceError.
-    limit: messages after which it ends. drain: seconds that a SIGTERM gives to what is under way; what is not done then
-    goes back and SystemExit(143) is raised. failed: "nack" gives a message that `on_error="skip"` leaves out back, to
-    come again or to go to the subscription's dead letter topic; "ack" drops it. lease: seconds (10 to 600) after which
-    another subscriber gets the messages of one that was killed. endpoint: host of a regional service.
+    limit: messages after which it ends. seconds: time after which it takes no more, and ends well once all that it took is
+    safe; in SourceError where the subscription could not be read then. drain: seconds that a SIGTERM gives to what is under
+    way; what is not done then goes back and SystemExit(143) is raised. failed: "nack" gives a message that
+    `on_error="skip"` leaves out back, to come again or to go to the subscription's dead letter topic; "ack" drops it.
+    lease: seconds (10 to 600) after which another subscriber gets the messages of one that was killed. endpoint: host of a
+    regional service.
 
     Raises LineError for wrong settings; the run raises SourceError where the subscription cannot be read.
 
@@ -38,14 +40,14 @@ def subscribe(
     """
     check_name(subscription, "subscription")
     for name, value, low, high in (
-        ("wait", wait, 0, 3600), ("idle", idle, 0, None), ("limit", limit, 1, None), ("drain", drain, 0, None),
-        ("lease", lease, 10, 600),
+        ("wait", wait, 0, 3600), ("idle", idle, 0, None), ("limit", limit, 1, None), ("seconds", seconds, 0, None),
+        ("drain", drain, 0, None), ("lease", lease, 10, 600),
     ):  # fmt: skip
         if value is not None and (value < low or (high is not None and value > high)):
             raise LineError(f"{name}={value!r}: give at least {low}" + (f" and at most {high}" if high else ""))
     if failed not in ("nack", "ack"):
         raise LineError(f"failed={failed!r}: choose one of 'nack', 'ack'")
-    return Subscription(Settings(subscription, wait, idle, limit, failed == "nack", lease, endpoint), drain)
+    return Subscription(Settings(subscription, wait, idle, limit, seconds, failed == "nack", lease, endpoint), drain)
 
 
 class Subscription(Live):
@@ -56,7 +58,7 @@ class Subscription(Live):
     def __init__(self, settings: Settings, drain: float) -> None:
         self._settings = settings
         self.drain = drain
-        self.ends = settings.idle is not None
+        self.ends = settings.idle is not None or settings.seconds is not None
         self._intake: Intake | None = None
 
     def describe(self) -> str:

@@ -12,7 +12,8 @@ from taktline.pubsub.subscription import subscribe
 from taktline.pubsub.topic import publish
 
 _OF_READ = {
-    "wait": float, "idle": float, "limit": int, "drain": float, "failed": str, "lease": int, "endpoint": str,
+    "wait": float, "idle": float, "limit": int, "seconds": float, "drain": float, "failed": str,
+    "lease": int, "endpoint": str,
 }  # fmt: skip
 _OF_WRITE = {"patience": float, "endpoint": str}
 

@@ -31,7 +31,7 @@ def drain_events():
         from taktline.pubsub import subscribe
 
         # Airflow gives a task that is to end five seconds: three for what is under way, the rest for cleaning up.
-        return line(decoded), subscribe(params["subscription"], idle=params["idle"], limit=100_000, drain=3)
+        return line(decoded), subscribe(params["subscription"], idle=params["idle"], seconds=600, drain=3)
 
     drain()
 
