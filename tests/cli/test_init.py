@@ -5,11 +5,13 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import venv
 import zipfile
 from pathlib import Path
 
 import pytest
 
+from taktline import __version__
 from taktline.cli.commands import DONE, WRONG_USAGE, run_main
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -19,6 +21,7 @@ ASTRO = {
     "requirements.txt", "dags/.airflowignore", "dags/drain_events.py", "dags/nightly_orders.py",
     "include/lines.py", "include/data/orders.jsonl", "plugins/.gitkeep", "tests/dags/test_dag_example.py",
 }  # fmt: skip
+WHEEL = f"wheels/taktline-{__version__}-py3-none-any.whl"
 
 
 def files(folder):
@@ -28,11 +31,49 @@ def files(folder):
 def test_it_writes_an_astro_project(tmp_path, capsys):
     folder = tmp_path / "Late Orders"
     assert run_main(["init", "--astro", str(folder)]) == DONE
-    assert files(folder) == ASTRO
+    assert files(folder) == ASTRO | {WHEEL}
+    assert f"./{WHEEL}[pubsub]" in (folder / "requirements.txt").read_text().splitlines()
     assert (folder / ".astro/config.yaml").read_text() == "project:\n  name: late-orders\n"
     assert (folder / "Dockerfile").read_text().startswith("FROM astrocrpublic.azurecr.io/runtime:3")
-    assert not any("PROJECT_NAME" in path.read_text() for path in folder.rglob("*") if path.is_file())
+    for path in folder.rglob("*"):
+        if path.is_file() and path.suffix != ".whl":
+            assert not any(name in path.read_text() for name in ("PROJECT_NAME", "TAKTLINE_WHEEL")), path
     assert "astro dev start" in capsys.readouterr().err
+
+
+def installed_by(requirements, folder):
+    """The interpreter of a new environment with what a project's requirements name, and nothing that they need."""
+    venv.create(folder, with_pip=False)
+    install = ["install", "--quiet", "--disable-pip-version-check", "--no-deps", "--no-index", "-r", requirements.name]
+    python = str(folder / "bin" / "python")
+    subprocess.run(
+        [sys.executable, "-m", "pip", "--python", python, *install],
+        cwd=requirements.parent,
+        check=True,
+        capture_output=True,
+    )
+    return python
+
+
+def test_what_it_requires_can_be_installed_from_its_own_folder(tmp_path):
+    run_main(["init", "--astro", str(tmp_path / "first")])
+    python = installed_by(tmp_path / "first/requirements.txt", tmp_path / "venv")
+    # From there, not from a checkout, another project: its wheel is packed anew from what was installed.
+    script = "import pathlib, sys; from taktline.cli import projects; projects.write_astro(pathlib.Path(sys.argv[1]))"
+    subprocess.run(
+        [python, "-c", script, str(tmp_path / "second")], cwd=tmp_path, check=True, capture_output=True,
+        env={"PATH": "/usr/bin:/bin", "PYTHONDONTWRITEBYTECODE": "1"},
+    )  # fmt: skip
+    first, second = (zipfile.ZipFile(tmp_path / name / WHEEL) for name in ("first", "second"))
+    assert {*first.namelist()} == {*second.namelist()}
+    for name in first.namelist():
+        assert name.endswith("/RECORD") or first.read(name) == second.read(name)
+    again = installed_by(tmp_path / "second/requirements.txt", tmp_path / "again")
+    said = subprocess.run(
+        [again, "-c", "import taktline, sys; print(taktline.__version__, taktline.__file__)"],
+        capture_output=True, text=True, check=True, cwd=tmp_path, env={"PATH": "/usr/bin:/bin"},
+    )  # fmt: skip
+    assert said.stdout.startswith(f"{__version__} {tmp_path}/again/")
 
 
 def test_its_line_runs_without_airflow(tmp_path, capsys):

@@ -9,22 +9,27 @@ from importlib.resources.abc import Traversable
 from pathlib import Path
 
 from taktline import LineError
+from taktline.cli.wheel import write_wheel
 
 HIDDEN = "dot_"  # stands for the dot of a name: a .gitignore among the sources would be in force here, too
-NAME = "PROJECT_NAME"
+NAME, WHEEL = "PROJECT_NAME", "TAKTLINE_WHEEL"
+WHEELS = "wheels"  # the folder of the one that the project installs
 
 
 def write_astro(folder: Path) -> list[Path]:
-    """An Astro project, in a folder that is made or is empty; its files. Raises LineError where it is not empty."""
+    """An Astro project, in a folder that is made or is empty, with a wheel of this taktline; its files. Raises LineError
+    where it is not empty."""
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise LineError(f"{str(folder)!r} is there and not an empty folder; name a new one, nothing was written")
     name = re.sub(r"[^a-z0-9]+", "-", folder.resolve().name.lower()).strip("-") or "taktline"
-    written = []
+    made = write_wheel(folder / WHEELS)
+    written = [made]
     for source, path in _templates(files("taktline.cli") / "astro"):
         target = folder / path
         try:
             target.parent.mkdir(parents=True, exist_ok=True)
-            target.write_text(source.read_text(encoding="utf-8").replace(NAME, name), encoding="utf-8")
+            text = source.read_text(encoding="utf-8").replace(NAME, name).replace(WHEEL, f"./{WHEELS}/{made.name}")
+            target.write_text(text, encoding="utf-8")
         except OSError as error:
             raise LineError(f"{str(target)!r} cannot be written: {error.strerror or error}") from error
         written.append(target)
