@@ -21,12 +21,16 @@ from taktline._recipe.options import PLANNED, Options
 from taktline.abc import Live, Sink, Source, Unread
 from taktline.cli import standard
 from taktline.cli.completing import paths, targets
+from taktline.cli.wording import Asked, as_flags
 
 if TYPE_CHECKING:
     from taktline import Report, Run
 
 DONE, FAILED, WRONG_USAGE, INCOMPLETE, HUNG_UP, INTERRUPTED, TERMINATED = 0, 1, 2, 3, 129, 130, 143
 _ENDS = {"Ctrl-C": INTERRUPTED, "SIGTERM": TERMINATED, "SIGHUP": HUNG_UP}
+
+
+_asked = Asked()  # by this command
 
 
 class Terminated(KeyboardInterrupt):
@@ -136,7 +140,10 @@ def _described(error: BaseException) -> str:
     place = getattr(error, "__taktline__", None)
     code = getattr(error, "code", "TK200")
     if isinstance(error, TaktlineError):
-        return f"error {error.code}: {error if str(error) else type(error).__name__}"
+        told = (str(error) or type(error).__name__).split("\n")
+        # What is shown of a record is the user's own, whatever it looks like.
+        told = [each if each.lstrip().startswith("record ") else as_flags(each) for each in told]
+        return "\n".join([f"error {error.code}: {told[0]}", *told[1:]])
     what = f"{type(error).__name__}: {error}".removesuffix(": ")
     if place is None:
         lines = [f"error TK000: {what}"]
@@ -156,6 +163,8 @@ def _described(error: BaseException) -> str:
         lines.append(
             "  next    keep such records aside: --dead-letters failed.jsonl, or leave them out: --on-error skip"
         )
+        if _asked.source and _asked.source != "-":
+            lines.append(f"          try this one: {_asked.command('check', '--record', str(place.index))}")
     return "\n".join(lines)
 
 
@@ -420,6 +429,7 @@ def retry(
     with standard.output_apart(sink) as out:
         with _before_anything_runs():
             flow: Line = line_of(target)
+            _asked.target = target
             options["setup"] = function_of("--setup", options["setup"])
             again = Again(letters, options.get("journal"))
             if os.path.isfile(sink) and not again.goes_on:
@@ -452,6 +462,7 @@ def _opened(target: str, source: str, reading: dict[str, Any]) -> tuple[Line, So
     from taktline import read
     from taktline.cli.target import line_of
 
+    _asked.opens(target, source, reading)
     return line_of(target), read(source, **reading)
 
 
@@ -525,13 +536,22 @@ def _carried_out(
     if letters is not None:
         report = replace(report, dead_letters=letters)
     if not quiet:
-        _tell(report.to_json() if as_json else str(report))
+        _tell(report.to_json() if as_json else _in_flags(report, writer.describe()))
     if saved is not None:
         _save(report, saved)
     if signals.first is not None and not report.complete:
         _tell(f"stopped by {signals.first}; {_what_is_left(report.journal, writer.describe())}")
         return _Ended(_ENDS[signals.first], False)
     return _Ended(INCOMPLETE if report.failed else DONE, True)
+
+
+def _in_flags(report: Report, out: str) -> str:
+    """A report as text, in the words of the command."""
+    text = as_flags(str(report))
+    if report.dead_lettered and report.dead_letters is not None:
+        asked = f"taktline retry {report.dead_letters} TARGET --out PATH"
+        text = text.replace(asked, _asked.retry(report.dead_letters, out))
+    return text
 
 
 def _made_later(flag: str, place: str | None) -> str | None:
@@ -668,7 +688,7 @@ def plan(
         options["setup"] = function_of("--setup", options["setup"])
     given = {name: value for name, value in options.items() if value is not None}
     found = flow.plan(records, sink, length=length, **given)
-    print(found.to_json() if as_json else str(found), flush=True)
+    print(found.to_json() if as_json else as_flags(str(found)), flush=True)
 
 
 @commands.command()
@@ -730,7 +750,7 @@ def check(
         given = {name: value for name, value in options.items() if value is not None}
         found = flow.check(records, limit=limit, record=record, **given)
         assert not isinstance(out, str)
-        out.write(f"{found.to_json() if as_json else found}\n".encode())
+        out.write(f"{found.to_json() if as_json else as_flags(str(found))}\n".encode())
         out.flush()
     return DONE if found.fine else FAILED
 
