@@ -24,6 +24,7 @@ MODULES = {
     "taktline line": "taktline",
     "taktline auto": "taktline",
     "taktline launched": "taktline",
+    "taktline threads": "taktline",
 }
 OURS = tuple(name for name in MODULES if name.startswith("taktline"))
 PACKAGES = ("mpire", "joblib", "pypeln", "streamable", "taktline")

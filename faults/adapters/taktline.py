@@ -71,3 +71,8 @@ ADAPTERS.append(
     Adapter("taktline launched", "taktline", WITH_WORKERS, partial(run, "line", start="launch"),
             partial(drain, "line", start="launch"))
 )  # fmt: skip
+# Threads die with their caller, cannot be ended inside a call, and share the generators.
+ADAPTERS.append(
+    Adapter("taktline threads", "taktline", EVERYWHERE - {"seed"}, partial(run, "line", start="threads"),
+            partial(drain, "line", start="threads"))
+)  # fmt: skip

@@ -21,6 +21,7 @@ OTHERS = (
     "taktline launched",
     "taktline pool",
     "taktline queues",
+    "taktline threads",
     "taktline loop",
 )
 FAST = [each.name for each in scenarios() if each.fast]

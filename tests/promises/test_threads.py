@@ -9,6 +9,8 @@ import decimal
 import itertools
 import logging
 import os
+import subprocess
+import sys
 import threading
 import time
 import zlib
@@ -314,3 +316,17 @@ def test_tables_go_to_threads_as_tables(tmp_path):
     out = tmp_path / "out.parquet"
     flow.run(taktline.read(path), write(out), **SHARED)
     assert pq.read_table(out)["double"].to_pylist() == [2 * n for n in range(5_000)]
+
+
+def test_a_record_that_is_told_by_is_stays_itself_though_its_source_keeps_it():
+    """In a Python of its own: where no process was started nobody has looked for such objects yet."""
+    program = """
+import sys
+from taktline import line
+MISSING = object()
+def is_missing(value): return value is MISSING
+kept = [MISSING, {"n": 1}]
+print(list(line(is_missing)((each for each in kept * 3), how="line", start="threads", workers=2)) == [True, False] * 3)
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "True"
