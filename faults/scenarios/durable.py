@@ -180,7 +180,8 @@ def command(*arguments: str) -> list[str]:
     """A command of taktline's, with the technique of the adapter."""
     how = os.environ[ADAPTER].split()[1]
     start = [sys.executable, "-m", "taktline.cli.commands"]
-    as_asked = ["--how", "line", "--start", "launch"] if how == "launched" else ["--how", how]
+    starts = {"launched": "launch", "threads": "threads"}
+    as_asked = ["--how", "line", "--start", starts[how]] if how in starts else ["--how", how]
     return [*start, *arguments, *as_asked, "--workers", str(WORKERS), "--quiet"]
 
 
