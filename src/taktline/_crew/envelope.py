@@ -16,7 +16,7 @@ from taktline._segment.batch import Batch, Failure
 from taktline._segment.tables import ArrowRows, rows_of
 from taktline._segment.values import Encode, Encoded, records_of
 from taktline._signals import pass_on
-from taktline._wire import carry
+from taktline._wire import carry, identity
 from taktline.abc import Part, Unread
 
 Told = tuple[int, int, int]  # a failure that the caller's side knows: place, origin, which of those it has sent along
@@ -287,6 +287,8 @@ def encoded(batch: Batch, encode: Encode) -> bytes | None:
 
 def copied(value: Any) -> Any:
     """A value as a worker would get it. Raises what packing it raises."""
+    if not identity.ready():  # no crew of processes has looked for what is told by `is`, which is not copied
+        identity.look()
     return carry.unpack(carry.pack([value]))[0]
 
 

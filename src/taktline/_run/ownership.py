@@ -21,7 +21,6 @@ from typing import Any
 
 from taktline._crew import envelope
 from taktline._signals import pass_on
-from taktline._wire import identity
 
 ATOMS = frozenset({str, bytes, int, float, complex, bool, type(None)})  # never change, and hold nothing
 LOOKED_AT = 100  # values in a record: more are not looked through, since to copy it costs no more then
@@ -180,8 +179,6 @@ class Copies:
         """The record as it is now, whatever its source does to it; and whether that could be had."""
         if _plain_array(record):
             return self._array(record), True
-        if not identity.ready():  # no worker process has asked yet for what is told by `is`: it is no copy
-            identity.look()
         try:
             return envelope.copied(record), True
         except Exception as error:  # then it cannot go to a worker either, and who sends it says so
