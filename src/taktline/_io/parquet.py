@@ -15,6 +15,8 @@ from taktline._io.changing import Unchanged, replaced
 from taktline._io.cut import TABLE, Cut, Cuts
 from taktline._io.decode import KEPT
 from taktline._io.delimited import check_drift
+from taktline._io.filters import Filters, columns_of, left, mask, may_match
+from taktline._io.filters import check as check_filters
 from taktline._io.placed import Added, known
 from taktline.abc import Part, Source, Splitter, Unread
 from taktline.errors import LineError, SourceError, TaktlineError
@@ -29,6 +31,7 @@ APART = (
 )  # bytes of a row group from which it is cut into several: its end is decoded by more than one worker then
 
 Columns = tuple[str, ...] | None
+How = tuple[Columns, Added | None, Filters | None]  # what is read of a file, and what is added to it
 State = tuple[int, int, int, int]  # what an open file is known by, and what changes when it does
 
 
@@ -38,8 +41,9 @@ class ParquetFiles(Source):
     columns = True
 
     def __init__(
-        self, name: str, patterns: Sequence[str], paths: list[str], columns: Columns, added: Mapping[str, Added]
-    ) -> None:
+        self, name: str, patterns: Sequence[str], paths: list[str], columns: Columns, added: Mapping[str, Added],
+        filters: Filters | None = None,
+    ) -> None:  # fmt: skip
         checked_pyarrow()
         for path in paths:
             if path == opening.STANDARD:
@@ -50,6 +54,13 @@ class ParquetFiles(Source):
         self._inputs = [place.Inputs(each, paths) for each in patterns]
         self._columns = columns
         self._added = added  # to the records of each file, by the name that is shown of it
+        self._filters = filters
+        self._read = [(path, *self._of(path)) for path in paths]
+
+    def _of(self, path: str) -> tuple[Added | None, Filters | None]:
+        """What is added to the records of a file, and which of its rows are read. Raises LineError."""
+        more = self._added.get(remote.shown(path))
+        return more, self._filters and left(self._filters, more.place if more is not None else {})
 
     def describe(self) -> str:
         return self._name
@@ -58,12 +69,15 @@ class ParquetFiles(Source):
         return any(each.has(path) for each in self._inputs)
 
     def fingerprint(self) -> Any:
-        return ["parquet", self._columns, opening.marks(self._paths), *known(self._added)]
+        how = [self._columns, *([repr(self._filters)] if self._filters else [])]
+        return ["parquet", *how, opening.marks(self._paths), *known(self._added)]
 
     def untold(self) -> str:
         return opening.untold(self._paths)
 
     def __len__(self) -> int:
+        if self._filters:
+            raise TypeError("how many rows are wanted is known only when they are read")
         if any(remote.is_url(path) for path in self._paths):
             raise TypeError("to count the rows, every file would have to be asked for")
         total = 0
@@ -80,11 +94,13 @@ class ParquetFiles(Source):
 
     def _each(self, unread: list[Unread] | None) -> Iterator[Any]:
         check = self._checking()
-        for path in self._paths:
+        for path, more, filters in self._read:
+            if filters == ():
+                continue
             with _opened(path) as (file, unchanged):
                 name = remote.shown(path)
-                check(name, file)
-                reading = Reading(file, name, self._columns, self._added.get(name), unchanged)
+                check(name, file, filters)
+                reading = Reading(file, name, self._columns, more, filters, unchanged)
                 yield from reading.records(0, reading.rows, unread)
 
     def split(self, *, exact: bool = False, unread: list[Unread] | None = None) -> Splitter | None:
@@ -94,19 +110,20 @@ class ParquetFiles(Source):
         wanted = yield None
         check = self._checking()
         whole: frozenset[str] | None = None
-        for path in self._paths:
+        for path, more, filters in self._read:
+            if filters == ():
+                continue
             file, unchanged = _opened_here(path)  # it stays open for as long as somebody has a part of it
-            check(path, file)
-            more = self._added.get(remote.shown(path))
-            reading, row = Reading(file, path, self._columns, more, unchanged), 0
-            while row < reading.rows:
+            check(path, file, filters)
+            reading, row = Reading(file, path, self._columns, more, filters, unchanged), 0
+            while (row := reading.following(row)) < reading.rows:
                 if wanted:
                     whole = self._whole() if whole is None else whole
                     end = reading.border(row, wanted, exact=exact) if wanted != TABLE else reading.together(row)
-                    size = max(1, int(reading.weight(row) * (end - row)))
-                    wanted = yield Rows(
-                        path, unchanged.state, row, end - row, size, self._columns, more, whole, reading
-                    )
+                    count = reading.count(row, end)
+                    size = max(1, int(reading.weight(row) * count))
+                    how = (self._columns, more, filters)
+                    wanted = yield Rows(path, unchanged.state, row, end, count, size, how, whole, reading)
                     row = end
                 else:
                     wanted = yield reading.records(row, reading.rows, unread)
@@ -135,11 +152,13 @@ class ParquetFiles(Source):
         """For one pass: what sees that each file has the columns that are to be read. Raises SourceError."""
         first: list[tuple[str, list[str]]] = []
 
-        def check(name: str, file: Any) -> None:
+        def check(name: str, file: Any, filters: Filters | None) -> None:
             header = file.schema_arrow.names
             first.append((name, header))
             if (more := self._added.get(name)) is not None:
                 more.check(header, name)
+            if filters:
+                check_filters(filters, file.schema_arrow, name)
             if self._columns is None:
                 check_drift(*first[0], name, header)
             elif file.num_row_groups and (missing := [each for each in self._columns if each not in header]):
@@ -149,53 +168,55 @@ class ParquetFiles(Source):
 
 
 class Rows(Part):
-    """Consecutive rows of one file."""
+    """Consecutive rows of one file, or those of them that are wanted."""
 
-    __slots__ = ("_columns", "_count", "_first", "_more", "_path", "_reading", "_state", "size", "whole")
+    __slots__ = ("_count", "_end", "_first", "_how", "_path", "_reading", "_state", "size", "whole")
 
     def __init__(
-        self, path: str, state: State, first: int, count: int, size: int, columns: Columns, more: Added | None,
-        whole: frozenset[str], reading: Reading | None = None,
+        self, path: str, state: State, first: int, end: int, count: int, size: int, how: How, whole: frozenset[str],
+        reading: Reading | None = None,
     ) -> None:  # fmt: skip
         self._path = path
         self._state = state  # of the file
         self._first = first
-        self._count = count
+        self._end = end
+        self._count = count  # of the wanted ones among these
         self.size = size
-        self._columns = columns
-        self._more = more
+        self._how = how
         self.whole = whole
         self._reading = reading  # where it was cut
 
     def __reduce__(self) -> Any:
-        where = (self._path, self._state, self._first, self._count, self.size, self._columns, self._more, self.whole)
+        where = (self._path, self._state, self._first, self._end, self._count, self.size, self._how, self.whole)
         return Rows, where
 
     def __len__(self) -> int:
         return self._count
 
     def read(self, unread: list[Unread] | None = None) -> Iterator[Any]:
-        return self._on().records(self._first, self._first + self._count, unread)
+        return self._on().records(self._first, self._end, unread)
 
     def table(self) -> Any:
-        return self._on().table(self._first, self._first + self._count)
+        return self._on().table(self._first, self._end)
 
     def _on(self) -> Reading:
-        return self._reading or _reading_on(self._path, self._state, self._columns, self._more)
+        return self._reading or _reading_on(self._path, self._state, self._how)
 
 
 _newest: dict[Any, Reading] = {}  # in a worker: the file that it had a part of last, as far as it has read that
 
 
-def _reading_on(path: str, state: State, columns: Columns, more: Added | None) -> Reading:
+def _reading_on(path: str, state: State, how: How) -> Reading:
     """The file in a worker. Raises SourceError where it is another one."""
-    if (path, state, columns) not in _newest:
+    columns, more, filters = how
+    known = (path, state, columns, repr(filters))
+    if known not in _newest:
         _newest.clear()
         file, unchanged = _opened_here(path)
         if unchanged.state != state:
             raise replaced(path)
-        _newest[path, state, columns] = Reading(file, path, columns, more, unchanged)
-    return _newest[path, state, columns]
+        _newest[known] = Reading(file, path, columns, more, filters, unchanged)
+    return _newest[known]
 
 
 class Reading:
@@ -203,13 +224,18 @@ class Reading:
     leave them out, but become no records; while rows are asked for in rising order, none is decoded twice."""
 
     def __init__(
-        self, file: Any, name: str, columns: Columns, more: Added | None = None, unchanged: Unchanged | None = None
-    ) -> None:
+        self, file: Any, name: str, columns: Columns, more: Added | None = None, filters: Filters | None = None,
+        unchanged: Unchanged | None = None,
+    ) -> None:  # fmt: skip
         self._file = file
         self._unchanged = unchanged  # None: of a store, whose objects are never changed in place
         self._name = name
         self._columns = columns
         self._more = more
+        self._filters = filters
+        asked = columns_of(filters or ())
+        self._decoded = None if columns is None else list(dict.fromkeys((*columns, *asked)))
+        self._selected: tuple[int, Any] = (-1, None)  # a row group, and for each of its rows whether it is wanted
         counts = (file.metadata.row_group(n).num_rows for n in range(file.num_row_groups))
         self._ends = list(accumulate(counts))  # of the row groups, as rows of the file
         self._group = -1
@@ -219,6 +245,7 @@ class Reading:
         self._weight = (-1, 0.0)
         self._given: Iterator[Any] = iter(())
         self._behind = 0
+        self._places: list[int] | None = None  # of the records that are given, where others lie between them
 
     @property
     def rows(self) -> int:
@@ -228,14 +255,72 @@ class Reading:
     @property
     def row(self) -> int:
         """The one behind the last record that was given."""
-        return self._behind - length_hint(self._given)
+        waiting = length_hint(self._given)
+        return self._places[-waiting] if self._places and waiting else self._behind - waiting
+
+    def following(self, row: int) -> int:
+        """The first row from here on that is wanted; the end where there is none."""
+        while self._filters and row < self.rows:
+            group, at = self._at(row)
+            place = self._picked(group).slice(at).index(True).as_py()
+            if place >= 0:
+                return row + int(place)
+            row = self._ends[group]
+        return row
+
+    def count(self, first: int, end: int) -> int:
+        """How many of these rows are wanted."""
+        if not self._filters:
+            return end - first
+        count = 0
+        while first < end:
+            group, at = self._at(first)
+            stop = min(end, self._ends[group])
+            count += self._picked(group).slice(at, stop - first).true_count
+            first = stop
+        return count
+
+    def _at(self, row: int) -> tuple[int, int]:
+        """The row group that has it, and its place in there."""
+        group = bisect_right(self._ends, row)
+        return group, row - self._starts(group)
+
+    def _picked(self, group: int) -> Any:
+        """For each row of a row group whether it is wanted: by its statistics, or by the columns that are asked."""
+        if group != self._selected[0]:
+            import pyarrow as pa
+
+            assert self._filters
+            if self._may_have(group):
+                asked = self._file.read_row_group(group, columns=columns_of(self._filters), use_threads=False)
+                self._check()
+                self._selected = (group, mask(asked, self._filters))
+            else:
+                self._selected = (group, pa.repeat(pa.scalar(False), self._ends[group] - self._starts(group)))
+        return self._selected[1]
 
     def border(self, row: int, wanted: int, *, exact: bool) -> int:
         """Where a part ends that begins here: with a row group where it may, so that few are decoded by two workers."""
+        if self._filters:
+            return self._border_among(row, wanted, exact=exact)
         end = min(row + wanted, self.rows)
         below = bisect_right(self._ends, end)
         last = self._ends[below - 1] if below else 0
         return last if last > row and not exact else end
+
+    def _border_among(self, row: int, wanted: int, *, exact: bool) -> int:
+        from pyarrow import compute
+
+        while row < self.rows:
+            group, at = self._at(row)
+            places = compute.indices_nonzero(self._picked(group).slice(at))
+            if len(places) >= wanted:
+                return row + int(places[wanted - 1].as_py()) + 1
+            wanted -= len(places)
+            row = self._ends[group]
+            if not exact:
+                break
+        return row
 
     def together(self, row: int) -> int:
         """Where a table ends that begins here: several small row groups, one, or a part of a large one."""
@@ -268,7 +353,7 @@ class Reading:
         return self._weight[1]
 
     def _reads(self, path: str) -> bool:
-        return self._columns is None or any(f"{path}.".startswith(f"{each}.") for each in self._columns)
+        return self._decoded is None or any(f"{path}.".startswith(f"{each}.") for each in self._decoded)
 
     def table(self, first: int, end: int) -> Any:
         """The rows `first` to `end` as a Table of Arrow. Raises what reading them does."""
@@ -278,8 +363,11 @@ class Reading:
         while first < end:
             group = bisect_right(self._ends, first)
             stop = min(end, self._ends[group])
+            if not self._may_have(group):
+                first = stop
+                continue
             if first == self._starts(group) and stop == self._ends[group]:
-                pieces.append(self._file.read_row_group(group, columns=self._columns, use_threads=False))
+                pieces.append(self._file.read_row_group(group, columns=self._decoded, use_threads=False))
                 self._check()
                 first = stop
                 continue
@@ -289,13 +377,14 @@ class Reading:
                 pieces.append(pa.Table.from_batches([self._batch.slice(first - self._start, upto - first)]))
                 first = upto
         table = pa.concat_tables(pieces)
+        table = table.filter(mask(table, self._filters)) if self._filters else table
         table = table if self._columns is None else table.select(list(self._columns))
         return table if self._more is None else self._more.onto(table)
 
     def records(self, first: int, end: int, unread: list[Unread] | None = None) -> Iterator[Any]:
         """Those of the rows `first` to `end`. Raises SourceError with the row group, behind the records before it; with
         `unread`, a row that can be no record is an Unread in its place."""
-        self._given, self._behind = iter(()), first
+        self._given, self._behind, self._places = iter(()), first, None
         return self._records(first, end, unread)
 
     def _records(self, first: int, end: int, unread: list[Unread] | None) -> Iterator[Any]:
@@ -305,23 +394,48 @@ class Reading:
         try:
             while first < end:
                 group = bisect_right(self._ends, first)
+                if not self._may_have(group):
+                    first = self._ends[group]
+                    continue
                 self._reach(group, first)
                 batch = self._batch.slice(first - self._start, min(end, self._next) - first)
+                behind, places = first + batch.num_rows, None
+                if self._filters:
+                    batch, places = self._wanted(batch, first)
                 for records in _made(batch, self._columns):
                     if isinstance(records, _NoRecord):
-                        records = [self._unread(records, group, first, unread)]
+                        at = first if places is None else places[0]
+                        records = [self._unread(records, group, at, unread)]
                     elif self._more is not None:
                         for record in records:
                             record.update(self._more.values)
-                    first += len(records)
+                    if places is None:
+                        first += len(records)
+                    else:
+                        self._places, places = places[: len(records)], places[len(records) :]
+                        first = self._places[-1] + 1 if self._places else first
                     self._given, self._behind = iter(records), first
                     yield from self._given
+                first = behind
         except TaktlineError:
             raise
         except (ArrowException, ValueError, OverflowError, OSError) as error:
             self._group = -1
             self._check()
             raise self._failed(group, min(first, self._next), error) from error
+
+    def _may_have(self, group: int) -> bool:
+        """Whether a row group may have a row that is wanted."""
+        about = self._file.metadata.row_group(group)
+        return not self._filters or may_match(self._filters, about, self._file.schema_arrow)
+
+    def _wanted(self, batch: Any, first: int) -> tuple[Any, list[int]]:
+        """The rows of a batch that are wanted, and where they are in the file."""
+        from pyarrow import compute
+
+        assert self._filters
+        wanted = mask(batch, self._filters)
+        return batch.filter(wanted), [first + at for at in compute.indices_nonzero(wanted).to_pylist()]
 
     def _unread(self, row: _NoRecord, group: int, place: int, unread: list[Unread] | None) -> Unread:
         if unread is None:
@@ -345,7 +459,7 @@ class Reading:
             self._start = self._next = self._starts(group)
             # One thread: beside it all cores are busy with steps.
             self._batches = self._file.iter_batches(
-                BATCH, row_groups=[group], columns=self._columns, use_threads=False
+                BATCH, row_groups=[group], columns=self._decoded, use_threads=False
             )  # fmt: skip
         while row >= self._next:
             batch = next(self._batches, None)

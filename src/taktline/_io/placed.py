@@ -21,6 +21,7 @@ class Added:
     values: Mapping[str, int | str | None] = field(default_factory=dict)
     numbers: frozenset[str] = frozenset()  # of the columns, those that are integers
     from_folders: bool = False
+    place: Mapping[str, int | str | None] = field(default_factory=dict)  # all that is known by the file's place
 
     def check(self, header: Iterable[str], name: str) -> None:
         """Raises SourceError where the file has such a column itself."""
@@ -78,14 +79,13 @@ def added(
     if not names and path_column is None:
         return made
     for path, there in folders.items():
-        values: dict[str, Any] = {
-            name: int(value) if value is not None and name in numbers else value
-            for name, value in there.items()
-            if columns is None or name in columns
+        whole: dict[str, Any] = {
+            name: int(value) if value is not None and name in numbers else value for name, value in there.items()
         }
         if path_column is not None:
-            values[path_column] = path
-        made[path] = Added(values, numbers, bool(names))
+            whole[path_column] = path
+        values = {name: whole[name] for name in whole if columns is None or name in columns or name == path_column}
+        made[path] = Added(values, numbers, bool(names), whole)
     return made
 
 

@@ -25,6 +25,7 @@ from taktline._io.delimited import (
     leaves_ascii,
     table_records,
 )  # fmt: skip
+from taktline._io.filters import checked as checked_filters
 from taktline._io.place import STANDARD
 from taktline._io.recoded import recoded
 from taktline._io.taken import Taken
@@ -34,7 +35,7 @@ from taktline.abc import Source, Splitter, Unread
 from taktline.errors import LineError, SourceError, SourceNotFound, TaktlineError
 
 Columns = tuple[str, ...] | None
-OPTIONS = ("format", "columns", "types", "delimiter", "quoting", "encoding", "header", "path_column")
+OPTIONS = ("format", "columns", "types", "delimiter", "quoting", "encoding", "header", "path_column", "filters")
 
 
 def read(
@@ -48,6 +49,7 @@ def read(
     encoding: str | None = None,
     header: bool | Sequence[str] = True,
     path_column: str | None = None,
+    filters: Any = None,
     **unknown: Any,
 ) -> Source:
     """The records of a file, of all files in a folder or that match a glob, of a URL, or of standard input ("-"); or of
@@ -73,6 +75,11 @@ def read(
     but folders in it that are named as columns (`year=2024`, of whatever depth) is read with those as columns, integers
     where all are, text else, None for "__HIVE_DEFAULT_PARTITION__"; a pattern gives no columns.
 
+    `filters`, of Parquet: which rows are read, as `[(column, operator, value), …]` that all hold, or a list of such lists of
+    which one does. Operators are `=`, `!=`, `<`, `<=`, `>`, `>=`, `in` and `not in`; text stands for the date that it says;
+    None is asked for by `=` and `!=`, and no other term holds of a null. Row groups, and files by their folders, in which
+    there can be no such row are not read at all.
+
     A line that is no record (no JSON, another number of cells, quotes that do not fit, a cell that `types` refuses, bytes
     that are no text; in Parquet a row with what no value of Python can hold) is a record that fails: what `on_error` and
     `dead_letters` say of steps holds for it, and "(reading)" is its step. A row whose quotes do not fit costs its first
@@ -97,6 +104,7 @@ def read(
         options = {
             "format": format, "columns": columns, "types": types, "delimiter": delimiter, "quoting": quoting,
             "encoding": encoding, "header": None if header is True else header, "path_column": path_column,
+            "filters": filters,
         }  # fmt: skip
         made: Source = brought.opened("read", str(path), options)
         return made
@@ -110,6 +118,10 @@ def read(
     _check_fits(how, chosen, types, delimiter=delimiter, quoting=quoting, encoding=encoding, header=header)
     added = placed.added(patterns, behind, _checked_name(path_column), chosen)
     _check_beside(how, added, path_column)
+    if (wanted := checked_filters(filters)) is not None and how != "parquet":
+        raise LineError(
+            f"filters= is for Parquet, whose row groups say what they hold; drop records of {how} by keep(…)"
+        )
     if added and chosen is not None:
         chosen = tuple(name for name in chosen if name not in added[remote.shown(found[0])].values)
     if found.count(STANDARD) > 1:
@@ -118,7 +130,7 @@ def read(
     if how == "parquet":
         from taktline._io.parquet import ParquetFiles
 
-        return ParquetFiles(name, patterns, found, chosen, added)
+        return ParquetFiles(name, patterns, found, chosen, added, wanted)
     table = Table(
         delimiter or ("\t" if how == "tsv" else ","), how != "tsv" if quoting is None else quoting,
         checked_encoding(encoding or decode.UTF_8), checked_header(header), delimiter is not None, chosen,

@@ -212,25 +212,35 @@ def _on_records(command: Callable[..., Any]) -> Callable[..., Any]:
     types = click.option(
         "--types", metavar="TYPES", help='of CSV: "n=int,day=date", or "infer": as the first rows are written'
     )
+    filters = click.option(
+        "--filter",
+        "filters",
+        multiple=True,
+        metavar="TERM",
+        help='of Parquet: rows such as "year>=2023"; repeated: all hold',
+    )
     path_column = click.option("--path-column", metavar="NAME", help="of a column with the name of each record's file")
     where = click.option("--in", "source", required=True, metavar="PATH", shell_complete=paths, help=path)
 
     @wraps(command)
     def with_reading(
         *, source: str, in_format: str | None, delimiter: str | None, quoting: bool | None, encoding: str | None,
-        header: str | None, columns: str | None, types: str | None, path_column: str | None, **given: Any,
+        header: str | None, columns: str | None, types: str | None, path_column: str | None,
+        filters: tuple[str, ...], **given: Any,
     ) -> Any:  # fmt: skip
         names = True if header is None else header != "none" and header.split(",")
         delimiter = "\t" if delimiter == "\\t" else delimiter
         reading = {
             "format": in_format, "delimiter": delimiter, "quoting": quoting, "encoding": encoding, "header": names,
-            "columns": None if columns is None else columns.split(","), "types": _types(types), "path_column": path_column,
+            "columns": None if columns is None else columns.split(","), "types": _types(types),
+            "path_column": path_column, "filters": _filters(filters),
         }  # fmt: skip
         with standard.input_apart(source):
             return command(source=source, reading=reading, **given)
 
     made: Callable[..., Any] = with_reading
     for option in (
+        filters,
         path_column,
         types,
         columns,
@@ -275,6 +285,27 @@ def _on_results(command: Callable[..., Any]) -> Callable[..., Any]:
     for option in reversed(written):
         made = option(made)
     return made
+
+
+def _filters(terms: tuple[str, ...]) -> Any:
+    """What --filter says. Raises BadParameter."""
+    import json
+    import re
+
+    made = []
+    for term in terms:
+        found = re.fullmatch(r"([^=<>!]+?)\s*(<=|>=|!=|==?|<|>)\s*(.*)", term.strip())
+        if found is None:
+            raise click.BadParameter(
+                f"{term!r}: give column, =, !=, <, <=, > or >=, and a value", param_hint="--filter"
+            )
+        column, sign, text = found.groups()
+        try:
+            value = json.loads(text)
+        except ValueError:
+            value = text
+        made.append((column, sign, value))
+    return made or None
 
 
 def _types(named: str | None) -> Any:
