@@ -163,17 +163,21 @@ def test_another_number_of_rows_is_an_error(how, file):
         run(line(batch(fewer, form="pandas")), file(numbers(300)), how)
 
 
-def test_a_file_that_cannot_be_read_says_where(file, tmp_path):
-    path = file(numbers(1000))
+def spoilt(path, folder):
+    """The file with a row group that is no Parquet."""
     data = bytearray(Path(path).read_bytes())
     place = parquet.ParquetFile(path).metadata.row_group(5).column(0).data_page_offset
     data[place : place + 40] = b"\xff" * 40
-    bad = tmp_path / "bad.parquet"
-    bad.write_bytes(data)
+    (folder / "bad.parquet").write_bytes(data)
+    return str(folder / "bad.parquet")
+
+
+def test_a_file_that_cannot_be_read_says_where(file, tmp_path):
+    bad = spoilt(file(numbers(1000)), tmp_path)
     for how in TECHNIQUES:
         results = []
         with pytest.raises(taktline.SourceError, match="row group 5"):
-            results.extend(line(batch(doubled_numpy, form="numpy"))(taktline.read(str(bad)), how=how, workers=2))
+            results.extend(line(batch(doubled_numpy, form="numpy"))(taktline.read(bad), how=how, workers=2))
 
 
 # --- there and back ---
@@ -269,3 +273,26 @@ def test_a_slice_crosses_as_its_rows_alone():
 def test_columns_of_one_form_become_those_of_another(how):
     flow = line(batch(lambda frame: frame * 2, form="pandas"), batch(lambda columns: columns, form="numpy"))
     assert list(flow([{"n": n} for n in range(50)], how=how)) == [{"n": 2 * n} for n in range(50)]
+
+
+def no_gil(table):
+    import pyarrow.compute as pc
+
+    return table.append_column("sum", pc.add(table["half"], 1.0))
+
+
+@pytest.mark.parametrize("how", ["line", "auto"])
+def test_threads_read_and_pack_tables_as_workers_do(how, file, tmp_path):
+    table = numbers(30_000)
+    path, out = file(table, rows=2_000), tmp_path / "out.parquet"
+    flow = line(batch(no_gil, form="arrow"))
+    flow.run(taktline.read(path), taktline.write(out), how=how, workers=2, start="threads")
+    assert parquet.read_table(out).equals(no_gil(table))
+
+
+def test_threads_say_where_a_file_cannot_be_read(file, tmp_path):
+    path = spoilt(file(numbers(1000)), tmp_path)
+    results = []
+    with pytest.raises(taktline.SourceError, match="row group 5"):
+        results.extend(line(batch(no_gil, form="arrow"))(taktline.read(path), how="line", workers=2, start="threads"))
+    assert len(results) == 500

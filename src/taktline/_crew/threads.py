@@ -8,6 +8,7 @@ of them. So this crew does not isolate: time limits and deaths of workers are fo
 from __future__ import annotations
 
 import contextvars
+import copy
 import logging
 import os
 import sys
@@ -26,6 +27,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from taktline._crew import contract, envelope, limits, starts
 from taktline._crew.contract import PLAIN, Crew, Figures, Heard, Orders, Place
 from taktline._crew.passed import newest_of, pieces
+from taktline._recipe.plan import takes_tables
 from taktline._recipe.steps import Step
 from taktline._segment import guard
 from taktline._segment.amount import amount
@@ -33,6 +35,8 @@ from taktline._segment.batch import Batch
 from taktline._segment.fuse import Segment
 from taktline._segment.tables import ArrowRows
 from taktline._segment.values import Encoded, records_of
+from taktline._signals import pass_on
+from taktline.abc import Part
 from taktline.errors import WorkersCannotStart
 
 if TYPE_CHECKING:
@@ -147,7 +151,15 @@ class _Worker:
             self.works = False
 
     def _work(self, segment: Segment, load: _Load) -> None:
-        given, last, unanswered = _parts(segment, load), False, 0
+        began = perf_counter_ns()
+        try:
+            batch = _opened(segment, load)
+        except Exception as error:  # of a part of the source: whoever gave it reads it again, and finds out why
+            pass_on(error)
+            self._say(self, contract.Spoiled(self.number, load.seq, load.attempt))
+            return
+        self._busy += perf_counter_ns() - began
+        given, last, unanswered = _parts(segment, batch, load.orders), False, 0
         while not last:
             began = perf_counter_ns()
             came, last = next(given)
@@ -236,8 +248,16 @@ def _copy(batch: Batch) -> Batch:
     return Batch(_held(batch.values), batch.origins, [replace(each) for each in batch.failures], batch.first)
 
 
-def _parts(segment: Segment, load: _Load) -> Iterator[tuple[Batch, bool]]:
-    batch, orders = _copy(load.batch), load.orders
+def _opened(segment: Segment, load: _Load) -> Batch:
+    """The batch of a load, with its records where it is a part of the source. Raises what reading them does."""
+    values = load.batch.values
+    if not isinstance(values, Part):
+        return _copy(load.batch)
+    alone = copy.copy(values)  # what is open in the other one is read by others
+    return envelope.read_part(alone, load.orders.first, goes_on=segment.goes_on, tables=segment.takes_tables)
+
+
+def _parts(segment: Segment, batch: Batch, orders: Orders) -> Iterator[tuple[Batch, bool]]:
     if segment.expands:
         yield from pieces(segment, batch, orders, packed=False)
     else:
@@ -300,7 +320,8 @@ class ThreadCrew(Crew):
         self._said.put((worker, heard))
 
     def prepare(self, batch: Batch, lane: int, *, apart: bool = False) -> None:
-        batch.values = _held(batch.values)
+        if not (isinstance(batch.values, Part) and takes_tables(self._segments[lane] or ())):
+            batch.values = _held(batch.values)
 
     def send(self, worker: int, seq: int, attempt: int, batch: Batch, orders: Orders = PLAIN) -> None:
         self._give(worker, _Load(seq, attempt, batch, orders))

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import accumulate
 from operator import length_hint
+from threading import local
 from typing import Any
 
 from taktline._arrow import records_of
@@ -203,20 +204,19 @@ class Rows(Part):
         return self._reading or _reading_on(self._path, self._state, self._how)
 
 
-_newest: dict[Any, Reading] = {}  # in a worker: the file that it had a part of last, as far as it has read that
+_newest = local()  # of a worker, which may be a thread: the file that it had a part of last, as far as it has read that
 
 
 def _reading_on(path: str, state: State, how: How) -> Reading:
     """The file in a worker. Raises SourceError where it is another one."""
     columns, more, filters = how
     known = (path, state, columns, repr(filters))
-    if known not in _newest:
-        _newest.clear()
+    if getattr(_newest, "known", None) != known:
         file, unchanged = _opened_here(path)
         if unchanged.state != state:
             raise replaced(path)
-        _newest[known] = Reading(file, path, columns, more, filters, unchanged)
-    return _newest[known]
+        _newest.reading, _newest.known = Reading(file, path, columns, more, filters, unchanged), known
+    return _newest.reading  # type: ignore[no-any-return]
 
 
 class Reading:

@@ -99,10 +99,10 @@ class Sampling:
         packing = size * COPY_NS / count
         self._costs["out"] = (2 * packing, packing)  # a stream of Arrow, and copies into and out of shared memory
 
-    def taken(self, seconds: float, cpu: float) -> None:
-        """Who takes the results made their bytes of the newest lot, which workers would do."""
-        count, read, work, before = self._lots[-1]
-        self._lots[-1] = count, read, work + seconds, before + cpu
+    def taken(self, seconds: float) -> None:
+        """Who takes the results made their bytes of the newest lot, in so many seconds of the processor: workers would."""
+        count, read, work, cpu = self._lots[-1]
+        self._lots[-1] = count, read, work + seconds, cpu + seconds
         self._work += seconds * 1e9 / count
 
     def costs(self, here: float) -> Sample:

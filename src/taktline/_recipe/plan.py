@@ -96,6 +96,8 @@ def block_of_lists(steps: Sequence[Step]) -> int:
 
 def takes_tables(steps: Sequence[Step]) -> bool:
     """Whether the first of these steps takes columns as they are."""
+    if not steps:
+        return False
     first = steps[0]
     return first.role is Role.BATCH and first.form != "list" and not first.waits
 

@@ -26,14 +26,7 @@ CERTAIN = 3  # lots in a row
 
 def _may_share(plan: Plan, options: Options, reader: Reader) -> bool:
     """Whether workers may be threads of this process: where nothing is asked for that they cannot give."""
-    asks = (
-        options.goes_on
-        or options.journal
-        or options.recycle
-        or options.seed is not None
-        or reader.live
-        or reader.tables
-    )
+    asks = options.goes_on or options.journal or options.recycle or options.seed is not None or reader.live
     apart = len(plan.segments) > 1 or any(step.timeout or step.waits for step in plan.segments[0].steps)
     return options.start in ("auto", "threads") and not asks and not apart and (options.window or 2) > 1
 
@@ -100,7 +93,9 @@ class Auto:
 
     def _may_overlap(self, sample: choose.Sample) -> bool:
         workers = self._options.cores
-        return self._may_share and choose.may_overlap(sample, call=self._call, workers=workers, cores=usable_cores())
+        return self._may_share and choose.may_overlap(
+            sample, call=self.sampling.table or self._call, workers=workers, cores=usable_cores()
+        )
 
     def _is_long(self, sample: choose.Sample) -> bool:
         return choose.is_long(sample, remaining=self._reader.remaining, elapsed=self._meter.elapsed)

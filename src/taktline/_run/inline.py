@@ -13,6 +13,7 @@ from itertools import chain, islice
 from time import perf_counter, perf_counter_ns, process_time
 from typing import TYPE_CHECKING, Any
 
+from taktline._crew.words import Orders
 from taktline._observe import cores
 from taktline._observe.counters import LaneCount
 from taktline._planner import choose
@@ -34,7 +35,7 @@ from taktline._segment import guard
 from taktline._segment.batch import Batch, Failure
 from taktline._segment.compiled import Compiled
 from taktline._segment.forms import Misfit, form_of, not_of_the_form
-from taktline._segment.fuse import Segment
+from taktline._segment.fuse import Segment, rest_of
 from taktline._segment.returned import drawn
 from taktline._segment.tables import ArrowRows
 from taktline._segment.values import records_of
@@ -116,7 +117,10 @@ class Inline(Engine):
             beside=beside,
         )
         self._lot_size = 1
-        self._gave = 0.0, 0.0  # when the newest lot was given, and the processor's time then
+        self._whole = (
+            options.window is None and options.batch_size is None
+        )  # tables come as the source keeps them together
+        self._gave = 0.0  # the processor's time when the newest lot was given
         self._lot_seconds: float | None = None  # reading and work of the last lot
         self._units = plans.full_calls(self._steps)
         self._takes_all = plans.here(self._steps).segments[0].takes_all
@@ -253,20 +257,28 @@ class Inline(Engine):
     def _at_once(self, overlap: Overlap, size: int) -> Iterator[Phase]:
         """Some records in each thread."""
         reader, meter = self._reader, self._meter
-        read: list[tuple[int, list[Any]]] = []
+        read: list[InFlight] = []
         began = perf_counter()
         for _ in range(2):
             first = reader.index
-            if records := reader.read(size):
-                read.append((first, records))
-        count = sum(len(records) for _, records in read)
+            if records := reader.read_part(size, whole=self._whole) if reader.tables else reader.read(size):
+                batch = Batch.read(records, reader.unread, first)
+                read.append(InFlight(first, records, batch, goes_on=self._options.goes_on))
+        count = sum(len(held.records) for held in read)
         meter.reading += perf_counter() - began
         meter.records_in += count
         meter.lots += len(read)
-        came = overlap.run([Batch.read(records, reader.unread, first) for first, records in read], count)
-        for (first, records), batch in zip(read, came, strict=True):
-            yield self._to_deliver(batch, first, records, None, last=True), None
-            if batch.failures:
+        orders = [Orders(first=held.first, encode=self.encode if reader.tables else None) for held in read]
+        came = overlap.run([held.batch for held in read], count, orders)
+        for held, one in zip(read, came, strict=True):
+            if one is None:  # which record cannot be read is found out here
+                held.read()
+            batch = one or rest_of(self._segment.pieces(held.batch, formed=reader.tables))
+            yield self._to_deliver(batch, held.first, held.records, None, last=True), None
+            if held.error is not None and reader.error is None:
+                reader.ended, reader.error = True, held.error
+                reader.index = meter.records_in = held.first + len(held.records)
+            if batch.failures or reader.error is not None:
                 return
 
     def _some(self, most: int | None = None) -> Iterator[Phase]:
@@ -342,7 +354,7 @@ class Inline(Engine):
     def _table(self, first: int, began: float, size: int) -> Iterator[Phase]:
         """Read what the source keeps together, as rows of a table, and run it; in the loop row by row."""
         reader, options = self._reader, self._options
-        part = reader.read_part(size, LOT, whole=options.window is None and options.batch_size is None)
+        part = reader.read_part(size, LOT, whole=self._whole)
         held = InFlight(first, part, Batch.read(part, reader.unread, first), goes_on=options.goes_on)
         held.read_table()
         batch = held.batch
@@ -352,7 +364,7 @@ class Inline(Engine):
             before = AsRead(records) if options.shows_records and not rows else None
             yield from self._through(batch, records, before, first, began)
             if self._encoded and rows:
-                self._auto.sampling.taken(perf_counter() - self._gave[0], process_time() - self._gave[1])
+                self._auto.sampling.taken(process_time() - self._gave)
         else:
             for at in range(len(held.records)):
                 one = batch.only(at)
@@ -413,7 +425,7 @@ class Inline(Engine):
         failures, interrupt = batch.failures, None
         if failures and isinstance(failures[-1].error, KeyboardInterrupt):
             interrupt = failures.pop()  # after the results that were there before it, as in the loop
-        self._gave = perf_counter(), process_time()
+        self._gave = process_time()
         yield self._to_deliver(batch, first, records, before, interrupt=interrupt, last=True), None
 
     def _to_deliver(

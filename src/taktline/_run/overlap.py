@@ -42,18 +42,21 @@ class Overlap:
         """Whether it was looked often enough, or is of no use."""
         return self._looks >= LOOKS or self.broken is not None
 
-    def run(self, batches: list[Batch], records: int) -> list[Batch]:
-        """What comes of these batches, one a thread, which are of so many records."""
-        came: dict[int, Batch] = {}
+    def run(self, batches: list[Batch], records: int, orders: list[contract.Orders]) -> list[Batch | None]:
+        """What comes of these batches, one a thread, which are of so many records; None where one cannot be read."""
+        came: dict[int, Batch | None] = {}
         tasks = [threading.get_native_id(), *self.crew.tasks()]
         queued = [cores.queued([task]) for task in tasks]
         began = perf_counter()
         for worker, batch in enumerate(batches):
-            self.crew.send(worker, worker, 0, batch)
+            self.crew.prepare(batch, 0)
+            self.crew.send(worker, worker, 0, batch, orders[worker])
         while len(came) < len(batches):
             for heard in self.crew.wait(1.0):
                 if isinstance(heard, contract.Came):
                     came[heard.seq], self.figures[heard.worker] = heard.batch, heard.figures
+                elif isinstance(heard, contract.Spoiled):
+                    came[heard.seq] = None
                 else:
                     self._hear(heard)
                     if self.broken is not None:
@@ -68,7 +71,7 @@ class Overlap:
 
     def of(self, work_ns: float) -> float:
         """How many times the speed of the loop, where a record takes so long; 0 where nothing was seen."""
-        return self.records * work_ns / 1e9 / self.seconds if self.seconds else 0.0
+        return min(float(THREADS), self.records * work_ns / 1e9 / self.seconds) if self.seconds else 0.0
 
     def _hear(self, heard: contract.Heard) -> None:
         self._starting.discard(heard.worker)
