@@ -4,7 +4,7 @@ python3 dev.py demo             set up, then the demo on real data
 python3 dev.py test [args]      set up, then all tests, each file by itself (arguments go to pytest, which then runs alone)
 python3 dev.py fast [args]      the tests that start no process, on each Python 3.11 or newer that is found here
 python3 dev.py check            set up, then lint, format, types and all tests
-python3 dev.py bench [args]     set up, then the benchmarks; also: bench article, bench verdict
+python3 dev.py bench [args]     set up, then the benchmarks; also: bench article, bench verdict, bench tables
 python3 dev.py simulate [args]  set up, then a million random lives of the schedule
 python3 dev.py faults [args]    set up, then the fault suite; --rivals: with other libraries too, in .venv-rivals
 python3 dev.py ways [args]      set up, then whole ways, drawn, held against a model in plain Python

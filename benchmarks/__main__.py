@@ -2,6 +2,7 @@
 
 python3 dev.py bench [--rounds 5] [--only TEXT] [--tables peers,long,regret,files,hub,scale,waiting] [--write BENCHMARKS.md]
 python3 dev.py bench article     the article's table
+python3 dev.py bench tables      tables from file to file, beside hand-written code
 python3 dev.py bench verdict     is the gain that a verdict predicts there when its advice was taken?
 """
 
@@ -16,7 +17,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import taktline
-from benchmarks import article, verdict
+from benchmarks import article, tables, verdict
 from benchmarks.anew import anew
 from benchmarks.peers import PEERS, WORKERS
 from benchmarks.single import empty_batches, file_to_file, one_record
@@ -272,6 +273,8 @@ def say(what: str) -> None:
 def main() -> None:
     if sys.argv[1:2] == ["article"]:
         return article.main(sys.argv[2:])
+    if sys.argv[1:2] == ["tables"]:
+        return tables.main(sys.argv[2:])
     if sys.argv[1:2] == ["verdict"]:
         return verdict.main(sys.argv[2:])
     parser = argparse.ArgumentParser(prog="python3 dev.py bench", epilog="also: bench article, bench verdict")

@@ -273,7 +273,7 @@ def in_a_process(way: str, work: str, source: str, target: str) -> tuple[float, 
     return seconds, after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
 
 
-def main(arguments: list[str]) -> None:
+def main(arguments: list[str]) -> int:
     parser = argparse.ArgumentParser(prog="python3 dev.py bench tables", description=__doc__)
     parser.add_argument("--rows", type=int, default=8_000_000)
     parser.add_argument("--rounds", type=int, default=3)
@@ -285,7 +285,7 @@ def main(arguments: list[str]) -> None:
     asked = parser.parse_args(arguments)
     if asked.way:
         WAYS[asked.way](asked.source, asked.target, asked.work)
-        return
+        return 0
     folder = Path(tempfile.mkdtemp(dir=asked.folder))
     try:
         make(folder / "in.parquet", asked.rows)
@@ -293,6 +293,7 @@ def main(arguments: list[str]) -> None:
             _table(folder, work, asked.rows, asked.rounds, asked.only)
     finally:
         shutil.rmtree(folder)
+    return 0
 
 
 def _table(folder: Path, work: str, rows: int, rounds: int, only: str) -> None:
