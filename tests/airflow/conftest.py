@@ -34,7 +34,7 @@ os.environ.update(
     AIRFLOW__CORE__LOAD_EXAMPLES="False",
     AIRFLOW__CORE__EXECUTOR="LocalExecutor",
     AIRFLOW__CORE__PARALLELISM="2",
-    AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_ALL_ADMINS="True",
+    AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_ALL_ADMINS="False",  # a login is asked for
     AIRFLOW__CORE__EXECUTION_API_SERVER_URL=f"http://127.0.0.1:{PORT}/execution/",
     AIRFLOW__API__BASE_URL=f"http://127.0.0.1:{PORT}",
     AIRFLOW__API_AUTH__JWT_SECRET="for these tests alone, on loopback, 64 characters or some more ..",

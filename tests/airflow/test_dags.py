@@ -39,7 +39,8 @@ def test_each_task_ends_as_it_should(small, metadata):
         "incomplete_succeed": "success", "incomplete_fail": "failed", "incomplete_skip": "skipped",
         "raises": "failed", "no_line": "failed", "mapped[0]": "success", "mapped[1]": "success",
         "no_connection": "failed", "from_a_connection": "success",
-        "late_url": "failed", "report_at_a_url": "success",
+        "late_url": "failed", "report_at_a_url": "success", "from_upstream__1": "success", "behind": "success",
+        "numbers__1": "success",
     }, small  # fmt: skip
 
 
@@ -84,6 +85,21 @@ def test_the_report_is_a_page_with_a_link(small, data, metadata):
 
 def test_a_report_at_a_url_is_there(small, data):
     assert "double" in (data / "reports" / "at_a_url.html").read_text()
+
+
+def test_a_report_tells_its_ends_and_is_a_source_as_its_sink(small, data, metadata):
+    report = metadata.xcom("small", "from_file")
+    assert (report["source"], report["sink"]) == (f"{data}/numbers.jsonl", f"{data}/from_file.jsonl")
+    assert read(data / "behind.jsonl") == [{"n": n * 9} for n in range(2000)]
+
+
+def test_the_report_of_a_failed_task_is_kept(small, metadata):
+    report = metadata.xcom("small", "raises", "taktline_report")
+    assert (report["records_in"], report["complete"]) == (2, False)
+    assert report["source"].endswith("numbers.jsonl")
+    link = metadata.xcom("small", "raises", "_link_ReportLink")
+    assert "/taktline/report?dag_id=small&run_id=manual__" in link
+    assert link.endswith("&task_id=raises&map_index=-1")
 
 
 def test_no_url_becomes_a_folder_here(small, home, metadata):

@@ -20,6 +20,8 @@ import psutil
 import pytest
 from conftest import HOME, PORT
 
+from taktline.airflow.plugin import report_path
+
 FLIGHTS, MIDDLE = 8_000, 6_000
 PATIENCE = 240.0  # seconds until something that must come has not come
 pytestmark = pytest.mark.timeout(3 * PATIENCE)
@@ -61,14 +63,32 @@ def answers():
 
 def api(method, path, body):
     """One change by Airflow's API, as its pages make it."""
-    with urllib.request.urlopen(f"http://127.0.0.1:{PORT}/auth/token", timeout=60) as answer:
-        token = json.load(answer)["access_token"]
     request = urllib.request.Request(
         f"http://127.0.0.1:{PORT}/api/v2/{path}", json.dumps(body).encode(), method=method,
-        headers={"Content-Type": "application/json", "Authorization": f"Bearer {token}"},
+        headers={"Content-Type": "application/json", "Authorization": f"Bearer {token()}"},
     )  # fmt: skip
     with urllib.request.urlopen(request, timeout=60) as answer:
         return json.load(answer)
+
+
+def token(role="ADMIN"):
+    """What a user of this role has after the login."""
+    from airflow.api_fastapi.auth.managers.simple.simple_auth_manager import SimpleAuthManager
+    from airflow.api_fastapi.auth.managers.simple.user import SimpleAuthManagerUser
+
+    return SimpleAuthManager().generate_jwt(SimpleAuthManagerUser(username="somebody", role=role))
+
+
+def page(path, token=None, cookie=None):
+    """Status and text of one of the server's pages, as a browser with this cookie or a program with this token gets it."""
+    headers = {"Authorization": f"Bearer {token}"} if token else {"Cookie": f"_token={cookie}"} if cookie else {}
+    try:
+        with urllib.request.urlopen(
+            urllib.request.Request(f"http://127.0.0.1:{PORT}{path}", headers=headers), timeout=60
+        ) as answer:
+            return answer.status, answer.read().decode()
+    except urllib.error.HTTPError as refused:
+        return refused.code, refused.read().decode()
 
 
 @pytest.fixture(scope="module")
@@ -184,6 +204,27 @@ def undisturbed(job):
     return made.result()
 
 
+def test_the_report_is_on_the_tasks_page_for_who_may_read_the_dag(undisturbed):
+    path = report_path("nightly", "undisturbed", "score", -1)
+    for given in ({"token": token()}, {"token": token("VIEWER")}, {"cookie": token()}):
+        status, shown = page(path, **given)
+        assert status == 200, shown
+        assert "clean → hold → score" in shown
+        assert "8,000" in shown
+    assert page(path)[0] == 401
+    assert page(path, token="made.up.one")[0] in (401, 403)
+    assert page(path, token=token(None))[0] == 403
+    assert page(path.replace("undisturbed", "never"), token())[0] == 404
+    status, plugins = page("/api/v2/plugins", token())
+    (view,) = [
+        view for plugin in json.loads(plugins)["plugins"] if plugin["name"] == "taktline"
+        for view in plugin["external_views"]
+    ]  # fmt: skip
+    assert (view["destination"], view["url_route"]) == ("task_instance", "taktline-report")
+    names = {"DAG_ID": "nightly", "RUN_ID": "undisturbed", "TASK_ID": "score", "MAP_INDEX": "-1"}
+    assert "/" + view["href"].format(**names) == path
+
+
 def test_a_killed_task_goes_on_where_it_was(job, undisturbed):
     killed = job("nightly", "killed")
     killed.start()
@@ -207,6 +248,9 @@ def test_a_task_marked_failed_ends_cleanly_and_can_be_gone_on_with(job, undistur
     api("PATCH", "dags/nightly/dagRuns/failed/taskInstances/score", {"new_state": "failed"})
     wait_for("the end of the task and its workers", lambda: not any(each.is_running() for each in processes))
     assert "stopped by SIGTERM; a retry goes on from the journal" in failed.said()
+    status, shown = page(report_path("nightly", "failed", "score", -1), token())
+    assert status == 200
+    assert "clean" in shown
     assert not list(failed.data.glob("failed.jsonl")), "nothing that looks like a whole result"
     failed.let_go()
     api("POST", "dags/nightly/clearTaskInstances", {"dag_run_id": "failed", "dry_run": False})

@@ -17,6 +17,7 @@ from pathlib import Path
 from time import monotonic, sleep
 from typing import Any
 
+from airflow.configuration import conf
 from airflow.sdk import Asset, BaseOperator, BaseOperatorLink, ObjectStoragePath
 from airflow.sdk.definitions.template import literal
 
@@ -42,13 +43,16 @@ from taktline import (
 )
 from taktline._files import check_at
 from taktline._recipe.options import Options, checked
+from taktline.abc import Observer, Sink
 from taktline.airflow.connection import connection_url, is_database, store_by_connection, through
+from taktline.airflow.plugin import KEY, report_path
 from taktline.cli.target import line_of
 from taktline.views.drawing import plain
 
 AGAIN = 2.0  # seconds until another look at what another run has
 PROGRESS = 30.0  # seconds between two progress lines in the task's log
 TEMPLATE = ("{{", "{%")
+REPORT = {"sink", "records_in", "records_out", "verdict"}  # what the report of a task has, as it is handed on
 OUTCOMES = ("succeed", "fail", "skip")
 OPTIONS = tuple(each.name for each in fields(Options))
 DAG_MODULE = "unusual_prefix_"  # what Airflow puts before the name of the module that a DAG file becomes
@@ -61,13 +65,22 @@ class Interrupted(KeyboardInterrupt):
     """SIGTERM or the task's timeout: unwinds a run as Ctrl-C does, also out of a step that catches every Exception."""
 
 
+class _Heard(Observer):
+    """Keeps the report of a run that ended, well or not."""
+
+    report: Report | None = None
+
+    def ends(self, report: Report) -> None:
+        self.report = report
+
+
 class ReportLink(BaseOperatorLink):  # type: ignore[misc]
-    """The button on a task's page that opens its report."""
+    """The button on a task's page that opens its report by itself, also where that lies elsewhere (`report_url`)."""
 
     name = "taktline report"
 
     def get_link(self, operator: Any, *, ti_key: Any) -> str:
-        """Where the report is, or "" where none was written."""
+        """Where the report is, or "" where there is none."""
         return str(getattr(operator, "report_link", ""))
 
 
@@ -101,8 +114,8 @@ class TaktlineOperator(BaseOperator):  # type: ignore[misc]
 
     `if_incomplete`: what becomes of the task where records were skipped or dead-lettered: "succeed", "fail" (without
     a retry, which would give the same) or "skip". `journal`: a file, a folder (ending in "/"), or True for the folder of
-    the sink: what a retry goes on from, one for each task of each DAG run. `report_html`: a file for the report as a
-    page; `report_url`: where people open that file, for the link on the task's page.
+    the sink: what a retry goes on from, one for each task of each DAG run. The report is on the task's page;
+    `report_html`: a file, or a URL, for it as a page of its own; `report_url`: where people open that.
 
     All other options of a run are taken too, also with templates, and those of any Airflow task. With a journal
     `if_changed="continue"` and `on_lost="restart"` are the defaults here. Raises LineError for wrong ones.
@@ -222,21 +235,32 @@ class TaktlineOperator(BaseOperator):  # type: ignore[misc]
             check_at(self.report_html)
         writer = self.written_to(sink)
         self.log.info("line %s: %s → %s", flow.name, _named(source), _named(sink))
+        ended = _Heard()
+        observers = options.get("observer") or []
+        options["observer"] = [*(observers if isinstance(observers, (list, tuple)) else [observers]), ended]
+        ends = {"source": _named(records), "sink": _written(writer)}
         try:
             with self.interruptible():
                 report = self.run_when_free(flow, records, writer, options)
-        except Exception as error:
+        except BaseException as error:
             for note in getattr(error, "__notes__", ()):  # the log's own rendering leaves them out
                 self.log.error("%s", note)
+            if ended.report is not None:
+                self.show(ended.report, context)
+                context["ti"].xcom_push(key=KEY, value=_facts(ended.report, ends))
             raise
         if not report.complete:
             raise AirflowException(f"the run was stopped after {report.records_in:,} records{self._goes_on()}")
         if report.journal:  # whoever clears a task that ended well wants all of it again
             os.unlink(report.journal)
-        return self.conclude(report, context)
+        return self.conclude(report, ends, context)
 
     def read_from(self, source: Any) -> Any:
         """The source of a run: a path, or what a connection reaches, as it is to be read. Raises LineError, SourceError."""
+        if isinstance(source, Mapping) and source.keys() >= REPORT:  # of a task before: what it has written is meant
+            if source["sink"] is None:
+                raise LineError("the task before has no sink that can be read: its report is no source; give source=")
+            source = source["sink"]
         if source is None:
             raise LineError("there is no source: give source= a path, records, or an upstream task's output")
         source = _path(source)
@@ -292,13 +316,12 @@ class TaktlineOperator(BaseOperator):  # type: ignore[misc]
 
         return tell
 
-    def conclude(self, report: Report, context: Any) -> dict[str, Any]:
+    def conclude(self, report: Report, ends: Mapping[str, Any], context: Any) -> dict[str, Any]:
         """Tell what was done, and end the task as `if_incomplete` says."""
         for text in str(report).splitlines():
             self.log.info("%s", text)
-        if self.report_html:
-            self.save_report(report, self.report_html)
-        numbers: dict[str, Any] = json.loads(report.to_json())
+        self.show(report, context)
+        numbers = _facts(report, ends)
         if report.failed and self.if_incomplete != "succeed":
             context["ti"].xcom_push(key="return_value", value=numbers)
             end = AirflowFailException if self.if_incomplete == "fail" else AirflowSkipException
@@ -307,15 +330,20 @@ class TaktlineOperator(BaseOperator):  # type: ignore[misc]
             )
         return numbers
 
-    def save_report(self, report: Report, place: str) -> None:
-        """Write the report as a page. Where that fails the log says so, and the task does not fail: its work is done."""
-        try:
-            report.to_html(place)
-        except (OSError, TaktlineError) as error:
-            self.log.error("the report could not be written: %s", error)
-            return
-        self.report_link = self.report_url or (place if "://" in place else Path(place).absolute().as_uri())
-        self.log.info("report: %s", self.report_link)
+    def show(self, report: Report, context: Any) -> None:
+        """Write the report as a page, where that is asked for, and have the task's link lead to it. Where that cannot be the
+        log says so, and the task does not fail: its work is done, or its failure is another one."""
+        ti = context["ti"]
+        address = conf.get("api", "base_url", fallback="").rstrip("/")
+        self.report_link = address + report_path(ti.dag_id, ti.run_id, ti.task_id, ti.map_index)
+        if self.report_html:
+            try:
+                report.to_html(self.report_html)
+            except (OSError, TaktlineError) as error:
+                self.log.error("the report could not be written: %s", error)
+            else:
+                self.report_link = self.report_url or self.report_link
+                self.log.info("report: %s", self.report_html)
 
     @contextmanager
     def interruptible(self) -> Iterator[None]:
@@ -479,6 +507,17 @@ def _send_dag_files_by_value() -> None:
     for name, module in list(sys.modules.items()):
         if name.startswith(DAG_MODULE):
             cloudpickle.register_pickle_by_value(module)
+
+
+def _facts(report: Report, ends: Mapping[str, Any]) -> dict[str, Any]:
+    """A report as it is handed on to other tasks: plain values, with what was read and where the results are."""
+    return {**json.loads(report.to_json()), **ends}
+
+
+def _written(sink: Any) -> str | None:
+    """Path or URL of what a sink writes, as another task can read it; None where it is something else."""
+    places = sink.writes() if isinstance(sink, Sink) and not sink.shared else []
+    return str(places[0]) if len(places) == 1 else None
 
 
 def _named(end: Any) -> str:

@@ -85,6 +85,13 @@ def small():
         source=[{"n": 1}, {"n": "{{ not a template }}"}],
         sink=append,
     )
+
+    @task.taktline(sink=f"{DATA}/behind.jsonl")
+    def behind(report):
+        return line(triple)
+
+    behind(from_upstream(numbers()))
+
     for outcome in ("succeed", "fail", "skip"):
         TaktlineOperator(
             task_id=f"incomplete_{outcome}",
