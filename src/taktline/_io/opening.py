@@ -39,7 +39,11 @@ FORMATS = {
     ".text": "text",
     ".parquet": "parquet",
     ".pq": "parquet",
+    ".arrow": "arrow",
+    ".feather": "arrow",
+    ".ipc": "arrow",
 }
+OF_COLUMNS = {"parquet", "arrow"}  # whose bytes nobody takes for lines
 BUILT_IN = sorted(set(FORMATS.values()))
 PACKINGS = {".gz": "gzip", ".zst": "zstd", ".zstd": "zstd", ".bz2": "bzip2", ".xz": "xz"}
 # What a name promises that nothing here makes: it is never plain text instead.
@@ -48,7 +52,7 @@ OTHER_PACKINGS = (
     ".zip", ".zlib",
 )  # fmt: skip
 OTHER_FORMATS = (
-    ".arrow", ".avro", ".db", ".docx", ".feather", ".h5", ".hdf5", ".ipc", ".npy", ".npz", ".ods", ".orc", ".pdf", ".pickle",
+    ".avro", ".db", ".docx", ".h5", ".hdf5", ".npy", ".npz", ".ods", ".orc", ".pdf", ".pickle",
     ".pkl", ".sqlite", ".sqlite3", ".xls", ".xlsx",
 )  # fmt: skip
 WHOLE = 1 << 26  # bytes of files that are compared whole to tell whether they have changed, some 60 ms; more by samples
@@ -189,7 +193,8 @@ def check_promise(path: str, format: str) -> None:
     """Raises LineError where a file's name promises another format than it is to be written in."""
     promised = _suffix(path)
     other = promised in OTHER_FORMATS and promised[1:] != format
-    if other or (FORMATS.get(promised, format) == "parquet") != (format == "parquet"):
+    known = FORMATS.get(promised, format)
+    if other or (known != format and {known, format} & OF_COLUMNS):
         raise LineError(
             f"{remote.shown(path)!r} would hold {format}, and its suffix promises another format; name it anew"
         )

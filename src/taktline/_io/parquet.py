@@ -1,4 +1,4 @@
-"""Parquet files, read a row group at a time, by way of pyarrow."""
+"""Files of Parquet and Arrow, read a row group at a time, by way of pyarrow."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from taktline._io.decode import KEPT
 from taktline._io.delimited import check_drift
 from taktline._io.filters import Filters, columns_of, left, mask, may_match
 from taktline._io.filters import check as check_filters
+from taktline._io.ipc_files import IpcFile
 from taktline._io.placed import Added, known
 from taktline.abc import Part, Source, Splitter, Unread
 from taktline.errors import LineError, SourceError, TaktlineError
@@ -32,24 +33,27 @@ APART = (
 )  # bytes of a row group from which it is cut into several: its end is decoded by more than one worker then
 
 Columns = tuple[str, ...] | None
-How = tuple[Columns, Added | None, Filters | None]  # what is read of a file, and what is added to it
+How = tuple[str, Columns, Added | None, Filters | None]  # the format; what is read of a file, and what is added to it
 State = tuple[int, int, int, int]  # what an open file is known by, and what changes when it does
 
 
-class ParquetFiles(Source):
-    """Parquet files, one after the other, as one stream of dicts."""
+class TableFiles(Source):
+    """Files of Parquet or Arrow, one after the other, as one stream of dicts."""
 
     columns = True
 
     def __init__(
         self, name: str, patterns: Sequence[str], paths: list[str], columns: Columns, added: Mapping[str, Added],
-        filters: Filters | None = None,
+        filters: Filters | None = None, format: str = "parquet",
     ) -> None:  # fmt: skip
-        checked_pyarrow()
+        checked_pyarrow(format.capitalize())
+        self._format = format
         for path in paths:
             if path == opening.STANDARD:
-                raise LineError("Parquet is read from its end, which standard input cannot do; name a file")
-            check_path(path)
+                raise LineError(
+                    f"{format.capitalize()} is read from its end, which standard input cannot do; name a file"
+                )
+            check_path(path, format.capitalize())
         self._name = name
         self._paths = paths
         self._inputs = [place.Inputs(each, paths) for each in patterns]
@@ -71,7 +75,7 @@ class ParquetFiles(Source):
 
     def fingerprint(self) -> Any:
         how = [self._columns, *([repr(self._filters)] if self._filters else [])]
-        return ["parquet", *how, opening.marks(self._paths), *known(self._added)]
+        return [self._format, *how, opening.marks(self._paths), *known(self._added)]
 
     def untold(self) -> str:
         return opening.untold(self._paths)
@@ -83,7 +87,7 @@ class ParquetFiles(Source):
             raise TypeError("to count the rows, every file would have to be asked for")
         total = 0
         for path in self._paths:
-            with _opened(path) as (file, _):
+            with _opened(path, self._format) as (file, _):
                 total += file.metadata.num_rows
         return total
 
@@ -98,7 +102,7 @@ class ParquetFiles(Source):
         for path, more, filters in self._read:
             if filters == ():
                 continue
-            with _opened(path) as (file, unchanged):
+            with _opened(path, self._format) as (file, unchanged):
                 name = remote.shown(path)
                 check(name, file, filters)
                 reading = Reading(file, name, self._columns, more, filters, unchanged)
@@ -114,7 +118,7 @@ class ParquetFiles(Source):
         for path, more, filters in self._read:
             if filters == ():
                 continue
-            file, unchanged = _opened_here(path)  # it stays open for as long as somebody has a part of it
+            file, unchanged = _opened_here(path, self._format)  # it stays open for as long as somebody has a part of it
             check(path, file, filters)
             reading, row = Reading(file, path, self._columns, more, filters, unchanged), 0
             while (row := reading.following(row)) < reading.rows:
@@ -123,7 +127,7 @@ class ParquetFiles(Source):
                     end = reading.border(row, wanted, exact=exact) if wanted != TABLE else reading.together(row)
                     count = reading.count(row, end)
                     size = max(1, int(reading.weight(row) * count))
-                    how = (self._columns, more, filters)
+                    how = (self._format, self._columns, more, filters)
                     wanted = yield Rows(path, unchanged.state, row, end, count, size, how, whole, reading)
                     row = end
                 else:
@@ -135,7 +139,7 @@ class ParquetFiles(Source):
         kept: set[str] | None = None
         for path in self._paths:
             try:
-                about = _opened_here(path)[0]
+                about = _opened_here(path, self._format)[0]
             except SourceError:  # told when it is its turn
                 return frozenset()
             mine = _without_null(about.metadata, about.schema_arrow)
@@ -209,10 +213,10 @@ _newest = local()  # of a worker, which may be a thread: the file that it had a 
 
 def _reading_on(path: str, state: State, how: How) -> Reading:
     """The file in a worker. Raises SourceError where it is another one."""
-    columns, more, filters = how
+    format, columns, more, filters = how
     known = (path, state, columns, repr(filters))
     if getattr(_newest, "known", None) != known:
-        file, unchanged = _opened_here(path)
+        file, unchanged = _opened_here(path, format)
         if unchanged.state != state:
             raise replaced(path)
         _newest.reading, _newest.known = Reading(file, path, columns, more, filters, unchanged), known
@@ -447,8 +451,9 @@ class Reading:
 
     def _failed(self, group: int, row: int, error: Exception) -> SourceError:
         done = row - self._starts(group)
+        what = getattr(self._file, "group_name", "row group")
         return SourceError(
-            f"{self._name!r}, row group {group}, cannot be read after its row {done:,}: {error}",
+            f"{self._name!r}, {what} {group}, cannot be read after its row {done:,}: {error}",
             path=self._name, group=group,
         )  # fmt: skip
 
@@ -528,53 +533,53 @@ def _made(batch: Any, columns: Columns) -> Iterator[list[Any] | _NoRecord]:
 
 
 @contextmanager
-def _opened(path: str) -> Iterator[tuple[Any, Unchanged | None]]:
-    """pyarrow's ParquetFile of a path or URL. Raises SourceError where it is none."""
+def _opened(path: str, format: str) -> Iterator[tuple[Any, Unchanged | None]]:
+    """pyarrow's ParquetFile of a path or URL, or what stands for one. Raises SourceError where it is none."""
     if not remote.is_url(path):
-        yield _opened_here(path)
+        yield _opened_here(path, format)
         return
-    with remote.opened(path) as place, _parquet(place, path) as file:
+    with remote.opened(path) as place, _file(place, path, format) as file:
         yield file, None
 
 
-def _opened_here(path: str) -> tuple[Any, Unchanged]:
+def _opened_here(path: str, format: str) -> tuple[Any, Unchanged]:
     """The same of a path. It is closed when nobody has it any more."""
     from pyarrow import OSFile
 
     try:
         place = OSFile(path)
     except OSError as error:
-        raise _not_parquet(path, error) from error
+        raise _not_readable(path, format, error) from error
     unchanged = Unchanged(place)
-    return _parquet(place, path), unchanged
+    return _file(place, path, format), unchanged
 
 
-def _parquet(place: Any, path: str) -> Any:
+def _file(place: Any, path: str, format: str) -> Any:
     from pyarrow import ArrowException
     from pyarrow.parquet import ParquetFile
 
     try:
         # Reading ahead has threads of its own, beside which no worker can be forked: only where there is something to gain.
-        return ParquetFile(place, pre_buffer=remote.is_url(path))
-    except (ArrowException, OSError) as error:
-        raise _not_parquet(path, error) from error
+        return ParquetFile(place, pre_buffer=remote.is_url(path)) if format == "parquet" else IpcFile(place)
+    except (ArrowException, OSError, ValueError) as error:
+        raise _not_readable(path, format, error) from error
 
 
-def _not_parquet(path: str, error: Exception) -> SourceError:
+def _not_readable(path: str, format: str, error: Exception) -> SourceError:
     name = remote.shown(path)
-    return SourceError(f"{name!r} cannot be read as Parquet: {error}", path=name)
+    return SourceError(f"{name!r} cannot be read as {format.capitalize()}: {error}", path=name)
 
 
-def check_path(path: str) -> None:
+def check_path(path: str, format: str = "Parquet") -> None:
     if opening.packing_of(path):
         raise LineError(
-            f"{remote.shown(path)!r}: Parquet packs its own columns; write and read it without a second suffix"
+            f"{remote.shown(path)!r}: {format} packs its own columns; write and read it without a second suffix"
         )
 
 
-def checked_pyarrow() -> Any:
+def checked_pyarrow(format: str = "Parquet") -> Any:
     try:
         import pyarrow
     except ImportError:
-        raise LineError("Parquet needs the package pyarrow: pip install 'taktline[parquet]'") from None
+        raise LineError(f"{format} needs the package pyarrow: pip install 'taktline[parquet]'") from None
     return pyarrow

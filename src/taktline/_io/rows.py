@@ -58,7 +58,7 @@ def read(
     A URL whose scheme a package brings, as taktline does `pubsub://`, is read by that package: docs/extending.md.
 
     `format`: "jsonl" (a record a line, mostly dicts), "csv" or "tsv" (dicts of str, named by the header), "parquet"
-    (dicts), "text" (str, without line ends); None: by the suffix, which all files must share. What is packed
+    and "arrow" (dicts), "text" (str, without line ends); None: by the suffix, which all files must share. What is packed
     (gzip, bzip2, xz, zstd) is known by its first bytes, whatever its suffix. `columns`: only these
     keys. `types`: for CSV, what to make of the text of a column: `int`, `float`, `bool`, `Decimal`, `date`, `datetime`
     or `time`, where an empty cell becomes None, or any callable of the text; "infer": the one of `int`, `float`, `bool`,
@@ -75,10 +75,10 @@ def read(
     but folders in it that are named as columns (`year=2024`, of whatever depth) is read with those as columns, integers
     where all are, text else, None for "__HIVE_DEFAULT_PARTITION__"; a pattern gives no columns.
 
-    `filters`, of Parquet: which rows are read, as `[(column, operator, value), …]` that all hold, or a list of such lists of
-    which one does. Operators are `=`, `!=`, `<`, `<=`, `>`, `>=`, `in` and `not in`; text stands for the date that it says;
-    None is asked for by `=` and `!=`, and no other term holds of a null. Row groups, and files by their folders, in which
-    there can be no such row are not read at all.
+    `filters`, of Parquet and Arrow: which rows are read, as `[(column, operator, value), …]` that all hold, or a list of
+    such lists of which one does. Operators are `=`, `!=`, `<`, `<=`, `>`, `>=`, `in` and `not in`; text stands for the date
+    that it says; None is asked for by `=` and `!=`, and no other term holds of a null. Row groups, and files by their
+    folders, in which there can be no such row are not read at all.
 
     A line that is no record (no JSON, another number of cells, quotes that do not fit, a cell that `types` refuses, bytes
     that are no text; in Parquet a row with what no value of Python can hold) is a record that fails: what `on_error` and
@@ -118,19 +118,19 @@ def read(
     _check_fits(how, chosen, types, delimiter=delimiter, quoting=quoting, encoding=encoding, header=header)
     added = placed.added(patterns, behind, _checked_name(path_column), chosen)
     _check_beside(how, added, path_column)
-    if (wanted := checked_filters(filters)) is not None and how != "parquet":
+    if (wanted := checked_filters(filters)) is not None and how not in opening.OF_COLUMNS:
         raise LineError(
-            f"filters= is for Parquet, whose row groups say what they hold; drop records of {how} by keep(…)"
+            f"filters= is for Parquet and Arrow, whose columns have types; drop records of {how} by keep(…)"
         )
     if added and chosen is not None:
         chosen = tuple(name for name in chosen if name not in added[remote.shown(found[0])].values)
     if found.count(STANDARD) > 1:
         raise LineError("standard input can be read once only")
     name = ", ".join(map(remote.shown, patterns[:3])) + (f" and {len(patterns) - 3:,} more" if patterns[3:] else "")
-    if how == "parquet":
-        from taktline._io.parquet import ParquetFiles
+    if how in opening.OF_COLUMNS:
+        from taktline._io.parquet import TableFiles
 
-        return ParquetFiles(name, patterns, found, chosen, added, wanted)
+        return TableFiles(name, patterns, found, chosen, added, wanted, how)
     table = Table(
         delimiter or ("\t" if how == "tsv" else ","), how != "tsv" if quoting is None else quoting,
         checked_encoding(encoding or decode.UTF_8), checked_header(header), delimiter is not None, chosen,
@@ -169,7 +169,7 @@ def _checked_name(path_column: Any) -> str | None:
 
 def _check_beside(how: str, added: Mapping[str, placed.Added], path_column: str | None) -> None:
     """Raises LineError where records of the format have no columns, and some are to be added."""
-    if not added or how in ("jsonl", "csv", "tsv", "parquet"):
+    if not added or how in ("jsonl", "csv", "tsv", *opening.OF_COLUMNS):
         return
     what = "text lines" if how == "text" else how
     if path_column is not None:

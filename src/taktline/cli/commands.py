@@ -199,7 +199,7 @@ def commands() -> None:
 def _on_records(command: Callable[..., Any]) -> Callable[..., Any]:
     """The steps that a command works with, and where it reads their records."""
     path = 'file, folder, pattern, URL, or "-" for standard input'
-    format = click.option("--in-format", help="jsonl, csv, tsv, parquet or text; default: by suffix")
+    format = click.option("--in-format", help="jsonl, csv, tsv, parquet, arrow or text; default: by suffix")
     delimiter = click.option("--delimiter", metavar="SIGN", help='of CSV, such as ";" or "\\t"')
     quoting = click.option(
         "--quoting/--no-quoting", default=None, help="of CSV: whether cells may stand in double quotes"
