@@ -11,7 +11,7 @@ MAGIC, FIRST_FEATHER = b"ARROW1", b"FEA1"
 
 
 @dataclass(frozen=True, slots=True)
-class Chunk:
+class ColumnAbout:
     """A column of a row group. Its size is reckoned from that of the first one."""
 
     path_in_schema: str
@@ -20,7 +20,7 @@ class Chunk:
 
 
 @dataclass(frozen=True, slots=True)
-class Group:
+class RecordBatchAbout:
     """What is known of a record batch."""
 
     num_rows: int
@@ -31,10 +31,10 @@ class Group:
         """How many it has."""
         return len(self.weights)
 
-    def column(self, at: int) -> Chunk:
+    def column(self, at: int) -> ColumnAbout:
         """What is known of one of them."""
         name, weight = self.weights[at]
-        return Chunk(name, int(weight * self.num_rows))
+        return ColumnAbout(name, int(weight * self.num_rows))
 
 
 class IpcFile:
@@ -98,9 +98,9 @@ class IpcFile:
         """The batches."""
         return len(self._counts)
 
-    def row_group(self, at: int) -> Group:
+    def row_group(self, at: int) -> RecordBatchAbout:
         """What is known of one of them."""
-        return Group(self._counts[at], self._weights)
+        return RecordBatchAbout(self._counts[at], self._weights)
 
     def read_row_group(self, at: int, columns: Sequence[str] | None = None, use_threads: bool = False) -> Any:
         """One of them as a Table, its columns in the file's order."""
