@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from taktline import LineError, SinkError, SourceError, line, read, write
-from taktline._io import parquet, row_groups
+from taktline._io import parquet, settled
 
 pa = pytest.importorskip("pyarrow")
 pq = pytest.importorskip("pyarrow.parquet")
@@ -44,7 +44,7 @@ def written(path, results, size=3, **options):
 
 @pytest.fixture
 def small_groups(monkeypatch):
-    monkeypatch.setattr(row_groups, "GROUP", 4)
+    monkeypatch.setattr(settled, "GROUP", 4)
 
 
 @settings(suppress_health_check=list(HealthCheck), max_examples=60)
@@ -158,7 +158,7 @@ def test_a_given_schema_holds(tmp_path):
     assert caught.value.result == 1
     with pytest.raises(LineError, match=r"pyarrow\.Schema"):
         write(tmp_path / "a.parquet", schema={"n": "int64"})
-    with pytest.raises(LineError, match="schema= is for Parquet"):
+    with pytest.raises(LineError, match="schema= is for Parquet and Arrow"):
         write(tmp_path / "a.csv", schema=schema)
 
 

@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from taktline import LineError, SinkError, read, write
-from taktline._io import row_groups
+from taktline._io import row_groups, settled
 from taktline._io.footers import Footer
 
 pa = pytest.importorskip("pyarrow")
@@ -44,7 +44,7 @@ WHOLE = pa.Table.from_pylist(ROWS, SCHEMA)
 @pytest.fixture
 def all_large(monkeypatch):
     """No table is small enough to be gathered with others."""
-    monkeypatch.setattr(row_groups, "FEW", 0)
+    monkeypatch.setattr(settled, "FEW", 0)
 
 
 def written(path, pieces, **options):
@@ -163,8 +163,8 @@ def test_a_column_of_nulls_fits_whatever_its_type(tmp_path, all_large):
 
 
 def test_small_tables_are_gathered_and_borders_follow_from_the_tables(tmp_path, monkeypatch):
-    monkeypatch.setattr(row_groups, "FEW", 10)
-    monkeypatch.setattr(row_groups, "GROUP", 20)
+    monkeypatch.setattr(settled, "FEW", 10)
+    monkeypatch.setattr(settled, "GROUP", 20)
     small = [WHOLE.slice(start, 6) for start in range(0, 36, 6)]
     path = written(
         tmp_path / "a.parquet", [*small, WHOLE.slice(36, 20), ROWS[56:58], WHOLE.slice(58, 2)], schema=SCHEMA
@@ -295,7 +295,7 @@ def test_columns_of_nothing_but_nulls_stay_such_in_the_end_or_when_too_much_wait
         pq.read_table(written(tmp_path / "a.parquet", [(nothing,), nothing, [{"v": None}]])).to_pylist()
         == [{"v": None}] * 5
     )
-    monkeypatch.setattr(row_groups, "HELD", 0)
+    monkeypatch.setattr(settled, "HELD", 0)
     with pytest.raises(SinkError, match="its 'v' is string, and the column is null; schema= says") as caught:
         written(tmp_path / "b.parquet", [(nothing,), text])
     assert caught.value.result == 2
@@ -316,5 +316,5 @@ def test_how_columns_are_packed_is_said_and_checked(tmp_path, all_large):
         write(tmp_path / "a.parquet", codec="zstd", level=99)
     with pytest.raises(LineError, match="row_group=0 must be a whole number of rows, 1 or more"):
         write(tmp_path / "a.parquet", row_group=0)
-    with pytest.raises(LineError, match="codec= is for Parquet"):
+    with pytest.raises(LineError, match="codec= is for Parquet and Arrow"):
         write(tmp_path / "a.jsonl", codec="zstd")

@@ -571,6 +571,12 @@ class Output:
         rest = position.get("rest")
         self._rest = bytearray(zlib.decompress(base64.b64decode(rest)) if rest else b"")
 
+    @property
+    def part(self) -> str:
+        """The part file."""
+        assert self._part is not None
+        return self._part
+
     def take_back(self) -> None:
         """What `commit` has made visible, if it came to that, is the part file again."""
         if self._place is not None:

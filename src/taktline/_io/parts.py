@@ -12,9 +12,9 @@ from typing import Any, Protocol
 from taktline._arrow import records_of
 from taktline._io import opening, remote
 from taktline._io.building import Building
-from taktline._io.footers import Footer
 from taktline._io.lines import LineForm, lines_of
 from taktline._io.partitions import Partitions
+from taktline._io.settled import Settled
 from taktline.abc import Resumable
 from taktline.errors import LineError, OutputLost, SinkError
 
@@ -42,7 +42,7 @@ class Kind:
 
     @property
     def of_columns(self) -> bool:
-        return self.format == "parquet"
+        return self.format in opening.OF_COLUMNS
 
 
 class Parts(Protocol):
@@ -211,19 +211,25 @@ class LineParts:
         self._count, self._lines.header = state["count"], state["header"]
 
 
-class ParquetParts:
-    """Of row groups, which are never cut: a part ends before one with which it would have too many rows."""
+class ColumnParts:
+    """Of tables, of which what is written at once is never cut: a part ends before one with which it would have too many
+    rows."""
 
     encoder = None
+    table_encoder: Any = None
+    _groups: Settled
+    _file: Any = None  # what the open part's rows go through
 
     def __init__(self, folder: str, kind: Kind) -> None:
-        from taktline._io import row_groups
-
         self._part = _OpenPart(folder, kind)
-        packing = row_groups.Packing(kind.codec, kind.level, kind.row_group, kind.rows)
-        self._groups = row_groups.RowGroups(kind.schema, packing, self._put)
-        self._joined: Any = None
-        self.table_encoder = row_groups.table_encoder(packing, kind.schema)
+
+    def _begin(self, output: opening.Output) -> Any:
+        """A file of this kind."""
+        raise NotImplementedError
+
+    def _end(self) -> None:
+        """Write the end of the open one."""
+        raise NotImplementedError
 
     def write(self, results: Sequence[Any]) -> None:
         self._groups.rows(results)
@@ -232,48 +238,102 @@ class ParquetParts:
         self._groups.table(table)
 
     def write_encoded(self, data: bytes, count: int) -> None:
-        self._groups.encoded(data, count)
+        raise NotImplementedError
 
-    def _put(self, footer: Footer) -> None:
-        if footer.rows > self._part.room:
+    def _put(self, made: Any, rows: int) -> None:
+        if rows > self._part.room:
             self._end_part()
-            self._begin_part()
-        self._joined.put(footer)
-        self._part.rows += footer.rows
-
-    def _begin_part(self) -> None:
-        from taktline._io.row_groups import Joined
-
-        self._joined = Joined(self._part.next())
+            self._file = self._begin(self._part.next())
+        self._file.put(made)
+        self._part.rows += rows
 
     def _end_part(self) -> None:
-        if self._joined is not None:
-            self._joined.end(self._groups.head)
-            self._joined = None
+        if self._file is not None:
+            self._end()
+            self._file = None
             self._part.end()
 
     def end(self) -> None:
         self._groups.end()
         if self._part.none:
-            self._begin_part()
+            self._file = self._begin(self._part.next())
         self._end_part()
 
     def close(self) -> None:
         self._part.close()
 
     def state(self) -> dict[str, Any]:
-        joined = self._joined
-        said = (joined.at, joined.said, joined.rows) if joined is not None else None
-        return {"part": self._part.state(), "groups": self._groups.state(), "said": said}
+        return {"part": self._part.state(), "groups": self._groups.state()}
 
     def go_on(self, state: dict[str, Any]) -> None:
-        from taktline._io.row_groups import Joined
-
         self._part.go_on(state["part"])
         self._groups.go_on(state["groups"])
-        if state["said"] is not None:
-            assert self._part.output is not None
-            self._joined = Joined(self._part.output, *state["said"])
+        if self._part.output is not None:
+            self._file = self._begin(self._part.output)
+
+
+class ParquetParts(ColumnParts):
+    def __init__(self, folder: str, kind: Kind) -> None:
+        from taktline._io import row_groups
+
+        super().__init__(folder, kind)
+        packing = row_groups.Packing(kind.codec, kind.level, kind.row_group, kind.rows)
+        self._row_groups = row_groups.RowGroups(kind.schema, packing, lambda footer: self._put(footer, footer.rows))
+        self._groups = self._row_groups
+        self.table_encoder = row_groups.table_encoder(packing, kind.schema)
+
+    def _begin(self, output: opening.Output) -> Any:
+        from taktline._io.row_groups import Joined
+
+        return Joined(output)
+
+    def _end(self) -> None:
+        self._file.end(self._row_groups.head)
+
+    def write_encoded(self, data: bytes, count: int) -> None:
+        self._row_groups.encoded(data, count)
+
+    def state(self) -> dict[str, Any]:
+        joined = self._file
+        return {**super().state(), "said": joined and (joined.at, joined.said, joined.rows)}
+
+    def go_on(self, state: dict[str, Any]) -> None:
+        super().go_on(state)
+        if self._file is not None:
+            self._file.at, self._file.said, self._file.rows = state["said"]
+
+
+class ArrowParts(ColumnParts):
+    def __init__(self, folder: str, kind: Kind) -> None:
+        from taktline._io import ipc
+
+        super().__init__(folder, kind)
+        self._batches = ipc.Batches(kind.codec, kind.level, kind.row_group, kind.rows)
+        self._groups = ipc.Tables(kind.schema, self._batches, lambda table: self._put(table, table.num_rows))
+
+    def _begin(self, output: opening.Output) -> Any:
+        from taktline._io.ipc import ArrowOut
+
+        return ArrowOut(output, self._batches)
+
+    def _end(self) -> None:
+        self._file.end(self._groups.settled)
+
+    def close(self) -> None:
+        if self._file is not None:
+            self._file.give_up()
+        super().close()
+
+    def state(self) -> dict[str, Any]:
+        return {**super().state(), "batches": self._file and self._file.count}
+
+    def go_on(self, state: dict[str, Any]) -> None:
+        super().go_on(state)
+        if self._part.output is not None:
+            self._file.go_on(self._part.output.part, state["part"]["position"]["bytes"], state["batches"])
+
+
+_OF_COLUMNS: dict[str, type[ColumnParts]] = {"parquet": ParquetParts, "arrow": ArrowParts}
 
 
 class Folder(Resumable):
@@ -290,13 +350,13 @@ class Folder(Resumable):
         self._count = 0
         self._saved = 0
         told = self._stream_in("")
-        self.tables = told.table_encoder is not None
+        self.tables = told.table_encoder is not None or kind.of_columns
         if self._by is None:
             self.encoder, self.table_encoder = told.encoder, told.table_encoder
 
     def _stream_in(self, name: str) -> Parts:
         folder = os.path.join(self._building.folder, name) if name else self._building.folder
-        return ParquetParts(folder, self._kind) if self._kind.of_columns else LineParts(folder, self._kind)
+        return _OF_COLUMNS.get(self._kind.format, LineParts)(folder, self._kind)
 
     def describe(self) -> str:
         return self._building.path

@@ -10,7 +10,7 @@ from typing import Any
 from taktline._io.plain import PLAIN, plain
 from taktline.errors import LineError, SinkError, unwritable
 
-FORM = "a row of Parquet"
+FORM = "a row of columns"
 SAYS = "schema= says what a column holds"
 
 

@@ -93,9 +93,13 @@ def write(
         from taktline._io.row_groups import ParquetFile
 
         return ParquetFile(target, schema, codec, level, row_group)
+    if how == "arrow":
+        from taktline._io.ipc import ArrowFile
+
+        return ArrowFile(target, schema, codec, level, row_group)
     if codec is not None:
         raise LineError(
-            "codec= is for Parquet, and for a folder of parts; a file is packed as its suffix says, such as .gz"
+            "codec= is for Parquet and Arrow, and for a folder of parts; a file is packed as its suffix says, such as .gz"
         )
     _check_of_lines(how, schema, row_group)
     return LinesFile(target, how, level)
@@ -122,8 +126,8 @@ def _kind_of(
         raise LineError("files of Arrow are read only, for now; write Parquet")
     if rows is not None and not (isinstance(rows, int) and rows > 0):
         raise LineError(f"rows={rows!r} must be a whole number of results a part, 1 or more")
-    if how == "parquet":
-        checked_pyarrow()
+    if how in opening.OF_COLUMNS:
+        checked_pyarrow(how.capitalize())
         return Kind(how, rows or ROWS, codec, level, as_schema(schema), row_group)
     _check_of_lines(how, schema, row_group)
     if codec is not None and codec not in SUFFIXES:
@@ -137,7 +141,7 @@ def _kind_of(
 def _check_of_lines(how: str, schema: Any, row_group: int | None) -> None:
     for name, value in {"schema": schema, "row_group": row_group}.items():
         if value is not None:
-            raise LineError(f"{name}= is for Parquet; {how} has none")
+            raise LineError(f"{name}= is for Parquet and Arrow; {how} has none")
 
 
 def _checked_mode(mode: str | None) -> str | None:

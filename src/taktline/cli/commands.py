@@ -259,7 +259,7 @@ def _on_records(command: Callable[..., Any]) -> Callable[..., Any]:
 def _on_results(command: Callable[..., Any]) -> Callable[..., Any]:
     """How a command writes results."""
     written = [
-        click.option("--out-format", help="jsonl, csv, tsv, parquet or text; default: by suffix"),
+        click.option("--out-format", help="jsonl, csv, tsv, parquet, arrow or text; default: by suffix"),
         click.option("--rows", type=int, help="of a folder of parts: results of each"),
         click.option(
             "--partition-by", metavar="NAMES", help='of a folder of parts: columns that make folders, "year,month"'
