@@ -8,7 +8,7 @@ from typing import IO, Any
 
 from taktline._io import opening
 from taktline._io.parquet import check_path, checked_pyarrow
-from taktline._io.settled import Piece, Settled, Sizes
+from taktline._io.settled import Settled, Settling, Sizes
 from taktline._io.typed import as_schema, normal
 from taktline.abc import Sink
 from taktline.errors import LineError
@@ -37,7 +37,7 @@ class Batches(Sizes):
         return pa.ipc.IpcWriteOptions(compression=codec)
 
 
-class Tables(Settled):
+class ArrowTables(Settled):
     """One stream of results and tables to tables of one schema. Categories are written as what they stand for: such a file
     has one list of them, and later tables may have others."""
 
@@ -55,7 +55,7 @@ class Tables(Settled):
                 table = table.set_column(at, kind, table.column(at).cast(kind.type))
         return table
 
-    def _write(self, piece: Piece) -> None:
+    def _write(self, piece: Settling) -> None:
         self._put(self._in_schema(piece))
 
 
@@ -148,7 +148,7 @@ class ArrowFile(Sink):
 
     def _begin(self) -> None:
         self._file = ArrowOut(self._output, self._batches)
-        self._tables = Tables(self._schema, self._batches, self._file.put)
+        self._tables = ArrowTables(self._schema, self._batches, self._file.put)
 
     def describe(self) -> str:
         return str(self._output.name)

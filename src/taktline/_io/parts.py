@@ -309,7 +309,7 @@ class ArrowParts(ColumnParts):
 
         super().__init__(folder, kind)
         self._batches = ipc.Batches(kind.codec, kind.level, kind.row_group, kind.rows)
-        self._groups = ipc.Tables(kind.schema, self._batches, lambda table: self._put(table, table.num_rows))
+        self._groups = ipc.ArrowTables(kind.schema, self._batches, lambda table: self._put(table, table.num_rows))
 
     def _begin(self, output: opening.Output) -> Any:
         from taktline._io.ipc import ArrowOut
