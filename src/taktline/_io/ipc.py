@@ -8,7 +8,7 @@ from typing import IO, Any
 
 from taktline._io import opening
 from taktline._io.parquet import check_path, checked_pyarrow
-from taktline._io.settled import Settled, Settling, Sizes
+from taktline._io.settled import Coming, Settled, Sizes
 from taktline._io.typed import as_schema, normal
 from taktline.abc import Sink
 from taktline.errors import LineError
@@ -55,7 +55,7 @@ class ArrowTables(Settled):
                 table = table.set_column(at, kind, table.column(at).cast(kind.type))
         return table
 
-    def _write(self, piece: Settling) -> None:
+    def _write(self, piece: Coming) -> None:
         self._put(self._in_schema(piece))
 
 

@@ -10,7 +10,7 @@ from typing import IO, Any
 from taktline._io import opening
 from taktline._io.footers import MAGIC, Footer
 from taktline._io.parquet import check_path, checked_pyarrow
-from taktline._io.settled import Settled, Settling, Sizes, is_small
+from taktline._io.settled import Coming, Settled, Sizes, is_small
 from taktline._io.typed import FORM, as_schema, in_schema, normal
 from taktline.abc import Sink
 from taktline.errors import LineError, unwritable
@@ -81,7 +81,7 @@ class RowGroups(Settled):
         if (footer.schema, footer.keys) in self._alike:
             self._put(footer)
         else:
-            self._take(Settling(self._count, count, data, read_schema(pa.BufferReader(data)), len(data)))
+            self._take(Coming(self._count, count, data, read_schema(pa.BufferReader(data)), len(data)))
         self._count += count
 
     @property
@@ -107,7 +107,7 @@ class RowGroups(Settled):
         head = file_of(schema.empty_table(), self._packing, 0)
         return read_schema(pa.BufferReader(head))
 
-    def _write(self, piece: Settling) -> None:
+    def _write(self, piece: Coming) -> None:
         if isinstance(piece.made, bytes) and piece.schema.equals(self._schema):
             footer = Footer(piece.made)
             if footer.schema == self.head.schema:

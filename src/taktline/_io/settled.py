@@ -33,7 +33,7 @@ def is_small(table: Any) -> bool:
     return not table.num_rows or bool(table.num_rows < FEW and table.nbytes < LIGHT)
 
 
-class Settling:
+class Coming:
     """Rows whose turn it is to be written: a table, or what a worker made of one."""
 
     def __init__(self, first: int, rows: int, made: Any, schema: Any, size: int) -> None:
@@ -54,13 +54,13 @@ class Settled:
         self._waiting: list[Any] = []  # results
         self._few: list[Any] = []  # small tables
         self._few_rows = 0
-        self._held: list[Settling] = []  # until the schema is settled
+        self._held: list[Coming] = []  # until the schema is settled
         self._held_bytes = 0
         self._so_far: Any = None  # the schema of what is held,
         self._of_none: Any = None  # and of tables without rows
         self._count = 0  # results before those that wait
 
-    def _write(self, piece: Settling) -> None:
+    def _write(self, piece: Coming) -> None:
         """The schema is settled: write these rows."""
         raise NotImplementedError
 
@@ -132,7 +132,7 @@ class Settled:
         for first, rows, sent in held:
             made = _came(sent)
             size = len(made) if isinstance(made, bytes) else made.nbytes
-            self._hold(Settling(first, rows, made, self._as_table(made).schema, size))
+            self._hold(Coming(first, rows, made, self._as_table(made).schema, size))
 
     def _all_so_far(self) -> None:
         self._make_all_rows()
@@ -155,10 +155,10 @@ class Settled:
             self._add(gathered(few, self._schema, self._count, given=self._given))
 
     def _add(self, table: Any) -> None:
-        self._take(Settling(self._count, table.num_rows, table, table.schema, table.nbytes))
+        self._take(Coming(self._count, table.num_rows, table, table.schema, table.nbytes))
         self._count += table.num_rows
 
-    def _take(self, piece: Settling) -> None:
+    def _take(self, piece: Coming) -> None:
         if self._schema is not None:
             self._write(piece)
             return
@@ -166,7 +166,7 @@ class Settled:
         if self._held_bytes > HELD or not any(is_open(field.type) for field in self._so_far):
             self._settle()
 
-    def _hold(self, piece: Settling) -> None:
+    def _hold(self, piece: Coming) -> None:
         before = self._so_far
         self._so_far = (
             piece.schema if before is None else wider_schema(before, piece.schema, piece.first, self._row(piece))
@@ -181,10 +181,10 @@ class Settled:
             for piece in held:
                 self._write(piece)
 
-    def _in_schema(self, piece: Settling) -> Any:
+    def _in_schema(self, piece: Coming) -> Any:
         return in_schema(self._as_table(piece.made), self._schema, piece.first, given=self._given)
 
-    def _row(self, piece: Settling) -> Callable[[], Any]:
+    def _row(self, piece: Coming) -> Callable[[], Any]:
         return lambda: self._as_table(piece.made).slice(0, 1).to_pylist()[0]
 
 
