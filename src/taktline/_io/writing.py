@@ -87,8 +87,6 @@ def write(
         target, how = path, opening.format_of(opening.STANDARD, format)
     else:
         raise LineError(f"write() takes a path or a binary stream, not {type(path).__name__}")
-    if how == "arrow":
-        raise LineError("files of Arrow are read only, for now; write Parquet")
     if how == "parquet":
         from taktline._io.row_groups import ParquetFile
 
@@ -122,8 +120,6 @@ def _kind_of(
     if format is None:
         raise LineError(f'{path!r} is a folder: say what its parts are to be, such as format="parquet", or name a file')
     how = opening.format_of(path, format)
-    if how == "arrow":
-        raise LineError("files of Arrow are read only, for now; write Parquet")
     if rows is not None and not (isinstance(rows, int) and rows > 0):
         raise LineError(f"rows={rows!r} must be a whole number of results a part, 1 or more")
     if how in opening.OF_COLUMNS:
