@@ -76,6 +76,18 @@ def test_a_mended_step_and_clear(folder, metadata):
     assert not list((folder / "journals").iterdir())
 
 
+def test_what_is_gone_with_a_machine_is_made_again(folder, metadata):
+    run(folder)
+    (folder / "dags/steps.py").write_text(STEPS.replace("MENDED = False", "MENDED = True"))
+    (part,) = (folder / "out").glob(".by_default.jsonl.part")
+    part.unlink()
+    log = run(folder)
+    assert metadata.states("mended")["by_default"] == "success", log
+    records = read(folder / "out/by_default.jsonl")
+    assert [record["n"] for record in records] == [*range(2000)]
+    assert {record["by"] for record in records} == {True}
+
+
 def test_dead_letters_of_a_task_begun_anew_are_not_doubled(folder):
     for _ in range(2):
         run(folder)

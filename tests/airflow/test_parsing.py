@@ -15,7 +15,7 @@ from airflow.sdk import DAG, ObjectStoragePath, task
 
 from taktline import LineError, line
 from taktline._recipe.options import Options
-from taktline.airflow import TaktlineOperator, connection, connection_url, decorator, plugin
+from taktline.airflow import TaktlineOperator, address, connection, connection_url, decorator
 from taktline.airflow import operator as operators
 
 STEPS = Path(__file__).parent / "dags" / "steps.py"
@@ -185,7 +185,7 @@ def test_the_connection_in_a_url_is_no_part_of_the_asset():
     assert operator(source="SELECT 1", source_conn_id="shop", sink="orders", sink_conn_id="shop").outlets == []
 
 
-@pytest.mark.parametrize("module", [operators, decorator, connection, plugin])
+@pytest.mark.parametrize("module", [operators, decorator, connection, address])
 def test_the_examples_in_docstrings(module):
     failed, tried = doctest.testmod(module)
     assert not failed

@@ -20,7 +20,7 @@ import psutil
 import pytest
 from conftest import HOME, PORT
 
-from taktline.airflow.plugin import report_path
+from taktline.airflow.address import report_path
 
 FLIGHTS, MIDDLE = 8_000, 6_000
 PATIENCE = 240.0  # seconds until something that must come has not come

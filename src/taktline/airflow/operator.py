@@ -11,19 +11,20 @@ import signal
 import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import fields
 from pathlib import Path
 from time import monotonic, sleep
 from typing import Any
 
-from airflow.configuration import conf
 from airflow.sdk import Asset, BaseOperator, BaseOperatorLink, ObjectStoragePath
 from airflow.sdk.definitions.template import literal
 
 try:
+    from airflow.sdk.configuration import conf
     from airflow.sdk.exceptions import AirflowException, AirflowFailException, AirflowSkipException, AirflowTaskTimeout
 except ImportError:  # before Airflow 3.3
+    from airflow.configuration import conf
     from airflow.exceptions import AirflowException, AirflowFailException, AirflowSkipException, AirflowTaskTimeout
 
 from taktline import (
@@ -44,8 +45,8 @@ from taktline import (
 from taktline._files import check_at
 from taktline._recipe.options import Options, checked
 from taktline.abc import Observer, Sink
+from taktline.airflow.address import KEY, report_path
 from taktline.airflow.connection import connection_url, is_database, store_by_connection, through
-from taktline.airflow.plugin import KEY, report_path
 from taktline.cli.target import line_of
 from taktline.views.drawing import plain
 
@@ -252,7 +253,8 @@ class TaktlineOperator(BaseOperator):  # type: ignore[misc]
         if not report.complete:
             raise AirflowException(f"the run was stopped after {report.records_in:,} records{self._goes_on()}")
         if report.journal:  # whoever clears a task that ended well wants all of it again
-            os.unlink(report.journal)
+            with suppress(FileNotFoundError):  # another try at the task has found all done, and taken it away
+                os.unlink(report.journal)
         return self.conclude(report, ends, context)
 
     def read_from(self, source: Any) -> Any:

@@ -10,28 +10,16 @@ import json
 from collections.abc import Awaitable, Callable, MutableMapping
 from functools import cache
 from typing import Any
-from urllib.parse import urlencode
 
 from airflow.plugins_manager import AirflowPlugin
 
 from taktline._observe.web import html_page, report_html
+from taktline.airflow.address import KEY, MATCHED, PREFIX
 
-KEY = "taktline_report"  # among what a task hands on: the report of one that failed
-PREFIX = "/taktline"
-MATCHED = ("dag_id", "run_id", "task_id", "map_index")
 # What a report shows of the user's data is escaped; nothing in it may run or be loaded all the same.
 HEADERS = {"Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'; img-src data:"}
 
 Message = MutableMapping[str, Any]
-
-
-def report_path(dag_id: str, run_id: str, task_id: str, map_index: int) -> str:
-    """Where the page of a task's report is, below Airflow's own address.
-
-    >>> report_path("nightly", "manual__2026-01-01T00:00:00+00:00", "score", -1)
-    '/taktline/report?dag_id=nightly&run_id=manual__2026-01-01T00%3A00%3A00%2B00%3A00&task_id=score&map_index=-1'
-    """
-    return f"{PREFIX}/report?{urlencode(dict(zip(MATCHED, (dag_id, run_id, task_id, map_index), strict=True)))}"
 
 
 async def pages(
