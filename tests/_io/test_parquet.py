@@ -253,3 +253,25 @@ def test_a_journal_is_refused_with_the_reason(tmp_path):
     with pytest.raises(LineError, match=r"cannot go on from a journal: .*row groups.*\. Write a folder of parts"):
         line(dict).run([{"n": 1}], write(tmp_path / "a.parquet"), journal=tmp_path / "journal", how="loop")
     assert os.listdir(tmp_path) == []
+
+
+def test_files_whose_columns_are_of_other_kinds_are_not_read_as_one(tmp_path):
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    def put(name, *columns):
+        pq.write_table(pa.table(list(columns), ["n", "s"]), tmp_path / name)
+        return tmp_path / name
+
+    first = put("1.parquet", pa.array([1], pa.int32()), pa.array(["a"]))
+    alike = put("2.parquet", pa.array([2.5]), pa.array(["b"], pa.large_string()).dictionary_encode())
+    empty = put("0.parquet", pa.nulls(1), pa.nulls(1))
+    other = put("3.parquet", pa.array(["x"]), pa.array(["c"]))
+    assert [row["n"] for row in read([empty, first, alike])] == [None, 1, 2.5]
+    for how in ("loop", "line"):
+        results = line(dict)(read([empty, first, other]), how=how, workers=2)
+        with pytest.raises(
+            SourceError, match=r"3\.parquet' has 'n' as string, and '.*1\.parquet' as int32; name those"
+        ):
+            list(results)
+    assert list(read([first, other], columns=["s"])) == [{"s": "a"}, {"s": "c"}]

@@ -154,8 +154,10 @@ class TableFiles(Source):
         return [name for each in self._added.values() for name in each.values]
 
     def _checking(self) -> Any:
-        """For one pass: what sees that each file has the columns that are to be read. Raises SourceError."""
+        """For one pass: what sees that each file has the columns that are to be read, of the kinds that the first one with
+        values has. Raises SourceError."""
         first: list[tuple[str, list[str]]] = []
+        kinds: dict[str, tuple[str, str, Any]] = {}  # of each column: its kind, and the file and type that say so
 
         def check(name: str, file: Any, filters: Filters | None) -> None:
             header = file.schema_arrow.names
@@ -168,6 +170,14 @@ class TableFiles(Source):
                 check_drift(*first[0], name, header)
             elif file.num_row_groups and (missing := [each for each in self._columns if each not in header]):
                 raise SourceError(f"{name!r} has no column {missing[0]!r}; it has {', '.join(header)}", path=name)
+            for field in file.schema_arrow:
+                if (kind := _kind(field.type)) and (self._columns is None or field.name in self._columns):
+                    known, where, there = kinds.setdefault(field.name, (kind, name, field.type))
+                    if known != kind:
+                        raise SourceError(
+                            f"{name!r} has {field.name!r} as {field.type}, and {where!r} as {there}; name those to read by "
+                            "columns=, or read the files apart", path=name,
+                        )  # fmt: skip
 
         return check
 
@@ -477,6 +487,19 @@ class Reading:
     def _check(self) -> None:
         if self._unchanged is not None:
             self._unchanged.check(self._name)
+
+
+def _kind(type: Any) -> str:
+    """What the values of a column are, whatever their widths; empty where it has none."""
+    from pyarrow import types
+
+    type = type.value_type if types.is_dictionary(type) else type
+    if types.is_null(type):
+        return ""
+    if types.is_integer(type) or types.is_floating(type) or types.is_decimal(type):
+        return "number"
+    name = str(type).partition("[")[0].partition("<")[0].removeprefix("large_").removeprefix("fixed_size_")
+    return name.removesuffix("_view").rstrip("0123456789")
 
 
 def _without_null(about: Any, schema: Any) -> set[str]:
