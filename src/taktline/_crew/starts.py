@@ -58,6 +58,7 @@ MAY_BE_SHARED = {
     "_json.Encoder",
     "builtins.fortran",
 }
+FUNCTIONS = 200  # of the user's that are looked at for what they change: some 0.2 ms each
 LEAVING = 40  # looks, half a millisecond apart: a thread that has ended is listed a little longer
 
 
@@ -115,11 +116,15 @@ def look(steps: Iterable[Step]) -> tuple[str, list[Any]]:
 def not_for_threads(steps: Iterable[Step]) -> str:
     """Why workers with these steps must not be threads of this process, empty where nothing is known against it: each
     worker's state is its own, and what one thread has opened may be for that one alone."""
+    functions = 0
     for thing, way in reached(steps):
         if isinstance(thing, threading.local):
             return f"{way} is another one in each thread"
         code = thing if isinstance(thing, types.FunctionType) else None
         own = is_own(code.__code__.co_filename) if code is not None else is_own(module_file(type(thing)))
+        functions += own and code is not None
+        if functions > FUNCTIONS:
+            return "the steps reach more functions than are looked at for what they change"
         if own and not isinstance(thing, type) and (changed := changes(thing)):
             return f"{way} changes {changed}"
         if why := _not_for_two(thing, way):
