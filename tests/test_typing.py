@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import doctest
 import importlib.util
 import inspect
 import os
@@ -50,6 +51,41 @@ def test_the_planted_faults_are_found_and_those_that_are_not_are_known(found):
     planted = {number: text.rsplit("  # ", 1)[1] for number, text in lines if "  # " in text}
     wanted = {number for number, who in planted.items() if who in (checker, "both")}
     assert sorted(number for name, number in errors if name == "wrong") == sorted(wanted)
+
+
+ALARMS = {
+    "call-overload",
+    "arg-type",
+    "misc",
+    "attr-defined",
+    "reportArgumentType",
+    "reportCallIssue",
+    "reportOperatorIssue",
+}
+
+
+@pytest.mark.parametrize("checker", CHECKERS)
+def test_the_manual_shows_no_form_that_alarms(checker, tmp_path):
+    if importlib.util.find_spec(checker) is None:
+        pytest.skip(f"{checker} is not installed")
+    root = Path(__file__).parents[1]
+    pages = [page for page in (root / "README.md", *(root / "docs").glob("*.md")) if ">>> " in page.read_text()]
+    for page in pages:
+        examples = doctest.DocTestParser().get_examples(page.read_text())
+        text = "".join(each.source for each in examples if not each.exc_msg)
+        (tmp_path / f"{page.stem.lower()}_page.py").write_text(text)
+    options = {
+        "mypy": ["--ignore-missing-imports", "--check-untyped-defs"],
+        "pyright": ["--pythonpath", sys.executable],
+    }
+    command = [sys.executable, "-m", checker, *options[checker], "."]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert "_page.py" in done.stdout or "no issues" in done.stdout, done.stdout + done.stderr
+    said = [
+        line for line in done.stdout.splitlines() if any(f"[{code}]" in line or f"({code})" in line for code in ALARMS)
+    ]
+    assert len(pages) > 3
+    assert said == []
 
 
 def test_the_keywords_of_a_run_are_its_options():

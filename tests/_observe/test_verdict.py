@@ -52,6 +52,20 @@ def test_more_cores_are_advised_where_none_is_free():
     assert verdict.gain == pytest.approx(1.9, abs=0.15)
 
 
+def test_pythons_lock_where_threads_take_turns():
+    verdict = judge(spent(19.0, within=True, workers_cpu=9.5))
+    assert verdict.bottleneck == "Python's lock"
+    assert 'start="launch"' in verdict.action
+    assert verdict.gain == pytest.approx(2, rel=0.1)
+
+
+@pytest.mark.parametrize(
+    "figures", [{"within": True, "workers_cpu": 18.5}, {"within": True, "workers_cpu": 1.0}, {"workers_cpu": 9.5}]
+)
+def test_threads_that_overlap_or_wait_and_processes_have_no_lock(figures):
+    assert judge(spent(19.0, **figures)).bottleneck != "Python's lock"
+
+
 def test_the_source():
     verdict = judge(spent(2.0, reading=9.5, handling=0.2, waiting=17.0))
     assert verdict.bottleneck == "source"

@@ -14,7 +14,7 @@ HUB_NS = 80  # nanoseconds a record that the hub spends beside pickling: list, q
 OVERLAP = 1.25  # times the loop's speed in two threads, from which they are taken,
 PREFERRED = 0.9  # and share of what processes would gain: there is less to go wrong, and nothing to pack
 CALL_NS = 20_000  # nanoseconds of work in a call, below which no step lets go of Python's lock for long
-TRY = 0.05  # seconds of work left, or done where nobody knows how much is left: trying threads takes some 20 ms
+TRY = 0.03  # seconds of work left, or done where nobody knows how much is left: trying threads takes some 20 ms
 BACK = 0.8  # share of what a record costs with workers, below which the loop is gone back to
 
 
