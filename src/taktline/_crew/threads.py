@@ -75,12 +75,11 @@ class _Worker:
         self._given: SimpleQueue[_Load | int | None] = SimpleQueue()  # a batch; one more part of it; the end
         self._early: deque[_Load] = deque()  # given while a MORE was waited for
         self._busy = self._waiting = self._blocked = 0
-        self._open: dict[int, _Load] = {}  # of a segment that waits: the batches under way
         context = contextvars.copy_context()
         context.run(own.set, self)
         context.run(guard.of_a_worker.set, True)
         name = f"taktline worker {number}"
-        self.thread = threading.Thread(target=context.run, args=(self._live,), name=name, daemon=True)
+        self.thread = threading.Thread(target=context.run, args=(self._begin,), name=name, daemon=True)
 
     # --- for the crew ---
 
@@ -108,6 +107,10 @@ class _Worker:
 
     # --- its life ---
 
+    def _begin(self) -> None:
+        with suppress(guard.Left):  # it may come a moment late, behind the step that it was for
+            self._live()
+
     def _live(self) -> None:
         if (decimal := sys.modules.get("decimal")) is not None:  # what it changes in place must be each thread's own
             decimal.setcontext(decimal.getcontext().copy())
@@ -119,7 +122,7 @@ class _Worker:
             elif self._built():
                 self._serve(self.segment)
         except guard.Left:
-            pass
+            raise
         except BaseException as error:  # beside the steps: no other worker would fare better
             self._say(self, contract.Broken(self.number, error))
         finally:
@@ -167,6 +170,7 @@ class _Worker:
             self._answer(load, came, last=last)
             unanswered += 1
             began = perf_counter_ns()
+            self.works = last
             while not last and unanswered >= PARTS:
                 what = self._given.get()
                 if what is None:
@@ -175,6 +179,7 @@ class _Worker:
                     self._early.append(what)
                 elif what == load.seq:
                     unanswered -= 1
+            self.works = True
             self._blocked += perf_counter_ns() - began
 
     def _answer(self, load: _Load, came: Batch, *, last: bool = True) -> None:
