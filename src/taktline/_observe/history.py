@@ -56,6 +56,7 @@ class History:
 
     def worked(self, worker: int | None, began: float, ended: float, lane: int) -> None:
         """A worker, or the caller's process (None), had a batch in work."""
+        began = max(0.0, began)  # steps that wait may be longer at work, taken together, than the run lasts
         width = self._width
         cell = int(began / width + 0.5)  # the first one whose middle lies behind the beginning
         if (cell + 0.5) * width >= ended:  # most batches are shorter than a cell
