@@ -172,3 +172,13 @@ def test_steps_that_wait_are_looked_at_too():
     fine = line(one_more, keep(one_more), batch(ones_more, 10, like=one_more), batch(ones_more, tasks=4))
     assert found(fine, range(30)) == []
     assert found(line(batch(ones_more, 10, like=two_more_behind_ten)), range(30)) == [("forms", "ones_more", 11)]
+
+
+def test_a_step_that_returns_none_for_every_record_is_found():
+    def forgets(n):
+        n + 1
+
+    (found,) = line(forgets, repr).check(range(5)).findings
+    assert (found.kind, found.step, found.advice) == ("none", "forgets", False)
+    assert line(abs, forgets).check(range(5)).fine  # it may do something with the record
+    assert not line(lambda n: None if n else n).check(range(5)).findings

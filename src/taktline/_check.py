@@ -371,6 +371,7 @@ class _Walk:
                 values = self._batches(step, fn, values)
             else:
                 values = self._one_by_one(step, self._plain(step, fn), values)
+            self._gives_nothing(step, values)
             self.ns.setdefault(step.name, (perf_counter() - began) * 1e9 / max(1, len(given)))
             if step.maker is not None and hasattr(fn, "close"):
                 fn.close()
@@ -380,6 +381,14 @@ class _Walk:
                 self.path.append(f"{step.name}: " + (", ".join(shown) or "nothing"))
         if len(self.steps) in borders:
             self._packable(values, self.steps[-1].name, "its result cannot be sent to the caller", "result")
+
+    def _gives_nothing(self, step: Step, values: list[tuple[int, Any]]) -> None:
+        """A step that gives None for every record may have been meant to return it."""
+        if step.role in (Role.MAP, Role.BATCH) and len(values) > 1 and all(value is None for _, value in values):
+            says = "it returns None for every record"
+            self._find(
+                "none", step, None, says, "return the record, or what is made of it", advice=step is self.steps[-1]
+            )
 
     def _plain(self, step: Step, fn: Callable[[Any], Any]) -> Callable[[Any], Any]:
         """A function of one record that can be called, where it may be an `async def`."""

@@ -96,6 +96,7 @@ def test_a_record_that_fails_ends_with_1_and_says_where(folder):
     assert "ValueError: seven, of all" in done.stderr
     assert 'steps.py:11   raise ValueError("seven, of all")' in done.stderr
     assert "--on-error skip" in done.stderr
+    assert "taktline/cli" not in done.stderr
     again = next(each.partition("try this one: ")[2] for each in done.stderr.splitlines() if "try this one" in each)
     assert again == "taktline check steps.py:parse,fussy --in in.jsonl --record 7"
     assert "seven, of all" in taktline(folder, *again.split()[1:]).stdout
@@ -241,6 +242,29 @@ def test_a_failed_run_leaves_its_report(folder):
     assert (left["source"], left["sink"]) == ("in.jsonl", "out.jsonl")
     assert [(each["step"], each["records"]) for each in left["failures"]] == [("fussy", 1)]
     assert "ValueError: seven, of all" in (folder / "r.html").read_text()
+
+
+def test_the_calls_that_led_to_an_error_are_shown_in_the_users_own_code_alone(folder):
+    (folder / "deep.py").write_text(
+        "def parse(row):\n    return lower(row)\ndef lower(row):\n    return int('x')\ndef two(a, b):\n    return a\n"
+    )
+    for how in ("loop", "line"):
+        done = taktline(folder, "run", "deep.py:parse", "--in", "in.jsonl", "--out", "out.jsonl", "--how", how)
+        assert "  at deep.py:4   return int('x')\n  by deep.py:2   return lower(row)\n  record " in done.stderr
+    done = taktline(folder, "run", "deep.py:two", "--in", "in.jsonl", "--out", "out.jsonl")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith("error TK100: step 'two' is called with one argument")
+
+
+def test_a_record_that_fails_and_is_kept_has_a_row_that_says_so(folder):
+    for how in ("loop", "line"):
+        done = taktline(folder, "run", "steps.py:parse,fussy", "--in", "in.jsonl", "--out", "out.jsonl", "--how", how,
+                        "--on-error", "keep")  # fmt: skip
+        assert done.returncode == 3, done.stderr
+        rows = [json.loads(each) for each in (folder / "out.jsonl").read_text().splitlines()]
+        assert rows[6:9:2] == [6, 8]
+        said = {"index": 7, "step": "fussy", "error": "ValueError", "message": "seven, of all", "record": "{'n': '7'}"}
+        assert rows[7] == {"failed": said}
 
 
 def test_a_run_leaves_a_trace(folder):

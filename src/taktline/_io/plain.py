@@ -8,6 +8,9 @@ from enum import Enum
 from types import NoneType
 from typing import Any
 
+from taktline._excerpts import excerpt, masked
+from taktline.errors import Failed
+
 PLAIN = frozenset({str, bytes, int, float, bool, NoneType})
 
 
@@ -73,10 +76,22 @@ def _of_pandas(pandas: Any, value: Any) -> Any:
 
 def as_json(value: Any) -> Any:
     """What the JSON encoder asks for where it does not know a value. Raises TypeError, or ValueError with the reason."""
+    if type(value) is Failed:
+        return {"failed": _in_words(value)}
     made = plain(value)
     if type(made) in (str, int, float, bool, NoneType):
         return made
     raise TypeError(f"Object of type {type(value).__name__} is not JSON serializable")
+
+
+def _in_words(failed: Failed) -> dict[str, Any]:
+    """What a row says of a record that failed, in whose place it stands."""
+    said = {"index": failed.index, "step": failed.step, "error": type(failed.error).__name__}
+    try:
+        message = str(failed.error)
+    except Exception:  # an exception of somebody's, that cannot say what it is
+        message = ""
+    return {**said, "message": masked(message.partition("\n")[0]), "record": excerpt(failed.record)}
 
 
 def as_cell(value: Any) -> Any:

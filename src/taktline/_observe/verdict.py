@@ -208,7 +208,7 @@ def _loop(spent: Spent) -> Verdict | None:
         )  # fmt: skip
     if what == "sink" and share > FULL:
         return Verdict(
-            "sink", f"Who takes the results has {share:.0%} of the run.",
+            "sink", f"{share:.0%} of the time went into the sink.",
             "A faster sink is what helps; workers do not.", _gain(spent, spent.seconds - consuming), _second(parts, what),
         )  # fmt: skip
     top = _heaviest(spent.steps)
@@ -386,7 +386,7 @@ def _caller(spent: Spent, floors: list[_Floor]) -> Verdict:
     if floor.what == "sink":
         left = _after(spent, floors, caller=floor.seconds - spent.consuming)
         return Verdict(
-            "sink", f"Who takes the results has {spent.consuming / spent.seconds:.0%} of the run; the workers {idle}.",
+            "sink", f"{spent.consuming / spent.seconds:.0%} of the time went into the sink; the workers {idle}.",
             f"A faster sink is what helps, more workers do not: at best {duration(left)}.", _gain(spent, left), behind,
         )  # fmt: skip
     if floor.what != "hub":

@@ -509,6 +509,25 @@ def _inside(fn: Any) -> Any:
     return fn
 
 
+def _check_takes_one(step: Step) -> None:
+    """Raises LineError where the step's function cannot be called with one argument. Only what tells for certain is looked
+    at: functions, methods, and partials of those, without a signature that somebody has given them."""
+    fn, inner = step.fn, step.fn
+    while isinstance(inner, functools.partial):
+        inner = inner.func
+    if not (inspect.isfunction(inner) or inspect.ismethod(inner)) or hasattr(inner, "__signature__"):
+        return
+    try:
+        inspect.signature(fn, follow_wrapped=False).bind(None)
+    except (TypeError, ValueError) as error:  # a partial with arguments that there are not
+        what = "list of records" if step.role is Role.BATCH else "record"
+        takes = f"{name_of(inner)}{inspect.signature(inner, follow_wrapped=False)}"
+        raise LineError(
+            f"step {step.name!r} is called with one argument, the {what}, which {takes} does not take: {error}. Give the "
+            "others beforehand, such as by functools.partial or a lambda"
+        ) from None
+
+
 def flatten(steps: Iterable[Any]) -> tuple[Step, ...]:
     """All steps in order, those of lines among them in their place, with names that differ."""
     flat: list[Step] = []
@@ -521,6 +540,8 @@ def flatten(steps: Iterable[Any]) -> tuple[Step, ...]:
         again = taken[each.name]
         named.append(each if again == 1 else replace(each, name=f"{each.name} ({again})"))
     for each in named:
+        if each.maker is None:
+            _check_takes_one(each)
         if each.role is not Role.EXPAND and each.maker is None and gives_async(each.fn):
             raise LineError(
                 f"step {each.name!r} is an async generator, which gives many results of a record: expand() takes it"

@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from taktline import Report, Run
 
 DONE, FAILED, WRONG_USAGE, INCOMPLETE, HUNG_UP, INTERRUPTED, TERMINATED = 0, 1, 2, 3, 129, 130, 143
+_OURS = os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep
+CALLS = 5  # of the user's own functions that are shown where one fails
 _ENDS = {"Ctrl-C": INTERRUPTED, "SIGTERM": TERMINATED, "SIGHUP": HUNG_UP}
 
 
@@ -169,19 +171,19 @@ def _described(error: BaseException) -> str:
 
 
 def _own_line(error: BaseException, text: str) -> str:
-    """The line of the user's code that raised, from the worker's traceback or the exception's own."""
+    """The line of the user's code that raised, from the worker's traceback or the exception's own, and below it those that
+    led there."""
     import re
     import traceback
 
     text = text or "".join(traceback.format_tb(error.__traceback__))
     found = re.findall(r'File "([^"]+)", line (\d+), in .*\n(?:    (.*)\n)?', text)
-    own = [
-        each for each in found if f"{os.sep}taktline{os.sep}_" not in each[0] and not each[0].startswith("<taktline")
+    own = [each for each in found if not each[0].startswith((_OURS, "<taktline"))]
+    lines = [
+        f"{os.path.relpath(path) if os.path.isabs(path) else path}:{number}   {source.strip()}"
+        for path, number, source in reversed(own[-CALLS:])
     ]
-    if not own:
-        return ""
-    path, number, source = own[-1]
-    return f"{os.path.relpath(path) if os.path.isabs(path) else path}:{number}   {source.strip()}"
+    return "\n  by ".join(lines)
 
 
 @click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
