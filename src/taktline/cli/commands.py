@@ -178,7 +178,9 @@ def _own_line(error: BaseException, text: str) -> str:
 
     text = text or "".join(traceback.format_tb(error.__traceback__))
     found = re.findall(r'File "([^"]+)", line (\d+), in .*\n(?:    (.*)\n)?', text)
-    own = [each for each in found if not each[0].startswith((_OURS, "<taktline"))]
+    # What called taktline (click, the interpreter) stands before its frames, what it called behind them.
+    ours = [n for n, each in enumerate(found) if each[0].startswith((_OURS, "<taktline"))]
+    own = found[ours[-1] + 1 :] if ours else found
     lines = [
         f"{os.path.relpath(path) if os.path.isabs(path) else path}:{number}   {source.strip()}"
         for path, number, source in reversed(own[-CALLS:])
