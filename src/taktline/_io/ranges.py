@@ -7,7 +7,7 @@ import pickle
 import re
 from collections.abc import Callable, Generator, Iterable, Iterator
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from io import BytesIO
 from itertools import islice
 from typing import IO, Any
@@ -220,11 +220,14 @@ class Cutting:
         """Whole lines up to a border that does not depend on where they begin; none where their number is not certain."""
         if at < self._uncertain:
             return b"", 0
-        lines, _ = look(BLOCK - at % BLOCK)
+        size = BLOCK - at % BLOCK
+        if size < BLOCK // 2:  # the last table has ended just before it
+            size += BLOCK
+        lines, _ = look(size)
         records = self._rows(lines) if lines else None
         if records and self._decode is not None and self._decode.learn is not None:
             self._decode.learn(lines)
-        self._uncertain = 0 if records else at + BLOCK - at % BLOCK
+        self._uncertain = 0 if records else at + size
         return (lines, records) if records else (b"", 0)
 
 
@@ -264,6 +267,13 @@ def rows_without_blanks(data: bytes) -> int | None:
     return None if lines is None else lines - blank
 
 
+@cache
+def _odd_quote(delimiter: bytes) -> Callable[[bytes], Any]:
+    """Finds one that has something else than a border of a field, or another one, before or behind it."""
+    sign = re.escape(delimiter)
+    return re.compile(rb'"(?:(?<=[^' + sign + rb'\n"]")|(?=[^' + sign + rb'\r\n"]))').search
+
+
 def table_lines(data: bytes, delimiter: bytes, rows: Count = rows_without_quotes) -> int | None:
     """The rows in lines of CSV; None where one may be blank, or a quote stands inside a field without quotes. `rows`: of
     those without quotes.
@@ -272,12 +282,9 @@ def table_lines(data: bytes, delimiter: bytes, rows: Count = rows_without_quotes
     (2, None)
     """
     if QUOTE in data:
-        outside = data.split(QUOTE)[::2]
-        opened = all(not text or text[-1:] in (delimiter, b"\n") for text in outside[:-1])
-        closed = all(not text or text[:1] in (delimiter, b"\r", b"\n") for text in outside[1:])
-        if not (opened and closed):
+        data = QUOTE.join(data.split(QUOTE)[::2])  # each stands for what is quoted there
+        if _odd_quote(delimiter)(data):
             return None
-        data = QUOTE.join(outside)
     return rows(data)
 
 
