@@ -48,7 +48,9 @@ PROGRAM = textwrap.dedent(
 
     if where == "-1":
         published, Output._publish = Output._publish, publish
-    into = write_sql(sink, "rows") if sink.startswith("postgresql") else write(sink)
+    into = write_sql(sink, "rows") if sink.startswith("postgresql") else write(
+        sink, **({"format": "jsonl", "rows": 400} if sink.endswith("/") else {})
+    )
     line(check).run(
         read(folder / "in.jsonl"), into, journal=folder / "j", dead_letters=folder / "failed.jsonl",
         attempt=int(os.environ["ATTEMPT"]), how="line", workers=2, batch_size=20, window=200,
@@ -65,7 +67,7 @@ def folder(tmp_path):
     return tmp_path
 
 
-@pytest.fixture(params=["file", "packed", "s3", "postgres"])
+@pytest.fixture(params=["file", "packed", "parts", "s3", "postgres"])
 def sink(request, folder):
     if request.param == "s3":
         return f"{request.getfixturevalue('s3')}/{folder.name}/out.jsonl"
@@ -77,6 +79,8 @@ def sink(request, folder):
             database.execute('DROP TABLE IF EXISTS "rows"')
             database.execute('CREATE TABLE "rows" (n bigint, text text)')
         return url
+    if request.param == "parts":
+        return f"{folder}/out/"
     return str(folder / ("out.jsonl" if request.param == "file" else "out.csv.gz"))
 
 
@@ -139,7 +143,7 @@ def test_a_later_attempt_takes_over_and_the_earlier_one_leaves_no_trace(folder, 
     psutil.wait_procs(processes)
     check_results(folder, sink)
     own = {"in.jsonl", "program.py", "reached", "go", "j", "failed.jsonl"}
-    assert {*os.listdir(folder)} - own <= {os.path.basename(sink)}
+    assert {*os.listdir(folder)} - own <= {os.path.basename(sink.rstrip("/"))}
 
 
 def test_an_attempt_that_was_frozen_before_it_published_does_not(folder):

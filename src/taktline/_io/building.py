@@ -41,7 +41,7 @@ class Building:
         if len(os.fsencode(name)) > opening.LONG_NAME:
             name = f"{name[:40]}.{hashlib.sha256(os.fsencode(name)).hexdigest()[:12]}"
         self._stem = os.path.join(above, f".{name}.")
-        self.folder = ""  # in which it is made
+        self.folder = self._taken_up = ""  # in which it is made, and was made so far
         self.known = 0  # number of that one, which it keeps when it is put in its place
         self._lock: int | None = None
         self._opened_in = 0  # process
@@ -54,11 +54,7 @@ class Building:
         self._check()
         self._sweep()
         with self._telling():
-            while True:
-                self.folder = f"{self._stem}taktline-{secrets.token_hex(4)}.parts"
-                with suppress(FileExistsError):
-                    os.mkdir(self.folder, 0o700)
-                    break
+            self._make("taktline-{}.parts")
             self._take()
 
     def begin(self) -> None:
@@ -69,23 +65,57 @@ class Building:
         with self._telling():
             with suppress(FileExistsError):
                 os.mkdir(self.folder, 0o700)
-            self._take()
+            if not self._take():
+                self._make("parts-{}")
+                self._take()
             self._claim()
-            self._forget_notes()
             for name in os.listdir(self.folder):
                 _take_away(os.path.join(self.folder, name))
             sync_folder(self.folder)
 
-    def take_up(self) -> None:
-        """To go on with what such a run has made. Raises OutputLost where it is not there any more."""
-        self.folder = f"{self._stem}parts"
+    def take_up(self, name: str) -> None:
+        """To go on with what such a run has made in the folder of this name. Raises OutputLost where it is not there any
+        more."""
+        self.folder = self._taken_up = os.path.join(os.path.dirname(self.path), name)
         if not os.path.isdir(self.folder):
             raise OutputLost(
                 path=self.path,
                 why=f"the parts of {self._named!r} that were written, {self.folder!r}, are not there any more",
             )
         with self._telling():
-            self._take()
+            if not self._take():
+                self._make("parts-{}")
+                self._take()
+                self._copy()
+
+    def _make(self, name: str) -> None:
+        """A folder of a name that nobody has."""
+        while True:
+            self.folder = self._stem + name.format(secrets.token_hex(4))
+            with suppress(FileExistsError):
+                return os.mkdir(self.folder, 0o700)
+
+    def make(self, name: str) -> None:
+        """A folder inside. Raises SinkError where what it is in was taken away, as from an attempt that is over."""
+        with self._telling():
+            at = self.folder
+            os.stat(at)
+            for part in name.split("/") if name else ():
+                at = os.path.join(at, part)
+                with suppress(FileExistsError):
+                    os.mkdir(at)
+
+    def _copy(self) -> None:
+        """What an earlier attempt has written, which may still be at work there: it must not write into what this one goes
+        on with. Whole parts have no need of that."""
+        for at, folders, names in os.walk(self._taken_up):
+            here = os.path.join(self.folder, os.path.relpath(at, self._taken_up))
+            for name in folders:
+                os.mkdir(os.path.join(here, name))
+            for name in names:
+                put = shutil.copyfile if name.startswith(".") else os.link
+                put(os.path.join(at, name), os.path.join(here, name))
+        _sync(self.folder)
 
     def beside(self, journal: str) -> None:
         self._journal = os.path.abspath(journal)
@@ -109,8 +139,9 @@ class Building:
                 f'mode="replace" would take away {strange!r}, which no run has written; name another folder, or empty it'
             )
 
-    def _take(self) -> None:
-        """Let this process be the only one that writes there."""
+    def _take(self) -> bool:
+        """Let this process be the only one that writes there. False where an earlier attempt at the same run still has it,
+        from which the journal was taken; raises SinkError where another run has it."""
         self._opened_in = os.getpid()
         self._lock = os.open(self.folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC | os.O_NOFOLLOW)
         self.known = os.fstat(self._lock).st_ino
@@ -118,7 +149,10 @@ class Building:
             lock(self._lock)
         except BlockingIOError:
             self.let_go()
+            if self._journal is not None and self._owner() == self._journal:
+                return False
             raise SinkError(f"another run is writing {self._named!r}", path=self.path) from None
+        return True
 
     def _claim(self) -> None:
         """Note beside it whose it is. Raises LineError where another journal can still go on with it."""
@@ -168,17 +202,18 @@ class Building:
 
     def noted_at(self, number: int) -> bytes:
         """Raises OSError where it is gone."""
-        with open(self._noted(number), "rb") as file:
+        with open(f"{self._taken_up}.state-{number}", "rb") as file:
             return file.read()
 
     def _noted(self, number: int) -> str:
-        return f"{self._stem}parts.state-{number}"
+        return f"{self.folder}.state-{number}"
 
-    def _forget_notes(self) -> None:
+    def _forget_all(self) -> None:
+        """Take away what attempts at a run with a journal have left here, and who it was."""
         above, stem = os.path.split(self._stem)
-        for name in os.listdir(above):
-            if name.startswith(f"{stem}parts.state-"):
-                _take_away(os.path.join(above, name))
+        ours = re.compile(re.escape(stem) + r"parts(-[0-9a-f]{8})?(\.state-\d+)?")
+        for name in filter(ours.fullmatch, os.listdir(above)):
+            _take_away(os.path.join(above, name))
 
     @property
     def is_adding(self) -> bool:
@@ -277,25 +312,23 @@ class Building:
         if held is not None:
             os.close(held)
 
-    def is_published(self, known: int) -> bool:
+    def is_published(self, name: str, known: int) -> bool:
         if not os.path.isdir(self.path):
             return False
-        if self._mode == "append" and not os.path.exists(f"{self._stem}parts"):
+        if self._mode == "append" and not os.path.exists(os.path.join(os.path.dirname(self.path), name)):
             return True
         return os.stat(self.path).st_ino == known
 
     def forget_owner(self) -> None:
         """The journal says that all is done: take away what a killed run could have needed."""
         if self._owner() == self._journal:
-            _take_away(f"{self._stem}parts")  # what was there before, where that one was killed before it took it away
-            self._forget_notes()
+            self._forget_all()
             _take_away(self._owners())
 
     def forget(self) -> None:
         """Another run begins in the place of one that has a journal: take away what that has made, where it is its own."""
         if self._owner() in (self._journal, None):
-            _take_away(f"{self._stem}parts")
-            self._forget_notes()
+            self._forget_all()
             _take_away(self._owners())
 
     @contextmanager

@@ -86,7 +86,6 @@ class _OpenPart:
         assert self.output is None
         self._number += 1
         self.rows = 0
-        os.makedirs(self._folder, exist_ok=True)
         self.output = self._output()
         self.output.begin()
         return self.output
@@ -372,6 +371,7 @@ class Folder(Resumable):
                     "file open; partition by a column of fewer values",
                     path=self._building.path,
                 )
+            self._building.make(name)
             self._streams[name] = self._stream_in(name)
         return self._streams[name]
 
@@ -439,10 +439,11 @@ class Folder(Resumable):
         self._saved += 1
         states = {name: stream.state() for name, stream in self._streams.items()}
         self._building.note(self._saved, cloudpickle.dumps(states))
-        return {"saved": self._saved, "results": self._count, "folder": self._building.known}
+        name = os.path.basename(self._building.folder)
+        return {"saved": self._saved, "results": self._count, "name": name, "folder": self._building.known}
 
     def resume(self, run: str, position: Any) -> None:
-        self._start(self._building.take_up)
+        self._start(lambda: self._building.take_up(position["name"]))
         self._count, self._saved = position["results"], position["saved"]
         if self._building.is_adding:
             return
@@ -467,7 +468,7 @@ class Folder(Resumable):
         self._building.let_go()
 
     def finished(self, run: str, position: Any) -> bool:
-        return self._building.is_published(position["folder"])
+        return self._building.is_published(position["name"], position["folder"])
 
     def noted(self) -> None:
         self._building.forget_owner()
