@@ -323,6 +323,7 @@ class Building:
         """The journal says that all is done: take away what a killed run could have needed."""
         if self._owner() == self._journal:
             self._forget_all()
+            self._sweep()  # what was there before, where a process was killed that had put another one in its place
             _take_away(self._owners())
 
     def forget(self) -> None:
