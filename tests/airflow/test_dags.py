@@ -84,7 +84,7 @@ def test_the_report_is_a_page_with_a_link(small, data, metadata):
 
 
 def test_a_report_at_a_url_is_there(small, data):
-    assert "double" in (data / "reports" / "at_a_url.html").read_text()
+    assert "double" in (data / "at_a_url.html").read_text()
 
 
 def test_a_report_tells_its_ends_and_is_a_source_as_its_sink(small, data, metadata):

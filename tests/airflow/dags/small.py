@@ -76,7 +76,7 @@ def small():
         task_id="report_at_a_url",
         target="steps.py:double",
         source=f"{DATA}/numbers.jsonl",
-        report_html=f"local://{DATA}/reports/at_a_url.html",
+        report_html=f"local://{DATA}/at_a_url.html",
         how="loop",
     )
     TaktlineOperator(
