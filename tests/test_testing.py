@@ -185,6 +185,58 @@ def test_what_is_wrong_with_a_source_is_found(fault):
         check_source(Numbers(fault))
 
 
+class Tens(Source):
+    columns = True
+    passes = 0
+
+    def __init__(self, fault=""):
+        self.fault = fault
+
+    def __iter__(self):
+        return ({"n": n} for n in range(100))
+
+    def split(self, *, exact=False, unread=None):
+        Tens.passes += 1
+        return TensCut(self.fault)
+
+
+class TensCut(Cutting):
+    def part(self, records):
+        first, self.at = self.at, min(100, self.at + records)
+        return Ten(first, self.at, self.fault) if first < 100 else None
+
+    def table(self):
+        return self.part(10 - self.at % 10 + (Tens.passes % 7 if self.fault == "moves" else 0))
+
+    def __iter__(self):
+        return ({"n": n} for n in super().__iter__())
+
+
+class Ten(Stretch):
+    def __reduce__(self):
+        return Ten, (self.first, self.end, self.fault)
+
+    def read(self, unread=None):
+        return ({"n": n} for n in range(self.first, self.end))
+
+    def table(self):
+        pa = pytest.importorskip("pyarrow")
+        if self.fault == "refuses" and self.first > 50:
+            raise ValueError("no table")
+        return pa.table({"n": [n + (self.fault == "others" and n > 70) for n in range(self.first, self.end)]})
+
+
+def test_a_source_with_columns_of_a_stranger():
+    check_source(Tens(), [{"n": n} for n in range(100)])
+    check_source(Tens("refuses"))
+
+
+@pytest.mark.parametrize(("fault", "what"), [("moves", "end elsewhere in a second pass"), ("others", "has other rows")])
+def test_what_is_wrong_with_tables_is_found(fault, what):
+    with pytest.raises(AssertionError, match=what):
+        check_source(Tens(fault))
+
+
 class Memory(Sink):
     """Results in a dict by name."""
 

@@ -19,12 +19,13 @@ from time import monotonic
 from typing import Any
 from uuid import uuid4
 
+from taktline._arrow import records_of
 from taktline._durable.fingerprint import look
 from taktline._excerpts import excerpt
 from taktline._line import Line, line
 from taktline._recipe.options import Technique
 from taktline._segment.same import same
-from taktline.abc import Live, Resumable, Sink, Source
+from taktline.abc import Live, Part, Resumable, Sink, Source
 
 __all__ = ["check_live", "check_sink", "check_source", "same_as_loop"]
 
@@ -62,7 +63,8 @@ def check_source(source: Source, records: Iterable[Any] | None = None) -> None:
     descriptor and no thread open, nor does one that ends; `read` gives the same where all can be read; a length is the
     right one; the fingerprint stays; parts of any size, exact or not, and records taken between them, add up to the whole,
     in order; a part has as many records as it says, not more than asked for, can be read again, after its Splitter was
-    closed, and from a pickle; and a line over it gives the loop's results under every technique, workers reading parts.
+    closed, and from a pickle; tables, where it has columns, have the records as rows, here and from a pickle, and end where
+    they ended before; and a line over it gives the loop's results under every technique, workers reading parts.
     """
     whole = list(source)
     if records is not None:
@@ -82,6 +84,8 @@ def check_source(source: Source, records: Iterable[Any] | None = None) -> None:
 
 
 def _check_passes(source: Source, whole: list[Any]) -> None:
+    if source.columns:
+        _check_tables(source, whole)
     _expect_same(list(source), whole, "a second pass gives other records than the first")
     for count in sorted({0, 1, len(whole) // 2, max(0, len(whole) - 1)}):
         records = iter(source)
@@ -92,6 +96,40 @@ def _check_passes(source: Source, whole: list[Any]) -> None:
         for exact in (False, True):
             for between in (0, 2):
                 _check_parts(source, whole, size, exact=exact, between=between)
+
+
+def _check_tables(source: Source, whole: list[Any]) -> None:
+    ends = []
+    for before in (0, 0, 1, 3):
+        splitter = source.split()
+        if splitter is None:
+            return
+        with closing(splitter):
+            at, found = len(list(islice(splitter, before))), list[int]()
+            while at < len(whole):
+                part = splitter.table()
+                if part is None:
+                    at += len(list(islice(splitter, 1)))
+                    continue
+                _expect(len(part) > 0, f"the table behind record {at:,} has no rows")
+                for each, what in ((part, ""), (pickle.loads(pickle.dumps(part)), ", pickled and read back,")):
+                    _expect_same(
+                        _rows_of(each),
+                        whole[at : at + len(part)],
+                        f"the table behind record {at:,}{what} has other rows",
+                    )
+                at += len(part)
+                found.append(at)
+            _expect(at == len(whole), f"tables and records between them are {at:,}, and the source has {len(whole):,}")
+        if before == 0:
+            ends.append(found)
+    _expect(ends[0] == ends[1], "tables end elsewhere in a second pass")
+
+
+def _rows_of(part: Part) -> list[Any]:
+    with suppress(Exception):  # where it cannot be a table it is read as records
+        return records_of(part.table())
+    return list(part.read())
 
 
 def _check_parts(source: Source, whole: list[Any], size: int, *, exact: bool, between: int) -> None:
