@@ -12,7 +12,7 @@ from taktline._planner import choose
 from taktline._planner.sample import Sampling
 from taktline._recipe.options import Options, usable_cores
 from taktline._recipe.plan import Plan
-from taktline._recipe.steps import Step
+from taktline._recipe.steps import Role, Step
 from taktline._run.meter import Meter
 from taktline._run.reader import Reader
 from taktline.views.progress import withdraw
@@ -27,8 +27,11 @@ CERTAIN = 3  # lots in a row
 def _may_share(plan: Plan, options: Options, reader: Reader) -> bool:
     """Whether workers may be threads of this process: where nothing is asked for that they cannot give."""
     asks = options.goes_on or options.journal or options.recycle or options.seed is not None or reader.live
-    apart = len(plan.segments) > 1 or any(step.timeout or step.waits for step in plan.segments[0].steps)
-    return options.start in ("auto", "threads") and not asks and not apart and (options.window or 2) > 1
+    steps = plan.segments[0].steps
+    apart = len(plan.segments) > 1 or any(step.timeout or step.waits for step in steps)
+    # What comes of an expand comes in pieces, which may be endless: the trial of two threads takes a batch as a whole.
+    pieces = any(step.role is Role.EXPAND for step in steps)
+    return options.start in ("auto", "threads") and not (asks or apart or pieces) and (options.window or 2) > 1
 
 
 class Auto:
