@@ -66,6 +66,7 @@ class Costs(NamedTuple):
     memory: float = 50e6  # bytes of the caller's process
     cut: Move | None = None
     encode: Move | None = None
+    table: int = 0  # records that go as one table, whatever the technique; 0: each is one
 
     def under(self, plan: Plan, window: int | None = None) -> Costs:
         """The same under a plan with workers: what those read and encode themselves is not the caller's any more."""

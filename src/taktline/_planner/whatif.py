@@ -16,7 +16,7 @@ import heapq
 from bisect import bisect_right
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import accumulate, chain
 from typing import NamedTuple
 
@@ -70,6 +70,8 @@ def predict(
     """
     if not plan.workers:
         return _loop(costs, records, cores)
+    if costs.table and (plan.batch_size or 1) == 1:
+        plan = replace(plan, batch_size=costs.table)
     return _Simulation(costs.under(plan, window), plan, records, cores, window, memory).run()
 
 

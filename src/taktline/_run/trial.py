@@ -20,12 +20,13 @@ from taktline._planner.advise import Failures, Plan, Tried, advise
 from taktline._planner.costs import Costs, Move, StepCost, Ways
 from taktline._planner.sample import moving
 from taktline._recipe.options import Options, memory_bytes, usable_cores
-from taktline._recipe.plan import full_calls, here
+from taktline._recipe.plan import full_calls, here, takes_tables
 from taktline._recipe.steps import Role, Step, as_step
 from taktline._run import ahead
 from taktline._run.ends import check_options
 from taktline._run.reader import Reader, as_source, lent
 from taktline._run.run import Run
+from taktline._run.trial_tables import try_tables
 from taktline._schedule.sizing import Calls
 from taktline._segment import firsts, guard
 from taktline._segment.amount import amount
@@ -69,7 +70,7 @@ def plan(
     check_options(source, sink, options.dead_letters)
     encode = sink.encoder if isinstance(sink, Sink) else None
     with Status("plan", options.progress) as say:
-        tried = try_out(steps, name, source, options.cores, encode, options, say)
+        tried = try_out(steps, name, source, options.cores, encode, options, say, sink)
     if length is not None:
         tried = tried._replace(total=length)
     return advise(
@@ -80,7 +81,7 @@ def plan(
 
 def try_out(
     steps: tuple[Step, ...], name: str, source: Iterable[Any], workers: int, encode: Encoder | None = None,
-    options: Options | None = None, say: Callable[[str, float], None] = lambda says, left: None,
+    options: Options | None = None, say: Callable[[str, float], None] = lambda says, left: None, sink: Any = None,
 ) -> Tried:  # fmt: skip
     """What the first records of this source cost, in the loop and with workers, and what fails of them. Of `options`
     `start` and `setup` count. Raises what the source raises."""
@@ -92,8 +93,13 @@ def try_out(
     with lent(source):
         say("does a record end the process that it is tried in?", 3 * SECONDS)
         trial.go_ahead(name)
-        say("the first records, step by step", 3 * SECONDS)
-        trial.sample()
+        tabled = None
+        if trial.sent and not (trial.failures.records or trial.ended) and _has_tables(steps, source):
+            say("the first rows as a table", SECONDS)
+            tabled = try_tables(steps, source, sink, trial.sent, Ways().start_up)
+        if tabled is None:
+            say("the first records, step by step", 3 * SECONDS)
+            trial.sample()
     ways, loop_ns = Ways(), 0.0
     if trial.records:
         say("the same records in the loop", 2 * SECONDS)
@@ -105,13 +111,22 @@ def try_out(
             except TaktlineError as error:  # no workers can be started, or none that go on
                 trial.obstacle = str(error)
     once = getattr(source, "once", False) if isinstance(source, Source) else iter(source) is source
-    costs = trial.costs(loop_ns, ways)._replace(cut=None if once else _cutting(source), encode=trial.encoded())
+    if tabled is None:
+        costs = trial.costs(loop_ns, ways)._replace(cut=None if once else _cutting(source), encode=trial.encoded())
+    else:
+        costs = tabled
     return Tried(
         name=name, steps=steps, costs=costs, total=trial.reader.total, read=trial.reader.index,
         tried=trial.tried,
         one_shot=bool(trial.reader.index) and once, failures=trial.failures, obstacle=trial.obstacle,
         cut=trial.cut, carries=trial.carries, ended=trial.ended,
     )  # fmt: skip
+
+
+def _has_tables(steps: tuple[Step, ...], source: Any) -> bool:
+    """Whether a run would hand its steps tables, and the source can be read again."""
+    columns = isinstance(source, Source) and source.columns and not getattr(source, "once", False)
+    return columns and takes_tables(steps)
 
 
 class _Measured(NamedTuple):
