@@ -41,6 +41,8 @@ if TYPE_CHECKING:
 TECHNIQUES = ("loop", "pool", "queues", "line")
 TIE = 0.02  # share by which two times may differ and still be called equal
 CHUNKS = 16  # of Pool.imap's chunk size: so many chunks a worker, about what Pool.map chooses for itself
+LIMIT = 20_000  # records that are compared where it is not said; and
+LIMIT_ALONE = 1_000  # where a table is made of each: that takes a millisecond or so
 MOST_GIVEN = 200_000  # results of a record, in all steps that expand; of one that gives more
 GIVEN = 10_000  # are compared
 WAIT = 10.0  # seconds for a record of a source whose records come when they come
@@ -129,7 +131,7 @@ Measured = Callable[[list[Any]], tuple[list[Any], _Taken]]
 
 
 def compare(
-    flow: Line, records: Iterable[Any], *, limit: int = 20_000, rounds: int = 3, workers: int | None = None,
+    flow: Line, records: Iterable[Any], *, limit: int | None = None, rounds: int = 3, workers: int | None = None,
     reference: bool = True, predictions: bool = True, progress: bool | Callable[[str], None] | None = None,
     on_error: str = "raise", setup: Callable[[], object] | None = None,
 ) -> Comparison:  # fmt: skip
@@ -140,6 +142,7 @@ def compare(
     rounds or workers below 1 and for other options; and with "raise" whatever the source or the plain loop raises on these
     records, or WorkerDied and StepTimeout where that would end or stop this process.
     """
+    limit = limit if limit is not None else LIMIT if not _dear_alone(flow) else LIMIT_ALONE
     for name, value in (("limit", limit), ("rounds", rounds), ("workers", workers if workers is not None else 1)):
         if not isinstance(value, int) or isinstance(value, bool) or value < 1:
             raise LineError(f"compare({name}={value!r}): give a whole number of at least 1")
@@ -456,6 +459,11 @@ def _technique(flow: Line, how: Any, workers: int, options: Options) -> Measured
         return results, _Taken(seconds, report.cpu_seconds, report.first_result, report)
 
     return measured
+
+
+def _dear_alone(flow: Line) -> bool:
+    """Whether a step takes columns, of which techniques that move one record at a time make a table a record."""
+    return any(step.form != "list" and step.like is None for step in flow.steps)
 
 
 def _plain_loop(

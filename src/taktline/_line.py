@@ -210,7 +210,8 @@ class Line(Generic[In, Out]):
     def compare(self, records: Iterable[In], **options: Any) -> Comparison:
         """Run the four techniques in turn over the first records and set them side by side.
 
-        `limit`: records to take, 20,000 by default. `rounds`: how often, 3 by default. `workers`: usable cores by
+        `limit`: records to take, 20,000 by default; 1,000 where steps take columns, of which the techniques that move one
+        record at a time make a table a record. `rounds`: how often, 3 by default. `workers`: usable cores by
         default. `reference`: the standard library's own ways too. `predictions`: what the what-if says, beside what was
         measured. `progress`: as for a run, or a callable that is told, in words, what is done now. `on_error`: "raise",
         where it ends as the loop would, or "skip", where what fails is left out in all of them and said. `setup`: as in a

@@ -728,7 +728,9 @@ def plan(
 
 @commands.command()
 @_on_records
-@click.option("--limit", default=20_000, show_default=True, type=click.IntRange(1), help="the first so many records")
+@click.option(
+    "--limit", type=click.IntRange(1), help="the first so many records; 20,000 by default, 1,000 for steps over columns"
+)
 @click.option("--rounds", default=3, show_default=True, type=click.IntRange(1), help="how often, in turn")
 @click.option("--workers", type=click.IntRange(1), help="worker processes; default: the usable cores")
 @click.option("--export", metavar="FILE", help="write it to FILE.md, FILE.json or FILE.html too")
