@@ -234,7 +234,7 @@ def overlap(monkeypatch):
     asked = []
 
     def script(times):
-        def of(self, work_ns):
+        def of(self, sample):
             asked.append(self.records)
             return times
 
@@ -271,8 +271,8 @@ def test_what_was_tried_in_threads_counts_and_the_loop_goes_on_where_they_do_not
 
 def test_a_record_that_fails_while_threads_are_tried_is_the_loops(overlap, monkeypatch):
     overlap(1.9)
-    once = iter([1e3])
-    monkeypatch.setattr(auto.Auto, "tries_threads", lambda self, lane: next(once, 0.0))
+    once = iter([choose.Sample(8, 0, 1e3, 1.0, 0, 0, 0, 0, 0)])
+    monkeypatch.setattr(auto.Auto, "tries_threads", lambda self, lane: next(once, None))
 
     def inverse(n):
         return 1 / (300 - n)

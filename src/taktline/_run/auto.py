@@ -77,18 +77,18 @@ class Auto:
         ratio = self.sampling.work_ns / self._decided_on if self._decided_on else 1.0
         self._changed = self._changed + 1 if self.moves and not 1 / OTHER < ratio < OTHER else 0
 
-    def tries_threads(self, lane: LaneCount) -> float:
-        """Nanoseconds of work a record, where it is to be seen now how far two threads overlap; else 0."""
+    def tries_threads(self, lane: LaneCount) -> choose.Sample | None:
+        """What records cost, where it is to be seen now how far two threads overlap; else None."""
         sample = self._sample(lane)
         if not self._may_overlap(sample) or not (self._is_long(sample) or self._for_processes(lane).move):
-            return 0.0
+            return None
         self._may_share = False  # once is enough
         if self._options.start == "auto":
             from taktline._crew import starts
 
             if starts.not_for_threads(self._steps):
-                return 0.0
-        return sample.work
+                return None
+        return sample
 
     def tried_threads(self, overlap: float) -> None:
         """So many times the loop's speed they have; 0: they do not work."""

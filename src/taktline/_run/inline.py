@@ -200,8 +200,8 @@ class Inline(Engine):
 
     def _phases(self) -> Iterator[Phase]:
         while not self._reader.ended:
-            if self._auto.sampling.done and (work_ns := self._auto.tries_threads(self._lane)):
-                yield from self._in_two_threads(work_ns)
+            if self._auto.sampling.done and (sample := self._auto.tries_threads(self._lane)):
+                yield from self._in_two_threads(sample)
             elif not (self._auto.sampling.done and self._decided()):
                 yield from self._some()
             elif self._hub is not None:
@@ -233,7 +233,7 @@ class Inline(Engine):
         self._auto.decided(choice)
         return choice.move or choice.final
 
-    def _in_two_threads(self, work_ns: float) -> Iterator[Phase]:
+    def _in_two_threads(self, sample: choose.Sample) -> Iterator[Phase]:
         """The next records in two threads, to see how far these overlap."""
         from taktline._run.overlap import BATCH, THREADS, Overlap
 
@@ -242,10 +242,10 @@ class Inline(Engine):
         while not overlap.ready() and not self._reader.ended:
             yield from self._some()
         most = min(MOST, (self._options.window or MOST) // THREADS)
-        size = min(max(1, self._lot_least(), int(BATCH * 1e9 / work_ns)), most)
+        size = min(max(1, self._lot_least(), int(BATCH * 1e9 / sample.work)), most)
         while not overlap.done and not self._reader.ended:
             yield from self._at_once(overlap, size)
-        self._auto.tried_threads(overlap.of(work_ns))
+        self._auto.tried_threads(overlap.of(sample))
 
     def _end_threads(self) -> None:
         overlap, self._overlap = self._overlap, None

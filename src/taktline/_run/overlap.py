@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import threading
 from time import perf_counter
 
 from taktline._crew import contract
 from taktline._observe import cores
+from taktline._planner.choose import Sample
 from taktline._recipe.options import Options
 from taktline._recipe.plan import Plan
 from taktline._run.crews import threads_for
@@ -15,6 +15,7 @@ from taktline._segment.batch import Batch
 THREADS = 2
 LOOKS = 3  # the first of which counts for nothing: what it meets is new to its thread
 BATCH = 0.005  # seconds of work in each of the batches
+COMPUTING = 0.5  # share of their work that uses the processor, from which steps do not wait
 
 
 class Overlap:
@@ -24,7 +25,8 @@ class Overlap:
         self.crew = threads_for(plan, options)
         self.broken: BaseException | None = None  # why they cannot work
         self.records = 0  # of all looks that count,
-        self.seconds = 0.0  # and what both threads together took for them
+        self.seconds = 0.0  # what both threads together took for them,
+        self.cpu = 0.0  # and their processor time
         self.figures: dict[int, contract.Figures] = {}  # of each worker, the newest
         self._starting = set(range(THREADS))
         self._looks = 0
@@ -45,7 +47,8 @@ class Overlap:
     def run(self, batches: list[Batch], records: int, orders: list[contract.Orders]) -> list[Batch | None]:
         """What comes of these batches, one a thread, which are of so many records; None where one cannot be read."""
         came: dict[int, Batch | None] = {}
-        tasks = [threading.get_native_id(), *self.crew.tasks()]
+        before = self._cpu()
+        tasks = self.crew.tasks()
         queued = [cores.queued([task]) for task in tasks]
         began = perf_counter()
         for worker, batch in enumerate(batches):
@@ -63,15 +66,28 @@ class Overlap:
                         raise self.broken
         if self._looks and len(batches) == THREADS:
             self.records += records
-            # Where other programs have the cores, that is not for the threads to answer for.
-            seconds = perf_counter() - began
-            self.seconds += seconds - max(cores.queued([n]) - q for n, q in zip(tasks, queued, strict=True))
+            # Where other programs have the cores, that is not for the threads to answer for; but who waits for Python's lock
+            # asks for a core now and then, too: so no more is left out than both were without one.
+            without = min(cores.queued([n]) - q for n, q in zip(tasks, queued, strict=True))
+            seconds = perf_counter() - began - without
+            cpu = [(now - then) / 1e9 for now, then in zip(self._cpu(), before, strict=True)]
+            self.cpu += sum(cpu)
+            self.seconds += max(seconds, *cpu)
         self._looks += 1
         return [came[n] for n in range(len(batches))]
 
-    def of(self, work_ns: float) -> float:
-        """How many times the speed of the loop, where a record takes so long; 0 where nothing was seen."""
-        return min(float(THREADS), self.records * work_ns / 1e9 / self.seconds) if self.seconds else 0.0
+    def of(self, sample: Sample) -> float:
+        """How many times the speed of the loop, whose records cost this; 0 where nothing was seen."""
+        if not self.seconds:
+            return 0.0
+        faster = min(float(THREADS), self.records * sample.work / 1e9 / self.seconds)
+        # What a record costs is another time more, where others use the machine: of steps that compute it is known too how
+        # much of the processor both have had at once.
+        return min(faster, self.cpu / self.seconds) if sample.computing > COMPUTING else faster
+
+    def _cpu(self) -> list[int]:
+        """Nanoseconds of the processor that each thread has had so far."""
+        return [self.figures[n].cpu if n in self.figures else 0 for n in range(THREADS)]
 
     def _hear(self, heard: contract.Heard) -> None:
         self._starting.discard(heard.worker)
