@@ -75,7 +75,7 @@ def refused(case: Case) -> str:
         return "a live source does not give its records again"
     if case.origin.kind == "async" and serial:
         return "nor does an async one"
-    if case.target.kind in ("table", "parquet"):
+    if case.target.kind in ("table", "parquet", "arrow"):
         return "the sink cannot go on"
     if (live or case.origin.kind == "async") and sink.make is None:
         return "a live source keeps its place by itself"

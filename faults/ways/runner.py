@@ -490,7 +490,8 @@ class _Comparison:
         known = {"out.db", "run.journal", "broken", TAKEN, self.case.target.name, f"letters.{self.case.letters}"}
         if self.case.journal and self.wanted.endings:
             known |= {f".{self.case.target.name}.part", f".{self.case.target.name}.part.journal"}
-        odd = [name for name in os.listdir(self.folder) if name not in known and not name.startswith("in")]
+        begun = f".{self.case.target.name}.parts" if self.case.journal and self.wanted.endings else "in"
+        odd = [name for name in os.listdir(self.folder) if name not in known and not name.startswith(("in", begun))]
         return [f"files are left: {odd}"] if odd else []
 
 

@@ -119,6 +119,36 @@ def _parquet_rows(target: Target, folder: Path) -> list[Any] | None:
     return rows
 
 
+def _arrow_rows(target: Target, folder: Path) -> list[Any] | None:
+    import pyarrow as pa
+
+    if _content(target, folder) is None:
+        return None
+    rows: list[Any] = pa.ipc.open_file(_path(target, folder)).read_all().to_pylist()
+    return rows
+
+
+def _parts(target: Target, folder: Path) -> Any:
+    """A folder of parts of three results."""
+    path = _path(target, folder)
+    if target.there and not path.exists():
+        path.mkdir()
+        (path / "part-00000.jsonl").write_bytes(OLD)
+    return write(f"{path}/", "jsonl", rows=3, mode="replace" if target.there else None)
+
+
+def _lines_of_parts(target: Target, folder: Path) -> list[str] | None:
+    path = _path(target, folder)
+    if not path.exists():
+        return None
+    data = [each.read_bytes() for each in sorted(path.iterdir())]
+    if data == [OLD]:
+        return None if target.there else ["old?"]
+    if any(len(each.splitlines()) != 3 for each in data[:-1]):
+        return ["a part of another size"]
+    return b"".join(data).decode().splitlines(keepends=True)
+
+
 def _columns(target: Target) -> str:
     return f"(n integer {'PRIMARY KEY' if target.kind.endswith('by key') else ''}, t text)"
 
@@ -199,6 +229,11 @@ SINKS: dict[str, Kind] = {
     "csv": Kind("as row", _file, _lines, _csv_lines, file=True, packings=PACKED),
     "tsv": Kind("as row", _file, _lines, _tsv_lines, file=True, cannot=_has_ends, drawn=1),
     "parquet": Kind("as row", _file, _parquet_rows, file=True),
+    "arrow": Kind("as row", _file, _arrow_rows, file=True),
+    "jsonl parts": Kind(
+        "as it is", _parts, _lines_of_parts, lambda results: [json.dumps(r, ensure_ascii=False) + "\n" for r in results],
+        file=True,
+    ),
     "SQLite": Kind("as row", _sqlite, _sqlite_rows, marks=True, drawn=3),
     "SQLite by key": Kind("as row", _sqlite, _sqlite_rows, _over_the_same, marks=True, drawn=2),
     "PostgreSQL": Kind("as row", _postgres, _postgres_rows, marks=True, drawn=1),
