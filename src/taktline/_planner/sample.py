@@ -43,6 +43,8 @@ class Sampling:
         """Whether the costs are known well enough to choose."""
         if not self._moving:
             return self.records >= RECORDS  # nothing is to be chosen: only the report asks what steps cost
+        if self.table:  # the first one may have imported
+            return len(self._lots) > 1
         if self._heavy >= HEAVY:
             return True
         if self._singly:

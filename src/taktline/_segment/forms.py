@@ -342,8 +342,11 @@ class Frames(_Tables):
             return self.arrays.checked(result, given)
         if not isinstance(result, (self.pd.DataFrame, self.pd.Series)):
             raise Misfit("a DataFrame, a Series or a NumPy array")
-        if isinstance(result, self.pd.DataFrame) and (not result.columns.is_unique or not len(result.columns)):
-            raise Misfit("a DataFrame with columns, of different names")
+        if isinstance(result, self.pd.DataFrame) and not result.columns.is_unique:
+            twice = result.columns[result.columns.duplicated()][0]
+            raise Misfit(f"one with each name once: it has two columns named {twice!r}")
+        if isinstance(result, self.pd.DataFrame) and not len(result.columns):
+            raise Misfit("a DataFrame with columns")
         index = result.index
         if len(index) == given and index.dtype.kind == "i" and not index.is_monotonic_increasing and index.is_unique:
             raise Misfit("the rows in the order in which they were given, as the index says (or call reset_index)")
@@ -407,8 +410,11 @@ class Arrow(_Tables):
     def checked(self, result: Any, given: int) -> tuple[Any, int]:
         pa = self.pa
         if isinstance(result, (pa.Table, pa.RecordBatch)):
-            if not result.num_columns or len({*result.schema.names}) < result.num_columns:
-                raise Misfit("a Table with columns, of different names")
+            names = result.schema.names
+            if twice := next((name for n, name in enumerate(names) if name in names[:n]), None):
+                raise Misfit(f"one with each name once: it has two columns named {twice!r}")
+            if not names:
+                raise Misfit("a Table with columns")
             return result, result.num_rows
         if not isinstance(result, (pa.Array, pa.ChunkedArray)):
             raise Misfit("a pyarrow Table, RecordBatch, Array or ChunkedArray")
