@@ -235,6 +235,16 @@ def _parquet(origin: Origin, folder: Path) -> tuple[Any, Broken | None]:
     return read(path), broken
 
 
+def _in_memory(origin: Origin, folder: Path) -> tuple[Any, Broken | None]:
+    import pyarrow as pa
+
+    rows = [row_of(origin.number(index)) for index in range(origin.count)]
+    table = pa.Table.from_pylist(rows, pa.schema([("n", pa.int64()), ("t", pa.string())]))
+    if origin.kind == "DataFrame":
+        return table.to_pandas(), None
+    return (table if origin.kind == "Arrow table" else table.to_reader(max_chunksize=max(1, origin.count // 3))), None
+
+
 # --- databases ---
 
 POSTGRES = os.environ.get("TAKTLINE_WAYS_POSTGRES", "")  # the URL of a server, where there is one
@@ -377,7 +387,10 @@ SOURCES: dict[str, Kind] = {
     "txt": Kind(_file, "text", FILE, ("CRLF", *HOW_IT_ENDS), PACKED),
     "csv": Kind(_file, "cells", FILE, ("blank lines", *HOW_IT_ENDS), PACKED),
     "tsv": Kind(_file, "cells", FILE, HOW_IT_ENDS, PACKED, drawn=1),
-    "parquet": Kind(_parquet, "row", ("has nanoseconds", "is cut")),
+    "parquet": Kind(_parquet, "row", ("has nanoseconds", "is cut"), drawn=8),
+    "DataFrame": Kind(_in_memory, drawn=3),
+    "Arrow table": Kind(_in_memory, drawn=2),
+    "Arrow stream": Kind(_in_memory, again=False, drawn=1),
     "SQLite": Kind(_sqlite, "row", ("its query fails",), drawn=2),
     "SQLite by key": Kind(_sqlite, "row", ("its query fails",), drawn=2),
     "PostgreSQL": Kind(_postgres, "row", ("its query fails",), drawn=1),
