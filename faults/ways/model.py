@@ -204,7 +204,7 @@ def _into(case: Case, out: Wanted) -> None:
     if target.fault == "raises":
         at = target.at
     elif sink.refuses:
-        fits = {"as text": str, "as row": dict, "as it is": (int, str, dict)}[sink.shape]
+        fits = sink.takes or {"as text": str, "as row": dict, "as it is": (int, str, dict)}[sink.shape]
         bad = (n for n, r in enumerate(out.results) if not isinstance(r, fits) or sink.cannot(r))  # type: ignore[arg-type]
         at = next(bad, at)
     if at < len(out.results):

@@ -91,6 +91,26 @@ def _lines(target: Target, folder: Path) -> list[str] | None:
     return None if data is None else data.decode().splitlines(keepends=True)
 
 
+def _json_lines(target: Target, folder: Path) -> list[str] | None:
+    return _told(_lines(target, folder))
+
+
+def _told(lines: list[str] | None) -> list[str] | None:
+    """What stands in the place of a record that failed as `plain` has it: which record, and the step."""
+    if lines is None:
+        return None
+    return [f"{plain(Failed(**_of_a_failed(line)))}\n" if line.startswith('{"failed": ') else line for line in lines]
+
+
+def _of_a_failed(line: str) -> dict[str, Any]:
+    said = json.loads(line)["failed"]
+    return {"index": said["index"], "step": said["step"], "record": None, "error": ValueError()}
+
+
+def _as_json_lines(results: list[Any]) -> list[str]:
+    return [(plain(r) if isinstance(r, Failed) else json.dumps(r, ensure_ascii=False)) + "\n" for r in results]
+
+
 def _csv_lines(results: list[Any]) -> list[str]:
     out = io.StringIO()
     rows = csv.writer(out, lineterminator="\n")
@@ -208,6 +228,7 @@ class Kind(NamedTuple):
     file: bool = False
     marks: bool = False  # what it has is seen at each mark
     refuses: bool = True  # what is not of its shape
+    takes: tuple[type, ...] = ()  # other types than those of its shape
     cannot: Callable[[Any], bool] = lambda result: False  # nor this
     faults: tuple[str, ...] = ()
     packings: tuple[str, ...] = ("",)
@@ -222,8 +243,7 @@ SINKS: dict[str, Kind] = {
     "none": Kind(refuses=False),
     "table": Kind(make=lambda target, folder: Table(target), refuses=False, drawn=3),
     "jsonl": Kind(
-        "as it is", _file, _lines, lambda results: [json.dumps(r, ensure_ascii=False) + "\n" for r in results],
-        file=True, packings=PACKED, drawn=12,
+        "as it is", _file, _json_lines, _as_json_lines, file=True, packings=PACKED, takes=(int, str, dict, Failed), drawn=12,
     ),
     "txt": Kind("as text", _file, _lines, lambda rs: [f"{r}\n" for r in rs], file=True, packings=PACKED),
     "csv": Kind("as row", _file, _lines, _csv_lines, file=True, packings=PACKED),
@@ -231,8 +251,8 @@ SINKS: dict[str, Kind] = {
     "parquet": Kind("as row", _file, _parquet_rows, file=True),
     "arrow": Kind("as row", _file, _arrow_rows, file=True),
     "jsonl parts": Kind(
-        "as it is", _parts, _lines_of_parts, lambda results: [json.dumps(r, ensure_ascii=False) + "\n" for r in results],
-        file=True,
+        "as it is", _parts, lambda target, folder: _told(_lines_of_parts(target, folder)), _as_json_lines,
+        file=True, takes=(int, str, dict, Failed),
     ),
     "SQLite": Kind("as row", _sqlite, _sqlite_rows, marks=True, drawn=3),
     "SQLite by key": Kind("as row", _sqlite, _sqlite_rows, _over_the_same, marks=True, drawn=2),
