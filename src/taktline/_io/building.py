@@ -42,6 +42,7 @@ class Building:
             name = f"{name[:40]}.{hashlib.sha256(os.fsencode(name)).hexdigest()[:12]}"
         self._stem = os.path.join(above, f".{name}.")
         self.folder = self._taken_up = ""  # in which it is made, and was made so far
+        self._newest: int | None = None  # note of how far it is
         self.known = 0  # number of that one, which it keeps when it is put in its place
         self._lock: int | None = None
         self._opened_in = 0  # process
@@ -197,6 +198,7 @@ class Building:
         """Keep what the journal's next entry will tell of by its number; the one before is still needed until then."""
         with self._telling():
             write_whole(self._noted(number), data)
+        self._newest = number
         with suppress(FileNotFoundError):
             os.unlink(self._noted(number - 2))
 
@@ -311,6 +313,11 @@ class Building:
         held, self._lock = self._lock, None
         if held is not None:
             os.close(held)
+        if self._newest is not None and not os.path.isdir(self.folder):
+            # An attempt that went on in its place has put it there, or taken it away: nobody needs what is told of it.
+            for number in (self._newest, self._newest - 1):
+                with suppress(FileNotFoundError):
+                    os.unlink(self._noted(number))
 
     def is_published(self, name: str, known: int) -> bool:
         if not os.path.isdir(self.path):
