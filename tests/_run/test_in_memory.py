@@ -10,7 +10,7 @@ import polars as pl
 import pyarrow as pa
 import pytest
 
-from taktline import LineError, SourceError, batch, expand, keep, line
+from taktline import LineError, ResumeError, SourceError, batch, expand, keep, line, serial
 
 ROWS = [{"n": n, "half": n / 2, "word": f"w{n}"} for n in range(50)]
 ARROW = pa.Table.from_pylist(ROWS)
@@ -146,3 +146,34 @@ def test_results_that_are_no_table_are_told(call):
 def test_an_unknown_form_is_refused():
     with pytest.raises(LineError, match="'numpy'; choose one of 'pandas', 'arrow', 'polars'"):
         line(abs)([1]).tables("numpy")
+
+
+def test_a_journal_knows_a_table_by_some_of_its_rows(tmp_path):
+    frame = pd.DataFrame({"n": range(5000), "word": ["w"] * 5000})
+
+    def begun(frame):
+        return line(batch(plus_all, form="pandas"), serial(Counting()))(frame, journal=tmp_path / "j", how="loop")
+
+    run = begun(frame)
+    first = [next(run) for _ in range(1234)]
+    run.close()
+    with pytest.raises(ResumeError, match="the source"):
+        list(begun(frame.assign(n=frame["n"] + 1)))
+    # The last one is delivered when the next one is asked for.
+    assert first[:-1] + list(begun(frame)) == [(n, {"n": n + 1, "word": "w"}) for n in range(5000)]
+
+
+class Counting:
+    """Numbers what it gets."""
+
+    count = 0
+
+    def __call__(self, row):
+        self.count += 1
+        return self.count - 1, row
+
+    def save(self):
+        return self.count
+
+    def load(self, state):
+        self.count = state

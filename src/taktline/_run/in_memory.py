@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from hashlib import blake2b
 from importlib.util import find_spec
 from typing import Any
 
@@ -15,6 +16,7 @@ from taktline.errors import LineError
 BYTES = 4 << 20  # of a slice, about: some milliseconds of work, and it crosses within one
 LEAST = 1 << 10  # rows of a slice, and
 MOST = 1 << 20
+LOOKS, TOGETHER = 64, 16  # places that a journal knows a table by, and rows of each
 
 
 class Tables(Source):
@@ -33,6 +35,22 @@ class Tables(Source):
 
     def describe(self) -> str:
         return self._what if self._length is None else f"{self._what} of {self._length:,} rows"
+
+    def fingerprint(self) -> Any:
+        return [self._what, self._length, self._looked_at() if self._length is not None else None]
+
+    def untold(self) -> str:
+        return "rows beside a thousand that are looked at" if self._length is not None else "the rows of a stream"
+
+    def _looked_at(self) -> str:
+        """A digest of the schema and of some rows all over it."""
+        digest = blake2b(digest_size=16)
+        for table in self._begin():
+            digest.update(str(table.schema).encode())
+            for at in range(0, table.num_rows, max(TOGETHER, table.num_rows // LOOKS)):
+                rows = table.slice(at, TOGETHER).combine_chunks()
+                digest.update(_bytes_of(rows))
+        return digest.hexdigest()
 
     def __len__(self) -> int:
         if self._length is None:
@@ -70,6 +88,15 @@ class Tables(Source):
                     wanted = yield reading
                     at += reading.given
             first += len(rows)
+
+
+def _bytes_of(table: Any) -> bytes:
+    import pyarrow as pa
+
+    stream = pa.BufferOutputStream()
+    with pa.ipc.new_stream(stream, table.schema) as writer:
+        writer.write_table(table)
+    return stream.getvalue().to_pybytes()  # type: ignore[no-any-return]
 
 
 class _Counted(Iterator[Any]):

@@ -406,7 +406,7 @@ class Inline(Engine):
             elsewhere += perf_counter() - left
             cpu += process_time() - cpu_left
         if self.states is not None:
-            self.states.passed(self._segment, reader.index)
+            self.states.passed(self._segment, first + len(records))
         worked = perf_counter() - elsewhere
         self._lot_seconds = worked - began
         cpu, work = process_time() - cpu, worked - read
