@@ -80,6 +80,8 @@ class Auto:
     def tries_threads(self, lane: LaneCount) -> choose.Sample | None:
         """What records cost, where it is to be seen now how far two threads overlap; else None."""
         sample = self._sample(lane)
+        if self._reader.in_memory and sample.work < 2 * sample.unpack_out:  # to put the results together takes as long
+            return None
         if not self._may_overlap(sample) or not (self._is_long(sample) or self._for_processes(lane).move):
             return None
         self._may_share = False  # once is enough

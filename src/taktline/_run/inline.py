@@ -120,6 +120,7 @@ class Inline(Engine):
         self._whole = (
             options.window is None and options.batch_size is None
         )  # tables come as the source keeps them together
+        self._stays = False  # it was decided to go on here
         self._gave = 0.0  # the processor's time when the newest lot was given
         self._lot_seconds: float | None = None  # reading and work of the last lot
         self._units = plans.full_calls(self._steps)
@@ -231,6 +232,7 @@ class Inline(Engine):
                 choice = choose.Choice(False, True, f"stay with the loop: {error}")
         self._end_threads()
         self._auto.decided(choice)
+        self._stays = choice.final and not choice.move
         return choice.move or choice.final
 
     def _in_two_threads(self, sample: choose.Sample) -> Iterator[Phase]:
@@ -354,7 +356,10 @@ class Inline(Engine):
     def _table(self, first: int, began: float, size: int) -> Iterator[Phase]:
         """Read what the source keeps together, as rows of a table, and run it; in the loop row by row."""
         reader, options = self._reader, self._options
-        part = reader.read_part(size, LOT, whole=self._whole)
+        all_of_it = self._stays and reader.in_memory and self._whole
+        part = reader.read_part(
+            (reader.remaining or size) if all_of_it else size, LOT, whole=self._whole and not all_of_it
+        )
         held = InFlight(first, part, Batch.read(part, reader.unread, first), goes_on=options.goes_on)
         held.read_table()
         batch = held.batch

@@ -12,7 +12,7 @@ from types import GeneratorType
 from typing import Any
 
 from taktline._run import ownership
-from taktline._run.in_memory import table_source
+from taktline._run.in_memory import Tables, table_source
 from taktline._run.patience import Patience
 from taktline._signals import came_from_outside, pass_on
 from taktline.abc import Live, Part, Sink, Source, Splitter, Unread
@@ -53,6 +53,7 @@ class Reader:
         if split and isinstance(source, Source):
             self._splitter = source.split(exact=exact, unread=self.unread)
         self.tables = tables and self._splitter is not None  # the first step takes columns, which the source has
+        self.in_memory = self.tables and isinstance(source, Tables)
         self.live = isinstance(source, Live)  # records come when they come
         # Whether records may be read ahead without the caller's own code being run for it.
         self.runs_no_code = self._library or ownership.runs_no_code(source)

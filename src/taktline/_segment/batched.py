@@ -224,7 +224,7 @@ class Batched(Part):
         state, unfit = self._taken(values, piece)
         if unfit is not None:
             return await self._in_parts(piece, piece.first, cannot_stand(self.steps[piece.first], unfit))
-        count, places = len(values), None
+        count, places, _lent = len(values), None, state  # which shares memory for as long as it is kept
         columns: Columns | ArrowRows | None = None
         for n in range(piece.first, len(self.steps)):
             self.now = n
@@ -323,7 +323,8 @@ class Batched(Part):
         """The values in the form, or why they do not stand in it."""
         try:
             if type(values) is ArrowRows and self.way is not None:
-                return self.way.take(values, piece.batch.first + piece.at if piece is not None else 0), None
+                first = piece.batch.first + piece.at if piece is not None else 0
+                return self.way.take(values, first, lent=True), None
             return self.form.take(records_of(values)), None
         except Unfit as unfit:
             return None, unfit

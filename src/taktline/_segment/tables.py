@@ -87,9 +87,11 @@ def put_together(pieces: list[ArrowRows]) -> ArrowRows | None:
         return pieces[0]
     whole = frozenset.intersection(*(piece.whole for piece in pieces))
     try:
-        return ArrowRows(pa.concat_tables([piece.table for piece in pieces], promote_options="default"), whole)
+        table = pa.concat_tables([piece.table for piece in pieces], promote_options="default")
     except pa.ArrowException:
         return None
+    columns = [_neighbours(column) for column in table.columns]
+    return ArrowRows(pa.Table.from_arrays(columns, schema=table.schema), whole)
 
 
 def rows_of(part: Part) -> ArrowRows | None:
@@ -160,8 +162,10 @@ class Way(ABC):
     """Between tables and one form."""
 
     @abstractmethod
-    def take(self, rows: ArrowRows, first: int) -> Any:
-        """The rows as a batch of the form, which the step may change; `first`: the index of the first one. Raises Unfit."""
+    def take(self, rows: ArrowRows, first: int, *, lent: bool = False) -> Any:
+        """The rows as a batch of the form, which the step may change; `first`: the index of the first one. `lent`: it may
+        share the memory of the rows, as long as whoever asks keeps this very batch until all that is made of it is done.
+        Raises Unfit."""
 
     @abstractmethod
     def give(self, result: Any, rows: ArrowRows | None) -> ArrowRows | None:
@@ -179,21 +183,28 @@ class _Pandas(Way):
     def __init__(self) -> None:
         self.np, self.pd, self.form = import_module("numpy"), import_module("pandas"), form_of("pandas")
 
-    def take(self, rows: ArrowRows, first: int) -> Any:
+    def take(self, rows: ArrowRows, first: int, *, lent: bool = False) -> Any:
+        # Since version 3 what writes into a frame that shares its memory with another one copies that column first.
+        lent = lent and int(self.pd.__version__.split(".")[0]) >= 3
         names = _names(rows.table.schema)
         columns = {
-            name: self._column(column, name, whole=name in rows.whole)
+            name: self._column(column, name, whole=name in rows.whole, lent=lent)
             for name, column in zip(names, rows.table.columns, strict=True)
         }
-        return self.pd.DataFrame(columns, index=self.pd.RangeIndex(first, first + len(rows)), copy=False)
+        frame = self.pd.DataFrame(columns, index=self.pd.RangeIndex(first, first + len(rows)), copy=False)
+        if not lent:
+            return frame
+        shared = frame.copy(deep=False)
+        vars(shared)["_taktline"] = frame
+        return shared
 
-    def _column(self, column: Any, name: str, *, whole: bool) -> Any:
+    def _column(self, column: Any, name: str, *, whole: bool, lent: bool) -> Any:
         from pyarrow import types
 
         np, kind, made = self.np, column.type, self.pd.arrays
         if types.is_integer(kind) or types.is_floating(kind) or types.is_boolean(kind):
             if whole:
-                return _own(column.to_numpy())
+                return column.to_numpy() if lent else _own(column.to_numpy())
             mask = _own(column.is_null().to_numpy())
             values = _own(column.fill_null(False if types.is_boolean(kind) else 0).to_numpy())
             if types.is_floating(kind) and mask.any() and np.isnan(values).any():
@@ -240,7 +251,7 @@ class _Numpy(Way):
     def __init__(self) -> None:
         self.np, self.form = import_module("numpy"), form_of("numpy")
 
-    def take(self, rows: ArrowRows, first: int) -> Any:
+    def take(self, rows: ArrowRows, first: int, *, lent: bool = False) -> Any:
         names = _names(rows.table.schema)
         return {name: self._column(column, name) for name, column in zip(names, rows.table.columns, strict=True)}
 
@@ -280,7 +291,7 @@ class _Numpy(Way):
 
 
 class _Arrow(Way):
-    def take(self, rows: ArrowRows, first: int) -> Any:
+    def take(self, rows: ArrowRows, first: int, *, lent: bool = False) -> Any:
         return rows.table
 
     def give(self, result: Any, rows: ArrowRows | None) -> ArrowRows | None:
@@ -295,7 +306,7 @@ class _Polars(Way):
     def __init__(self) -> None:
         self.pl = import_module("polars")
 
-    def take(self, rows: ArrowRows, first: int) -> Any:
+    def take(self, rows: ArrowRows, first: int, *, lent: bool = False) -> Any:
         import pyarrow as pa
 
         try:
@@ -373,6 +384,8 @@ def _as_read(columns: dict[str, Any], rows: ArrowRows | None, whole: frozenset[s
         at = before.get_field_index(name)
         wanted = before.field(at) if at >= 0 else None
         column = _alike(column, wanted.type) if wanted is not None else _alike(column, _common(column.type))
+        if wanted is not None and rows is not None and _is_at(column, own := rows.table.column(at)):
+            column = own  # nobody has touched it
         if wanted is None or wanted.type != column.type:
             wanted = pa.field(name, column.type)
         elif column.null_count:
@@ -414,6 +427,44 @@ def _common(kind: Any) -> Any:
     if types.is_large_string(kind) or types.is_string_view(kind):
         return pa.string()
     return pa.binary() if types.is_large_binary(kind) or types.is_binary_view(kind) else kind
+
+
+def _is_at(column: Any, other: Any) -> bool:
+    """Whether two columns of numbers without nulls are the same memory."""
+    from pyarrow import types
+
+    if column.type != other.type or not (types.is_integer(column.type) or types.is_floating(column.type)):
+        return False
+    chunks, others = getattr(column, "chunks", [column]), other.chunks
+    if len(chunks) != 1 or len(others) != 1 or chunks[0].null_count or others[0].null_count:
+        return False
+    return len(chunks[0]) == len(others[0]) and _start(chunks[0]) == _start(others[0])
+
+
+def _start(array: Any) -> int:
+    """Where the values of an array of numbers begin."""
+    data = array.buffers()[1]
+    return int(data.address) + array.offset * array.type.bit_width // 8 if data is not None else 0
+
+
+def _neighbours(column: Any) -> Any:
+    """A column of numbers whose chunks are neighbours in one buffer, as one chunk, without a copy."""
+    import pyarrow as pa
+    from pyarrow import types
+
+    chunks = column.chunks
+    number = types.is_integer(column.type) or types.is_floating(column.type)
+    if len(chunks) < 2 or not number or any(chunk.null_count for chunk in chunks):
+        return column
+    buffers = chunks[0].buffers()
+    places = [(chunk.buffers()[1].address, chunk.offset) for chunk in chunks if len(chunk)]
+    at = places[0][1]
+    for (address, offset), chunk in zip(places, (each for each in chunks if len(each)), strict=True):
+        if address != places[0][0] or offset != at:
+            return column
+        at += len(chunk)
+    whole = pa.Array.from_buffers(column.type, len(column), [None, buffers[1]], 0, places[0][1])
+    return pa.chunked_array([whole])
 
 
 def _untouched(table: Any, rows: ArrowRows | None) -> frozenset[str]:
