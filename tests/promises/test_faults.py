@@ -506,7 +506,7 @@ def test_serial_steps_keep_state_over_a_worker_death():
 
 
 def test_logging_is_left_alone():
-    assert not logging.getLogger("taktline").handlers
+    assert [type(each) for each in logging.getLogger("taktline").handlers] in ([], [logging.NullHandler])
 
 
 @pytest.mark.parametrize("how", ["loop", "auto"])
@@ -530,14 +530,6 @@ def test_a_run_left_open_when_python_ends_says_nothing():
     assert (done.stdout, done.stderr) == ("0\n", "")
 
 
-TABLES = {
-    "DataFrame": lambda: __import__("pandas").DataFrame({"n": [1, 2]}),
-    "polars": lambda: __import__("polars").DataFrame({"n": [1, 2]}),
-    "Table": lambda: __import__("pyarrow").table({"n": [1, 2]}),
-    "RecordBatch": lambda: __import__("pyarrow").record_batch({"n": [1, 2]}),
-}
-
-
 @pytest.mark.parametrize(
     ("source", "says"),
     [
@@ -546,12 +538,10 @@ TABLES = {
         (b"orders.jsonl", "did you mean taktline.read"),
         ({"n": 1}, r"did you mean its items\(\), its values\(\)"),
         (OrderedDict(n=1), r"did you mean its items\(\), its values\(\)"),
-        *((kind, r"give its rows, to_(dicts\(\)|dict\(\"records\"\)|pylist\(\))") for kind in TABLES),
         (7, "must be an iterable of records, not int"),
     ],
 )
 def test_a_source_that_is_only_the_name_or_the_whole_of_one_is_refused(source, says):
-    source = TABLES[source]() if isinstance(source, str) and source in TABLES else source
     flow, calls = line(lambda record: calls.append(record)), []
     for use in (flow, flow.run, flow.plan, flow.check, flow.compare, lambda given: flow(given, how="line")):
         with pytest.raises(LineError, match=says):
