@@ -109,9 +109,9 @@ def resumed(name: str, fault: str, *fns: Any, wanted: list[int] = DOUBLED, **opt
 
 
 def refused(name: str, fault: str, between: Callable[[Path], None] | None, *fns: Any) -> Scenario:
-    """A run that must not go on."""
+    """A run that must not go on. It is killed well behind the first mark, before which there is nothing to go on with."""
     return written(
-        name, fault, (Pace(), SignalCaller(AT, signal.SIGKILL), *(fns or (steps.double,))), JOURNAL,
+        name, fault, (Pace(0.003), SignalCaller(AT, signal.SIGKILL), *(fns or (steps.double,))), JOURNAL,
         FailsAt(0, ("ResumeError",), named=False), attempts=2, between=between,
     )  # fmt: skip
 

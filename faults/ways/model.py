@@ -61,7 +61,7 @@ def refused(case: Case) -> str:
     serial = any(step.kind in SERIAL for step in case.steps)
     if "recycle" in options and options["how"] == "loop":
         return "there are no workers to replace"
-    if options["start"] == "threads" and {"recycle", "seed"} & options.keys():
+    if options.get("start") == "threads" and {"recycle", "seed"} & options.keys():
         return "threads share the generators, and cannot be replaced"
     if "seed" in options and (why := _seed_refused(case, live or case.origin.kind == "async")):
         return why
