@@ -361,6 +361,7 @@ def test_a_clock_that_jumps_changes_nothing():
 def test_nothing_reads_the_wall_clock_to_measure_time():
     wall = re.compile(r"\btime\.time\b|\btime_ns\(|import time$|from time import .*\btime\b|datetime\.now")
     rooms = [path for path in ROOT.rglob("*.py") if path.relative_to(ROOT).parts[0] not in ("cli", "_durable")]
+    rooms.remove(ROOT / "_run" / "meter.py")  # which tells when a run began, for people
     assert not [str(path) for path in rooms if wall.search(path.read_text())]
 
 

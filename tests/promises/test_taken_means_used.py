@@ -10,11 +10,13 @@ import os
 import random
 import sys
 import threading
+from contextlib import suppress
 
 import click
 import pytest
 
 import taktline
+import taktline.abc
 from taktline import LineError, Stalled, batch, expand, keep, line, per_worker, serial, step
 from taktline._check import check
 from taktline._compare import compare
@@ -111,6 +113,26 @@ def set_up(through, _):
     return seen == [1]
 
 
+def taken_over(through, journal):
+    first = line(abs)(range(9), how="loop", journal=journal, attempt=1)
+    next(first)
+    later = through(line(abs), range(9), how="loop", journal=journal, attempt=2)
+    with suppress(taktline.TakenOver):
+        first.close()
+    return later == list(range(9))
+
+
+def heard(through):
+    events = []
+
+    class Ear(taktline.abc.Observer):
+        def heard(self, at, event, actions):
+            events.append(event)
+
+    through(line(abs), range(9), **AWAY, observer=Ear())
+    return len(events)
+
+
 # What each option of a run changes: at flow(), run() and stream().
 OF_A_RUN = {
     "how": lambda through, _: last(through, how="pool", workers=1, start="fork").how == "pool",
@@ -139,6 +161,10 @@ OF_A_RUN = {
     "seed": lambda through, _: through(line(lambda n: random.random()), range(3), how="loop", seed=1)
     == through(line(lambda n: random.random()), range(3), how="loop", seed=1),
     "on": None,  # not there yet
+    "attempt": lambda through, folder: taken_over(through, f"{folder}/j"),
+    "trace": lambda through, folder: through(line(abs), range(5), how="loop", trace=f"{folder}/t.json") == list(range(5))
+    and os.path.getsize(f"{folder}/t.json") > 0,
+    "observer": lambda through, _: heard(through) > 0,
 }  # fmt: skip
 NOWHERE = {
     ("stream", "on_lost"): {"journal": "/nowhere/j", "on_lost": "restart"},
@@ -183,7 +209,8 @@ OF_A_PLAN = {
 OTHERS = {
     "ordered": False, "on_error": "skip", "dead_letters": "d.jsonl", "journal": "j", "if_changed": "restart",
     "on_lost": "restart", "progress": True, "stall": 5, "recycle": 5, "seed": 1, "on": "ray", "how": "pool", "workers": 2,
-    "batch_size": 7, "window": 9, "memory": "1MB", "start": "fork", "setup": print,
+    "batch_size": 7, "window": 9, "memory": "1MB", "start": "fork", "setup": print, "attempt": 2, "trace": "t.json",
+    "observer": taktline.abc.Observer(),
 }  # fmt: skip
 
 
@@ -217,7 +244,7 @@ def test_every_option_changes_a_plan_or_is_refused(option, tmp_path):
     if option in OF_A_PLAN:
         assert OF_A_PLAN[option](tmp_path)
         return
-    more = {"journal": "j"} if option in ("if_changed", "on_lost") else {}
+    more = {"journal": "j"} if option in ("if_changed", "on_lost", "attempt") else {}
     with pytest.raises(LineError, match=rf"flow\.plan\(\) has no use for \w+=|{option}="):
         line(abs).plan([1], **{option: OTHERS[option]}, **more)
 
@@ -299,7 +326,7 @@ COMMANDS = {name: commands.commands.commands[name] for name in ("run", "retry", 
 GIVEN = {
     "how": "pool", "workers": "2", "batch_size": "7", "window": "9", "memory": "1MB", "on_error": "skip", "setup": "s.py:f",
     "dead_letters": "d.jsonl", "journal": "j", "if_changed": "restart", "on_lost": "restart", "start": "fork", "stall": "5",
-    "recycle": "5", "seed": "1",
+    "recycle": "5", "seed": "1", "attempt": "2", "trace": "t.json",
 }  # fmt: skip
 
 
@@ -427,11 +454,17 @@ OF_BUILDERS = {
         "predicate": lambda m: total(keep(lambda n: n > 1)) == [2, 3]
         and refused(lambda: keep(batch(lists)), "one of the two"),
         "name": lambda m: keep(abs, name="mine").name == "mine",
+        "form": lambda m: total(keep(lambda a: a > 1, form="numpy")) == [2, 3]
+        and refused(lambda: keep(abs, form="excel"), "form='excel'"),
+        "size": lambda m: keep(abs, form="list", size=2).size == 2 and refused(lambda: keep(abs, size=2), "give form="),
         "other": lambda m: refused(lambda: keep(abs, nam="mine"), "did you mean \'name\'"),
     },
     "expand": {
         "fn": lambda m: total(expand(range)) == [0, 0, 1, 0, 1, 2] and refused(lambda: expand(keep(abs)), "one of the two"),
         "name": lambda m: expand(range, name="mine").name == "mine",
+        "form": lambda m: total(expand(lambda a: a.repeat(2), form="numpy")) == [0, 0, 1, 1, 2, 2, 3, 3]
+        and refused(lambda: expand(abs, form="excel"), "form='excel'"),
+        "size": lambda m: expand(abs, form="list", size=2).size == 2 and refused(lambda: expand(abs, size=2), "give form="),
         "other": lambda m: refused(lambda: expand(range, nam="mine"), "did you mean \'name\'"),
     },
     "serial": {
@@ -465,7 +498,7 @@ TABLES = {"csv", "tsv"}
 OF_READ = {
     "columns": (["n"], {"csv", "tsv", "jsonl"}), "types": ({"n": int}, TABLES), "delimiter": (";", TABLES),
     "quoting": (lambda form: form == "tsv", TABLES), "encoding": ("latin-1", {*TABLES, "text"}),
-    "header": (False, TABLES),
+    "header": (False, TABLES), "path_column": ("file", {*TABLES, "jsonl"}), "filters": ([("n", ">", 0)], set()),
 }  # fmt: skip
 
 
@@ -493,11 +526,15 @@ def test_every_argument_of_read_changes_the_records_or_is_refused(form, tmp_path
 
 
 def test_the_other_readers_and_writers_have_arguments_that_are_tested_with_their_formats(tmp_path):
-    assert list(inspect.signature(taktline.write).parameters) == ["path", "format", "schema"]
+    of_write = {
+        "schema": object(), "codec": "zstd", "level": 3, "row_group": 7, "rows": 5, "partition_by": "n", "mode": "replace"
+    }  # fmt: skip
+    assert list(inspect.signature(taktline.write).parameters) == ["path", "format", *of_write]
+    for name, value in of_write.items():  # what they change is tested in tests/_io, with files and folders
+        with pytest.raises(LineError, match=f"{name}="):
+            taktline.write(tmp_path / "o.jsonl", **{name: value})
     assert list(inspect.signature(taktline.read_sql).parameters) == ["url", "query", "key", "after"]
     assert list(inspect.signature(taktline.write_sql).parameters) == ["url", "table", "key"]
-    with pytest.raises(LineError, match="schema="):
-        taktline.write(tmp_path / "o.jsonl", schema=object())
     (tmp_path / "shop.db").touch()
     with pytest.raises(LineError, match="after="):
         taktline.read_sql(f"sqlite:///{tmp_path}/shop.db", "SELECT 1", after=3)

@@ -70,7 +70,13 @@ def write(
     if isinstance(path, (str, os.PathLike)):
         target = os.fspath(path)
         given = {"rows": rows, "partition_by": partition_by, "mode": mode}
-        if any(value is not None for value in given.values()) or _is_folder(target):
+        asked = next((name for name, value in given.items() if value is not None), None)
+        if asked is not None and format is None and not _is_folder(target):
+            raise LineError(
+                f"{asked}= is for a folder of parts: give {target!r} a / at its end, and say what its parts are to be, such as "
+                'format="parquet"; for one file leave it out'
+            )
+        if asked is not None or _is_folder(target):
             kind = _kind_of(target, format, rows, codec, level, schema, row_group)
             by = [partition_by] if isinstance(partition_by, str) else list(partition_by or ())
             return Folder(target, kind, _checked_mode(mode), by)
