@@ -73,8 +73,8 @@ def write(
         asked = next((name for name, value in given.items() if value is not None), None)
         if asked is not None and format is None and not _is_folder(target):
             raise LineError(
-                f"{asked}= is for a folder of parts: give {target!r} a / at its end, and say what its parts are to be, such as "
-                'format="parquet"; for one file leave it out'
+                f"{asked}= is for a folder of parts: give {target!r} a / at its end, and say what its parts are to be, such "
+                'as format="parquet"; for one file leave it out'
             )
         if asked is not None or _is_folder(target):
             kind = _kind_of(target, format, rows, codec, level, schema, row_group)
