@@ -121,7 +121,7 @@ def test_two_columns_of_the_same_name_are_refused(tmp_path):
         ({"quoting": "all"}, "quoting="), ({"encoding": "latin-99"}, "no encoding"), ({"encoding": "zlib"}, "no encoding"),
         ({"header": "a,b"}, "header="), ({"header": ["a", "a"]}, "twice"), ({"header": []}, "header="),
         ({"header": ["a", 1]}, "as text"), ({"delimeter": ";"}, "did you mean 'delimiter'"),
-        ({"path_column": "file"}, "no option 'path_column'"), ({"filters": []}, "no option 'filters'"),
+        ({"filters": [("a", ">", 1)]}, "filters= is for Parquet and Arrow"),
     ],
 )  # fmt: skip
 def test_options_that_cannot_be_are_refused_at_once(tmp_path, options, says):

@@ -330,3 +330,16 @@ print(list(line(is_missing)((each for each in kept * 3), how="line", start="thre
 """
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "True"
+
+
+def test_what_two_threads_print_comes_in_whole_lines(capfd):
+    def says(n):
+        print("said", n, end="")
+        threading.Event().wait(0.001)
+        print(" and done", flush=True)
+        return n
+
+    write = vars(sys.stdout).get("write")
+    assert list(line(says)(range(200), how="line", workers=2, start="threads", batch_size=5)) == list(range(200))
+    assert sorted(capfd.readouterr().out.splitlines()) == sorted(f"said {n} and done" for n in range(200))
+    assert vars(sys.stdout).get("write") is write

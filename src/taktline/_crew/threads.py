@@ -417,11 +417,55 @@ class ThreadCrew(Crew):
         return iter(())
 
 
+class _WholeLines:
+    """The `write` of a stream while there are workers in threads: what one of them writes comes out in whole lines."""
+
+    def __init__(self, stream: Any) -> None:
+        self._stream = stream
+        self._before = vars(stream).get("write")  # somebody else's that was put in
+        self._write = stream.write
+        self._begun: dict[int, str] = {}  # of each thread of a worker: a line that is not ended
+        self._lock = threading.Lock()
+        stream.write = self
+
+    def __call__(self, text: str) -> Any:
+        thread = threading.get_ident()
+        if own.get(None) is None or not isinstance(text, str):
+            return self._write(text)
+        whole, end, rest = (self._begun.pop(thread, "") + text).rpartition("\n")
+        if rest:
+            self._begun[thread] = rest
+        if end:
+            with self._lock:
+                self._write(whole + end)
+        return len(text)
+
+    def leave(self) -> None:
+        """Write what was begun; the stream has its own again, where nobody has put in another one meanwhile."""
+        for thread in list(self._begun):
+            self._write(self._begun.pop(thread))
+        if vars(self._stream).get("write") is self:
+            if self._before is None:
+                del self._stream.write
+            else:
+                self._stream.write = self._before
+
+
+def _streams() -> list[_WholeLines]:
+    """Of the streams that programs print to: those that let themselves be written to in another way."""
+    lines = []
+    for stream in dict.fromkeys((sys.stdout, sys.stderr)):
+        with suppress(AttributeError, TypeError):  # there is none, or it has no attributes of its own
+            lines.append(_WholeLines(stream))
+    return lines
+
+
 class _Relay:
-    """Log records that steps make in workers say which worker and step it was."""
+    """Log records that steps make in workers say which worker and step it was; what these print comes in whole lines."""
 
     def __init__(self) -> None:
         self._crews = 0
+        self._lines: list[_WholeLines] = []
         self._factory: Callable[..., logging.LogRecord] = logging.getLogRecordFactory()
 
     def begin(self) -> None:
@@ -430,10 +474,13 @@ class _Relay:
         if self._crews == 1:
             self._factory = logging.getLogRecordFactory()
             logging.setLogRecordFactory(self._made)
+            self._lines = _streams()
 
     def end(self) -> None:
         """One less."""
         self._crews -= 1
+        while not self._crews and self._lines:
+            self._lines.pop().leave()
         if not self._crews and logging.getLogRecordFactory() == self._made:  # nobody has put another one around it
             logging.setLogRecordFactory(self._factory)
 
