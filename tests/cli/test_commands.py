@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -556,3 +557,27 @@ def test_a_terminal_that_is_closed_ends_the_command_cleanly_but_not_under_nohup(
     assert done.returncode == code, done.stderr
     assert (folder / "o.jsonl").exists() == (code == 0)
     assert not [name for name in os.listdir(folder) if name.startswith(".")]
+
+
+def test_what_is_suggested_can_be_pasted(folder):
+    (folder / "s.py").write_text("def f(row):\n    raise ValueError(row)\n")
+    (folder / "a.csv").write_text("n,word\n1,a\n2,b\n")
+    given = ["--columns", "n,word", "--types", "n=int,word=str", "--delimiter", ",", "--path-column", "file"]
+    said = taktline(folder, "run", "s.py:f", "--in", "a.csv", *given, "--out", "o.jsonl").stderr
+    suggested = shlex.split(said[said.index("taktline check ") :].partition("\n")[0])
+    assert sorted(suggested[5 : 5 + len(given)]) == sorted(given)
+    assert taktline(folder, *suggested[1:]).returncode == 1
+
+
+def test_refusals_of_ends_speak_in_flags(folder):
+    (folder / "out").mkdir()
+    (folder / "out" / "mine").touch()
+    done = taktline(folder, "run", "steps.py:parse", "--in", "in.jsonl", "--out", "out/", "--out-format", "jsonl")
+    assert done.returncode != 0
+    assert "--mode replace" in done.stderr
+
+
+def test_where_a_library_raises_the_own_line_is_shown(folder):
+    (folder / "s.py").write_text("import pandas\n\ndef f(row):\n    return pandas.Series(row)['nowhere']\n")
+    done = taktline(folder, "run", "s.py:f", "--in", "in.jsonl", "--out", "o.jsonl")
+    assert "  at s.py:4   return pandas.Series(row)['nowhere']\n  record" in done.stderr, done.stderr

@@ -170,6 +170,16 @@ def _described(error: BaseException) -> str:
     return "\n".join(lines)
 
 
+def _is_installed(path: str) -> bool:
+    """Whether a file is Python's own or of an installed package, or none that is here, such as compiled code."""
+    parts = path.split(os.sep)
+    return (
+        "site-packages" in parts
+        or path.startswith(os.path.dirname(os.__file__))
+        or path.endswith((".pyx", ".pxi", ".pxd"))
+    )
+
+
 def _own_line(error: BaseException, text: str) -> str:
     """The line of the user's code that raised, from the worker's traceback or the exception's own, and below it those that
     led there."""
@@ -181,6 +191,8 @@ def _own_line(error: BaseException, text: str) -> str:
     # What called taktline (click, the interpreter) stands before its frames, what it called behind them.
     ours = [n for n, each in enumerate(found) if each[0].startswith((_OURS, "<taktline"))]
     own = found[ours[-1] + 1 :] if ours else found
+    # Where a library has raised, the user's call of it is what can be mended.
+    own = [each for each in own if not _is_installed(each[0])] or own
     lines = [
         f"{os.path.relpath(path) if os.path.isabs(path) else path}:{number}   {source.strip()}"
         for path, number, source in reversed(own[-CALLS:])

@@ -5,11 +5,24 @@ from __future__ import annotations
 import os
 import re
 import shlex
+from collections.abc import Mapping
 from dataclasses import fields
 
 from taktline._recipe.options import Options
 
-_NAMES = "|".join(each.name for each in fields(Options) if each.metadata["flag"] != "none")
+_OF_ENDS = (
+    "mode",
+    "rows",
+    "partition_by",
+    "codec",
+    "level",
+    "types",
+    "columns",
+    "delimiter",
+    "encoding",
+    "path_column",
+)
+_NAMES = "|".join([*(each.name for each in fields(Options) if each.metadata["flag"] != "none"), *_OF_ENDS])
 _OPTION = re.compile(rf"""(?<![\w.("'])({_NAMES})=(?:"([^"\s]+)"|([\w.%]+)|)(?![\w"'(])""")
 
 
@@ -56,13 +69,18 @@ class Asked:
 def _flags(reading: dict[str, object]) -> list[str]:
     found: list[str] = []
     for name, value in reading.items():
-        flag = "--in-format" if name == "format" else f"--{name}"
+        flag = "--in-format" if name == "format" else f"--{name.replace('_', '-')}"
         if value is None or (name == "header" and value is True):
             continue
         if name == "quoting":
             found.append(flag if value else "--no-quoting")
         elif name == "header":
             found += [flag, ",".join(map(str, value)) if isinstance(value, (list, tuple)) else "none"]
+        elif name == "filters":
+            for column, sign, wanted in value:  # type: ignore[attr-defined]
+                found += ["--filter", f"{column}{sign}{wanted}"]
+        elif isinstance(value, Mapping):
+            found += [flag, ",".join(f"{key}={getattr(kind, '__name__', kind)}" for key, kind in value.items())]
         else:
-            found += [flag, str(value)]
+            found += [flag, ",".join(map(str, value)) if isinstance(value, (list, tuple)) else str(value)]
     return found
