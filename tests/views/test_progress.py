@@ -162,7 +162,8 @@ assert sys.stdout is out and "write" not in vars(out) and "write" not in vars(er
     "asks", ["flow.compare(range(300), rounds=1, limit=300)", "flow.plan(range(3000))", "flow.check(range(300))"]
 )
 def test_what_looks_at_a_line_says_what_it_does_now(asks):
-    body = f"flow = line(abs, str)\nassert {asks} is not None"
+    # However fast the machine is: from the beginning, and not after a second.
+    body = f"from taktline.views import progress\nprogress.QUIET = 0\nflow = line(abs, str)\nassert {asks} is not None"
     written, code = on_a_terminal(program(body))
     assert code == 0, written
     assert f" {asks[5:].partition('(')[0]}: " in written
