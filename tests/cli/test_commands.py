@@ -515,7 +515,7 @@ def test_every_command_that_reads_takes_the_options_of_delimited_text(folder, co
         ]
     done = taktline(folder, command, "named.py:name", "--in", "latin.csv", "--delimiter", ";;", *out)
     assert done.returncode == 2
-    assert "delimiter= is one character" in done.stderr
+    assert "--delimiter is one character" in done.stderr
 
 
 def test_columns_and_types_of_a_table_are_named_on_the_command_line(folder):
