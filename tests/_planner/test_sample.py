@@ -65,3 +65,18 @@ def test_large_values_with_little_work_are_believed_after_a_second_look(monkeypa
     monkeypatch.setattr(sample, "moving", lambda values, *, exact: looks.append(values) or (900_000.0, 0.0, 8.0, ""))
     sampling = learned([(1, 30_000.0)] * 40)
     assert (sampling.records, len(looks)) == (2, 4)
+
+
+def test_a_first_packing_that_takes_long_is_not_what_a_record_costs(monkeypatch):
+    """As where it imports what packs them: more than all records of a look may take."""
+    looks = []
+
+    def moving(values, *, exact=True):
+        looks.append(len(values))
+        return (2e6 if len(looks) == 1 else 40_000.0 if len(values) == 1 else 100.0), 100.0, 10.0, ""
+
+    monkeypatch.setattr(sample, "moving", moving)
+    sampling = Sampling(moving=True)
+    sampling.learn(["record"] * 512, ["result"] * 512, read=0.0, work=0.02, cpu=0.02)
+    sampling.learn(["record"] * 512, ["result"] * 512, read=0.0, work=0.02, cpu=0.02)
+    assert sampling.costs(0.0).pack_in < 1_000

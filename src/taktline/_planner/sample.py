@@ -130,14 +130,16 @@ class Sampling:
             if obstacle:
                 self.obstacle = f"{what} cannot be sent between processes: {obstacle}"
 
+        def fits() -> int:
+            return int(min(MOVED, len(values), MOVED_NS / max(1.0, sum(self._costs[way]))))
+
         first = not any(self._costs[way])
-        if first:  # a value may be large: one first, though it may have imported what packs it
+        if first:  # a value may be large: one first
             take(1, 1)
-        fits = int(min(MOVED, len(values), MOVED_NS / max(1.0, sum(self._costs[way]))))
-        if fits > 1 and not self.obstacle:  # a call costs as much as many small values
-            take(fits, 2)
-        elif not first:
+        if fits() < 2 and (not first or len(values) > 1):  # that one may have imported what packs it
             take(1, 1)
+        if fits() > 1 and not self.obstacle:  # a call costs as much as many small values
+            take(fits(), 2)
 
 
 def moving(values: list[Any], *, exact: bool = True) -> tuple[float, float, float, str]:
