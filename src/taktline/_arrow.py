@@ -1,4 +1,4 @@
-"""Rows of a pyarrow.Table as records."""
+"""Tables of pyarrow as records, and as bytes."""
 
 from __future__ import annotations
 
@@ -29,3 +29,20 @@ def in_microseconds(table: Any) -> Any:
         except pa.ArrowInvalid as error:
             raise ValueError(f"column {field.name!r} has nanoseconds, which no value of Python can hold") from error
     return table
+
+
+def stream_of(table: Any) -> Any:
+    """The table as a stream of Arrow's IPC format, in a pyarrow.Buffer: of a slice that has its rows alone."""
+    import pyarrow as pa
+
+    stream = pa.BufferOutputStream()
+    with pa.ipc.new_stream(stream, table.schema) as writer:
+        writer.write_table(table)
+    return stream.getvalue()
+
+
+def table_of(stream: Any) -> Any:
+    """The table in what `stream_of` made, whose memory it shares."""
+    import pyarrow as pa
+
+    return pa.ipc.open_stream(pa.py_buffer(stream)).read_all()

@@ -6,6 +6,7 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from taktline._arrow import stream_of, table_of
 from taktline._io.typed import as_columns, gathered, in_schema, is_open, normal, wider_schema
 from taktline.errors import LineError
 
@@ -190,21 +191,14 @@ class Settled:
 
 def _sent(made: Any) -> tuple[bool, bytes]:
     """A table, or what a worker made of one, as bytes; a slice without the rows around it."""
-    import pyarrow as pa
-
     if isinstance(made, bytes):
         return False, made
-    out = pa.BufferOutputStream()
-    with pa.ipc.new_stream(out, made.schema) as stream:
-        stream.write_table(made)
-    return True, out.getvalue().to_pybytes()
+    return True, stream_of(made).to_pybytes()
 
 
 def _came(sent: tuple[bool, bytes]) -> Any:
-    import pyarrow as pa
-
     is_table, data = sent
-    return pa.ipc.open_stream(data).read_all() if is_table else data
+    return table_of(data) if is_table else data
 
 
 def _schema_of(data: bytes) -> Any:

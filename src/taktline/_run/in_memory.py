@@ -8,6 +8,7 @@ from hashlib import blake2b
 from importlib.util import find_spec
 from typing import Any
 
+from taktline._arrow import stream_of
 from taktline._io.cut import TABLE, Cut, Cuts
 from taktline._segment.tables import ArrowRows, Slice, way_of
 from taktline.abc import Source, Splitter, Unread
@@ -49,7 +50,7 @@ class Tables(Source):
             digest.update(str(table.schema).encode())
             for at in range(0, table.num_rows, max(TOGETHER, table.num_rows // LOOKS)):
                 rows = table.slice(at, TOGETHER).combine_chunks()
-                digest.update(_bytes_of(rows))
+                digest.update(stream_of(rows))
         return digest.hexdigest()
 
     def __len__(self) -> int:
@@ -88,15 +89,6 @@ class Tables(Source):
                     wanted = yield reading
                     at += reading.given
             first += len(rows)
-
-
-def _bytes_of(table: Any) -> bytes:
-    import pyarrow as pa
-
-    stream = pa.BufferOutputStream()
-    with pa.ipc.new_stream(stream, table.schema) as writer:
-        writer.write_table(table)
-    return stream.getvalue().to_pybytes()  # type: ignore[no-any-return]
 
 
 class _Counted(Iterator[Any]):

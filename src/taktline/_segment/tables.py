@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from importlib import import_module
 from typing import Any
 
-from taktline._arrow import records_of
+from taktline._arrow import records_of, stream_of, table_of
 from taktline._segment.forms import Unfit, form_of
 from taktline._signals import pass_on
 from taktline.abc import Part, Unread
@@ -65,18 +65,11 @@ class ArrowRows:
 
     def __reduce__(self) -> Any:
         """As a stream of Arrow's own: of a slice that has its rows alone."""
-        import pyarrow as pa
-
-        stream = pa.BufferOutputStream()
-        with pa.ipc.new_stream(stream, self.table.schema) as writer:
-            writer.write_table(self.table)
-        return _opened, (pickle.PickleBuffer(stream.getvalue()), self.whole)
+        return _opened, (pickle.PickleBuffer(stream_of(self.table)), self.whole)
 
 
 def _opened(stream: Any, whole: frozenset[str]) -> ArrowRows:
-    import pyarrow as pa
-
-    return ArrowRows(pa.ipc.open_stream(pa.py_buffer(stream)).read_all(), whole)
+    return ArrowRows(table_of(stream), whole)
 
 
 def put_together(pieces: list[ArrowRows]) -> ArrowRows | None:
@@ -171,6 +164,19 @@ class Way(ABC):
     def give(self, result: Any, rows: ArrowRows | None) -> ArrowRows | None:
         """What a step made of the rows; None where it has no columns of Arrow: then it goes by way of records."""
 
+    def _columns(self, result: Any) -> dict[str, Any] | None:
+        """The columns of a frame or a dict as those of Arrow; None where one has none."""
+        columns: dict[str, Any] = {}
+        for name, column in result.items():
+            if type(name) is not str or (given := self._given(column)) is None:
+                return None
+            columns[name] = given
+        return columns
+
+    def _given(self, column: Any) -> Any:
+        """A column of the form as one of Arrow; None where there is none."""
+        raise NotImplementedError
+
 
 @functools.cache
 def way_of(form: str) -> Way | None:
@@ -182,10 +188,11 @@ def way_of(form: str) -> Way | None:
 class _Pandas(Way):
     def __init__(self) -> None:
         self.np, self.pd, self.form = import_module("numpy"), import_module("pandas"), form_of("pandas")
+        # Since version 3 what writes into a frame that shares its memory with another one copies that column first.
+        self.lends = int(self.pd.__version__.split(".")[0]) >= 3
 
     def take(self, rows: ArrowRows, first: int, *, lent: bool = False) -> Any:
-        # Since version 3 what writes into a frame that shares its memory with another one copies that column first.
-        lent = lent and int(self.pd.__version__.split(".")[0]) >= 3
+        lent = lent and self.lends
         names = _names(rows.table.schema)
         columns = {
             name: self._column(column, name, whole=name in rows.whole, lent=lent)
@@ -220,17 +227,10 @@ class _Pandas(Way):
         return _exactly(self.form, column, name).array
 
     def give(self, result: Any, rows: ArrowRows | None) -> ArrowRows | None:
-        if not isinstance(result, self.pd.DataFrame) or not all(type(name) is str for name in result.columns):
+        if not isinstance(result, self.pd.DataFrame) or (columns := self._columns(result)) is None:
             return None
-        columns: dict[str, Any] = {}
-        whole = set()
-        for name, series in result.items():
-            if (column := self._given(series)) is None:
-                return None
-            columns[name] = column
-            if isinstance(series.dtype, self.np.dtype):
-                whole.add(name)
-        return _as_read(columns, rows, frozenset(whole))
+        whole = frozenset(name for name, kind in result.dtypes.items() if isinstance(kind, self.np.dtype))
+        return _as_read(columns, rows, whole)
 
     def _given(self, series: Any) -> Any:
         import pyarrow as pa
@@ -268,13 +268,8 @@ class _Numpy(Way):
         return _exactly(self.form, column, name)
 
     def give(self, result: Any, rows: ArrowRows | None) -> ArrowRows | None:
-        if not isinstance(result, dict) or not all(type(name) is str for name in result):
+        if not isinstance(result, dict) or (columns := self._columns(result)) is None:
             return None
-        columns: dict[str, Any] = {}
-        for name, array in result.items():
-            if (column := self._given(array)) is None:
-                return None
-            columns[name] = column
         return _as_read(columns, rows, frozenset(columns))
 
     def _given(self, array: Any) -> Any:
@@ -402,9 +397,7 @@ def _alike(column: Any, kind: Any) -> Any:
 
     if column.type == kind:
         return column
-    alike = any(
-        all(any(getattr(types, is_kind)(each) for is_kind in kinds) for each in (column.type, kind)) for kinds in _KINDS
-    )
+    alike = any(_is_one(column.type, kinds) and _is_one(kind, kinds) for kinds in _KINDS)
     if not (alike or types.is_null(column.type)):
         return column
     try:
