@@ -69,10 +69,7 @@ class Sampling:
         looking = not self.done
         count = len(records) if count is None else count
         given = len(results) if given is None else given
-        self.records += count
-        self._spent += work
-        self._last = work
-        self._work = work * 1e9 / count
+        self._count(count, work)
         if looking:
             self._lots.append((count, read, work, cpu))
         if looking and self._moving and (self.records >= self._look_at or self.done) and not self.obstacle:
@@ -93,13 +90,16 @@ class Sampling:
         if not count:
             return
         self.table = max(self.table, count)
+        self._count(count, work)
+        self._lots.append((count, read, work, cpu))
+        packing = size * COPY_NS / count
+        self._costs["out"] = (2 * packing, packing)  # a stream of Arrow, and copies into and out of shared memory
+
+    def _count(self, count: int, work: float) -> None:
         self.records += count
         self._spent += work
         self._last = work
         self._work = work * 1e9 / count
-        self._lots.append((count, read, work, cpu))
-        packing = size * COPY_NS / count
-        self._costs["out"] = (2 * packing, packing)  # a stream of Arrow, and copies into and out of shared memory
 
     def taken(self, seconds: float) -> None:
         """Who takes the results made their bytes of the newest lot, in so many seconds of the processor: workers would."""

@@ -96,7 +96,7 @@ def try_out(
         tabled = None
         if trial.sent and not (trial.failures.records or trial.ended) and _has_tables(steps, source):
             say("the first rows as a table", SECONDS)
-            tabled = try_tables(steps, source, sink, trial.sent, Ways().start_up)
+            tabled = try_tables(steps, source, sink, trial.sent)
         if tabled is None:
             say("the first records, step by step", 3 * SECONDS)
             trial.sample()

@@ -26,7 +26,7 @@ TIMES = 5  # each size is tried, the first of which counts for nothing: it may h
 FEWER = 8  # times as many rows has the larger size
 
 
-def try_tables(steps: tuple[Step, ...], source: Any, sink: Any, most: int, start_up: float) -> Costs | None:
+def try_tables(steps: tuple[Step, ...], source: Any, sink: Any, most: int) -> Costs | None:
     """What rows cost in tables, seen on `most` at most; None where the first table cannot be read, or a row fails."""
     reader = Reader(source, split=True, tables=True)
     with closing(reader):
@@ -59,7 +59,7 @@ def try_tables(steps: tuple[Step, ...], source: Any, sink: Any, most: int, start
         tuple(
             StepCost(step.name, (ns * whole,), computing) for step, ns in zip(steps, each, strict=True)
         ),
-        moves, read_ns / whole + sum(each), Ways(start_up=start_up, hub_record_ns=0.0), float(memory.held_here()),
+        moves, read_ns / whole + sum(each), Ways(hub_record_ns=0.0), float(memory.held_here()),
         Move(2_000 / whole, 0.0, 200 / whole), encode, whole,
     )  # fmt: skip
 
