@@ -10,7 +10,6 @@ from taktline._io import opening
 from taktline._io.parquet import check_path, checked_pyarrow
 from taktline._io.settled import Coming, Settled, Sizes
 from taktline._io.typed import as_schema, normal
-from taktline.abc import Sink
 from taktline.errors import LineError
 
 CODECS = ("lz4", "zstd", "none")
@@ -128,7 +127,7 @@ class ArrowOut:
         self.count = count
 
 
-class ArrowFile(Sink):
+class ArrowFile(opening.IntoOutput):
     """Results as the rows of an Arrow file; a missing key is a null."""
 
     no_journal = "where its batches lie is written last. Write a folder of parts, as write('out/', format='arrow') does"
@@ -150,16 +149,6 @@ class ArrowFile(Sink):
         self._file = ArrowOut(self._output, self._batches)
         self._tables = ArrowTables(self._schema, self._batches, self._file.put)
 
-    def describe(self) -> str:
-        return str(self._output.name)
-
-    def writes(self) -> list[str]:
-        return self._output.paths()
-
-    def open(self) -> None:
-        self._begin()
-        self._output.open()
-
     def write(self, results: Sequence[Any]) -> None:
         self._tables.rows(results)
 
@@ -172,4 +161,4 @@ class ArrowFile(Sink):
 
     def abort(self) -> None:
         self._file.give_up()
-        self._output.abort()
+        super().abort()

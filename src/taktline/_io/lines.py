@@ -276,7 +276,7 @@ def lines_of(format: str) -> LineForm:
     return PlainLines(brought.encoder(format), one_each=False)
 
 
-class LinesFile(Resumable):
+class LinesFile(opening.IntoOutput, Resumable):
     """Results as lines of a file."""
 
     def __init__(self, target: str | IO[bytes], format: str, level: int | None = None) -> None:
@@ -286,16 +286,6 @@ class LinesFile(Resumable):
         self._count = 0
         self.encoder, self.table_encoder = self._lines.encoder, self._lines.table_encoder
         self.tables = self.table_encoder is not None
-
-    def describe(self) -> str:
-        return str(self._output.name)
-
-    def writes(self) -> list[str]:
-        return self._output.paths()
-
-    def open(self) -> None:
-        self._begin()
-        self._output.open()
 
     def _begin(self) -> None:
         self._count = 0
@@ -328,9 +318,6 @@ class LinesFile(Resumable):
 
     def commit(self) -> None:
         self._output.commit()
-
-    def abort(self) -> None:
-        self._output.abort()
 
     def fingerprint(self) -> Any:
         return [self._output.known_as(), self._format]

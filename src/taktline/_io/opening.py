@@ -26,6 +26,7 @@ from taktline._files import is_still, lock, private, put, sync_folder, umask, wr
 from taktline._io import brought, place, remote, unpacked, zstd
 from taktline._io.changing import Lasting
 from taktline._io.claims import Claim
+from taktline.abc import Sink
 from taktline.errors import LineError, OutputLost, SinkError, SourceError, SourceNotFound, TaktlineError
 
 STANDARD = place.STANDARD
@@ -845,3 +846,26 @@ def packer(kind: str, level: int | None) -> Callable[[bytes], bytes] | None:
     if not isinstance(level, int) or level not in LEVELS[kind]:
         raise LineError(f"{kind} has no level={level!r}: {LEVELS[kind][0]} to {LEVELS[kind][-1]}")
     return partial(_PACK[kind], level=level)
+
+
+class IntoOutput(Sink):
+    """What sinks of one file have in common: the results are bytes on their way into `_output`."""
+
+    _output: Output
+
+    def _begin(self) -> None:
+        """Be as it was before the first result."""
+        raise NotImplementedError
+
+    def describe(self) -> str:
+        return str(self._output.name)
+
+    def writes(self) -> list[str]:
+        return self._output.paths()
+
+    def open(self) -> None:
+        self._begin()
+        self._output.open()
+
+    def abort(self) -> None:
+        self._output.abort()

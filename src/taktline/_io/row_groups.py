@@ -12,7 +12,6 @@ from taktline._io.footers import MAGIC, Footer
 from taktline._io.parquet import check_path, checked_pyarrow
 from taktline._io.settled import Coming, Settled, Sizes, is_small
 from taktline._io.typed import FORM, as_schema, in_schema, normal
-from taktline.abc import Sink
 from taktline.errors import LineError, unwritable
 
 CODECS = ("snappy", "zstd", "gzip", "brotli", "lz4", "none")
@@ -154,7 +153,7 @@ class Joined:
             self.at = len(MAGIC)
 
 
-class ParquetFile(Sink):
+class ParquetFile(opening.IntoOutput):
     """Results as the rows of a Parquet file; a missing key is a null."""
 
     no_journal = (
@@ -180,16 +179,6 @@ class ParquetFile(Sink):
         self._joined = Joined(self._output)
         self._groups = RowGroups(self._schema, self._packing, self._joined.put)
 
-    def describe(self) -> str:
-        return str(self._output.name)
-
-    def writes(self) -> list[str]:
-        return self._output.paths()
-
-    def open(self) -> None:
-        self._begin()
-        self._output.open()
-
     def write(self, results: Sequence[Any]) -> None:
         self._groups.rows(results)
 
@@ -203,6 +192,3 @@ class ParquetFile(Sink):
         self._groups.end()
         self._joined.end(self._groups.head)
         self._output.commit()
-
-    def abort(self) -> None:
-        self._output.abort()
