@@ -6,6 +6,7 @@ import io
 import os
 
 import pytest
+from pieces import write_pieces
 
 from taktline import LineError, SinkError, batch, line, read, write
 from taktline._io import settled
@@ -27,18 +28,7 @@ TABLE = pa.table({"n": [1, None, 3], "l": [["a"], None, []], "at": [0, None, 10*
 
 
 def written(path, *pieces, **options):
-    sink = write(path, **options)
-    sink.open()
-    try:
-        for piece in pieces:
-            if isinstance(piece, pa.Table):
-                sink.write_table(piece)
-            else:
-                sink.write(piece)
-        sink.commit()
-    except BaseException:
-        sink.abort()
-        raise
+    write_pieces(write(path, **options), pieces)
     return path
 
 

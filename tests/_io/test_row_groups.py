@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import pickle
 from datetime import UTC, date, datetime
 from decimal import Decimal
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from pieces import write_pieces
 
 from taktline import LineError, SinkError, read, write
 from taktline._io import row_groups, settled
@@ -48,24 +48,7 @@ def all_large(monkeypatch):
 
 
 def written(path, pieces, **options):
-    """Each piece a table, or results, or a table that a worker makes bytes of: (table,)."""
-    sink = write(path, **options)
-    encode = pickle.loads(pickle.dumps(sink.table_encoder))
-    sink.open()
-    try:
-        for piece in pieces:
-            if isinstance(piece, tuple) and not piece[0].num_rows:
-                sink.write_table(*piece)
-            elif isinstance(piece, tuple):
-                sink.write_encoded(encode(*piece), piece[0].num_rows)
-            elif isinstance(piece, pa.Table):
-                sink.write_table(piece)
-            else:
-                sink.write(piece)
-        sink.commit()
-    except BaseException:
-        sink.abort()
-        raise
+    write_pieces(write(path, **options), pieces)
     return path
 
 

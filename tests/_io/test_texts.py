@@ -5,13 +5,13 @@ from __future__ import annotations
 import csv
 import io
 import json
-import pickle
 from datetime import UTC, date, datetime, time, timedelta
 from decimal import Decimal
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from pieces import write_pieces
 
 from taktline import SinkError, write
 from taktline._io.texts import NotExact, json_table
@@ -65,19 +65,9 @@ def tables(draw, *kinds, least=1):
 
 
 def written(sink, *pieces):
-    """What stands in the sink's stream then; rows as a list, a table, or (table,) for what a worker makes of it."""
+    """What stands in the sink's stream then."""
     stream = io.BytesIO()
-    made = write(stream, sink)
-    encode = pickle.loads(pickle.dumps(made.table_encoder))
-    made.open()
-    for piece in pieces:
-        if isinstance(piece, tuple):
-            made.write_encoded(encode(*piece), piece[0].num_rows)
-        elif isinstance(piece, pa.Table):
-            made.write_table(piece)
-        else:
-            made.write(piece)
-    made.commit()
+    write_pieces(write(stream, sink), pieces)
     return stream.getvalue()
 
 
