@@ -1,9 +1,11 @@
 """Runs every contestant over every work, in turn, and prints medians as ratios to the plain loop, beside the goals.
 
 python3 dev.py bench [--rounds 5] [--only TEXT] [--tables peers,long,regret,files,hub,scale,waiting] [--write BENCHMARKS.md]
+python3 dev.py bench hub         the hub alone over 8 to 2,048 workers that cost nothing
 python3 dev.py bench article     the article's table
 python3 dev.py bench tables      tables from file to file, beside hand-written code
 python3 dev.py bench verdict     is the gain that a verdict predicts there when its advice was taken?
+python3 dev.py bench views       what progress, a trace, metrics and the health page cost a run
 """
 
 from __future__ import annotations
@@ -12,12 +14,12 @@ import argparse
 import platform
 import statistics
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
 import taktline
-from benchmarks import article, tables, verdict
+from benchmarks import article, hub, tables, verdict, views
 from benchmarks.anew import anew
 from benchmarks.peers import PEERS, WORKERS
 from benchmarks.single import empty_batches, file_to_file, one_record
@@ -157,7 +159,8 @@ def regret_table(rounds: int, only: str) -> Iterator[str]:
     """What auto takes beside the best technique, and how far the what-if is off, over all works and generated lines."""
     yield "| work | loop | pool | queues | line | auto / best | prediction of loop, of line |"
     yield "|---|---|---|---|---|---|---|"
-    regrets, errors = [], []
+    regrets: list[float] = []
+    errors: list[float] = []
     for name in [*WORKS, *(f"generated line {seed}" for seed in range(GENERATED))]:
         if only not in name:
             continue
@@ -269,15 +272,26 @@ def say(what: str) -> None:
     print(what, file=sys.stderr, flush=True)
 
 
+def on_clusters(arguments: list[str]) -> None:
+    """`dev.py ray bench`, in an environment that has Ray."""
+    from benchmarks import clusters
+
+    clusters.main(arguments)
+
+
+OTHERS: dict[str, Callable[[list[str]], int | None]] = {
+    "article": article.main, "hub": hub.main, "ray": on_clusters, "tables": tables.main, "verdict": verdict.main,
+    "views": views.main,
+}  # fmt: skip
+
+
 @patient_starts()
 def main() -> None:
-    if sys.argv[1:2] == ["article"]:
-        return article.main(sys.argv[2:])
-    if sys.argv[1:2] == ["tables"]:
-        return tables.main(sys.argv[2:])
-    if sys.argv[1:2] == ["verdict"]:
-        return verdict.main(sys.argv[2:])
-    parser = argparse.ArgumentParser(prog="python3 dev.py bench", epilog="also: bench article, bench verdict")
+    if sys.argv[1:2] and sys.argv[1] in OTHERS:
+        sys.exit(OTHERS[sys.argv[1]](sys.argv[2:]))
+    parser = argparse.ArgumentParser(
+        prog="python3 dev.py bench", epilog=f"also: {', '.join(f'bench {each}' for each in OTHERS)}"
+    )
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--only", default="", help="works whose name has this in it")
     parser.add_argument("--tables", default=",".join(TABLES), help="which tables, comma between them")
@@ -297,7 +311,7 @@ def main() -> None:
         file = Path(given.write)
         kept = file.read_text(encoding="utf-8").split("<!-- table -->")[0]
         file.write_text(f"{kept}<!-- table -->\n\n{text}", encoding="utf-8")
-    return None
+    return
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from importlib import import_module
 from typing import Any
 
-from taktline._crew.limits import MEMORY, ONE_THREAD
+from taktline._crew.library_limits import MEMORY, ONE_THREAD
 
 # For everybody: the idle threads of a linear algebra library spin for a while, and their time is counted to the process;
 # and whether glibc gives memory back after each large array is luck, which makes the same loop 4 times slower or faster.

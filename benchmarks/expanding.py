@@ -11,7 +11,7 @@ from time import perf_counter_ns
 from taktline import expand
 from taktline._recipe.steps import as_step
 from taktline._segment.batch import Batch
-from taktline._segment.fuse import TIMED_EVERY, Segment
+from taktline._segment.segment import TIMED_EVERY, Segment
 
 RESULTS = 6_000  # a batch
 RUNS = 200

@@ -55,7 +55,7 @@ def once(way: str, fields: int) -> tuple[float, float]:
             taken.extend(records)
             return ownership.OWN
 
-        ownership.take = all_own  # type: ignore[assignment]
+        ownership.take = all_own
     elif way == WAYS[2]:
 
         def alone(records: Iterator[Any], taken: list[Any]) -> int:
@@ -63,7 +63,7 @@ def once(way: str, fields: int) -> tuple[float, float]:
                 taken.append(_Packed(pickle.dumps(record, 5)))
             return ownership.OWN
 
-        ownership.take = alone  # type: ignore[assignment]
+        ownership.take = alone
     source = held if way == WAYS[3] else fresh
     run = line(work)(source(RECORDS, fields), how="line", workers=2, progress=False)
     results = iter(run)

@@ -1,9 +1,15 @@
 """Tables from file to file: the hand-written loop over pyarrow and pandas, what people write with a Pool, and lines.
 
-python3 dev.py bench tables [--rows 8000000] [--rounds 3] [--only TEXT] [--work light,heavy] [--folder DIR]
+python3 dev.py bench tables [--rivals] [--rows 8000000] [--rounds 3] [--only TEXT] [--work light,heavy] [--folder DIR]
+
+Works: light and heavy (two pandas steps from Parquet to Parquet), and, with fewer rows each: csv, jsonl, apply (20 µs of
+Python for each row of a DataFrame), frame (of 1 GB through a cheap step), numpy (texts as arrays). Datasets of Hugging
+Face, Dask, Ray and pandarallel take part with --rivals, which runs all in .venv-rivals. pandarallel 1.6.5 cannot be
+imported beside pandas 3; a way that fails is a row that says so.
 
 Each way is a fresh process; rounds are taken in turn, each beginning with another way; outputs are compared by value and
 order with those of the hand-written loop, whose time is 1. Processor time beside it: of the process and all it started.
+What is in memory is made before the clock starts.
 """
 
 from __future__ import annotations
@@ -11,6 +17,7 @@ from __future__ import annotations
 import argparse
 import multiprocessing
 import os
+import re
 import resource
 import shutil
 import statistics
@@ -20,6 +27,8 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
+
+from benchmarks.columns import MORE, peers
 
 GROUP = 100_000  # rows of a row group, in the input and in all outputs
 BATCH = 50_000  # rows that the hand-written loop takes at once
@@ -215,8 +224,14 @@ WAYS: dict[str, Callable[[str, str, str], None]] = {
     "line of Arrow, a folder": a_line("line", "arrow", True),
     "auto of Arrow, a folder": a_line("auto", "arrow", True),
     "Polars itself": polars_itself,
+    **peers(),
 }
 LIGHT_ALONE = ("Polars", "Arrow")
+
+
+def _in_order(path: Path) -> list[int | str]:
+    """By name, the numbers in it by their size."""
+    return [int(each) if each.isdecimal() else each for each in re.split(r"(\d+)", path.name)]
 
 
 def same(one: str, other: str) -> str:
@@ -225,7 +240,7 @@ def same(one: str, other: str) -> str:
     from pyarrow import parquet
 
     def opened(path: str):
-        names = sorted(Path(path).glob("*.parquet")) if os.path.isdir(path) else [Path(path)]
+        names = sorted(Path(path).glob("*.parquet"), key=_in_order) if os.path.isdir(path) else [Path(path)]
         for name in names:
             yield from parquet.ParquetFile(name).iter_batches(GROUP)
 
@@ -252,25 +267,26 @@ def same(one: str, other: str) -> str:
     return ""
 
 
-def in_a_process(way: str, work: str, source: str, target: str) -> tuple[float, float]:
-    """Seconds, and seconds of processors, of one way in a fresh process."""
-    command = [
-        sys.executable,
-        "-m",
-        "benchmarks.tables",
-        "--way",
-        way,
-        "--work",
-        work,
-        "--source",
-        source,
-        "--target",
-        target,
-    ]
-    before, began = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
-    subprocess.run(command, check=True)
-    seconds, after = time.perf_counter() - began, resource.getrusage(resource.RUSAGE_CHILDREN)
-    return seconds, after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+class Ended(Exception):
+    """A way could not be gone: what its process said last."""
+
+
+def in_a_process(way: str, work: str, source: str, target: str) -> tuple[float, float, int]:
+    """Seconds, and those of processors, of one way in a fresh process; where it tells of its memory, bytes. Raises Ended."""
+    options = {"--way": way, "--work": work, "--source": source, "--target": target}
+    command = [sys.executable, "-m", "benchmarks.tables", *(each for pair in options.items() for each in pair)]
+    with tempfile.TemporaryFile("w+") as errors:
+        before, began = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
+        run = subprocess.run(command, stdout=subprocess.PIPE, stderr=errors, text=True)
+        seconds, after = time.perf_counter() - began, resource.getrusage(resource.RUSAGE_CHILDREN)
+        errors.seek(0)
+        said = errors.read()
+    sys.stderr.write(said)
+    if run.returncode:
+        raise Ended(said.strip().rpartition("\n")[2].partition(" (/")[0] or f"exit code {run.returncode}")
+    if told := re.search(r"^took (\S+) (\S+) (\d+)$", run.stdout, re.MULTILINE):
+        return float(told[1]), float(told[2]), int(told[3])
+    return seconds, after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime, 0
 
 
 def main(arguments: list[str]) -> int:
@@ -283,41 +299,70 @@ def main(arguments: list[str]) -> int:
     for hidden in ("--way", "--source", "--target"):
         parser.add_argument(hidden, help=argparse.SUPPRESS)
     asked = parser.parse_args(arguments)
+    if asked.way and asked.work in MORE:
+        MORE[asked.work].ways[asked.way](asked.source, asked.target)
+        return 0
     if asked.way:
         WAYS[asked.way](asked.source, asked.target, asked.work)
         return 0
-    folder = Path(tempfile.mkdtemp(dir=asked.folder))
-    try:
-        make(folder / "in.parquet", asked.rows)
-        for work in asked.work.split(","):
+    works = asked.work.split(",")
+    if unknown := [work for work in works if work not in (*STEPS, *MORE)]:
+        parser.error(f"--work {unknown[0]}: there are {', '.join((*STEPS, *MORE))}")
+    for work in works:
+        folder = Path(tempfile.mkdtemp(dir=asked.folder))
+        try:
             _table(folder, work, asked.rows, asked.rounds, asked.only)
-    finally:
-        shutil.rmtree(folder)
+        finally:
+            shutil.rmtree(folder)
     return 0
 
 
 def _table(folder: Path, work: str, rows: int, rounds: int, only: str) -> None:
-    names = [name for name in WAYS if name == "by hand" or any(each in name for each in only.split("|"))]
-    if work != "light":
-        names = [name for name in names if not any(each in name for each in LIGHT_ALONE)]
-    times: dict[str, list[tuple[float, float]]] = {name: [] for name in names}
+    held: Callable[[str, str], str]
+    names, held, suffix, base = list(WAYS), same, ".parquet", "by hand"
+    source = folder / "in.parquet"
+    if work in MORE:
+        more = MORE[work]
+        names, held, suffix, base = list(more.ways), more.same, more.suffix, more.base
+        source, rows = folder / f"in{suffix}", max(1, more.rows(rows))
+        more.make(source, rows)
+    else:
+        make(source, rows)
+        if work != "light":
+            names = [name for name in names if not any(each in name for each in LIGHT_ALONE)]
+    names = [name for name in names if name == base or any(each in name for each in only.split("|"))]
+    times: dict[str, list[tuple[float, float, int]]] = {name: [] for name in names}
     wrong: dict[str, str] = {}
     for number in range(rounds):
         turn = names[number % len(names) :] + names[: number % len(names)] if number else names
         for name in turn:
             print(f"{work}: round {number + 1} of {rounds}: {name}", file=sys.stderr)
-            target = folder / (f"{work}, {name}" + ("" if "folder" in name else ".parquet"))
+            target = folder / (f"{work}, {name}" + ("" if "folder" in name else suffix))
             shutil.rmtree(target) if target.is_dir() else target.unlink(missing_ok=True)
-            times[name].append(in_a_process(name, work, str(folder / "in.parquet"), str(target)))
-            if number == 0 and name != "by hand":
-                wrong[name] = same(str(folder / f"{work}, by hand.parquet"), str(target))
-    one, one_cpu = (statistics.median(each) for each in zip(*times["by hand"], strict=True))
-    print(f"\n{rows:,} rows, {work} steps, {WORKERS} workers; the hand-written loop took {one:.2f} s\n")
-    print("| way | time | processor time | output |\n|---|---|---|---|")
+            if number and not times[name]:
+                continue
+            try:
+                times[name].append(in_a_process(name, work, str(source), str(target)))
+            except Ended as ended:
+                if name == base:
+                    raise
+                wrong[name] = f"failed: {ended}"
+                times[name].clear()
+                continue
+            if number == 0 and name != base:
+                wrong[name] = held(str(folder / f"{work}, {base}{suffix}"), str(target))
+    one, one_cpu, _ = (statistics.median(each) for each in zip(*times[base], strict=True))
+    print(f"\n{rows:,} rows, {work}, {WORKERS} workers; the hand-written loop took {one:.2f} s\n")
+    print("| way | time | processor time | memory | output |\n|---|---|---|---|---|")
     for name in names:
-        seconds, cpu = (statistics.median(each) for each in zip(*times[name], strict=True))
-        print(f"| {name} | {seconds / one:.3f} | {cpu / one_cpu:.2f} | {wrong.get(name) or 'the same'} |")
+        if not times[name]:
+            print(f"| {name} | - | - | - | {wrong[name]} |")
+            continue
+        seconds, cpu, peak = (statistics.median(each) for each in zip(*times[name], strict=True))
+        held_bytes = f"{peak / 1e6:,.0f} MB" if peak else "-"
+        share = f"{cpu / one_cpu:.2f}" if one_cpu else "-"
+        print(f"| {name} | {seconds / one:.3f} | {share} | {held_bytes} | {wrong.get(name) or 'the same'} |")
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    sys.exit(main(sys.argv[1:]))

@@ -1,6 +1,6 @@
 """Runs the scenarios with the adapters that are installed, prints a verdict each, and puts the table into a file.
 
-python3 dev.py faults [--only TEXT] [--adapters NAME ...] [--fast] [--jobs 2] [--write FAULTS.md]
+python3 dev.py faults [--only TEXT] [--adapters NAME ...] [--fast] [--unasked] [--jobs 2] [--write FAULTS.md]
 """
 
 from __future__ import annotations
@@ -65,7 +65,8 @@ def wanted(given: argparse.Namespace) -> list[tuple[str, Scenario]]:
     chosen = [
         each for each in scenarios() if given.only in f"{each.group}: {each.name}" and (each.fast or not given.fast)
     ]
-    return [(name, each) for each in chosen for name in names]
+    known = Results.load()
+    return [(name, each) for each in chosen for name in names if not (given.unasked and known.verdict(name, each.name))]
 
 
 @patient_starts()
@@ -74,6 +75,7 @@ def main() -> None:
     parser.add_argument("--only", default="", help="scenarios whose group or name has this in it")
     parser.add_argument("--adapters", nargs="+", metavar="NAME", help=f"some of: {', '.join(MODULES)}")
     parser.add_argument("--fast", action="store_true", help="only the scenarios that run as a test")
+    parser.add_argument("--unasked", action="store_true", help="only the cells that are empty in the table")
     parser.add_argument("--jobs", type=int, default=2, help="runs at once")
     parser.add_argument("--write", metavar="FILE", help="keep the results, and put the table into this file")
     given = parser.parse_args()

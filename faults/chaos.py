@@ -1,9 +1,10 @@
 """One job from file to file with a journal, while its workers and its caller are killed at random moments.
 
-python3 dev.py chaos [--kills 200] [--records 100000] [--seed N] [--write FAULTS.md]
+python3 dev.py chaos [--kills 200] [--records 100000] [--seed N] [--write FAULTS.md] [--job lines | parquet | … | folders]
 
-Each caller that is killed is started again with the same command. The output must be the loop's, byte for byte. Where
-the job is done before all kills were, it begins anew.
+Each caller that is killed, alone or with all that it has started, is started again with the same command. The output must
+be byte for byte what it is where nobody disturbs the job (`chaos_jobs.py`): of lines the loop's. Where the job is done
+before all kills were, it begins anew. `--job folders`: each job that writes a folder of parts, with so many kills.
 """
 
 from __future__ import annotations
@@ -21,47 +22,16 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
+from faults.chaos_jobs import FOLDERS, JOBS, Job, content, make_source, rows, take_away
 from faults.starting import patient_starts
-from taktline import expand, keep, line, read, write
 
-WORK = 40_000  # rounds for each record: enough for the job to last as long as the kills do
 APART = 0.35  # seconds between two kills on average; starting alone takes about as long, so some hit that
 CALLER_SHARE = 0.25  # of the kills that are tried; those of workers find none while a caller starts
+TOGETHER = 0.5  # of the callers, with all processes of their group
 PATIENCE = 30.0  # seconds for workers to end with their caller
 LIMIT = 900.0  # seconds of the whole; a job that hangs ends here
-
-
-# --- the job ---
-
-
-def spin(row: dict[str, int]) -> dict[str, int]:
-    """Takes time and changes nothing, so the loop's output can be had without it."""
-    for _ in range(WORK):
-        pass
-    return row
-
-
-def compute(row: dict[str, int]) -> dict[str, int]:
-    return {**row, "value": row["n"] * 1_103_515_245 % 2_147_483_647}
-
-
-def wanted(row: dict[str, int]) -> bool:
-    return row["value"] % 5 != 0
-
-
-def parts(row: dict[str, int]) -> list[dict[str, int]]:
-    return [{**row, "part": part} for part in range(row["value"] % 3)]
-
-
-STEPS = line(compute, keep(wanted), expand(parts))
-LONG = line(spin, STEPS)
-
-
-def job(folder: str) -> None:
-    """What is killed: started again it must go on where it was."""
-    os.chdir(folder)
-    LONG.run(read("in.jsonl"), write("out.jsonl"), how="line", workers=2, journal="run.journal")
 
 
 # --- the killing ---
@@ -111,10 +81,11 @@ def alive(pid: int) -> bool:
 
 
 @contextmanager
-def running(folder: Path) -> Iterator[subprocess.Popen[bytes]]:
+def running(name: str, folder: Path) -> Iterator[subprocess.Popen[bytes]]:
     """The job's caller, ended on the way out."""
     with open(folder / "err", "ab") as errors:
-        caller = subprocess.Popen([sys.executable, "-m", "faults.chaos", "--job", str(folder)], stderr=errors)
+        command = [sys.executable, "-m", "faults.chaos", "--job", name, "--here", str(folder)]
+        caller = subprocess.Popen(command, stderr=errors, start_new_session=True)
     try:
         yield caller
     finally:
@@ -122,9 +93,9 @@ def running(folder: Path) -> Iterator[subprocess.Popen[bytes]]:
         caller.wait()
 
 
-def one_caller(folder: Path, kills: int, chance: random.Random, toll: Toll) -> bool:
+def one_caller(name: str, folder: Path, kills: int, chance: random.Random, toll: Toll) -> bool:
     """A caller's life, until it is killed or has done its job: whether it has. Raises where it fails by itself."""
-    with running(folder) as caller:
+    with running(name, folder) as caller:
         while True:
             over = toll.workers + toll.callers >= kills
             with suppress(subprocess.TimeoutExpired):
@@ -138,7 +109,7 @@ def one_caller(folder: Path, kills: int, chance: random.Random, toll: Toll) -> b
                 raise RuntimeError(f"the job hangs, with nobody killing any more: {toll}")
             workers = children(caller.pid)
             if chance.random() < CALLER_SHARE:
-                caller.send_signal(signal.SIGKILL)
+                (os.killpg if chance.random() < TOGETHER else os.kill)(caller.pid, signal.SIGKILL)
                 caller.wait()
                 toll.callers += 1
                 toll.left += sum(not gone(pid) for pid in workers)
@@ -159,34 +130,48 @@ def gone(pid: int) -> bool:
     return True
 
 
-def compare(folder: Path, expected: bytes, toll: Toll) -> None:
+def compare(job: Job, folder: Path, due: Expected, toll: Toll) -> None:
     """Count what the output has too little, too much, and in the wrong place."""
-    found = (folder / "out.jsonl").read_bytes()
-    if found != expected:
-        have, due = Counter(found.splitlines()), Counter(expected.splitlines())
-        toll.lost += (due - have).total()
-        toll.twice += sum(count for text, count in (have - due).items() if text in due)
-        toll.other += sum(count for text, count in (have - due).items() if text not in due) or have == due
-    toll.left += len({path.name for path in folder.iterdir()} - {"in.jsonl", "out.jsonl", "run.journal", "err"})
+    if content(job, folder) != due.files:
+        have = Counter(rows(job, folder))
+        toll.lost += (due.rows - have).total()
+        toll.twice += sum(count for text, count in (have - due.rows).items() if text in due.rows)
+        toll.other += sum(count for text, count in (have - due.rows).items() if text not in due.rows)
+        toll.other += have == due.rows
+    toll.left += len({path.name for path in folder.iterdir()} - {job.source, job.out, "run.journal", "err"})
+
+
+class Expected(NamedTuple):
+    """What a job writes that nobody disturbs."""
+
+    files: dict[str, bytes]
+    rows: Counter[str]
+
+
+def expected(job: Job, folder: Path) -> Expected:
+    job.before(folder)
+    job.run(folder, disturbed=False)
+    due = Expected(content(job, folder), Counter(rows(job, folder)))
+    take_away(job, folder)
+    return due
 
 
 @patient_starts()
-def chaos(kills: int, records: int, seed: int, *, show: bool = False) -> Toll:
-    """So many kills. Raises where the job fails or hangs; the toll says what became of the output."""
-    chance, toll = random.Random(seed), Toll(records)
-    with tempfile.TemporaryDirectory(prefix="chaos-") as name:
-        folder = Path(name)
-        (folder / "in.jsonl").write_text("".join(f'{{"n": {n}}}\n' for n in range(records)), encoding="utf-8")
-        STEPS.run(read(str(folder / "in.jsonl")), write(str(folder / "loop.jsonl")), how="loop")
-        expected = (folder / "loop.jsonl").read_bytes()
-        (folder / "loop.jsonl").unlink()
+def chaos(kills: int, records: int, seed: int, *, name: str = "lines", show: bool = False) -> Toll:
+    """So many kills in a job. Raises where it fails or hangs; the toll says what became of the output."""
+    chance, toll, job = random.Random(seed), Toll(records), JOBS[name]
+    with tempfile.TemporaryDirectory(prefix="chaos-") as at:
+        folder = Path(at)
+        make_source(job, folder, records)
+        due = expected(job, folder)
         while toll.workers + toll.callers < kills or not toll.jobs:
-            while not one_caller(folder, kills, chance, toll):
+            job.before(folder)
+            while not one_caller(name, folder, kills, chance, toll):
                 if show:
-                    print(f"\r{toll}", end="", file=sys.stderr, flush=True)
+                    print(f"\r{name}: {toll}", end="", file=sys.stderr, flush=True)
             toll.jobs += 1
-            compare(folder, expected, toll)
-            (folder / "out.jsonl").unlink()
+            compare(job, folder, due, toll)
+            take_away(job, folder)
             (folder / "run.journal").unlink(missing_ok=True)
     return toll
 
@@ -197,19 +182,24 @@ def main() -> None:
     parser.add_argument("--records", type=int, default=100_000)
     parser.add_argument("--seed", type=int, default=random.SystemRandom().randrange(1 << 32))
     parser.add_argument("--write", metavar="FILE", help="put the figures into this file")
-    parser.add_argument("--job", help=argparse.SUPPRESS)
+    parser.add_argument("--job", choices=(*JOBS, "folders"), default="lines", help="what is written")
+    parser.add_argument("--here", help=argparse.SUPPRESS)
     given = parser.parse_args()
-    if given.job:
-        job(given.job)
+    if given.here:
+        JOBS[given.job].run(Path(given.here), disturbed=True)
         return
     print(f"seed {given.seed}", file=sys.stderr, flush=True)
-    toll = chaos(given.kills, given.records, given.seed, show=True)
-    print(f"\n{toll}")
+    tolls = {}
+    for name in FOLDERS if given.job == "folders" else (given.job,):
+        tolls[name] = chaos(given.kills, given.records, given.seed, name=name, show=True)
+        print(f"\n{name}: {tolls[name]}", flush=True)
     if given.write:
         from faults.page import write_figure
 
-        write_figure(given.write, "chaos", f"{toll}; the output is {'' if toll.clean else 'NOT '}the loop's")
-    sys.exit(0 if toll.clean else 1)
+        for name, toll in tolls.items():
+            told = f"{toll}; the output is {'' if toll.clean else 'NOT '}that of a run that nobody disturbs"
+            write_figure(given.write, "chaos" if name == "lines" else f"chaos: {name}", told)
+    sys.exit(0 if all(toll.clean for toll in tolls.values()) else 1)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,5 @@
-"""The schedule alone, under random orders of events: deaths, time limits, hangs and early stops. No process, no clock.
+"""The schedule alone, under random orders of events: deaths, losses, time limits, hangs and early stops. No process, no
+clock.
 
 python3 dev.py simulate [--runs 1000000] [--seed N]
 
@@ -18,6 +19,7 @@ from taktline._schedule.machine import Lane, Machine
 from taktline._schedule.window import AHEAD, ENDLESS, Limits
 
 STEPS = 20_000  # events of a life; one that has not ended by then is stuck
+LET_GO = 0.05  # how often machines may be let go
 HANG = 0.03  # share of the records that hang for ever
 
 
@@ -42,6 +44,8 @@ class World:
         self.tries = chance.randint(1, 3)  # for a record that takes too long
         self.stops_at = chance.randint(0, 20) if chance.random() < 0.3 else None  # results taken before the stop
         self.death = chance.choice([0.0, 0.05, 0.3])
+        self.loss = chance.choice([0.0, 0.0, 0.05, 0.3])
+        self.crowded = chance.choice([0.0, 0.0, 0.5])  # how often there is no place for a worker
         self.batches: dict[int, list[int]] = {}
         self.failed_in: set[int] = set()  # batches that end in a failure
         self.condemned: set[int] = set()
@@ -50,6 +54,7 @@ class World:
         self.taken: list[int] = []
         self.ready: list[int] = []  # seqs to be taken
         self.starting: set[int] = set()
+        self.away: set[int] = set()  # workers without a place
         self.at: dict[int, list[tuple[int, int, bool]]] = {}  # worker: batches, oldest first
         self.hung: set[int] = set()  # workers
         self.asked: dict[int, int] = {}  # worker: parts of the batch at work that were not answered
@@ -60,6 +65,8 @@ class World:
         self.seq = 0
         self.events = 0
         self.deaths = 0
+        self.losses = 0
+        self.withdrawn = self.let_goes = 0
         self.overran = 0
         self.gave_up = False
         self.stalled = False
@@ -96,11 +103,16 @@ class World:
             found.append(self.stop)
         found += [self.stop_one] * bool(self.deaths_to_come)
         found += [lambda w=w: self.get_ready(w) for w in self.starting]
+        found += [lambda w=w: self.find_place(w) for w in self.away]
         for worker, batches in self.at.items():
             if batches and worker not in self.hung and self.asked.get(worker, 0) < AHEAD:
                 found += [lambda w=worker: self.work(w)] * 3
         if self.death and self.chance.random() < self.death:
             found += [lambda w=w: self.die(w, None) for w in {*self.at, *self.starting}]
+        if self.loss and self.chance.random() < self.loss:
+            found += [lambda w=w: self.be_lost(w) for w in {*self.at, *self.starting}]
+        if self.crowded and self.chance.random() < LET_GO:
+            found += [lambda w=w: self.let_go(w) for w in self.at if w not in self.hung]
         return found
 
     def read_batch(self) -> None:
@@ -135,10 +147,31 @@ class World:
         for worker in self.hung:
             assert self.machine.holding(worker)[0] == self.at[worker][0][0]
 
+    def find_place(self, worker: int) -> None:
+        self.away.discard(worker)
+        self.starting.add(worker)
+
+    def be_lost(self, worker: int) -> None:
+        self.losses += 1
+        self.lose(worker)
+        self.tell(events.WorkerLost(worker))
+
+    def let_go(self, worker: int) -> None:
+        """Its machine is let go, whatever it was given just now."""
+        self.let_goes += 1
+        self.lose(worker)
+        self.away.add(worker)
+        self.tell(events.WorkerUnplaced(worker))
+
     def get_ready(self, worker: int) -> None:
         self.starting.discard(worker)
+        if self.chance.random() < self.crowded:
+            self.withdrawn += 1
+            self.away.add(worker)
+            self.tell(events.WorkerUnplaced(worker))
+            return
         self.at[worker] = []
-        self.tell(events.Ready(worker))
+        self.tell(events.WorkerReady(worker))
 
     def work(self, worker: int) -> None:
         seq, lane, careful = self.at[worker][0]
@@ -176,7 +209,7 @@ class World:
             self.asked[worker] = self.asked.get(worker, 0) + 1
         self.parts += 1
         self.now, self.head, self.batches[seq] = seq, records[:count], records[count:]
-        self.tell(events.Part(seq, worker, count))
+        self.tell(events.PartDone(seq, worker, count))
         if self.head:  # it comes after the end
             self.gone += len(self.head)
             self.head = []
@@ -188,7 +221,7 @@ class World:
 
     def come_through(self, seq: int, worker: int | None) -> None:
         if self.chance.random() < 0.01 and worker is not None:
-            self.tell(events.Spoiled(seq, worker))
+            self.tell(events.BatchSpoiled(seq, worker, self.chance.random() < 0.5))
             return
         for position, record in enumerate(self.batches[seq]):
             if record in self.fails:
@@ -244,7 +277,7 @@ class World:
                 case events.Send(seq, lane, worker, careful):
                     assert worker in self.at, "sent to a worker that is not ready"
                     self.at[worker].append((seq, lane, careful))
-                case events.Run(seq, lane) | events.More(seq, lane, None):
+                case events.RunHere(seq, lane) | events.More(seq, lane, None):
                     self.run_here(seq, lane)
                 case events.More(_, _, int(worker)):
                     self.asked[worker] -= 1
@@ -296,6 +329,9 @@ class Totals:
     lives: int = 0
     events: int = 0
     deaths: int = 0
+    losses: int = 0
+    withdrawn: int = 0
+    let_goes: int = 0
     overran: int = 0
     stalled: int = 0
     stopped: int = 0
@@ -322,6 +358,9 @@ def simulate(runs: int, seed: int) -> Totals:
         totals.lives += 1
         totals.events += world.events
         totals.deaths += world.deaths
+        totals.losses += world.losses
+        totals.withdrawn += world.withdrawn
+        totals.let_goes += world.let_goes
         totals.overran += world.overran
         totals.stalled += world.stalled
         totals.stopped += world.stopped

@@ -461,6 +461,42 @@ class Say(Harm):
         print(f"record {record}")
 
 
+class InAFolder(Harm):
+    """Works in another folder for a while, which each process has one of."""
+
+    def strike(self, record: Any) -> None:
+        before, wanted = os.getcwd(), ("/", "/usr")[record % 2]
+        os.chdir(wanted)
+        try:
+            time.sleep(0.005)
+            if os.getcwd() != wanted:
+                raise RuntimeError(f"record {record} is in {os.getcwd()}, not in {wanted}")
+        finally:
+            os.chdir(before)
+
+
+class Seeds(Harm):
+    """Draws the numbers that its record asks for, from the generator that each process has one of."""
+
+    def strike(self, record: Any) -> None:
+        random.seed(record)
+        time.sleep(0.005)
+        if random.random() != random.Random(record).random():
+            raise RuntimeError(f"record {record} has another one's number")
+
+
+class KeepsAlarm(Harm):
+    """Has a limit of its own for each record, by a signal: only a process's first thread may."""
+
+    def strike(self, record: Any) -> None:
+        before = signal.signal(signal.SIGALRM, lambda number, frame: None)
+        try:
+            signal.setitimer(signal.ITIMER_REAL, 0.005)
+            signal.pause()
+        finally:
+            signal.signal(signal.SIGALRM, before)
+
+
 class Log(Harm):
     """Logs a warning for some records."""
 

@@ -58,7 +58,7 @@ def files(asked: list[str]) -> Iterator[str]:
 
 def tests_in(folder: Path) -> list[Path]:
     """The test files under a folder that are run by themselves."""
-    apart = [ROOT / each for each in (*TOGETHER, "tests/airflow")]
+    apart = [ROOT / each for each in (*TOGETHER, "tests/airflow", "tests/clusters")]
     return [path for path in folder.rglob("test_*.py") if not any(path.is_relative_to(other) for other in apart)]
 
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Sequence
 
-from taktline._crew.contract import PLAIN, Broken, Came, Crew, Ended, Figures, Heard, Orders, Place, Ready
+from taktline._crew.contract import PLAIN, Broken, Came, Crew, Ended, Figures, Heard, Lost, Orders, Ready, WorkerPlace
 from taktline._recipe.steps import Step
 from taktline._segment.batch import Batch
-from taktline._segment.fuse import Pieces, Segment
+from taktline._segment.segment import Pieces, Segment
 from taktline._segment.values import Encoded, records_of
 
 AHEAD = 2  # parts of a batch before there is room for more
@@ -97,11 +97,16 @@ class CrewHere(Crew):
     def kill(self, worker: int) -> None:
         self.die(worker)
 
-    def die(self, worker: int, place: Place | None = None, *, overdue: bool = False) -> None:
+    def die(self, worker: int, place: WorkerPlace | None = None, *, overdue: bool = False) -> None:
         """As if the worker's process were killed."""
         if (member := self.workers.get(worker)) is not None and not member.dead:
             member.dead = True
             self.told.append(Ended(worker, -9, place, overdue, overdue))
+
+    def lose(self, worker: int) -> None:
+        """As if its machine were cut off: it may go on, and nothing is heard of it."""
+        del self.workers[worker]
+        self.told.append(Lost(worker))
 
     def wait(self, seconds: float) -> list[Heard]:
         assert not self.closed
@@ -117,7 +122,7 @@ class CrewHere(Crew):
                 del self.workers[each.worker]
         return told
 
-    def look(self) -> dict[int, tuple[Place | None, Place | None]]:
+    def look(self) -> dict[int, tuple[WorkerPlace | None, WorkerPlace | None]]:
         return dict.fromkeys(self.workers, (None, None))
 
     def close(self, *, gently: bool) -> None:
@@ -137,7 +142,7 @@ class CrewHere(Crew):
         if deaths := [failure for failure in came.failures if isinstance(failure.error, Dies)]:
             position = batch.origins.index(deaths[0].origin) if batch.origins else deaths[0].origin
             step = [each.name for each in segment.steps].index(deaths[0].step)
-            self.die(number, Place(seq, position, step) if orders.careful else None)
+            self.die(number, WorkerPlace(seq, position, step) if orders.careful else None)
             return
         last = worker.parts is None
         if last:

@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import glob
-import logging
 import os
-import pwd
 import shutil
-import socket
 import subprocess
 import tempfile
 from collections.abc import Iterator
@@ -16,78 +12,24 @@ from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Thread
-from typing import Any
 
 import pytest
 
+from faults import brokers
+from faults.stores import PostgresServer, google_store, object_store
 
-def postgres_programs() -> str:
-    """The folder of PostgreSQL's server programs; skips the test where there is none."""
-    found = sorted(glob.glob("/usr/lib/postgresql/*/bin/initdb"), key=lambda path: int(path.split("/")[4]))
-    if initdb := (found[-1] if found else shutil.which("initdb")):
-        return os.path.dirname(os.path.realpath(initdb))
-    pytest.skip("no PostgreSQL server on this machine: install Debian's package postgresql, or put initdb on the PATH")
-
-
-class PostgresServer:
-    """A PostgreSQL server with a cluster of its own; it refuses root, so root starts it as another user."""
-
-    def __init__(self, programs: str) -> None:
-        self._programs = programs
-        self.folder = Path(tempfile.mkdtemp(prefix="pg-"))  # short: a socket's path has 107 bytes at most
-        self.user = _unprivileged() if os.geteuid() == 0 else {}
-        self._lifeline: subprocess.Popen[bytes] | None = None
-        self._as_user: dict[str, Any] = {
-            "cwd": "/", "stdout": subprocess.DEVNULL, "env": os.environ | {"LC_ALL": "C"}, "start_new_session": True,
-            **self.user,
-        }  # fmt: skip
-        self.url = f"postgresql://taktline:hunter2@/postgres?host={self.folder}"
-
-    def make(self) -> None:
-        """The cluster. Nothing in it need survive the test, so nothing waits for the disk."""
-        if self.user:
-            os.chown(self.folder, self.user["user"], self.user["group"])
-        (self.folder / "password").write_text("hunter2\n")
-        os.chmod(self.folder / "password", 0o644)
-        self._run(
-            "initdb", "--username=taktline", "--auth=scram-sha-256", f"--pwfile={self.folder / 'password'}",
-            "--encoding=UTF8", "--locale=C", "--no-sync",
-        )  # fmt: skip
-        self.start()
-        # Waits for the end of these tests, however they end: then the pipe is closed.
-        ending = 'read gone; "$0" stop --mode=immediate --pgdata="$1/data"; rm -r "$1"'
-        command = ["/bin/sh", "-c", ending, os.path.join(self._programs, "pg_ctl"), str(self.folder)]
-        self._lifeline = subprocess.Popen(command, stdin=subprocess.PIPE, **self._as_user)
-
-    def start(self) -> None:
-        # Only a socket in the folder: there is no port that somebody else could take.
-        options = f"-k {self.folder} -c listen_addresses='' -c fsync=off"
-        self._run("pg_ctl", "start", "--wait", f"--log={self.folder / 'log'}", f"--options={options}")
-
-    def stop(self, how: str = "immediate") -> None:
-        self._run("pg_ctl", "stop", f"--mode={how}")
-
-    def remove(self) -> None:
-        if self._lifeline is None:
-            shutil.rmtree(self.folder)
-        else:
-            self._lifeline.communicate()
-
-    def _run(self, program: str, *arguments: str) -> None:
-        subprocess.run(
-            [os.path.join(self._programs, program), "--pgdata", str(self.folder / "data"), *arguments],
-            check=True, **self._as_user,
-        )  # fmt: skip
+__all__ = ["PostgresServer", "google_store", "object_store"]
 
 
 @contextmanager
 def postgres() -> Iterator[PostgresServer]:
-    server = PostgresServer(postgres_programs())
+    """A PostgreSQL server. Skips the test where it is not installed."""
     try:
-        server.make()
+        server = PostgresServer()
+    except brokers.NoServer as none:
+        pytest.skip(str(none))
+    with server:
         yield server
-    finally:
-        server.remove()
 
 
 @contextmanager
@@ -121,23 +63,25 @@ def pooler(server: PostgresServer, **settings: object) -> Iterator[str]:
 
 
 @contextmanager
-def redis_server() -> Iterator[str]:
-    """A Redis server that keeps nothing on the disk; its URL. Skips the test where it is not installed."""
-    program = shutil.which("redis-server")
-    if program is None:
-        pytest.skip("no redis-server: install Debian's package redis-server")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    command = [program, "--bind", "127.0.0.1", "--port", str(port), "--save", "", "--appendonly", "no"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd="/") as server:
-        assert server.stdout is not None
-        try:
-            assert any("Ready to accept connections" in told for told in server.stdout), "Redis has ended"
-            Thread(target=server.stdout.read, daemon=True).start()
-            yield f"redis://127.0.0.1:{port}/0"
-        finally:
-            server.terminate()
+def redis_server(*, keeps: bool = False) -> Iterator[brokers.RedisServer]:
+    """A Redis server. Skips the test where it is not installed."""
+    try:
+        server = brokers.RedisServer(keeps=keeps)
+    except brokers.NoServer as none:
+        pytest.skip(str(none))
+    with server:
+        yield server
+
+
+@contextmanager
+def kafka_broker() -> Iterator[brokers.KafkaBroker]:
+    """A broker that speaks Kafka's protocol. Skips the test where it is not installed."""
+    try:
+        broker = brokers.KafkaBroker()
+    except brokers.NoServer as none:
+        pytest.skip(str(none))
+    with broker:
+        yield broker
 
 
 @contextmanager
@@ -154,46 +98,6 @@ def web(folder: Path) -> Iterator[str]:
 class _Quiet(SimpleHTTPRequestHandler):
     def log_message(self, format: str, *args: object) -> None:
         pass
-
-
-def _unprivileged() -> dict[str, Any]:
-    """Who runs what root must not run, as options of `subprocess`."""
-    for name in ("postgres", "nobody"):
-        try:
-            user = pwd.getpwnam(name)
-        except KeyError:
-            continue
-        return {"user": user.pw_uid, "group": user.pw_gid, "extra_groups": []}
-    pytest.skip("PostgreSQL and PgBouncer refuse to run as root, and there is no user postgres or nobody")
-
-
-@contextmanager
-def object_store() -> Iterator[str]:
-    """moto's S3 server, in this process, with the bucket "shop"; its URL. Programs find it by the environment."""
-    from moto.server import ThreadedMotoServer
-
-    logging.getLogger("werkzeug").setLevel(logging.ERROR)
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    try:
-        yield f"http://{host}:{port}"
-    finally:
-        server.stop()
-
-
-@contextmanager
-def google_store() -> Iterator[str]:
-    """gcp-storage-emulator, in this process, with the bucket "shop"; its URL."""
-    from gcp_storage_emulator.server import create_server
-
-    server = create_server("127.0.0.1", 0, in_memory=True, default_bucket="shop")
-    server.start()
-    host, port = server._api._httpd.server_address[:2]
-    try:
-        yield f"http://{host}:{port}"
-    finally:
-        server.stop()
 
 
 # The account that Microsoft's documentation gives for Azurite; it opens nothing else.

@@ -11,8 +11,13 @@ import subprocess
 import sys
 import threading
 
+import numpy as np
+import pandas as pd
+import pyarrow as pa
 import pytest
+from pyarrow import parquet
 
+import taktline
 from taktline import LineError, batch, expand, keep, line, per_worker, serial, step
 
 
@@ -182,3 +187,66 @@ def test_a_step_that_returns_none_for_every_record_is_found():
     assert (found.kind, found.step, found.advice) == ("none", "forgets", False)
     assert line(abs, forgets).check(range(5)).fine  # it may do something with the record
     assert not line(lambda n: None if n else n).check(range(5)).findings
+
+
+# --- tables ---
+
+
+@pytest.fixture
+def orders(tmp_path):
+    """Three row groups of 20 rows, with a column of a type that records do not have."""
+    table = pa.table({"n": pa.array(range(60), pa.int32()), "half": pa.array([n / 2 for n in range(60)])})
+    parquet.write_table(table, tmp_path / "orders.parquet", row_group_size=20)
+    return taktline.read(tmp_path / "orders.parquet")
+
+
+def typed(frame):
+    assert frame["n"].dtype == "int32"
+    return frame.assign(twice=frame["n"] * 2)
+
+
+def fussy_frame(frame):
+    if (frame["n"] == 37).any():
+        raise ValueError("of all rows")
+    return frame
+
+
+def deadly_frame(frame):
+    if (frame["n"] == 25).any():
+        os.kill(os.getpid(), signal.SIGKILL)
+    return frame
+
+
+@pytest.mark.parametrize(
+    ("steps", "finds"),
+    [
+        ([batch(typed, form="pandas"), keep(lambda frame: frame["twice"] % 3 > 0, form="pandas")], []),
+        ([batch(typed, form="pandas"), lambda row: row["twice"]], []),
+        ([batch(lambda table: table.drop_columns("half"), form="arrow")], []),
+        ([batch(typed, form="pandas"), batch(fussy_frame, form="pandas", name="fussy")], [("fails", "fussy", 37)]),
+        ([batch(deadly_frame, form="pandas", name="deadly")], [("dies", "deadly", 25)]),
+        ([batch(lambda f: f.assign(n=f["n"] - f["n"].min()), form="pandas", name="least")], [("forms", "least", 1)]),
+        ([batch(lambda f: f.assign(who=os.getpid()), form="pandas", name="who")], [("workers", "", None)]),
+        ([batch(typed, form="pandas", like=lambda row: {**row, "twice": row["n"]}, name="like")], [("forms", "like", 1)]),
+    ],
+)  # fmt: skip
+def test_of_tables_it_finds_what_a_run_would_meet(steps, finds, orders):
+    assert found(line(*steps), orders) == finds
+
+
+def test_chance_in_columns_is_found(orders):
+    drawn = np.random.default_rng(1)
+    flow = line(batch(lambda frame: frame.assign(luck=drawn.random(len(frame))), form="pandas", name="luck"))
+    assert ("forms", "luck", 0) in found(flow, orders)
+
+
+def test_one_row_of_a_table_is_shown_after_each_step(orders):
+    report = line(batch(typed, form="pandas"), lambda row: row["twice"]).check(orders, record=41)
+    assert report.fine
+    assert [step.partition(": ")[2] for step in report.path] == ["{'n': 41, 'half': 20.5, 'twice': 82}", "82"]
+
+
+def test_so_many_rows_are_looked_at(orders):
+    frame = pd.DataFrame({"n": np.arange(100, dtype="int32")})
+    assert line(batch(typed, form="pandas")).check(orders, limit=25).records == 25
+    assert line(batch(typed, form="pandas")).check(frame, limit=25).records == 25

@@ -73,8 +73,8 @@ def test_the_sink_goes_on_from_a_journal(tmp_path, module):
 @pytest.fixture(scope="module")
 def server():
     pytest.importorskip("redis")
-    with servers.redis_server() as url:
-        yield url
+    with servers.redis_server() as server:
+        yield server.url
 
 
 @pytest.fixture
@@ -105,16 +105,21 @@ def test_the_redis_source_keeps_the_contract(server, stream, module):
 
 @pytest.fixture
 def command(server, tmp_path, monkeypatch):
-    """Starts `taktline run --in redis://…` where the example is an installed package."""
+    """Starts `taktline run --in streams://…` where the example is an installed package."""
     site = tmp_path / "site"
     site.mkdir()
-    Packages(site).install("redis_streams", PROGRAMS["redis_streams.py"], "taktline.schemes", redis="redis_streams")
+    Packages(site).install("redis_streams", PROGRAMS["redis_streams.py"], "taktline.schemes", streams="redis_streams")
     (tmp_path / "steps.py").write_text("def price(message):\n    return {'text': message[1]['text']}\n")
     environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(site), *sys.path])}
 
     def started(out, **options):
         more = "".join(f"&{name}={value}" for name, value in options.items())
-        arguments = ["--in", f"{server}?stream=orders&group=pricing{more}", "--out", tmp_path / out]
+        arguments = [
+            "--in",
+            f"{server.replace('redis', 'streams')}?stream=orders&group=pricing{more}",
+            "--out",
+            tmp_path / out,
+        ]
         return subprocess.Popen(
             [sys.executable, "-m", "taktline", "run", "steps.py:price", *arguments], cwd=tmp_path, env=environment,
             stderr=subprocess.PIPE, text=True,

@@ -5,10 +5,11 @@ from __future__ import annotations
 import sqlite3
 
 import pytest
+from crews import CrewHere, Dies
 
 from taktline import SinkError, line, read, read_sql, write, write_sql
-from taktline.abc import Live, Part, Sink, Source, Splitter
-from taktline.testing import check_live, check_sink, check_source, same_as_loop
+from taktline.abc import Came, Live, Part, Sink, Source, Splitter
+from taktline.testing import check_crew, check_live, check_sink, check_source, same_as_loop
 
 COUNT = 300
 ROWS = [{"n": n, "text": f"row {n}, ä\n" * (n % 3)} for n in range(COUNT)]
@@ -281,13 +282,21 @@ class Queue(Live):
         self.waiting, self.fault, self.out = waiting, fault, []
 
     def open(self, window, memory):
-        self.told = 0
+        self.told, self.lost = 0, []
 
     def take(self, most, seconds):
         some = self.waiting[: most + (self.fault == "too many")]
         del self.waiting[: len(some)]
         self.out += some
         return some
+
+    def elsewhere(self, first, records):
+        return self.lost[first:][:records] if self.fault != "tells nothing" else []
+
+    def lose(self):
+        self.lost = [*range(self.told + len(self.out))]
+        self.waiting[:0] = self.out if self.fault != "lost for good" else []
+        self.out.clear()
 
     def safe(self, records, skipped):
         del self.out[: records - self.told]
@@ -297,15 +306,17 @@ class Queue(Live):
         self.waiting[:0] = [] if self.fault == "loses" else self.out[1:] if self.fault == "one short" else self.out
 
 
-@pytest.mark.parametrize("fault", ["", "too many", "loses", "one short"])
+@pytest.mark.parametrize("fault", ["", "too many", "loses", "one short", "tells nothing", "lost for good"])
 def test_what_is_wrong_with_a_live_source_is_found(fault):
     waiting = []
 
     def check():
-        check_live(lambda: Queue(waiting, fault), waiting.extend, str, patience=60.0 if not fault else 1.0)
+        check_live(
+            lambda: Queue(waiting, fault), waiting.extend, str, patience=60.0 if not fault else 1.0, lose=Queue.lose
+        )
 
     if fault:
-        with pytest.raises(AssertionError, match=r"take|came"):
+        with pytest.raises(AssertionError, match=r"take|came|elsewhere"):
             check()
     else:
         check()
@@ -326,3 +337,24 @@ def test_a_sink_that_refuses_says_so(tmp_path):
         check_sink(
             lambda name: write(tmp_path / f"{name}.txt"), lambda name: there(tmp_path / f"{name}.txt"), [{"n": 1}]
         )
+
+
+class Forgets(CrewHere):
+    """A crew that answers with an attempt of its own."""
+
+    def wait(self, seconds):
+        return [each._replace(attempt=1) if type(each) is Came else each for each in super().wait(seconds)]
+
+
+def dies_here():
+    raise Dies
+
+
+def test_a_crew_that_keeps_its_promises_passes():
+    check_crew(lambda lanes, goes_on: CrewHere(lanes, goes_on=goes_on), dies=dies_here)
+
+
+def test_a_crew_that_breaks_one_is_told_which():
+    with pytest.raises(AssertionError) as caught:
+        check_crew(lambda lanes, goes_on: Forgets(lanes, goes_on=goes_on), dies=dies_here)
+    assert "a batch comes back with its number its attempt" in caught.value.__notes__[0]

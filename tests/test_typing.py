@@ -10,7 +10,7 @@ import re
 import subprocess
 import sys
 from pathlib import Path
-from typing import get_type_hints
+from typing import get_args, get_origin, get_type_hints
 
 import pytest
 
@@ -20,7 +20,7 @@ from taktline._recipe.options import Options, RunOptions
 from taktline._recipe.steps import StepOptions
 
 LISTS = Path(__file__).parent / "typed"
-CHECKERS = {"mypy": ["mypy", "--strict", "--no-error-summary", "--cache-dir"], "pyright": ["pyright"]}
+CHECKERS = {"mypy": ["mypy", "--config-file=", "--strict", "--no-error-summary", "--cache-dir"], "pyright": ["pyright"]}
 ERROR = re.compile(r"(\w+)\.py:(\d+)(?::\d+)?:? (?:- )?error")
 
 
@@ -94,7 +94,6 @@ def test_the_keywords_of_a_run_are_its_options():
 
 def test_what_a_type_checker_allows_is_what_the_check_at_the_door_does():
     from dataclasses import fields
-    from typing import get_args
 
     for field in fields(Options):
         if choices := getattr(field.metadata["check"], "choices", None):
@@ -108,7 +107,7 @@ def test_the_keywords_of_a_step_are_those_that_step_takes():
     hints = get_type_hints(StepOptions)
     assert [each.name for each in parameters] == list(hints)
     assert set(hints["kind"].__args__) == set(steps.KINDS)
-    assert set(steps.Form.__args__) == set(steps.FORMS)
+    assert set(get_args(steps.Form)) == set(steps.FORMS)
 
 
 @pytest.mark.parametrize("builder", ["step", "batch", "keep", "expand", "serial", "line"])
@@ -130,6 +129,6 @@ def test_methods_make_the_lines_that_line_makes():
 
 
 def test_generic_classes_are_the_same_at_run_time():
-    assert taktline.Line[str, int].__origin__ is taktline.Line
-    assert taktline.Run[int].__origin__ is taktline.Run
-    assert taktline.Step[str, int].__origin__ is taktline.Step
+    assert get_origin(taktline.Line[str, int]) is taktline.Line
+    assert get_origin(taktline.Run[int]) is taktline.Run
+    assert get_origin(taktline.Step[str, int]) is taktline.Step

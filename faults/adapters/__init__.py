@@ -25,6 +25,7 @@ MODULES = {
     "taktline auto": "taktline",
     "taktline launched": "taktline",
     "taktline threads": "taktline",
+    "taktline agents": "taktline",
 }
 OURS = tuple(name for name in MODULES if name.startswith("taktline"))
 PACKAGES = ("mpire", "joblib", "pypeln", "streamable", "taktline")

@@ -18,9 +18,8 @@ def run(job: Job, records: Iterable[Any]) -> Iterator[Iterator[Any]]:
         fn = step.fn if isinstance(step, (Keep, Expand, Serial)) else step
         build = {Keep: pl.process.filter, Expand: pl.process.flat_map}.get(type(step), pl.process.map)
         stage = build(
-            fn, stage, workers=WORKERS, maxsize=100,
-            timeout=job.step_options.get("timeout", 0), on_start=job.initialise,
-        )  # fmt: skip
+            fn, stage, workers=WORKERS, maxsize=100, timeout=job.step_options.get("timeout", 0), on_start=job.initialise
+        )
     yield iter(pl.process.ordered(stage, maxsize=100))
 
 

@@ -10,6 +10,7 @@ from typing import Any
 from faults.job import WORKERS, Adapter, Expand, Job, Keep, Serial
 from faults.steps import Waits
 from taktline import Line, expand, keep, line, per_worker, serial, step, write, write_sql
+from taktline._crew.machines import agents_here
 
 
 class Initialised:
@@ -42,20 +43,29 @@ def flow(job: Job) -> Line:
 
 
 @contextmanager
-def run(how: Any, job: Job, records: Iterable[Any], start: Any = "auto") -> Iterator[Iterator[Any]]:
-    with flow(job)(records, how=how, start=start, workers=WORKERS, **job.options) as results:
+def run(how: Any, job: Job, records: Iterable[Any], start: Any = "auto", agents: int = 0) -> Iterator[Iterator[Any]]:
+    on = agents_here(agents) if agents else None
+    with flow(job)(records, how=how, start=start, workers=WORKERS, on=on, **job.options) as results:
         yield results
 
 
-def drain(how: Any, job: Job, start: Any = "auto") -> None:
+def drain(how: Any, job: Job, start: Any = "auto", agents: int = 0) -> None:
     assert job.out is not None
     sink = write_sql(job.out, "results") if job.out.startswith("sqlite:") else write(job.out)
-    flow(job).run(job.records(), sink, how=how, start=start, workers=WORKERS, **job.options)
+    flow(job).run(
+        job.records(),
+        sink,
+        how=how,
+        start=start,
+        workers=WORKERS,
+        on=agents_here(agents) if agents else None,
+        **job.options,
+    )
 
 
 EVERYWHERE = frozenset({
     "skip", "serial", "initialise", "retries", "stall", "seed", "dead letters", "journal", "writes", "tables", "urls",
-    "waits",
+    "waits", "command",
 })  # fmt: skip
 # In the caller's own process nobody is there to end a late step.
 WITH_WORKERS = EVERYWHERE | {"workers", "timeout"}
@@ -75,4 +85,9 @@ ADAPTERS.append(
 ADAPTERS.append(
     Adapter("taktline threads", "taktline", EVERYWHERE - {"seed"}, partial(run, "line", start="threads"),
             partial(drain, "line", start="threads"))
+)  # fmt: skip
+# As on several machines: a helper process, two agents, and their workers. The command knows Ray alone, which brings its own.
+ADAPTERS.append(
+    Adapter("taktline agents", "taktline", WITH_WORKERS - {"command"}, partial(run, "line", agents=2),
+            partial(drain, "line", agents=2))
 )  # fmt: skip

@@ -230,7 +230,7 @@ SCENARIOS = [
     written("SIGTERM to the command, and again",
             "`taktline run` gets SIGTERM at record 900, then the same command: byte for byte the loop's output",
             (steps.double,), JOURNAL, Wrote(holds("out.jsonl", DOUBLED)), attempts=2, drive=by_command,
-            first_code=128 + signal.SIGTERM),
+            needs=frozenset({"command"}), first_code=128 + signal.SIGTERM),
     replace(refused("the records have changed", "between two attempts: ResumeError", None), prepare=other_input),
     refused("the steps have changed", "between two attempts: ResumeError", None,
             steps.halve if SECOND else steps.double),
@@ -271,5 +271,5 @@ SCENARIOS = [
             (Fails(), steps.double), {"dead_letters": "disk/failed.jsonl"},
             CompleteOr(("disk/failed.jsonl",)), disk=4_096),
     written("dead letters are tried again", "one of two works now: `taktline retry` writes it and keeps the other",
-            FAILING, LETTERS, Wrote(retried), attempts=2, drive=retry_command),
+            FAILING, LETTERS, Wrote(retried), attempts=2, drive=retry_command, needs=frozenset({"command"})),
 ]  # fmt: skip

@@ -85,18 +85,16 @@ SCENARIOS = [
     raising("GeneratorExit in a step", "no quiet end of the run", GeneratorExit),
     raising("SystemExit in a step", "no quiet end of a worker", SystemExit),
     raising("KeyboardInterrupt in a step", "no quiet end of a worker", KeyboardInterrupt),
+    cannot_travel("a record that cannot be pickled", "a lock among the records", Job(unpicklable, (steps.same,))),
+    cannot_travel("a record that cannot be read back", "unpickling it raises", Job(unreadable, (steps.same,))),
     cannot_travel(
-        "a record that cannot be pickled", "a lock among the records", Job(unpicklable, (steps.same,))
-    ),
-    cannot_travel(
-        "a record that cannot be read back", "unpickling it raises", Job(unreadable, (steps.same,))
-    ),
-    cannot_travel(
-        "a result that cannot be pickled", "a step gives a lock",
+        "a result that cannot be pickled",
+        "a step gives a lock",
         Job(numbers, (steps.same, Give(BAD, threading.Lock))),
     ),
     cannot_travel(
-        "a result that cannot be read back", "unpickling it raises",
+        "a result that cannot be read back",
+        "unpickling it raises",
         Job(numbers, (steps.same, Give(BAD, steps.Unreadable))),
     ),
     Scenario(
@@ -114,4 +112,4 @@ SCENARIOS = [
         needs=frozenset({"retries"}),
         expect=Complete(),
     ),
-]  # fmt: skip
+]

@@ -316,7 +316,7 @@ SCENARIOS = [
     Scenario(
         name="Ctrl-C twice at the command",
         fault="a step sleeps for ever, so the first cannot finish: the second ends it with 130, nothing is left",
-        job=Job(rows, ()), needs=frozenset({"journal"}), prepare=write_input, drive=stuck_command, compared=False,
+        job=Job(rows, ()), needs=frozenset({"command"}), prepare=write_input, drive=stuck_command, compared=False,
         expect=Ends((130,)),
     ),
 ]  # fmt: skip

@@ -17,10 +17,17 @@ from faults import steps
 from faults.job import Job
 from faults.scenario import Complete, CompleteOr, Ends, FailsAt, Output, Scenario, Source, Told
 from faults.scenarios.records import BAD, numbers
-from faults.steps import Hoard, Log, Pace, Say, SignalCaller, TakeLock
+from faults.steps import Hoard, InAFolder, KeepsAlarm, Log, Pace, Say, Seeds, SignalCaller, TakeLock
 
 GROUP = "Surroundings"
+FEW = 200
+PROCESSES = frozenset({"workers"})  # threads share what these steps change
 PLAIN = Job(numbers, (steps.same, steps.double))
+
+
+def few() -> range:
+    """Records for steps that take some milliseconds each."""
+    return numbers()[:FEW]
 
 
 # --- what is done to the caller before the run ---
@@ -203,6 +210,18 @@ SCENARIOS = [
     Scenario(
         name="steps that print", fault="a line a record to standard output: each arrives, whole, and nothing else",
         job=Job(numbers, (Say(), steps.double)), expect=Output(tuple(f"record {n}" for n in numbers())),
+    ),
+    Scenario(
+        name="steps that change the folder", fault="each record for a while, and back: all results",
+        job=Job(few, (InAFolder(), steps.double)), needs=PROCESSES, expect=Complete(),
+    ),
+    Scenario(
+        name="steps that seed a generator", fault="random.seed for each record: each has its own number",
+        job=Job(few, (Seeds(), steps.double)), needs=PROCESSES, expect=Complete(),
+    ),
+    Scenario(
+        name="steps that limit themselves by a signal", fault="a handler and a timer for each record: all results",
+        job=Job(few, (KeepsAlarm(), steps.double)), needs=PROCESSES, expect=Complete(),
     ),
     Scenario(
         name="steps that log", fault="the caller has a log file: the 20 lines of steps are in it, each once",

@@ -12,12 +12,13 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
+from functools import partial
 from pathlib import Path
 from random import SystemRandom
 from types import FrameType
 
-from faults.ways import sources
+from faults.ways import runner, sources
 from faults.ways.case import Case, case_of
 from faults.ways.known import not_yet
 from faults.ways.runner import differences
@@ -66,10 +67,22 @@ def a_server() -> Iterator[None]:
         yield
 
 
+@contextmanager
+def a_cluster() -> Iterator[None]:
+    """A cluster of Ray, with two nodes at addresses of this machine."""
+    from faults.ray_cluster import Cluster
+
+    with Cluster() as cluster:
+        runner.RAY = cluster.address
+        try:
+            yield
+        finally:
+            runner.RAY = ""
+
+
 def shown(case: Case, found: list[str]) -> str:
-    return (
-        f"{case}\n" + "".join(f"  ✗ {each}\n" for each in found) + f"  again: python3 dev.py ways --only {case.seed}\n"
-    )
+    again = f"python3 dev.py {'ray ' if runner.RAY else ''}ways --only {case.seed}"
+    return f"{case}\n" + "".join(f"  ✗ {each}\n" for each in found) + f"  again: {again}\n"
 
 
 def main() -> None:
@@ -80,14 +93,18 @@ def main() -> None:
     parser.add_argument("--times", type=int, default=1, help="how often, with --only")
     parser.add_argument("--go-on", action="store_true", help="count what differs, and do not stop at the first")
     parser.add_argument("--slow", action="store_true", help="show what took long")
+    parser.add_argument(
+        "--ray", action="store_true", help="the workers of all of them are on a cluster of this machine"
+    )
     asked = parser.parse_args()
     seed = SystemRandom().randrange(1_000_000) if asked.seed is None else asked.seed
+    way = partial(case_of, elsewhere=asked.ray)
     todo = [asked.only] * asked.times if asked.only is not None else seeds(seed, asked.cases)
-    print(f"{len(todo)} ways, --seed {seed}" if asked.only is None else case_of(asked.only), flush=True)
+    print(f"{len(todo)} ways, --seed {seed}" if asked.only is None else way(asked.only), flush=True)
     differ, known, began = 0, Counter[str](), time.monotonic()
-    with a_server():
+    with a_server(), a_cluster() if asked.ray else nullcontext():
         for number, each in enumerate(todo):
-            case, start = case_of(each), time.monotonic()
+            case, start = way(each), time.monotonic()
             try:
                 with limited():
                     found = differences(case)

@@ -13,6 +13,7 @@ from faults.ways.steps import ALWAYS, DEADLY, ENTRIES, FAULTS, KINDS, SERIAL, SH
 from taktline._recipe.options import Options
 
 STARTS = [each for field in fields(Options) if field.name == "start" for each in field.metadata["check"].choices]
+STARTS.append("agents")  # as on several machines
 IN_WORKERS = ("pool", "queues", "line")
 TIMEOUT = 2.0  # seconds; what does not hang is done in far less
 
@@ -49,14 +50,16 @@ class Case:
         )
 
 
-def case_of(seed: int) -> Case:
-    """The way with this seed, always the same one as long as the tables are the same."""
-    return _Drawing(seed).case()
+def case_of(seed: int, *, elsewhere: bool = False) -> Case:
+    """The way with this seed, always the same one as long as the tables are the same. `elsewhere`: its workers are on other
+    machines, whatever was drawn for their start."""
+    return _Drawing(seed, elsewhere).case()
 
 
 class _Drawing:
-    def __init__(self, seed: int) -> None:
+    def __init__(self, seed: int, elsewhere: bool) -> None:
         self.seed = seed
+        self.elsewhere = elsewhere
         self.chance = Random(seed)
 
     def likely(self, share: float) -> bool:
@@ -74,6 +77,8 @@ class _Drawing:
         origin = self.origin(target)
         rows = SOURCES[origin.kind].gives in ("row", "cells") if self.likely(0.8) else not self.likely(0.5)
         steps = self.steps(origin, target, rows=rows)
+        if any(spec.by for spec in steps) and not SQL & {origin.kind}:
+            origin = replace(origin, repeat=self.one_of(1, 2, 3, 3, 7))
         options = self.options()
         letters = self.one_of("jsonl", "sqlite") if self.likely(0.15) else ""
         journal, kills = self.journal(origin, target)
@@ -128,8 +133,9 @@ class _Drawing:
         gives = SOURCES[origin.kind].gives
         if gives != ("row" if rows else "number") or self.odd_rows(origin):
             specs.append(Spec("row of" if rows else "number of", "entry"))
+        key = "n" if gives in ("row", "cells") else "itself"
         for place in range(self.one_of(0, 1, 1, 2, 2, 3, 3, 4, 5)):
-            specs.append(self.step(place, rows=rows))
+            specs.append(self.step(place, rows=rows, key=key))
         shape = SINKS[target.kind].shape
         if shape == "as text" or (shape == "as row" and not rows) or not specs:
             specs.append(Spec(shape, "exit"))
@@ -139,16 +145,17 @@ class _Drawing:
         """Whether its records have more in them than the sinks take, or are not to be kept."""
         return origin.fault in EVERY_RECORD or self.likely(0.2)
 
-    def step(self, place: int, *, rows: bool) -> Spec:
-        kind = self.kind_of(KINDS, without=() if rows else ("changes it",))
+    def step(self, place: int, *, rows: bool, key: str) -> Spec:
+        """`key`: by what name a record of the source has its number."""
+        kind = self.kind_of(KINDS, without=(*(() if rows else ("changes it",)), *(BY_KEY if place else ())))
         about, like = KINDS[kind], False
         many = self.one_of(1, 2, 4) if about.where == "waits" or kind in COUNTED else None
-        if about.batches and about.where == "worker":
+        if about.batches and about.where == "worker" and not about.first:
             like = self.likely(0.4)
         return Spec(
             kind, f"{kind.replace(' ', '_')}_{place}", self.one_of(1, 3, 5), self.chance.randrange(9),
             self.one_of(2, 3, 4, 5), self.one_of(None, 1, 3, 7, 50, 200) if about.batches else None, self.likely(0.5),
-            like, like and self.likely(0.3), many,
+            like, like and self.likely(0.3), key if about.first else "", many,
             retries=1 if about.where != "caller" and self.likely(0.08) else 0,
         )  # fmt: skip
 
@@ -159,6 +166,8 @@ class _Drawing:
             "how": self.one_of("loop", "pool", "queues", "line", "line", "line", "auto", "auto"),
             "workers": self.one_of(1, 1, 2, 2, 2, 2, 3), "start": self.one_of(*STARTS),
         }  # fmt: skip
+        if self.elsewhere:
+            options["start"] = "agents"
         more = {
             "batch_size": self.one_of(1, 3, 16, 64), "window": self.one_of(1, 5, 40, 300),
             "memory": self.one_of("100KB", "5MB"), "on_error": self.one_of("skip", "skip", "keep"), "ordered": False,
@@ -244,7 +253,11 @@ class _Drawing:
         """Take out what has no one answer."""
         if case.options["start"] == "fork" and any(step.kind == "polars" for step in case.steps):
             case = replace(case, options=case.options | {"start": "launch"})  # Polars may hang in a fork
+        if any(step.by for step in case.steps) and case.options.get("window", 300) < 2 * case.origin.repeat + 1:
+            case = replace(case, options=case.options | {"window": 300})  # a key that is larger ends the run
         if case.options["start"] == "threads" and any(step.fault in NOT_IN_THREADS for step in case.steps):
+            case = replace(case, options=case.options | {"start": "auto"})
+        if case.options["start"] == "agents" and case.options["how"] == "loop":
             case = replace(case, options=case.options | {"start": "auto"})
         serial = [n for n, step in enumerate(case.steps) if step.kind in SERIAL]
         if serial and case.goes_on and any(step.role == "expand" for step in case.steps[: serial[-1]]):
@@ -263,5 +276,6 @@ EVERY_RECORD = ("has nanoseconds", "its query fails", "gives one row again and a
 SQL = {name for name in (*SOURCES, *SINKS) if "SQL" in name}
 COUNTED = ("own workers", "by array")
 NOT_IN_THREADS = (*DEADLY, "hangs", "gives what cannot be pickled")  # who dies there is the caller; nothing is packed
-HEAVY = ("pandas", "polars", "arrow")
+BY_KEY = tuple(name for name, about in KINDS.items() if about.first)
+HEAVY = ("pandas", "polars", "arrow", *BY_KEY)
 OWN = [name for name, about in SOURCES.items() if about.again and about.gives in ("number",)]

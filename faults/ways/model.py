@@ -65,6 +65,8 @@ def refused(case: Case) -> str:
         return "threads share the generators, and cannot be replaced"
     if "seed" in options and (why := _seed_refused(case, live or case.origin.kind == "async")):
         return why
+    if options.get("on_error") == "keep" and sink.make is not None and sink.refuses and Failed not in sink.takes:
+        return "the sink has no place for the records that fail"
     if case.journal is None:
         return ""
     if not options.get("ordered", True):
@@ -84,6 +86,8 @@ def refused(case: Case) -> str:
 
 def _seed_refused(case: Case, live: bool) -> str:
     steps, options = line(*built(case.steps)).steps, case.options
+    if any(spec.by for spec in case.steps):
+        return "which keys go together is not always the same"
     if options["how"] != "loop" and any(step.kind == "thread" and step.waits for step in steps):
         return "threads share the generators"
     batches = [step for step in steps if step.role is Role.BATCH]
@@ -122,7 +126,8 @@ class _At(Exception):
 
 def reaching(case: Case, place: int) -> list[Any]:
     """The values that the step at this place is given, where nothing goes wrong."""
-    steps = [(spec, plain(spec)) for spec in case.steps[:place]]
+    sizes = case.origin.sizes(range(case.origin.count))
+    steps = [(spec, plain(spec, sizes)) for spec in case.steps[:place]]
     return [value for index in range(case.origin.count) for value in through(case.origin.record(index), steps)]
 
 
@@ -131,15 +136,19 @@ def wanted(case: Case, broken: Broken | None) -> Wanted:
     if why := refused(case):
         return Wanted(refused=why)
     out = Wanted()
-    steps = [(spec, plain(spec)) for spec in case.steps]
+    by_key = any(spec.by for spec in case.steps)
     unread: Broken | None = None
     if broken is not None and broken.text is not None and case.goes_on:
         unread, broken = broken, None
     count = case.origin.count if broken is None else broken.records
     if unread is not None and unread.last:
         count = unread.records + 1
+    if by_key and broken is not None and count:  # the last key has not come whole
+        count = case.origin.key_begins(count - 1)
     indexes = list(range(count))
-    if not case.ordered and broken is not None:  # parts of a file behind it may have been read by then
+    sizes = case.origin.sizes(each for each in indexes if unread is None or each != unread.records)
+    steps = [(spec, plain(spec, sizes)) for spec in case.steps]
+    if not case.ordered and broken is not None and not by_key:  # parts of a file behind it may have been read by then
         indexes += range(count + 1, case.origin.count)
     first_of_all: list[Ending] = []
     for index in indexes:

@@ -12,6 +12,7 @@ import os
 import re
 import sqlite3
 import zlib
+from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from contextlib import closing
 from dataclasses import dataclass
@@ -44,14 +45,24 @@ class Origin:
     at: int = 0  # the record at which it goes wrong
     share: float = 0.5  # of the bytes, where it is cut short
     safe: int = 0  # records that a live source does not give again
+    repeat: int = 1  # neighbours that have one number
 
     def __str__(self) -> str:
         more = f"{self.packing}{f', {self.files} files' if self.files > 1 else ''}{f', {self.odd}' if self.odd else ''}"
         wrong = f"; {self.fault} at record {self.at}" if self.fault else ""
-        return f"{self.kind}{more}, {self.count} records from {self.first} by {self.stride}{wrong}"
+        again = f", each {self.repeat} times" if self.repeat > 1 else ""
+        return f"{self.kind}{more}, {self.count} records from {self.first} by {self.stride}{again}{wrong}"
 
     def number(self, index: int) -> int:
-        return self.first + index * self.stride
+        return self.first + index // self.repeat * self.stride
+
+    def sizes(self, indexes: Iterable[int]) -> Counter[int]:
+        """How many of these records have each number."""
+        return Counter(map(self.number, indexes))
+
+    def key_begins(self, index: int) -> int:
+        """The first record with the number of this one."""
+        return index - index % self.repeat
 
     def record(self, index: int) -> Any:
         """The record that the source gives at this index."""

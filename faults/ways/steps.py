@@ -9,12 +9,13 @@ import asyncio
 import os
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from itertools import groupby
 from typing import Any, NamedTuple
 
 from taktline import batch, expand, keep, line, per_worker, serial, step
-from taktline._segment import guard
+from taktline._segment import policies
 
 MOST = 9973  # numbers stay below
 LONG = 60.0  # seconds that a step hangs where somebody can end it
@@ -60,6 +61,7 @@ class Spec:
     lazy: bool = False  # an expand that gives a generator
     like: bool = False
     verify: bool = False
+    by: str = ""  # of a batch with whole keys: the name of the key, or "itself"
     many: int | None = None  # tasks or workers
     retries: int = 0
     timeout: float | None = None
@@ -73,7 +75,9 @@ class Spec:
         return KINDS[self.kind].role
 
     def __str__(self) -> str:
-        more = [f"{key}={value}" for key in ("size", "many", "retries", "timeout") if (value := getattr(self, key))]
+        more = [
+            f"{key}={value}" for key in ("size", "by", "many", "retries", "timeout") if (value := getattr(self, key))
+        ]
         more += [key for key in ("lazy", "like", "verify", "dear") if getattr(self, key)]
         if self.fault:
             numbers = ", ".join(map(str, sorted(self.at)))
@@ -141,7 +145,7 @@ def _leave(spec: Spec, n: int) -> Any:
 
 def _hang(spec: Spec, n: int) -> Any:
     # In the caller's process nobody can end it: it is late then.
-    time.sleep(1.1 * (spec.timeout or 0.0) if guard.in_callers_process else LONG)
+    time.sleep(1.1 * (spec.timeout or 0.0) if policies.in_callers_process else LONG)
 
 
 FAULTS = {
@@ -242,8 +246,9 @@ def _expanded(spec: Spec, value: Any) -> list[Any]:
     return [renumbered(value, n + more) for more in range(n % spec.m)]
 
 
-def plain(spec: Spec) -> Callable[[Any], Any]:
-    """The step as the model has it: one value in; raises Befallen where it goes wrong."""
+def plain(spec: Spec, sizes: Mapping[int, int]) -> Callable[[Any], Any]:
+    """The step as the model has it: one value in; raises Befallen where it goes wrong. `sizes`: of each number, how many
+    records of the source have it."""
     kind = spec.kind
     running = Running()
 
@@ -261,7 +266,7 @@ def plain(spec: Spec) -> Callable[[Any], Any]:
             return running(value)
         if kind in SHAPES:
             return SHAPES[kind](value)
-        return renumbered(value, mapped(spec, n))
+        return renumbered(value, mapped(spec, n + sizes[n] if spec.by else n))
 
     return call
 
@@ -467,6 +472,40 @@ def _batch(form: Any) -> Callable[[Spec], Any]:
     return build
 
 
+def itself(record: Any) -> Any:
+    """The key of a record that has no other."""
+    return record
+
+
+def _sized(numbers: list[int]) -> list[int]:
+    """Each number, and how many neighbours have the same: in a key that was parted, fewer."""
+    groups = [len(list(group)) for _, group in groupby(numbers)]
+    sizes = [size for size in groups for _ in range(size)]
+    return [n + size for n, size in zip(numbers, sizes, strict=True)]
+
+
+def _by_key(form: Any) -> Callable[[Spec], Any]:
+    """A batch of whole keys. What it makes of a number tells how many records of it have come."""
+
+    def build(spec: Spec) -> Any:
+        numbers = FORMS[form].numbers
+
+        def works(state: Any) -> Any:
+            new = [mapped(spec, n) for n in _sized(numbers(state))]
+            if form == "list":
+                return [renumbered(value, n) for value, n in zip(state, new, strict=True)]
+            if form == "pandas":
+                return state.assign(n=new) if hasattr(state, "columns") else type(state)(new)
+            import pyarrow as pa
+
+            return state.set_column(0, "n", pa.array(new)) if hasattr(state, "columns") else pa.array(new)
+
+        key = itself if spec.by == "itself" else spec.by
+        return batch(harmed(spec, works, numbers), spec.size, form=form, by=key, **_options(spec))
+
+    return build
+
+
 class Kind(NamedTuple):
     """One kind of step: what it does to the number of records, how it is built, where it may be drawn."""
 
@@ -475,6 +514,7 @@ class Kind(NamedTuple):
     where: str = "worker"  # or "caller": never in another process; "waits": many at once, in one
     batches: bool = False
     rows: bool = False  # only for rows
+    first: bool = False  # only before all others
     drawn: int = 4  # how often, beside the others
 
 
@@ -491,6 +531,9 @@ KINDS: dict[str, Kind] = {
     "pandas": Kind(_batch("pandas"), batches=True, drawn=1),
     "arrow": Kind(_batch("arrow"), batches=True, drawn=1),
     "polars": Kind(_batch("polars"), batches=True, drawn=1),
+    "by key": Kind(_by_key("list"), batches=True, first=True, drawn=5),
+    "pandas by key": Kind(_by_key("pandas"), batches=True, first=True, drawn=3),
+    "arrow by key": Kind(_by_key("arrow"), batches=True, first=True, drawn=3),
     "made": Kind(lambda s: step(per_worker(Made, s), **_options(s))),
     "own workers": Kind(lambda s: step(_map(s), workers=s.many, **_options(s))),
     "inline": Kind(lambda s: step(_map(s), kind="inline", **_options(s)), where="caller"),

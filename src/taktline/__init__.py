@@ -14,8 +14,8 @@ from taktline._public import HOME
 if TYPE_CHECKING:  # for type checkers and editors, which run nothing; a test holds it equal to the table
     from taktline._check import Check as Check
     from taktline._check import Finding as Finding
-    from taktline._compare import Comparison as Comparison
-    from taktline._compare import Row as Row
+    from taktline._compare.table import Comparison as Comparison
+    from taktline._compare.table import Row as Row
     from taktline._durable.dead_letters import DeadLetter as DeadLetter
     from taktline._durable.dead_letters import Unkept as Unkept
     from taktline._durable.dead_letters import read_dead_letters as read_dead_letters
@@ -25,6 +25,7 @@ if TYPE_CHECKING:  # for type checkers and editors, which run nothing; a test ho
     from taktline._io.writing import write as write
     from taktline._line import Line as Line
     from taktline._line import line as line
+    from taktline._observe.snapshot import NodeCount as NodeCount
     from taktline._observe.snapshot import Report as Report
     from taktline._observe.snapshot import Snapshot as Snapshot
     from taktline._observe.snapshot import StepCount as StepCount
@@ -33,6 +34,7 @@ if TYPE_CHECKING:  # for type checkers and editors, which run nothing; a test ho
     from taktline._planner.advise import Plan as Plan
     from taktline._planner.advise import PlannedStep as PlannedStep
     from taktline._planner.whatif import Prediction as Prediction
+    from taktline._ray.cluster import ray as ray
     from taktline._recipe.options import defaults as defaults
     from taktline._recipe.steps import Step as Step
     from taktline._recipe.steps import batch as batch

@@ -16,19 +16,22 @@ def in_microseconds(table: Any) -> Any:
     import pyarrow as pa
 
     for at, field in enumerate(table.schema):
-        if pa.types.is_timestamp(field.type) and field.type.unit == "ns":
-            kind = pa.timestamp("us", field.type.tz)
-        elif field.type == pa.time64("ns"):
-            kind = pa.time64("us")
-        elif field.type == pa.duration("ns"):
-            kind = pa.duration("us")
-        else:
+        if (kind := coarser(field.type)) is None:
             continue
         try:
             table = table.set_column(at, field.name, table.column(at).cast(kind))
         except pa.ArrowInvalid as error:
             raise ValueError(f"column {field.name!r} has nanoseconds, which no value of Python can hold") from error
     return table
+
+
+def coarser(kind: Any) -> Any:
+    """What a type of nanoseconds is in microseconds; None where it is no such type."""
+    import pyarrow as pa
+
+    if pa.types.is_timestamp(kind) and kind.unit == "ns":
+        return pa.timestamp("us", kind.tz)
+    return {pa.time64("ns"): pa.time64("us"), pa.duration("ns"): pa.duration("us")}.get(kind)
 
 
 def stream_of(table: Any) -> Any:

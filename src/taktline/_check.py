@@ -4,36 +4,43 @@ from __future__ import annotations
 
 import json
 import pickle
-from collections.abc import Callable, Iterable
+from bisect import bisect_left, bisect_right
+from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import closing
 from dataclasses import asdict, dataclass, replace
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
 from taktline._crew.weight import NOTED, weigh
-from taktline._excerpts import excerpt, harmless
+from taktline._excerpts import excerpt, harmless, readable
 from taktline._observe.measures import cost, size
 from taktline._planner.advise import FailedStep, Failures, what_becomes
 from taktline._public import named
 from taktline._recipe import plan as plans
+from taktline._recipe.numbers import is_whole
 from taktline._recipe.options import Options, checked
 from taktline._recipe.steps import Role, Step
 from taktline._run import ahead
 from taktline._run.ends import check_options
-from taktline._run.reader import Reader, as_source, lent
-from taktline._segment import firsts, guard
+from taktline._run.first_rows import all_here, came_of, first_rows, first_unlike, without_rows
+from taktline._run.in_memory import Tables
+from taktline._run.output import OutputBatch
+from taktline._run.reader import Reader, lent, looked_at
+from taktline._segment import first_results, policies
 from taktline._segment.batch import READING, Batch, Failure
-from taktline._segment.fuse import Segment
-from taktline._segment.same import same
+from taktline._segment.equality import same
+from taktline._segment.segment import Segment
+from taktline._segment.tables import ArrowRows, each_record
+from taktline._segment.values import records_of
 from taktline._signals import came_from_outside
-from taktline._wire import carry
+from taktline._wire import serialize
 from taktline.abc import Unread
 from taktline.errors import Failed, LineError, TaktlineError, WorkerDied
 from taktline.views.progress import Status, hidden
 
 if TYPE_CHECKING:
     from taktline._line import Line
-    from taktline._segment.waiting import OneByOne
+    from taktline._segment.async_steps import OneByOne
 
 WAIT = 10.0  # seconds for a record of a source whose records come when they come
 AGAIN = 5.0  # seconds a step may take for further runs over the same records
@@ -86,14 +93,14 @@ class Check:
     def __repr__(self) -> str:
         found = sum(not finding.advice for finding in self.findings)
         says = "fine" if self.fine else f"{found} found"
-        return f"<Check of {self.line!r} over {self.records:,} records: {says}>"
+        return readable(f"<Check of {self.line!r} over {self.records:,} records: {says}>")
 
     def __str__(self) -> str:
         head = f" checked {self.records:,} record{'' if self.records == 1 else 's'} through {self.line}"
         lines = [head, *(f"  {each}" for each in self.path), *map(str, self.findings)]
         of_what = "a run" if self.record is None else f"record {self.record:,}"
         lines += [f" fine    nothing stands in the way of {of_what}"] if self.fine else []
-        return harmless("\n".join(lines), keep="\n")
+        return readable(harmless("\n".join(lines), keep="\n"))
 
     def to_dict(self) -> dict[str, Any]:
         """All fields as plain values."""
@@ -111,46 +118,51 @@ class Check:
 
 def check(
     flow: Line, source: Iterable[Any], *, limit: int = 1_000, record: int | None = None, on_error: str = "raise",
-    dead_letters: Any = None, setup: Callable[[], object] | None = None,
+    dead_letters: Any = None, setup: Callable[[], object] | None = None, on: Any = None,
     progress: bool | Callable[[str], None] | None = None,
 ) -> Check:  # fmt: skip
     """Check a line on the first `limit` records of a source, or on one `record` by its index.
 
-    `on_error`, `dead_letters`, `setup`: of the run that is to be; no letter is written. Raises LineError for a limit
+    `on_error`, `dead_letters`, `setup`, `on`: of the run that is to be; no letter is written. Raises LineError for a limit
     below 1, a record that is not there and wrong options, and what the source raises where it cannot go on.
     """
-    if not isinstance(limit, int) or isinstance(limit, bool) or limit < 1:
+    if not is_whole(limit, least=1):
         raise LineError(f"check(limit={limit!r}): give a whole number of at least 1")
-    if record is not None and (not isinstance(record, int) or isinstance(record, bool) or record < 0):
+    if record is not None and not is_whole(record, least=0):
         raise LineError(f"check(record={record!r}): give the record's index, a whole number from 0")
-    options = checked({"on_error": on_error, "dead_letters": dead_letters, "setup": setup})
-    source = as_source(source)
+    options = checked({"on_error": on_error, "dead_letters": dead_letters, "setup": setup, "on": on})
+    source = looked_at(source)
     check_options(source, None, dead_letters)
     with Status("check", progress) as say:
         if setup is not None:
-            guard.set_up(setup)
+            policies.set_up(setup)
         return _checked(flow, source, limit, record, options, say)
 
 
 def _checked(flow: Line, source: Iterable[Any], limit: int, record: int | None, options: Options, say: Status) -> Check:
     first = record or 0
     say("reads the records")
-    at_hand, unread, count = _read(source, first, limit if record is None else 1)
+    at_hand: _AtHand | _RowsAtHand
+    limit = limit if record is None else 1
+    if (found := first_rows(flow.steps, source, limit, first=first, exact=True)) is not None:
+        at_hand, unread, count = _RowsAtHand(found.rows, first), Failures(), len(found.rows)
+    else:
+        at_hand, unread, count = _read(source, first, limit)
     if record is not None and not count:
-        raise LineError(f"check(record={record}): the source has no record {record:,}")
+        raise LineError(f"record={record}: the source has no record {record:,}; indexes begin at 0")
     looking = _Looking(options, list(_carried(flow.steps)))
     looking.failed += unread.by_step()
-    steps, looked_at = firsts.cut(flow.steps, max(LEAST_GIVEN, min(MOST_GIVEN, GIVEN // max(1, len(at_hand)))))
+    steps, looked_at = first_results.cut(flow.steps, max(LEAST_GIVEN, min(MOST_GIVEN, GIVEN // max(1, len(at_hand)))))
     flow = type(flow)(steps, flow.name)
     findings = looking.findings
     with closing(_Walk(flow.steps, looking, show=record is not None)) as walk:
         many = f"{len(at_hand):,} record{'' if len(at_hand) == 1 else 's'}"
-        if any(step.in_caller for step in flow.steps) or findings or not at_hand:
+        if any(step.in_caller for step in flow.steps) or findings or not len(at_hand):
             say(f"{many}, each step twice")
             walk.through(at_hand)  # a step with state would go on from one run to the next
         else:
             say(f"{many} in workers")
-            went = _in_workers(flow, at_hand, looking)
+            went, at_hand = _in_workers(flow, at_hand, looking)
             say(f"{many}, each step twice")
             walk.through(at_hand)
             late = any(each.late for each in looked_at)
@@ -179,7 +191,7 @@ class _Looking:
         """A record has failed in a step."""
         if step not in self._failures:
             self._failures[step] = Failures()
-            if why := carry.pack_error(error).why:
+            if why := serialize.pack_error(error).why:
                 self.why[step] = f" (in a run it comes as a StepError: {why})"
         self._failures[step].add(index, step, error)
 
@@ -202,16 +214,75 @@ class _Looking:
             )
 
 
-def _cut(step: firsts.Firsts) -> Finding:
-    most = f"at most {step.results:,}, of {size(firsts.SIZE)} or {firsts.SECONDS:g} s,"
+def _cut(step: first_results.Firsts) -> Finding:
+    most = f"at most {step.results:,}, of {size(first_results.SIZE)} or {first_results.SECONDS:g} s,"
     says = f"it gives more results for a record than are looked at: {most} were"
     return Finding("cut", step.step, None, says, "nothing, if a record may give that many", advice=True)
 
 
-def _read(source: Iterable[Any], first: int, count: int) -> tuple[dict[int, Any], Failures, int]:
+class _AtHand(dict[int, Any]):
+    """Those that are looked at, by index."""
+
+    def send(self, flow: Line, options: Options) -> ahead.Ahead:
+        """What workers make of them."""
+        copies = list(map(_copy, self.values()))
+        return ahead.send(flow.steps, flow.name, copies, workers=2, keep=True, options=options)
+
+    def without(self, indexes: Collection[int]) -> _AtHand:
+        """All but these."""
+        return _AtHand((index, record) for index, record in self.items() if index not in indexes)
+
+
+class _RowsAtHand:
+    """Rows of tables that are looked at, of a source with columns. `first`: the index of the first one."""
+
+    def __init__(self, rows: Tables, first: int, indexes: list[int] | None = None) -> None:
+        self.rows = rows
+        self._first = first
+        self._indexes = indexes if indexes is not None else list(range(first, first + len(rows)))
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(self._indexes)
+
+    def send(self, flow: Line, options: Options) -> ahead.Ahead:
+        return ahead.send_tables(flow.steps, flow.name, self.rows, workers=2, options=options)
+
+    def without(self, indexes: Collection[int]) -> _RowsAtHand:
+        there = [n for n, index in enumerate(self._indexes) if index in indexes]
+        left = [index for index in self._indexes if index not in indexes]
+        return _RowsAtHand(without_rows(self.rows, there), self._first, left) if there else self
+
+    def standing(self) -> _Standing:
+        """All of them, of which there is at least one, before the first step."""
+        splitter = self.rows.split()
+        assert splitter is not None
+        part = splitter.table()
+        assert part is not None
+        return _Standing(ArrowRows(part.table(), part.whole), self._indexes)
+
+
+class _Standing:
+    """Rows of a table between two steps, with the index of the record that each comes of."""
+
+    def __init__(self, rows: ArrowRows, indexes: list[int]) -> None:
+        self.rows = rows
+        self.indexes = indexes
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def each(self) -> list[tuple[int, Any]]:
+        """As records."""
+        return list(zip(self.indexes, each_record(self.rows)[0], strict=True))
+
+
+def _read(source: Iterable[Any], first: int, count: int) -> tuple[_AtHand, Failures, int]:
     """Records by index, what of them cannot be read, and how many there are of both. Raises what the source raises."""
     reader = Reader(source, delivers=False, goes_on=True)
-    records: dict[int, Any] = {}
+    records = _AtHand()
     unread = Failures()
     with lent(source):
         while reader.index < first + count and not reader.ended:
@@ -236,7 +307,7 @@ def _carried(steps: tuple[Step, ...]) -> Iterable[Finding]:
     for step in steps:
         if step.in_caller:
             continue
-        if (found := carry.which_function([step.name], [step])) is not None:
+        if (found := serialize.which_function([step.name], [step])) is not None:
             yield Finding(
                 "carry", step.name, None, f"it cannot be carried over to a worker: {_told(found[1])}",
                 'build what it needs in the worker with per_worker(), keep it here with kind="inline", or start="fork"',
@@ -247,20 +318,19 @@ def _carried(steps: tuple[Step, ...]) -> Iterable[Finding]:
             yield Finding("carry", step.name, None, says, f'{remedy}; start="fork" shares it', advice=True)
 
 
-def _in_workers(flow: Line, records: dict[int, Any], looking: _Looking) -> ahead.Ahead | None:
-    """What workers make of them; None where they cannot. Takes out of `records` what must not be tried here."""
-    findings, indexes = looking.findings, list(records)
+def _in_workers(
+    flow: Line, at_hand: _AtHand | _RowsAtHand, looking: _Looking
+) -> tuple[ahead.Ahead | None, _AtHand | _RowsAtHand]:
+    """What workers make of them, None where they cannot, and those that may be tried here too."""
+    findings, indexes = looking.findings, list(at_hand)
     try:
-        went = ahead.send(
-            flow.steps, flow.name, list(map(_copy, records.values())), workers=2, keep=True,
-            options=looking.options,
-        )  # fmt: skip
+        went = at_hand.send(flow, looking.options)
     except TaktlineError as error:
         findings.append(Finding("workers", "", None, str(error), 'correct this, or run with how="loop"'))
-        return None
+        return None, at_hand
     except Exception as error:  # of a factory, in a worker
         findings.append(Finding("build", "", None, f"a step cannot be built in a worker: {_told(error)}", "correct it"))
-        return None
+        return None, at_hand
     for each in went.missed:
         findings.append(
             Finding(
@@ -269,7 +339,7 @@ def _in_workers(flow: Line, records: dict[int, Any], looking: _Looking) -> ahead
             )
         )  # fmt: skip
     harmful = list(filter(ahead.harms, went.failed))
-    goes_on = looking.options.goes_on
+    goes_on, left_out = looking.options.goes_on, set()
     for mark in harmful:
         index = indexes[mark.index]
         limited = any(step.name == mark.step and step.timeout for step in flow.steps)
@@ -285,21 +355,24 @@ def _in_workers(flow: Line, records: dict[int, Any], looking: _Looking) -> ahead
             says = f"it was not done after {ahead.HANGS:g} s, and was ended"
             remedy = 'give it a limit, step(timeout=), and leave such records out with on_error="skip"'
             findings.append(Finding("hangs", mark.step, index, says, remedy))
-        del records[index]
+        left_out.add(index)
     if went.ended:
         says = f"{went.ended}: the {len(indexes) - went.read:,} records behind them were not looked at"
         findings.append(Finding("hangs", "", None, says, "correct that first", advice=True))
-        for index in indexes[went.read :]:
-            del records[index]
-    return went
+        left_out.update(indexes[went.read :])
+    return went, at_hand.without(left_out)
 
 
 def _compare(
-    flow: Line, records: dict[int, Any], went: ahead.Ahead | None, walk: _Walk, findings: list[Finding]
-) -> None:  # fmt: skip
+    flow: Line, at_hand: _AtHand | _RowsAtHand, went: ahead.Ahead | None, walk: _Walk, findings: list[Finding]
+) -> None:
     """Results in workers beside those of the loop, and what moving costs beside what the work costs."""
-    if went is None or not records:
+    if went is None or not len(at_hand):
         return
+    if isinstance(at_hand, _RowsAtHand):
+        _compare_tables(flow, at_hand, went, findings)
+        return
+    records = at_hand
     harmful = set(map(id, filter(ahead.harms, went.failed)))
     results = [result for result in went.results if id(result) not in harmful]
     worker_ns = {each.name: each.ns_per_record for each in went.report.steps}
@@ -329,11 +402,28 @@ def _compare(
         findings.append(Finding("slower", "", None, says, 'leave how="auto", which stays with the loop', advice=True))
 
 
+def _compare_tables(flow: Line, at_hand: _RowsAtHand, went: ahead.Ahead, findings: list[Finding]) -> None:
+    """Tables made by workers beside those that one process makes, in batches too."""
+    run = type(flow)(all_here(flow.steps), flow.name)(at_hand.rows, on_error="skip", progress=hidden)
+    here = list(came_of(run.outputs()))
+    there = list(came_of(OutputBatch(results) for results in went.results))
+    counts = sum(map(len, here)), sum(map(len, there))
+    says = ""
+    if (unlike := first_unlike(here, there, same)) is not None:
+        at, one, other = unlike
+        says = f"result {at:,} is {excerpt(other)} in a worker and {excerpt(one)} here"
+    elif counts[0] != counts[1]:
+        says = f"{counts[1]:,} results in workers and {counts[0]:,} here"
+    if says:
+        remedy = "look for what differs: environment, files, hashes, state"
+        findings.append(Finding("workers", "", None, says, remedy))
+
+
 def _moving(values: list[Any]) -> float:
     """Nanoseconds to pack and unpack one of these."""
     began = perf_counter()
     try:
-        carry.unpack([bytes(part) for part in carry.pack(values)])
+        serialize.unpack([bytes(part) for part in serialize.pack(values)])
     except Exception:  # it cannot go at all, which has been told already
         return 0.0
     return (perf_counter() - began) * 1e9 / max(1, len(values))
@@ -353,12 +443,18 @@ class _Walk:
         self._loop: OneByOne | None = None
         self._known: set[tuple[str, str]] = set()  # of each kind and step the first record tells
 
-    def through(self, records: dict[int, Any]) -> None:
+    def through(self, at_hand: _AtHand | _RowsAtHand) -> None:
         """Walk until the end, or a step that cannot be built."""
         borders = _borders(self.steps)
-        values = [(index, _copy(record)) for index, record in records.items()]
+        values: list[tuple[int, Any]] | _Standing
+        if isinstance(at_hand, _AtHand):
+            values = [(index, _copy(record)) for index, record in at_hand.items()]
+        else:
+            values = at_hand.standing() if len(at_hand) else []
         for n, step in enumerate(self.steps):
-            if n in borders:
+            if isinstance(values, _Standing) and not plans.takes_tables([step]):
+                values = values.each()
+            if n in borders and isinstance(values, list):
                 self._packable(values, step.name, "its record cannot be sent to a worker", "record")
             try:
                 fn = step.make()
@@ -366,20 +462,24 @@ class _Walk:
                 self._find("build", step, None, f"it cannot be built: {_told(error)}", "correct what it is built from")
                 return
             began = perf_counter()
-            given = values
-            if step.role is Role.BATCH:
+            given = len(values)
+            if isinstance(values, _Standing):
+                values = self._rows(step, fn, values)
+            elif step.role is Role.BATCH:
                 values = self._batches(step, fn, values)
             else:
                 values = self._one_by_one(step, self._plain(step, fn), values)
-            self._gives_nothing(step, values)
-            self.ns.setdefault(step.name, (perf_counter() - began) * 1e9 / max(1, len(given)))
+            if isinstance(values, list):
+                self._gives_nothing(step, values)
+            self.ns.setdefault(step.name, (perf_counter() - began) * 1e9 / max(1, given))
             if step.maker is not None and hasattr(fn, "close"):
                 fn.close()
             if self._show:
-                shown = [excerpt(value) for _, value in values[:SHOWN]]
-                shown += [f"and {len(values) - SHOWN:,} more"] if len(values) > SHOWN else []
+                some = values if isinstance(values, list) else values.each()
+                shown = [excerpt(value) for _, value in some[:SHOWN]]
+                shown += [f"and {len(some) - SHOWN:,} more"] if len(some) > SHOWN else []
                 self.path.append(f"{step.name}: " + (", ".join(shown) or "nothing"))
-        if len(self.steps) in borders:
+        if len(self.steps) in borders and isinstance(values, list):
             self._packable(values, self.steps[-1].name, "its result cannot be sent to the caller", "result")
 
     def _gives_nothing(self, step: Step, values: list[tuple[int, Any]]) -> None:
@@ -394,7 +494,7 @@ class _Walk:
         """A function of one record that can be called, where it may be an `async def`."""
         if step.kind != "async":
             return fn
-        from taktline._segment.waiting import OneByOne
+        from taktline._segment.async_steps import OneByOne
 
         self._loop = self._loop or OneByOne()
         return self._loop.plain(step, fn)
@@ -412,8 +512,8 @@ class _Walk:
     def _packable(self, values: list[tuple[int, Any]], step: str, says: str, what: str) -> None:
         for index, value in values:
             try:
-                carry.pack_each([value], check=True)
-            except carry.NotCarried as error:
+                serialize.pack_each([value], check=True)
+            except serialize.NotSerializable as error:
                 remedy = f'make the {what} of plain values, or keep the step here with kind="inline"'
                 self._findings.append(Finding("pickle", step, index, f"{says}: {_told(error.error)}", remedy))
                 return
@@ -424,9 +524,7 @@ class _Walk:
 
     # --- steps of one record ---
 
-    def _one_by_one(
-        self, step: Step, fn: Callable[[Any], Any], values: list[tuple[int, Any]]
-    ) -> list[tuple[int, Any]]:  # fmt: skip
+    def _one_by_one(self, step: Step, fn: Callable[[Any], Any], values: list[tuple[int, Any]]) -> list[tuple[int, Any]]:
         out: list[tuple[int, Any]] = []
         spent, began = 0.0, perf_counter()
         for index, value in values:
@@ -465,17 +563,75 @@ class _Walk:
 
     # --- batch steps ---
 
-    def _batches(
-        self, step: Step, fn: Callable[[Any], Any], values: list[tuple[int, Any]]
-    ) -> list[tuple[int, Any]]:  # fmt: skip
+    def _rows(self, step: Step, fn: Callable[[Any], Any], values: _Standing) -> list[tuple[int, Any]] | _Standing:
+        """A batch step over rows of a table: all at once, again, and one by one."""
+        alone = replace(step, fn=fn, maker=None, by=None, verify=None, retries=0, timeout=None)
+        whole = _run(alone, values.rows)
+        for failure in whole.failures:
+            self._failed(step, values.indexes[failure.origin], failure.error)
+        places = whole.origins or range(len(whole.values))
+        if not step.in_caller:
+            self._rows_alone(step, alone, values, whole, list(places))
+        indexes = [values.indexes[at] for at in places]
+        if type(whole.values) is ArrowRows:
+            return _Standing(whole.values, indexes)
+        return list(zip(indexes, records_of(whole.values), strict=True))
+
+    def _rows_alone(self, step: Step, alone: Step, values: _Standing, whole: Batch, places: list[int]) -> None:
+        """Each row by itself, with `like` where there is one; and then all of them again."""
+        began, tolerance = perf_counter(), step.verify or 0.0
+        if step.like is not None:
+            step = replace(step, like=self._plain(step, step.like))
+        for at in dict.fromkeys(places) if step.by is None else ():  # or it gets whole keys
+            if perf_counter() - began > AGAIN:
+                break
+            start, end = bisect_left(places, at), bisect_right(places, at)
+            given, row = _several(whole.values[start:end]), values.rows[at : at + 1]
+            error: BaseException | None = None
+            if step.like is not None:
+                one, error = _outcome(replace(step, role=Role.MAP), step.like, each_record(row)[0][0])
+                wanted = [one]
+            else:
+                batch = _run(alone, row, first=at)
+                wanted = _several(batch.values)
+                for failure in batch.failures:
+                    error = failure.error
+            if error is not None or not same(given, wanted, tolerance):
+                name = "like=" if step.like is not None else "a batch of one"
+                self._differs_alone(step, values.indexes[at], given, wanted, name, error)
+                return
+        again = _run(alone, values.rows)
+        if (unlike := first_unlike([whole.values], [again.values], same)) is not None:
+            place, first, other = unlike
+            self._differs_again(step, values.indexes[places[place]], first, other)
+
+    def _differs_alone(
+        self, step: Step, index: int, given: list[Any], wanted: list[Any], name: str, error: BaseException | None
+    ) -> None:
+        """A record has another result in a batch than by itself."""
+        result, other = (given[0], wanted[0]) if step.keeps_number and given and wanted else (given, wanted)
+        got = f"raises {_told(error)}" if error is not None else f"gives {excerpt(other)}"
+        self._find(
+            "forms", step, index, f"in a batch of many it gives {excerpt(result)}, {name} {got}",
+            "make a record's result independent of its neighbours, correct like=, or state a tolerance: verify=1e-9",
+        )  # fmt: skip
+
+    def _differs_again(self, step: Step, index: int, first: Any, other: Any) -> None:
+        """A batch has other results a second time."""
+        self._find(
+            "unequal", step, index, f"the same batch again gives {excerpt(other)}, first {excerpt(first)}",
+            "it has hidden state, chance, or changes the batch's records: work on a copy",
+        )  # fmt: skip
+
+    def _batches(self, step: Step, fn: Callable[[Any], Any], values: list[tuple[int, Any]]) -> list[tuple[int, Any]]:
         calls = [0]
 
         def counting(batch: Any) -> Any:
             calls[0] += 1
             return fn(batch)
 
-        size = step.size or TOGETHER
-        alone = replace(step, fn=counting, maker=None, verify=None, size=size, retries=0, timeout=None)
+        size = step.size or TOGETHER if step.by is None else len(values) or 1  # whole keys
+        alone = replace(step, fn=counting, maker=None, by=None, verify=None, size=size, retries=0, timeout=None)
         whole = _run(alone, [value for _, value in values])
         handed = calls[0]
         for failure in whole.failures:
@@ -494,45 +650,40 @@ class _Walk:
 
     def _scalar_form(
         self, step: Step, alone: Step, values: list[tuple[int, Any]], results: dict[int, list[Any]]
-    ) -> None:  # fmt: skip
-        """The same records one at a time, with `like` where there is one, and then as a batch again."""
+    ) -> None:
+        """Give a batch step its records one at a time, with `like` where there is one, and then as a batch again."""
         began, tolerance = perf_counter(), step.verify or 0.0
         if step.like is not None:
             step = replace(step, like=self._plain(step, step.like))
         copies = {position: _copy(values[position][1]) for position in results}
         name = "like=" if step.like is not None else "a batch of one"
-        for position, given in results.items():
+        for position, given in results.items() if step.by is None else ():
             if perf_counter() - began > AGAIN:
                 return
             wanted, error = _single(step, alone, copies[position])
-            result, wanted = (given[0], wanted[0]) if step.keeps_number and wanted else (given, wanted)
-            if error is not None or not same(result, wanted, tolerance):
-                got = f"raises {_told(error)}" if error is not None else f"gives {excerpt(wanted)}"
-                self._find(
-                    "forms", step, values[position][0],
-                    f"in a batch of many it gives {excerpt(result)}, {name} {got}",
-                    "make a record's result independent of its neighbours, correct like=, or state a tolerance: verify=1e-9",
-                )  # fmt: skip
+            if error is not None or not same(given, wanted, tolerance):
+                self._differs_alone(step, values[position][0], given, wanted, name, error)
                 return
         again = _run(alone, [_copy(values[position][1]) for position in results])
         firsts = ((position, result) for position, given in results.items() for result in given)
         for (position, first), result in zip(firsts, again.values, strict=False):
             if not same(first, result):
-                self._find(
-                    "unequal", step, values[position][0],
-                    f"the same batch again gives {excerpt(result)}, first {excerpt(first)}",
-                    "it has hidden state, chance, or changes the batch's records: work on a copy",
-                )  # fmt: skip
+                self._differs_again(step, values[position][0], first, result)
                 return
 
 
-def _run(step: Step, values: list[Any]) -> Batch:
+def _several(values: Any) -> list[Any]:
+    """A few results as a list."""
+    return each_record(values)[0] if type(values) is ArrowRows else records_of(values)
+
+
+def _run(step: Step, values: list[Any] | ArrowRows, first: int = 0) -> Batch:
     segment = Segment((step,), goes_on=True)
     segment.keeps_interrupt = True
     segment.make()
     with closing(segment):
         try:
-            return segment.run(Batch(values))
+            return segment.run(Batch(values, first=first), formed=type(values) is ArrowRows)
         except KeyboardInterrupt as error:  # which may have come of any of them
             if came_from_outside(error):
                 raise
@@ -556,7 +707,7 @@ def _outcome(step: Step, fn: Callable[[Any], Any], value: Any) -> tuple[Any, Bas
             return list(result), None
         return (bool(result) if step.role is Role.KEEP else result), None
     except BaseException as error:  # in a run it is the record's failure, or ends it, whatever it is
-        if guard.interrupts(error) or (isinstance(error, KeyboardInterrupt) and came_from_outside(error)):
+        if policies.interrupts(error) or (isinstance(error, KeyboardInterrupt) and came_from_outside(error)):
             raise
         return None, error
 

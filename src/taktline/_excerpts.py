@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
+import sys
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
 from collections.abc import Set as AbstractSet
@@ -72,6 +73,34 @@ def harmless(text: str, keep: str = "") -> str:
     if text.isprintable():
         return text
     return "".join(c if c.isprintable() or c in keep else c.encode("unicode_escape").decode("ascii") for c in text)
+
+
+def readable(text: str) -> str:
+    """Return `text` as the program's standard output can show it: a terminal or a file that takes nothing but ASCII gets
+    plain signs for those that are drawn with.
+
+    >>> readable("48.1 k/s · 7.1 µs")
+    '48.1 k/s · 7.1 µs'
+    """
+    if text.isascii():
+        return text
+    try:
+        text.encode(getattr(sys.stdout, "encoding", None) or "utf-8")
+    except (UnicodeError, LookupError):
+        return in_ascii(text)
+    return text
+
+
+def in_ascii(text: str) -> str:
+    """Return `text` in ASCII: signs that are drawn with become like ones, others escapes.
+
+    >>> in_ascii("a → b · 7.1 µs · 名")
+    'a > b | 7.1 us | \\\\u540d'
+    """
+    return text.translate(LIKE).encode("ascii", "backslashreplace").decode()
+
+
+LIKE = str.maketrans("█░▒━╌╸─│▕▏·◄µ→×±≈…–", "#-:=-=-||||<u>x+~~-")  # a sign each, so that tables stay in line
 
 
 def is_secret(key: Any) -> bool:

@@ -1,4 +1,5 @@
-"""Files that only one run may have, that nobody else may read or have made, and that a power cut must not undo."""
+"""Files that only one run may have, that nobody else may read or have made, and that a power cut must not undo; names beside
+others."""
 
 from __future__ import annotations
 
@@ -6,9 +7,11 @@ import errno
 import fcntl
 import os
 import stat
+from contextlib import suppress
 from time import monotonic, sleep
 
 from taktline import _urls
+from taktline._signals import pass_on
 
 PATIENCE = 3.0  # seconds for another run to let go of a file: the workers of a caller that was just killed may have it
 CANNOT = {errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EBADF, errno.EISDIR}
@@ -49,8 +52,8 @@ def umask() -> int:
             for line in file:
                 if line.startswith("Umask:"):
                     return int(line.split()[1], 8)
-    except OSError:
-        pass
+    except OSError as error:
+        pass_on(error)
     mask = os.umask(0o077)
     os.umask(mask)
     return mask
@@ -72,7 +75,8 @@ def is_still(file: int, path: str) -> bool:
     """Whether the open file is the one that has this name now."""
     try:
         return os.path.samestat(os.fstat(file), os.stat(path, follow_symlinks=False))
-    except FileNotFoundError:
+    except FileNotFoundError as error:
+        pass_on(error)
         return False
 
 
@@ -89,7 +93,8 @@ def sync_folder(path: str) -> None:
     file system cannot sync a folder at all, it does what it does by itself."""
     try:
         folder = os.open(os.path.dirname(os.path.abspath(path)), os.O_RDONLY | os.O_CLOEXEC)
-    except PermissionError:  # a folder that may be written and not read
+    except PermissionError as error:  # a folder that may be written and not read
+        pass_on(error)
         os.sync()
         return
     try:
@@ -133,3 +138,30 @@ def write_at(place: str, data: bytes) -> None:
         _urls.put(place, data)
     else:
         write_whole(path, data)
+
+
+def take_away_at(place: str) -> None:
+    """A file or object, where it is there. Raises OSError, and of a URL LineError or SinkError."""
+    path = _urls.local(place)
+    if path is None:
+        _urls.take_away(place)
+        return
+    with suppress(FileNotFoundError):
+        os.unlink(path)
+
+
+def is_there(place: str) -> bool:
+    """Whether there is a file or an object. Of a URL raises LineError, SinkError."""
+    path = _urls.local(place)
+    return _urls.is_there(place) if path is None else os.path.exists(path)
+
+
+def beside(path: str) -> str:
+    """A name for a file that goes with another one.
+
+    >>> beside("out/scored.jsonl.gz"), beside("failed.sqlite"), beside("out/")
+    ('out/scored.again.jsonl.gz', 'failed.again.jsonl', 'out.again.jsonl')
+    """
+    folder, name = os.path.split(path.rstrip(os.sep))
+    stem, _, suffix = name.partition(".")
+    return os.path.join(folder, f"{stem}.again.{suffix if suffix and suffix != 'sqlite' else 'jsonl'}")

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import AsyncIterable, AsyncIterator, Callable, Coroutine, Iterable
+import sys
+from collections.abc import AsyncGenerator, AsyncIterable, Callable, Coroutine, Iterable
 from typing import TYPE_CHECKING, Any, Generic, Literal, TypeAlias, Unpack, overload
 
 from taktline._public import named
+from taktline._recipe.numbers import is_whole
 from taktline._recipe.options import RunOptions, check_planned, check_taken, checked
 from taktline._recipe.steps import Form, Step, StepLike, StepOptions, check_name, flatten
 from taktline._recipe.steps import batch as batch_step
@@ -18,11 +19,11 @@ from taktline.errors import LineError
 
 if TYPE_CHECKING:
     from taktline._check import Check
-    from taktline._compare import Comparison
+    from taktline._compare.table import Comparison
     from taktline._observe.snapshot import Report
     from taktline._planner.advise import Plan
     from taktline._run.run import Run
-    from taktline._types import A, B, C, D, E, F, G, H, I, T
+    from taktline._types import A, AnyKind, B, C, D, E, F, G, H, I, T
 
     # Two sets of overloads of `line`: with coroutines and lines in one union with plain functions, mypy takes fault with
     # lambdas and a bare `async def`.
@@ -79,17 +80,20 @@ class Line(Generic[In, Out]):
     @overload
     def batch(
         self, fn: Callable[[list[Out]], Iterable[B]], size: int | None = None, *, form: Literal["list"] = "list",
-        like: Callable[[Out], B] | None = None, verify: bool | float = False, **step_options: Unpack[StepOptions],
-    ) -> Line[In, B]: ...  # fmt: skip
-    @overload
-    def batch(
-        self, fn: Callable[[list[Out]], Coroutine[Any, Any, Iterable[B]]], size: int | None = None, *,
-        form: Literal["list"] = "list", like: Callable[[Out], Coroutine[Any, Any, B]] | None = None,
+        by: Callable[[Any], object] | str | None = None, like: Callable[[Out], B] | None = None,
         verify: bool | float = False, **step_options: Unpack[StepOptions],
     ) -> Line[In, B]: ...  # fmt: skip
     @overload
     def batch(
-        self, fn: Callable[[Any], Any], size: int | None = None, *, form: Form, like: Callable[[Out], Any] | None = None,
+        self, fn: Callable[[list[Out]], Coroutine[Any, Any, Iterable[B]]], size: int | None = None, *,
+        form: Literal["list"] = "list", by: Callable[[Any], object] | str | None = None,
+        like: Callable[[Out], Coroutine[Any, Any, B]] | None = None,
+        verify: bool | float = False, **step_options: Unpack[StepOptions],
+    ) -> Line[In, B]: ...  # fmt: skip
+    @overload
+    def batch(
+        self, fn: Callable[[Any], Any], size: int | None = None, *, form: Form,
+        by: Callable[[Any], object] | str | None = None, like: Callable[[Out], Any] | None = None,
         verify: bool | float = False, **step_options: Unpack[StepOptions],
     ) -> Line[In, Any]: ...  # fmt: skip
     def batch(self, fn: StepLike, size: int | None = None, **options: Any) -> Line:
@@ -115,6 +119,7 @@ class Line(Generic[In, Out]):
         >>> list(line(int, abs)(["-1", "2"]))
         [1, 2]
         """
+        _check_python_goes_on()
         from taktline._run.run import Run
 
         return Run(self._steps, self.name, source, checked(options))
@@ -128,9 +133,7 @@ class Line(Generic[In, Out]):
     def run(
         self, source: Iterable[In], sink: Sink | Callable[[Out], object] | None = None, **options: Unpack[RunOptions]
     ) -> Report: ...
-    def run(
-        self, source: Iterable[Any], sink: Sink | Callable[[Any], object] | None = None, **options: Any
-    ) -> Report:  # fmt: skip
+    def run(self, source: Iterable[Any], sink: Sink | Callable[[Any], object] | None = None, **options: Any) -> Report:
         """Run `source` into `sink`: a callable of one result, a writer of `taktline.write`, or None to drop results.
 
         Returns the Report. Raises what iterating would raise, and SinkError where the sink fails.
@@ -141,7 +144,10 @@ class Line(Generic[In, Out]):
         >>> results, report.records_out
         ([1, 2], 2)
         """
-        _check_sink(sink)
+        _check_python_goes_on()
+        from taktline._run.ends import check_sink
+
+        check_sink(sink)
         run = self(source, **options)
         del source  # which the run lets go of when it has ended: a traceback must not keep it
         return run.drain(sink)
@@ -158,31 +164,37 @@ class Line(Generic[In, Out]):
         `failed` and `failures`, and no part of the times. `sink`: where the results would go; nothing is written there.
         `length`: how many records there are, where the source does not tell. Of the options of a run it takes those that
         change a plan: `how`, which is planned for then, `workers`, `batch_size`, `window`, `memory`, `on_error`,
-        `dead_letters`, `start` and `setup`. `progress`: as for a run, or a callable that is told, in words, what is done now.
+        `dead_letters`, `start`, `setup` and `on`: then the records are tried here, and the times are for that cluster and
+        for larger ones. `progress`: as for a run, or a callable that is told, in words, what is done now.
         Raises LineError for others and wrong ones, and what the source raises.
 
         >>> from taktline import line
         >>> print(line(abs).plan(range(-1000, 0)).how)
         loop
         """
+        from taktline._run.ends import check_sink
         from taktline._run.trial import plan
 
-        _check_sink(sink)
-        if length is not None and (not isinstance(length, int) or isinstance(length, bool) or length < 0):
+        check_sink(sink)
+        if length is not None and not is_whole(length, least=0):
             raise LineError(f"plan(length={length!r}): give the number of records, or leave it out")
         wanted = checked(options)
         check_planned(wanted)
+        if wanted.on is not None:
+            from taktline._run.trial_machines import plan_on
+
+            return plan_on(self._steps, self.name, source, sink, wanted, length)
         return plan(self._steps, self.name, source, sink, wanted, length)
 
     @overload
     def stream(
         self: Line[A, Coroutine[Any, Any, T]], source: Iterable[A] | AsyncIterable[A], **options: Unpack[RunOptions]
-    ) -> AsyncIterator[T]: ...
+    ) -> AsyncGenerator[T, None]: ...
     @overload
     def stream(
         self, source: Iterable[In] | AsyncIterable[In], **options: Unpack[RunOptions]
-    ) -> AsyncIterator[Out]: ...  # fmt: skip
-    def stream(self, source: Iterable[Any] | AsyncIterable[Any], **options: Any) -> AsyncIterator[Any]:
+    ) -> AsyncGenerator[Out, None]: ...
+    def stream(self, source: Iterable[Any] | AsyncIterable[Any], **options: Any) -> AsyncGenerator[Any, None]:
         """The results of a source, sync or async, in order, for `async for`: the running event loop is never blocked.
 
         Options and exceptions are those of a call. Leave it early by `break` or cancellation; workers end with it.
@@ -211,7 +223,9 @@ class Line(Generic[In, Out]):
         """Run the four techniques in turn over the first records and set them side by side.
 
         `limit`: records to take, 20,000 by default; 1,000 where steps take columns, of which the techniques that move one
-        record at a time make a table a record. `rounds`: how often, 3 by default. `workers`: usable cores by
+        record at a time make a table a record. Of a source with columns, whose first step takes them, all go as tables: whole
+        row groups until they have `limit` rows, 1,000,000 by default; the loop's time, row by row, is reckoned from its
+        first ones. `rounds`: how often, 3 by default. `workers`: usable cores by
         default. `reference`: the standard library's own ways too. `predictions`: what the what-if says, beside what was
         measured. `progress`: as for a run, or a callable that is told, in words, what is done now. `on_error`: "raise",
         where it ends as the loop would, or "skip", where what fails is left out in all of them and said. `setup`: as in a
@@ -221,7 +235,7 @@ class Line(Generic[In, Out]):
         """
         from inspect import signature
 
-        from taktline._compare import compare
+        from taktline._compare.comparing import compare
 
         check_taken("flow.compare()", options, list(signature(compare).parameters)[2:])
         return compare(self, records, **options)
@@ -232,8 +246,8 @@ class Line(Generic[In, Out]):
         `limit`: records to take, 1,000 by default. `record`: only the one with this index. Finds steps, records and
         results that cannot be carried over, lines that are no records, records that fail, hang or kill a worker, answers
         that differ from one time to the next, in a batch, or in a worker, and says what to do. `on_error`, `dead_letters`
-        and `setup` are those of the run that is to be: what it goes on after is advice. `progress`: as of `compare`. Returns
-        a Check.
+        and `setup` are those of the run that is to be: what it goes on after is advice. `on`: the steps are tried there.
+        `progress`: as of `compare`. Steps that get tables in a run get the first rows as one here. Returns a Check.
 
         >>> from taktline import batch, line
         >>> centred = batch(lambda numbers: [n - sum(numbers) / len(numbers) for n in numbers], name="centred")
@@ -248,21 +262,22 @@ class Line(Generic[In, Out]):
         return check(self, source, **options)
 
 
-def _check_sink(sink: object) -> None:
-    if sink is None or callable(sink) or isinstance(sink, Sink):
-        return
-    hint = ""
-    if isinstance(sink, (str, bytes, os.PathLike)):
-        hint = f"; did you mean taktline.write({os.fsdecode(sink)!r})?"
-    elif isinstance(sink, (list, set)):
-        hint = f"; did you mean its {'append' if isinstance(sink, list) else 'add'}, or list(flow(records))?"
-    elif hasattr(sink, "write"):
-        hint = "; did you mean taktline.write(stream, format), with a stream of bytes?"
-    raise LineError(f"a sink must be a callable of one result or a writer, not {type(sink).__name__}{hint}")
+def _check_python_goes_on() -> None:
+    """Raises LineError while Python ends: it can import no module then, and start no thread and no process."""
+    if sys.is_finalizing():
+        raise LineError(
+            "Python ends, so no run can begin any more, as in a __del__: close in a with block, or by atexit"
+        )
 
 
 @overload
 def line(a: Step[A, B], /, *, name: str | None = None) -> Line[A, B]: ...
+@overload
+def line(a: AnyKind, /, *, name: str | None = None) -> Line[Any, Any]: ...
+@overload
+def line(a: AnyKind, b: S[B, C], /, *, name: str | None = None) -> Line[Any, C]: ...
+@overload
+def line(a: AnyKind, b: S[B, C], c: S[C, D], /, *, name: str | None = None) -> Line[Any, D]: ...
 @overload
 def line(a: Callable[[A], Coroutine[Any, Any, B]], /, *, name: str | None = None) -> Line[A, B]: ...
 @overload
@@ -270,19 +285,27 @@ def line(a: S[A, B], /, *, name: str | None = None) -> Line[A, B]: ...
 @overload
 def line(a: S[A, B], b: S[B, C], /, *, name: str | None = None) -> Line[A, C]: ...
 @overload
+def line(a: S[A, B], b: AnyKind, /, *, name: str | None = None) -> Line[A, Any]: ...
+@overload
 def line(a: S[A, B], b: S[B, C], c: S[C, D], /, *, name: str | None = None) -> Line[A, D]: ...
+@overload
+def line(a: S[A, B], b: S[B, C], c: AnyKind, /, *, name: str | None = None) -> Line[A, Any]: ...
+@overload
+def line(a: S[A, B], b: AnyKind, c: S[C, D], /, *, name: str | None = None) -> Line[A, D]: ...
 @overload
 def line(a: S[A, B], b: S[B, C], c: S[C, D], d: S[D, E], /, *, name: str | None = None) -> Line[A, E]: ...
 @overload
 def line(a: S[A, B], b: S[B, C], c: S[C, D], d: S[D, E], e: S[E, F], /, *, name: str | None = None) -> Line[A, F]: ...
 @overload
-def line(
-    a: S[A, B], b: S[B, C], c: S[C, D], d: S[D, E], e: S[E, F], f: S[F, G], /, *, name: str | None = None,
-) -> Line[A, G]: ...  # fmt: skip
+def line(a: S[A, B], b: S[B, C], c: S[C, D], d: AnyKind, /, *, name: str | None = None) -> Line[A, Any]: ...
 @overload
 def line(
-    a: S[A, B], b: S[B, C], c: S[C, D], d: S[D, E], e: S[E, F], f: S[F, G], g: S[G, H], /, *, name: str | None = None,
-) -> Line[A, H]: ...  # fmt: skip
+    a: S[A, B], b: S[B, C], c: S[C, D], d: S[D, E], e: S[E, F], f: S[F, G], /, *, name: str | None = None
+) -> Line[A, G]: ...
+@overload
+def line(
+    a: S[A, B], b: S[B, C], c: S[C, D], d: S[D, E], e: S[E, F], f: S[F, G], g: S[G, H], /, *, name: str | None = None
+) -> Line[A, H]: ...
 @overload
 def line(
     a: S[A, B], b: S[B, C], c: S[C, D], d: S[D, E], e: S[E, F], f: S[F, G], g: S[G, H], h: S[H, I], /, *,
@@ -300,12 +323,12 @@ def line(a: X[A, B], b: X[B, C], c: X[C, D], d: X[D, E], /, *, name: str | None 
 def line(a: X[A, B], b: X[B, C], c: X[C, D], d: X[D, E], e: X[E, F], /, *, name: str | None = None) -> Line[A, F]: ...
 @overload
 def line(
-    a: X[A, B], b: X[B, C], c: X[C, D], d: X[D, E], e: X[E, F], f: X[F, G], /, *, name: str | None = None,
-) -> Line[A, G]: ...  # fmt: skip
+    a: X[A, B], b: X[B, C], c: X[C, D], d: X[D, E], e: X[E, F], f: X[F, G], /, *, name: str | None = None
+) -> Line[A, G]: ...
 @overload
 def line(
-    a: X[A, B], b: X[B, C], c: X[C, D], d: X[D, E], e: X[E, F], f: X[F, G], g: X[G, H], /, *, name: str | None = None,
-) -> Line[A, H]: ...  # fmt: skip
+    a: X[A, B], b: X[B, C], c: X[C, D], d: X[D, E], e: X[E, F], f: X[F, G], g: X[G, H], /, *, name: str | None = None
+) -> Line[A, H]: ...
 @overload
 def line(
     a: X[A, B], b: X[B, C], c: X[C, D], d: X[D, E], e: X[E, F], f: X[F, G], g: X[G, H], h: X[H, I], /, *,

@@ -6,17 +6,18 @@ from typing import Any, get_type_hints
 
 BY_MODULE = {
     "_check": ("Check", "Finding"),
-    "_compare": ("Comparison", "Row"),
+    "_compare.table": ("Comparison", "Row"),
     "_durable.dead_letters": ("DeadLetter", "Unkept", "read_dead_letters"),
     "_io.rows": ("read",),
     "_io.sql": ("read_sql", "write_sql"),
     "_io.writing": ("write",),
     "_line": ("Line", "line"),
-    "_observe.snapshot": ("Report", "Snapshot", "StepCount", "Verdict"),
+    "_observe.snapshot": ("NodeCount", "Report", "Snapshot", "StepCount", "Verdict"),
     "_planner.advise": ("FailedStep", "Plan", "PlannedStep"),
     "_planner.whatif": ("Prediction",),
     "_recipe.options": ("defaults",),
     "_recipe.steps": ("Step", "batch", "expand", "keep", "per_worker", "serial", "step"),
+    "_ray.cluster": ("ray",),
     "_run.run": ("Run",),
     "errors": (
         "BatchLengthError",

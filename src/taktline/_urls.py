@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
-from taktline.errors import LineError, SinkError
+from taktline.errors import LineError, SinkError, SourceError, SourceNotFound
 
 URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
 EXTRAS = {"s3": "s3", "s3a": "s3", "gs": "gs", "gcs": "gs", "az": "az", "abfs": "az", "abfss": "az", "adl": "az"}
@@ -24,12 +24,14 @@ def shown(url: str) -> str:
 
     >>> shown("https://me:hunter2@example.org:81/a.csv?signature=abc"), shown("orders.jsonl")
     ('https://me@example.org:81/a.csv', 'orders.jsonl')
+    >>> shown("sqlite:////tmp/shop.db")
+    'sqlite:////tmp/shop.db'
     """
     if not is_url(url):
         return url
     parts = urlsplit(url)
     user, at, host = parts.netloc.rpartition("@")
-    return parts._replace(netloc=user.partition(":")[0] + at + host, query="", fragment="").geturl()
+    return f"{parts.scheme}://{user.partition(':')[0]}{at}{host}{parts.path}"
 
 
 def local(place: str) -> str | None:
@@ -95,6 +97,38 @@ def put(url: str, data: bytes) -> None:
         store.pipe_file(path, data)
     except Exception as error:  # each store has errors of its own
         raise SinkError(f"{shown(url)!r} cannot be written: {told(error)}", path=shown(url)) from error
+
+
+def get(url: str) -> bytes:
+    """A small object. Raises LineError, SourceNotFound, SourceError."""
+    store, path = store_of(url)
+    try:
+        return bytes(store.cat_file(path))
+    except FileNotFoundError as error:
+        raise SourceNotFound(f"there is nothing at {shown(url)!r}", path=shown(url)) from error
+    except Exception as error:  # each store has errors of its own
+        raise SourceError(f"{shown(url)!r} cannot be read: {told(error)}", path=shown(url)) from error
+
+
+def is_there(url: str) -> bool:
+    """Whether there is an object. Raises LineError, SinkError."""
+    store, path = store_of(url)
+    try:
+        store.invalidate_cache()
+        return bool(store.exists(path))
+    except Exception as error:  # each store has errors of its own
+        raise SinkError(f"{shown(url)!r} cannot be looked up: {told(error)}", path=shown(url)) from error
+
+
+def take_away(url: str) -> None:
+    """An object, where it is there. Raises LineError, SinkError."""
+    store, path = store_of(url)
+    try:
+        store.rm_file(path)
+    except FileNotFoundError:
+        return
+    except Exception as error:  # each store has errors of its own
+        raise SinkError(f"{shown(url)!r} cannot be taken away: {told(error)}", path=shown(url)) from error
 
 
 def told(error: BaseException) -> str:

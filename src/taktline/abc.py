@@ -6,18 +6,53 @@ a `Part` each; a `Live` one gives records when they come and is told when their 
 bulk, and knows how to finish and how to give up; a `Resumable` one can also stop at a mark and go on from there in a later
 process. `taktline.testing` has a check for each of them, and docs/extending.md an example. An `Observer` hears what happens.
 
+A `Crew` runs what is between the ends: workers, wherever they are. `Machines` make one, and stand for it as `on=` of a run.
+
 What a stranger's class raises reaches the caller as itself. `SourceError` and `SinkError` say more to people.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Sequence
-from typing import Any, Generic
+from collections.abc import Callable, Collection, Iterator, Sequence
+from typing import TYPE_CHECKING, Any, Generic, NamedTuple
 
 from taktline._types import Out
 
-__all__ = ["Live", "Observer", "Part", "Resumable", "Sink", "Source", "Splitter", "Unread"]
+if TYPE_CHECKING:
+    from taktline._crew.contract import PLAIN as PLAIN
+    from taktline._crew.contract import Broken as Broken
+    from taktline._crew.contract import Came as Came
+    from taktline._crew.contract import Crew as Crew
+    from taktline._crew.contract import Ended as Ended
+    from taktline._crew.contract import Figures as Figures
+    from taktline._crew.contract import Lost as Lost
+    from taktline._crew.contract import Orders as Orders
+    from taktline._crew.contract import Ready as Ready
+    from taktline._crew.contract import Spoiled as Spoiled
+    from taktline._crew.contract import StartFailed as StartFailed
+    from taktline._crew.contract import Withdrawn as Withdrawn
+    from taktline._crew.contract import WorkerPlace as WorkerPlace
+    from taktline._crew.contract import WorkerState as WorkerState
+
+# Of the contract of crews, which a run in the caller's process does not load.
+CREWS = (
+    "Broken", "Came", "Crew", "Ended", "Figures", "Lost", "Orders", "PLAIN", "Ready", "Spoiled", "StartFailed",
+    "Withdrawn", "WorkerPlace", "WorkerState",
+)  # fmt: skip
+__all__ = [  # noqa: PLE0604, RUF100
+    "Live", "Machines", "Observer", "Part", "Resumable", "Sink", "Source", "Splitter", "Unread", *CREWS,
+]  # fmt: skip
+
+
+def __getattr__(name: str) -> Any:
+    """What belongs to crews is imported when it is first asked for."""
+    if name in CREWS:
+        from importlib import import_module
+
+        value = globals()[name] = getattr(import_module("taktline._crew.contract"), name)
+        return value
+    raise AttributeError(f"module 'taktline.abc' has no attribute {name!r}")
 
 
 class Unread:
@@ -78,6 +113,11 @@ class Source(ABC, Generic[Out]):
         """
         return None
 
+    def split_columns(self, *, exact: bool = False, unread: list[Unread] | None = None) -> Splitter | None:
+        """As `split`, for steps over columns: asked where the source has `columns`. It need not be written where the parts
+        of `split` give tables. One that this process reads itself makes tables here: its Splitter is `here`."""
+        return self.split(exact=exact, unread=unread)
+
     def beside(self, sink: Sink, *, journal: bool) -> Source:
         """What is to be read where the run writes there: this source, or the same records read so that the sink's writing
         does not get in the way. `journal`: the run may be gone on with. Raises LineError where both cannot be."""
@@ -100,6 +140,11 @@ class Source(ABC, Generic[Out]):
     def fingerprint(self) -> Any:
         """Plain values, and callables that make the records, that change when the records do: with a journal no run goes
         on over other records than it began with. None where it cannot tell; then records are compared now and then."""
+        return None
+
+    def places(self) -> Splitter | None:
+        """A further pass in parts, which tell where their records stand (`Part.where`): begun when a record has failed. None
+        where there is none, such as of what can be read only once."""
         return None
 
     def untold(self) -> str:
@@ -138,12 +183,45 @@ class Observer:
         """The run has ended, well or not; the Report says how. Not called where the run never began."""
 
 
+class Machines(ABC):
+    """Where a line runs other than on this machine: `on=` of a run. It makes the crew that runs it there."""
+
+    @abstractmethod
+    def slots(self) -> int:
+        """How many workers there are places for: so many are started where `workers=` does not say. Raises
+        WorkersCannotStart where they cannot be reached."""
+
+    def sizes(self) -> list[int]:
+        """The places of each machine, for `flow.plan`. Raises as `slots` does."""
+        return [self.slots()]
+
+    @abstractmethod
+    def crew(
+        self, lanes: Sequence[tuple[Any, ...] | None], *, goes_on: bool, workers: int, most: int,
+        seeds: Sequence[tuple[int, int, int] | None], setup: Callable[[], object] | None,
+        tell: Callable[[list[str], list[str]], None],
+    ) -> Crew:  # fmt: skip
+        """The crew for one run. `lanes`: the steps that workers run together, None where no worker does. `goes_on`: after a
+        record that fails, too. `workers`: how many there will be in all; `most`: bytes that one may hold. `seeds`: what the
+        run's seed says of each lane. `setup`: to be called in each worker before its first record. `tell`: what is worth
+        a word in the report, and what workers do not have as it is in the caller's process. Raises LineError at once where
+        a step cannot be carried over."""
+
+    @property
+    def says(self) -> str:
+        """What people call them."""
+        return type(self).__name__
+
+
 class Splitter(ABC):
     """One pass over a source, made by `Source.split`: asked for the next part, or iterated over where there is none to cut.
 
     Both may take turns. A pass over it gives the records from here on; it may be left at any record, and is not gone on
     with once `part` was called: what is asked for next goes on behind the last record that was given.
     """
+
+    here = False
+    """Whether its parts have been read by this process: workers get what is in them, and read nothing."""
 
     @abstractmethod
     def part(self, records: int) -> Part | None:
@@ -164,6 +242,10 @@ class Splitter(ABC):
         """Bytes of the source behind the newest part, from which it is reckoned how many records are left; None where that
         is not known, or the source has a length."""
         return None
+
+    def where(self) -> str:
+        """Where the record that iterating gave last stands, as `Part.where` tells it; of a pass made by `Source.places`."""
+        return ""
 
     def close(self) -> None:  # noqa: B027  most have nothing open
         """Let go of what is open. May be called again, and while parts of it are still read."""
@@ -193,6 +275,10 @@ class Part(Sequence[Any]):
         where they cannot be had so: then they are read one by one, which tells what is wrong with which."""
         raise NotImplementedError
 
+    def where(self, n: int) -> str:
+        """Where record `n` of these stands, for people, such as "orders.jsonl:48212"; empty where that cannot be told."""
+        return ""
+
     def __getitem__(self, at: Any) -> Any:
         if not hasattr(self, "_records"):
             self._records = [each.text if type(each) is Unread else each for each in self.read([])]
@@ -200,6 +286,19 @@ class Part(Sequence[Any]):
 
     def __iter__(self) -> Iterator[Any]:
         return self.read()
+
+
+class Health(NamedTuple):
+    """How it stands with a live source."""
+
+    backlog: int | None = None
+    """Records that wait there and that no run has taken; None where it does not know."""
+
+    lag: float | None = None
+    """Seconds that the oldest of them waits, or the oldest that is not safe yet; None where it does not know."""
+
+    refused: str = ""
+    """Why it can have none now, such as that its server cannot be reached; empty where all is well."""
 
 
 class Live(Source):
@@ -217,13 +316,18 @@ class Live(Source):
     """Seconds that the first SIGTERM gives to what is under way; None: as long as it takes. What is not safe then is as if
     it had never been taken, and SystemExit(143) is raised."""
 
+    settle: Callable[[], None] | None = None
+    """For `take` to call before others get what is under way: makes safe what was delivered so far, and tells `safe` of it.
+    The run puts it there before `open`, and takes it away before `close`."""
+
     def open(self, window: int | None, memory: int) -> None:
         """A run begins, its workers not started yet. `window`, `memory`: the most records (None: as the source likes) and
         bytes that it takes ahead of what is safe. Raises where no records can come."""
 
     @abstractmethod
     def take(self, most: int, seconds: float) -> list[Any] | None:
-        """At most `most` records that are there within `seconds`; empty where none came, None where none will.
+        """At most `most` records that are there within `seconds`; empty where none came, None where none will. An Unread
+        may stand in the place of one that is not to be given to steps.
 
         `seconds` is 0 while the run has records under way that it must see to; it is never more than a quarter of a second.
         """
@@ -233,6 +337,33 @@ class Live(Source):
         record that this run took has the index 0.
 
         `skipped`: indexes, since the last call, of records that failed and were left out without a dead letter."""
+
+    def place(self, records: int) -> Any:
+        """For a journal: where the source stands behind the record before the index `records`, as a JSON value by which it
+        knows all before it again, also in a later process. Asked before `safe` is told of these records. None where it
+        cannot tell: then what was delivered shortly before a kill may come again."""
+        return None
+
+    def resume(self, place: Any) -> None:
+        """All before this place was delivered by an earlier process: it is told to be safe, and not given again. Between
+        `open` and the first `take`."""
+
+    def health(self) -> Health:
+        """How it stands with this source, by what it knows without asking anybody: it is called four times a second, in the
+        thread of the run, for metrics and for whoever starts more subscribers."""
+        return Health()
+
+    def comes_again(self, index: int) -> bool:
+        """Asked where there are dead letters: whether the record at this index, which failed and is not safe, is to be
+        among `skipped`, since it comes again; else it gets its dead letter now."""
+        return False
+
+    def elsewhere(self, first: int, records: int) -> Collection[int]:
+        """The indexes, of so many records from `first` on, of those that are under way here and others' by now, who get them
+        again: results of them are left out, and they are told to be safe with those around them, which must acknowledge
+        nothing then. They stay others' once they were named. Asked right before results are handed on, where workers had
+        the records, each result is of one record, and there is no journal; else results of such records arrive too."""
+        return ()
 
     def close(self) -> None:
         """The run has ended: records that were taken and never told to be safe go back."""
@@ -269,6 +400,9 @@ class Sink(ABC):
     shared = False
     """Whether it is a database: one that may be read by the same run all the same."""
 
+    takes_failed = True
+    """Whether it has a place for the `Failed` that `on_error="keep"` puts among the results; else such a run is refused."""
+
     encoder: Callable[[list[Any]], bytes] | None = None
     """Where workers may make the bytes of results: a function that can be pickled. What it raises it raises for results
     that `write` refuses; those are given to `write` then."""
@@ -295,6 +429,16 @@ class Sink(ABC):
         """Write what `encoder` made of so many results. Raises SinkError as `write` does."""
         raise NotImplementedError
 
+    def encoders_elsewhere(self) -> tuple[Callable[[list[Any]], bytes] | None, Callable[[Any], bytes] | None]:
+        """What workers on other machines have in place of `encoder` and `table_encoder`, such as what leaves the bytes in a
+        file that both can reach. Asked for once it is open, where a run has such workers; from then on `write_encoded` gets
+        what these make."""
+        return self.encoder, self.table_encoder
+
+    def notes(self) -> list[str]:
+        """What of this run is worth a word in its report. Asked for at its end."""
+        return []
+
     @abstractmethod
     def commit(self) -> None:
         """Everything was written: make it visible under its final name."""
@@ -320,6 +464,12 @@ class Resumable(Sink):
     visible = False
     """Whether what `save` has made safe is seen at once and stays, whether or not `commit` follows."""
 
+    every: float | None = None
+    """Seconds between two marks, where each is a thing of its own to be seen; None: as it is best for the run."""
+
+    ahead: int | None = None
+    """Records that must be under way for it, of a live source, where the run's `window` does not say."""
+
     keyed = False
     """Whether a result takes the place of an earlier one of the same key, so that it may come twice."""
 
@@ -341,6 +491,10 @@ class Resumable(Sink):
     def save(self, mark: str) -> Any:
         """Make all that was written so far survive a power cut, together with `mark`; the position, as a JSON value
         other than None."""
+
+    def due(self) -> bool:
+        """Whether this is a good moment for a mark, before `every` is over. Asked after each `write`."""
+        return False
 
     @abstractmethod
     def resume(self, run: str, position: Any) -> str | None:

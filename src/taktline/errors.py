@@ -6,14 +6,18 @@ The codes are stable.
 
 from __future__ import annotations
 
+import os
 import signal as signals
 import traceback
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from taktline._excerpts import excerpt, masked
+from taktline._excerpts import excerpt, harmless, masked, readable
 from taktline._public import named
+from taktline._working_folder import working_folder
 
+CALLS = 6  # lines of the stack of a worker that is in no step
 PLACES = 4  # notes of where an exception was raised that it may have
 
 
@@ -28,6 +32,9 @@ class TaktlineError(Exception):
         self.facts = facts
         for name, value in facts.items():
             setattr(self, name, value)
+
+    def __str__(self) -> str:
+        return readable(BaseException.__str__(self))  # not that of an OSError, which some are too
 
     def __reduce__(self) -> tuple[Any, ...]:
         return (_rebuild, (type(self), self.message, self.facts, self.__dict__.get("__notes__")))
@@ -54,6 +61,9 @@ class InUse(LineError):
     path: str
 
 
+_PLAIN = '\n  next    make it of plain values, or keep the step in your process: step(fn, kind="inline")'
+
+
 class StepError(TaktlineError):
     """An exception of a step that could not reach the caller as itself; its type, text and traceback are inside."""
 
@@ -71,7 +81,7 @@ class StepError(TaktlineError):
         moving: bool = False,
     ) -> None:  # fmt: skip
         super().__init__(
-            f"step {step!r} failed{_at(index)} with {type_name}: {text}\n({why})",
+            f"step {step!r} failed{_at(index)} with {type_name}{text and f': {text}'}\n  why     {why}{_PLAIN * moving}",
             step=step, type_name=type_name, text=text, why=why, traceback=traceback, index=index, moving=moving,
         )  # fmt: skip
 
@@ -86,7 +96,7 @@ class BatchLengthError(TaktlineError):
 
     def __init__(self, *, step: str, given: int, returned: int) -> None:
         super().__init__(
-            f"batch step {step!r} was given {given:,} records and returned {returned:,} results. "
+            f"batch step {step!r} was given {_many(given, 'record')} and returned {_many(returned, 'result')}. "
             "It must return exactly one result a record, in the same order; to drop or add records use keep() or expand().",
             step=step, given=given, returned=returned,
         )  # fmt: skip
@@ -150,7 +160,7 @@ class WorkerDied(TaktlineError):
 
     def __init__(self, *, index: int | None, step: str | None, exit_code: int | None, excerpt: str = "") -> None:
         where = f"{_at(index)}" + (f" in step {step!r}" if step else "")
-        text = f"the worker was {_how_ended(exit_code)}{where}"
+        text = f"the worker {_how_ended(exit_code)}{where}"
         if exit_code == -9:
             text += ", often because memory ran out"
         if excerpt:
@@ -199,7 +209,7 @@ class ResultsTooLarge(TaktlineError):
             "Give more with memory=; or let them be delivered as they come, by a plain step in expand() and with "
             'on_error="raise", without dead letters and seed=',
             size=size,
-        )  # fmt: skip
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -224,7 +234,14 @@ class Hanging:
             text += " is not ready yet"
         text += f" in step {self.step!r}" if self.step else ""
         text += f"; it is {self.state}" if self.state else ""
-        return text + "".join(f"\n    {line.strip()}" for line in self.stack.splitlines())
+        return text + "".join(f"\n    {line.strip()}" for line in _own_calls(self.stack.splitlines()))
+
+
+def _own_calls(stack: list[str]) -> list[str]:
+    """The lines of a stack down to where taktline has called the step; the innermost of them, where nothing else has."""
+    ours = (f'File "{os.path.dirname(os.path.abspath(__file__))}{os.sep}', 'File "<taktline')
+    own = next((n for n, line in enumerate(stack) if line.strip().startswith(ours)), len(stack))
+    return stack[:own] if own > 1 else stack[:CALLS]
 
 
 class Stalled(TaktlineError):
@@ -273,12 +290,20 @@ class TakenOver(TaktlineError):
 
     code = "TK420"
     path: str
-    attempt: int  # the later one
+    attempt: int | None  # the later one
 
-    def __init__(self, *, path: str, own: int, attempt: int) -> None:
+    def __init__(self, *, path: str, own: int | None, attempt: int | None) -> None:
+        if own is not None and attempt is not None and own != attempt:
+            who, this, why = f"attempt {attempt:,}", f"this one, attempt {own:,},", ""
+        else:
+            who, this, why = (
+                "another process",
+                "this one",
+                ", as it had heard nothing of this one for the length of a lease",
+            )
         super().__init__(
-            f"attempt {attempt:,} has taken over the journal {path!r}, and goes on with the run: this one, attempt {own:,}, "
-            "has ended, and what it did since is not used",
+            f"{who} has taken over the journal {path!r}{why}, and goes on with the run: {this} has ended, and what it did "
+            "since is not used",
             path=path, attempt=attempt,
         )  # fmt: skip
 
@@ -289,6 +314,11 @@ class SourceError(TaktlineError):
     What an iterable of the caller's own raises reaches the caller as itself."""
 
     code = "TK510"
+    # Where it is known: the file, the number of its line or row group, and the record.
+    path: str | None = None
+    line: int | None = None
+    group: int | None = None
+    index: int | None = None
 
 
 class SourceNotFound(SourceError, FileNotFoundError):
@@ -303,6 +333,9 @@ class SinkError(TaktlineError):
     """The sink could not take a result. The original exception is the `__cause__`."""
 
     code = "TK520"
+    # Where it is known: the file, and the number of the result.
+    path: str | None = None
+    result: int | None = None
 
 
 def unwritable(number: int, result: Any, why: str, form: str) -> SinkError:
@@ -325,7 +358,21 @@ class Failed:
 
     def __repr__(self) -> str:
         error = masked(f"{type(self.error).__name__}: {self.error}")
-        return f"Failed(index={self.index}, record={excerpt(self.record)}, step={self.step!r}, error=<{error}>)"
+        return readable(
+            f"Failed(index={self.index}, record={excerpt(self.record)}, step={self.step!r}, error=<{error}>)"
+        )
+
+
+def did_you_mean(name: object, known: Iterable[str], shown: Callable[[str], str] = repr) -> str:
+    """The end of a sentence that refuses a name: which of the known ones may be meant; empty where none is near.
+
+    >>> did_you_mean("batch_sizy", ["batch_size", "workers"])
+    "; did you mean 'batch_size'?"
+    """
+    import difflib
+
+    near = difflib.get_close_matches(str(name), list(known), n=1)
+    return f"; did you mean {shown(near[0])}?" if near else ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -336,14 +383,28 @@ class Place:
     step: str
     excerpt: str
     traceback: str  # of the step's own code in the worker; empty where the exception brings its own
+    source: str = ""  # where the record stands in what was read, such as "orders.jsonl:48212"
+    given: str = ""  # an excerpt of what the step was given, and which step made it; empty where that is the record
+
+    def lines(self) -> list[str]:
+        """What is said of the record, a line each."""
+        told = [("source", nearby(self.source)), ("record", self.excerpt), ("given", self.given)]
+        return [f"  {name:<6}  {said}" for name, said in told if said]
 
 
-def placed(error: BaseException, *, index: int, step: str, record: Any, traceback: str = "") -> BaseException:
+def nearby(place: str) -> str:
+    """A place that begins with a path, without the folder that this process is in."""
+    return harmless(place.removeprefix(os.path.join(here, "")) if (here := working_folder()) else place)
+
+
+def placed(
+    error: BaseException, *, index: int, step: str, record: Any, traceback: str = "", source: str = "", given: str = ""
+) -> BaseException:
     """`error` with a note that tells record, step and the worker's traceback; returned for raising."""
-    place = Place(index, step, excerpt(record), traceback)
+    place = Place(index, step, excerpt(record), traceback, source, given)
     if isinstance(error, (StepError, StepTimeout)) and error.index is None:
         error.__init__(**error.facts | {"index": index})  # type: ignore[misc]
-    note = f"at record {index:,} in step {step!r}\n  record  {place.excerpt}"
+    note = "\n".join([f"at record {index:,} in step {step!r}", *place.lines()])
     if traceback and error.__traceback__ is None:
         note += "\n  in the worker:\n    " + traceback.rstrip().replace("\n", "\n    ")
     forget_places(error, left=PLACES - 1)
@@ -407,20 +468,24 @@ def _at(index: int | None) -> str:
     return "" if index is None else f" at record {index:,}"
 
 
+def _many(count: int, thing: str) -> str:
+    return f"{count:,} {thing}{'' if count == 1 else 's'}"
+
+
 DAMAGED = 73  # exit code of a worker that finds its way to the caller spoiled
 
 
 def _how_ended(exit_code: int | None) -> str:
     if exit_code == DAMAGED:
-        return "ended, since descriptors that are not the step's own had been closed or written to,"
+        return "was ended, since descriptors that are not the step's own had been closed or written to,"
     if exit_code is None:
-        return "lost"
+        return "was lost"
     if exit_code >= 0:
         return f"ended by itself with exit code {exit_code}"
     try:
-        return f"killed by {signals.Signals(-exit_code).name}"
+        return f"was killed by {signals.Signals(-exit_code).name}"
     except ValueError:
-        return f"killed by signal {-exit_code}"
+        return f"was killed by signal {-exit_code}"
 
 
 named(globals())

@@ -15,8 +15,8 @@ import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing, suppress
 from itertools import islice
-from time import monotonic
-from typing import Any
+from time import monotonic, sleep
+from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
 from taktline._arrow import records_of
@@ -24,12 +24,17 @@ from taktline._durable.fingerprint import look
 from taktline._excerpts import excerpt
 from taktline._line import Line, line
 from taktline._recipe.options import Technique
-from taktline._segment.same import same
+from taktline._segment.equality import same
 from taktline.abc import Live, Part, Resumable, Sink, Source
+from taktline.errors import SourceError
 
-__all__ = ["check_live", "check_sink", "check_source", "same_as_loop"]
+if TYPE_CHECKING:
+    from taktline.abc import Crew
+
+__all__ = ["check_crew", "check_live", "check_sink", "check_source", "same_as_loop"]
 
 TECHNIQUES: tuple[Technique, ...] = ("pool", "queues", "line", "auto")
+ENDING = 5.0  # seconds in which what was told to end has ended: a client's threads do so a little later
 HOWS = ("loop", "line")  # how ends are run: in this process, and beside workers
 
 
@@ -54,6 +59,38 @@ def same_as_loop(flow: Line, records: Any, *, hows: Sequence[Technique] = TECHNI
         what = f"how={how!r}"
         _expect_same(got, wanted, f"{what} gives other results than the loop")
         _expect(other == error, f"{what} ends in {other or 'no exception'}, the loop in {error or 'none'}")
+
+
+def check_crew(
+    make: Callable[[Sequence[tuple[Any, ...] | None], bool], Crew], *, dies: Callable[[], object] | None = None
+) -> None:
+    """Check that a crew does what `taktline.abc.Crew` promises.
+
+    `make(lanes, goes_on)` makes one: `lanes` are the steps that workers run together, here always one lane; `goes_on`: after
+    a record that fails, too. `dies`: what a step calls to end its worker; where it is left out, it kills its process.
+
+    Checked: batches come back with their number and attempt, in the order in which a worker got them, plain, careful, and
+    as a sink's bytes; failures stand in their place, earlier ones come along; endless results come in parts, two ahead;
+    what has come stays, whatever becomes of its worker; deaths are told, carefully with the value at work; numbers are free
+    again; what is told to a worker that has ended is lost; a `wait` ends; and a crew may be closed again.
+    """
+    from taktline._crew_promises import PROMISES, killed
+
+    for promise in PROMISES:
+        made: list[Crew] = []
+
+        def one(*steps: Any, goes_on: bool = True, made: list[Crew] = made) -> Crew:
+            made.append(make([line(*steps).steps], goes_on))
+            return made[-1]
+
+        try:
+            promise(one, dies or killed)
+        except AssertionError as error:
+            error.add_note(f"what does not hold: {promise.__name__.replace('_', ' ')}")
+            raise
+        finally:
+            for crew in made:
+                crew.close(gently=False)
 
 
 def check_source(source: Source, records: Iterable[Any] | None = None) -> None:
@@ -101,7 +138,7 @@ def _check_passes(source: Source, whole: list[Any]) -> None:
 def _check_tables(source: Source, whole: list[Any]) -> None:
     ends = []
     for before in (0, 0, 1, 3):
-        splitter = source.split()
+        splitter = source.split_columns()
         if splitter is None:
             return
         with closing(splitter):
@@ -363,21 +400,25 @@ class _SinkCheck:
 
 def check_live(
     make: Callable[[], Live], send: Callable[[list[str]], Any], value: Callable[[Any], str], *, ordered: bool = True,
-    patience: float = 60.0,
+    patience: float = 60.0, lose: Callable[[Live], Any] | None = None,
 ) -> None:  # fmt: skip
     """Check that a live source does what `taktline.abc.Live` promises.
 
     `make()`: a new source, each of the same subscription, queue or stream, which is empty at first; `send(texts)` puts
     messages there; `value(record)`: the text of a record. `ordered`: they come, and come again, in the order in which they
-    were sent. `patience`: seconds in which a message must come, also one that another source has given back.
+    were sent. `patience`: seconds in which a message must come, also one that another source has given back. `lose(source)`:
+    have others get what this source has under way, as its server would where it gives no sign of life.
 
     Checked: `take` gives what was sent, no more than asked for, each once, and nothing where nothing is there; `close`
     gives back all that was not told to be safe, and nothing else; a failing step and SIGTERM end a run so that results
     that were delivered are acknowledged and the others come again. (SIGTERM where this runs in the main thread; elsewhere
-    `Run.stop`.)
+    `Run.stop`.) Nothing is `elsewhere` that nobody else has; with `lose`, all that was under way is, and comes again though
+    it is told to be safe.
     """
     live = _LiveCheck(make, send, value, ordered=ordered, patience=patience)
     live.check_by_hand()
+    if lose is not None:
+        live.check_lost(lose)
     for how in HOWS:
         live.check_run_that_fails(how)
         live.check_run_that_is_stopped(how)
@@ -402,6 +443,8 @@ class _LiveCheck:
         first = self._make()
         first.open(100, 1 << 20)
         self._expect_taken(self._take(first, 20), texts, "what was sent")
+        gone = list(first.elsewhere(0, 20))
+        _expect(not gone, f"elsewhere(0, 20) gives {gone}, though nobody else reads")
         first.safe(7, [])
         first.safe(12, [])
         first.close()
@@ -413,6 +456,33 @@ class _LiveCheck:
         second.safe(8, [])
         second.close()
         self.expect_nothing("after all were safe")
+
+    def check_lost(self, lose: Callable[[Live], Any]) -> None:
+        texts = self._send_some(20)
+        first = self._make()
+        first.open(100, 1 << 20)
+        self._expect_taken(self._take(first, 20), texts, "what was sent")
+        first.safe(7, [])
+        lose(first)
+        until = monotonic() + self._patience
+        while not (gone := first.elsewhere(7, 13)):
+            _expect(monotonic() < until, "elsewhere() names nothing, though all that was under way is lost")
+            try:
+                first.take(1, 0.25)
+            except SourceError:  # it reads no more; what it has under way is told all the same
+                continue
+        _expect(sorted(gone) == [*range(7, 20)], f"elsewhere(7, 13) gives {sorted(gone)}, though all of these are lost")
+        first.safe(20, [])
+        first.close()
+        second = self._make()
+        second.open(100, 1 << 20)
+        again: list[str] = []  # of what was safe, what the server was not told in time
+        while not {*texts[7:]} <= {*again}:
+            again += self._take(second, 1)
+        self._expect_taken(again, texts[20 - len(again) :] if self._ordered else again, "what others have got")
+        second.safe(len(again), [])
+        second.close()
+        self.expect_nothing("after what others have got was safe")
 
     def check_run_that_fails(self, how: Any) -> None:
         texts = self._send_some(30)
@@ -588,7 +658,10 @@ def _open_now() -> tuple[int, int]:
 
 
 def _expect_closed(before: tuple[int, int], what: str) -> None:
-    now = _open_now()
+    until, now = monotonic() + ENDING, _open_now()
+    while (now[0] > before[0] or now[1] > before[1]) and monotonic() < until:
+        sleep(0.01)
+        now = _open_now()
     _expect(now[0] <= before[0], f"{what} leaves {now[0] - before[0]} descriptors open")
     _expect(now[1] <= before[1], f"{what} leaves {now[1] - before[1]} threads")
 

@@ -20,7 +20,7 @@ ERRORS = 13  # place of the descriptor among the arguments, into which a child w
 def refuse(monkeypatch):
     """Have the system refuse starts: `refuse(code, wanted)` takes whether to refuse each, and returns the list of all."""
     # The session's own patience with its processes must not stand in for the launcher's.
-    monkeypatch.setattr(subprocess.Popen, "__init__", subprocess.Popen.__init__.__wrapped__)
+    monkeypatch.setattr(subprocess.Popen, "__init__", vars(subprocess.Popen.__init__)["__wrapped__"])
     really = subprocess._fork_exec  # type: ignore[attr-defined]
 
     def refusing(code, wanted):

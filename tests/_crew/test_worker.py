@@ -7,7 +7,7 @@ import gc
 import pytest
 
 from taktline import line
-from taktline._crew import words
+from taktline._crew import protocol
 from taktline._crew.worker import Worker
 from taktline._wire.board import Board
 
@@ -26,9 +26,9 @@ class Sending:
     def send(self, kind, seq=0, note=b"", parts=()):
         assert not self.inside
         self.inside = True
-        if kind == words.DONE:
-            self.worker.send_note(words.LOGGED, b"first")
-            self.worker.send_note(words.SAID, b"second")
+        if kind == protocol.DONE:
+            self.worker.send_note(protocol.LOGGED, b"first")
+            self.worker.send_note(protocol.SAID, b"second")
         self.inside = False
         self.sent.append((kind, note))
 
@@ -36,13 +36,13 @@ class Sending:
 def test_what_a_finaliser_says_in_the_middle_of_a_message_goes_after_it():
     channel = Sending()
     channel.worker = Worker(channel, Board(), lifeline=0)
-    channel.worker.send(words.DONE, 7, b"results")
-    channel.worker.send_note(words.LOGGED, b"third")
+    channel.worker.send(protocol.DONE, 7, b"results")
+    channel.worker.send_note(protocol.LOGGED, b"third")
     assert channel.sent == [
-        (words.DONE, b"results"),
-        (words.LOGGED, b"first"),
-        (words.SAID, b"second"),
-        (words.LOGGED, b"third"),
+        (protocol.DONE, b"results"),
+        (protocol.LOGGED, b"first"),
+        (protocol.SAID, b"second"),
+        (protocol.LOGGED, b"third"),
     ]
 
 

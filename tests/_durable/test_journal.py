@@ -11,7 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from taktline._durable import fingerprint, journal
-from taktline._durable.journal import DONE, PAGE, SIZE, SLOT, Entry, Journal, Mark
+from taktline._durable.entries import DONE, PAGE, Checkpoint, Entry
+from taktline._durable.journal import SIZE, SLOT, Journal
 from taktline.errors import LineError, ResumeError, SinkError
 
 PRINTS = {"the source": ["list", 3], "step 'parse'": "abc"}
@@ -25,7 +26,7 @@ def written(path, entries, *, counted=0):
     made.close()
 
 
-ENTRIES = [Entry(Mark(records=n, results=2 * n, delivered=2 * n), {"bytes": 10 * n}) for n in range(1, 6)]
+ENTRIES = [Entry(Checkpoint(records=n, results=2 * n, delivered=2 * n), {"bytes": 10 * n}) for n in range(1, 6)]
 
 
 def test_what_was_noted_last_is_there_again(tmp_path):
@@ -47,7 +48,7 @@ def test_a_state_stays_whole_until_an_entry_tells_of_the_next_one(tmp_path):
         if before is not None:
             assert made.kept(before) == states[n - 1]
         made.kept(where)
-        made.write(Entry(Mark(records=n, state=where)))
+        made.write(Entry(Checkpoint(records=n, state=where)))
         before = where
     made.close()
     assert os.stat(tmp_path / "j").st_size < SIZE + (2 << 20)  # one beside the other, not one behind the other
@@ -114,7 +115,7 @@ def test_a_file_that_is_something_else_is_left_alone(tmp_path):
 
 def test_other_prints_are_refused_until_it_is_done(tmp_path):
     written(tmp_path / "j", ENTRIES)
-    with pytest.raises(ResumeError, match="differs in step 'parse', option x"):
+    with pytest.raises(ResumeError, match="differs in step 'parse' and option x"):
         Journal(str(tmp_path / "j"), {**PRINTS, "step 'parse'": "abd", "option x": 1})
     written(tmp_path / "j", [Entry(ENTRIES[4].mark, None, DONE)])
     fresh = Journal(str(tmp_path / "j"), {**PRINTS, "option x": 1})
@@ -136,7 +137,7 @@ def test_a_full_disk_is_met_before_anything_runs(tmp_path, monkeypatch):
 def test_a_position_too_large_is_told(tmp_path):
     made = Journal(str(tmp_path / "j"), PRINTS)
     with pytest.raises(SinkError, match="position is too large"):
-        made.write(Entry(Mark(), "x" * SLOT))
+        made.write(Entry(Checkpoint(), "x" * SLOT))
     made.close()
 
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import os
 
 import pytest
+from table import Table
 
 from taktline import SinkError, line, write
-from taktline.abc import Live, Resumable
+from taktline.abc import Live, Unread
 
 
 class Messages(Live):
@@ -30,43 +32,6 @@ class Messages(Live):
 
     def close(self):
         self.closed += 1
-
-
-class Table(Resumable):
-    """Rows that are visible and safe with `save`."""
-
-    visible = True
-
-    def __init__(self):
-        self.rows, self.saved, self.ended = [], [], ""
-
-    def open(self):
-        raise AssertionError("begin() is for this one")
-
-    def begin(self, run):
-        self.rows = []
-
-    def write(self, results):
-        self.rows += results
-
-    def save(self, mark):
-        self.saved = list(self.rows)
-        return len(self.saved)
-
-    def resume(self, run, position):
-        self.rows = self.saved[:position]
-
-    def commit(self):
-        self.ended += "commit"
-
-    def abort(self):
-        self.ended += "abort"
-
-    def suspend(self):
-        self.ended += "suspend"
-
-    def finished(self, run, position):
-        return False
 
 
 def odd_fails(n):
@@ -136,3 +101,82 @@ def test_a_sink_that_fails_leaves_the_rest_untold():
         line(abs).run(source, sink, how="loop")
     assert source.told[-1][0] == 50
     assert source.closed == 1
+
+
+# --- a place that a journal keeps ---
+
+
+class Queue(Messages):
+    """Knows its messages again: they are numbers, and all below its place were delivered."""
+
+    def __init__(self, left, dies_before=None):
+        super().__init__(0)
+        self._left = list(left)
+        self._given = []
+        self._dies_before = dies_before
+        self.resumed = None
+
+    def take(self, most, seconds):
+        taken = super().take(most, seconds)
+        self._given += taken or ()
+        return taken
+
+    def place(self, records):
+        return self._given[records - 1] + 1 if records else self.resumed
+
+    def resume(self, place):
+        self.resumed = place
+        self._left = [n for n in self._left if n >= place]
+
+    def safe(self, records, skipped):
+        if self._dies_before is not None and records >= self._dies_before:
+            raise KeyboardInterrupt  # all is delivered and noted, and nobody is told
+        super().safe(records, skipped)
+
+
+def test_a_journal_keeps_the_place_of_a_source_that_tells_it(tmp_path):
+    journal, table = tmp_path / "journal", Table()
+    with pytest.raises(KeyboardInterrupt):
+        line(abs).run(Queue(range(10), dies_before=10), table, journal=journal, how="loop")
+    assert table.saved == [*range(10)]
+    again = Queue(range(15))  # of which the first ten were never acknowledged
+    line(abs).run(again, table, journal=journal, how="loop")
+    assert again.resumed == 10
+    assert table.saved == [*range(15)]
+    assert again.told[-1][0] == 5
+
+
+def test_a_table_of_messages_is_never_done(tmp_path):
+    journal, table = tmp_path / "journal", Table()
+    for first in (0, 10, 20):
+        line(abs).run(Queue(range(first, first + 10)), table, journal=journal, how="loop")
+    assert table.saved == [*range(30)]
+
+
+# --- messages that are not to be given to steps ---
+
+
+class WithUnread(Messages):
+    def take(self, most, seconds):
+        taken = super().take(most, seconds)
+        return taken and [Unread(f"number {n}", ValueError("kills")) if n == 7 else n for n in taken]
+
+
+@pytest.mark.parametrize("how", HOWS)
+def test_an_unread_message_is_a_failed_record(how, tmp_path):
+    source, got = WithUnread(20), []
+    report = line(abs).run(source, got.append, how=how, workers=2, dead_letters=tmp_path / "failed.jsonl")
+    assert got == [n for n in range(20) if n != 7]
+    assert report.failed == 1
+    (letter,) = map(json.loads, (tmp_path / "failed.jsonl").read_text().splitlines())
+    assert (letter["step"], letter["record"]) == ("(reading)", "number 7")
+    assert source.told[-1][0] == 20
+
+
+@pytest.mark.parametrize("how", HOWS)
+def test_an_unread_message_ends_a_run_that_does_not_go_on(how):
+    source, got = WithUnread(20), []
+    with pytest.raises(ValueError, match="kills"):
+        line(abs).run(source, got.append, how=how, workers=2)
+    assert got == [*range(7)]
+    assert source.told[-1][0] == 7

@@ -16,8 +16,8 @@ from hypothesis import strategies as st
 
 import taktline
 from taktline._io import as_table, delimited, ranges
-from taktline._io.inferred import types_of
-from taktline._segment.same import same
+from taktline._io.inference import types_of
+from taktline._segment.equality import same
 
 TYPES = {
     int: pa.int64(), float: pa.float64(), bool: pa.bool_(), str: pa.string(), date: pa.date32(),

@@ -175,3 +175,15 @@ def test_cells_with_any_line_end_come_back(tmp_path):
     sink.write(rows)
     sink.commit()
     assert list(read(tmp_path / "a.csv")) == rows
+
+
+@pytest.mark.parametrize(("data", "says"), [
+    (b'[\n{"a": 1},\n{"a": 2}\n]\n', "jq -c"),
+    ('{"a": 1}\n'.encode("utf-16-le"), "is it UTF-16?"),
+    (b'{"a": 1', "was the file cut off?"),
+])  # fmt: skip
+def test_what_looks_like_another_kind_of_file_is_said_to_be_one(tmp_path, data, says):
+    (tmp_path / "a.jsonl").write_bytes(data)
+    with pytest.raises(SourceError) as raised:
+        list(read(tmp_path / "a.jsonl"))
+    assert says in str(raised.value)

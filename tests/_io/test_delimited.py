@@ -121,7 +121,7 @@ def test_two_columns_of_the_same_name_are_refused(tmp_path):
         ({"quoting": "all"}, "quoting="), ({"encoding": "latin-99"}, "no encoding"), ({"encoding": "zlib"}, "no encoding"),
         ({"header": "a,b"}, "header="), ({"header": ["a", "a"]}, "twice"), ({"header": []}, "header="),
         ({"header": ["a", 1]}, "as text"), ({"delimeter": ";"}, "did you mean 'delimiter'"),
-        ({"filters": [("a", ">", 1)]}, "filters= is for Parquet and Arrow"),
+        ({"filters": [("a", ">", 1)]}, "filters= is for Parquet, Arrow and ORC"),
     ],
 )  # fmt: skip
 def test_options_that_cannot_be_are_refused_at_once(tmp_path, options, says):
@@ -223,3 +223,18 @@ def test_a_list_of_several_formats_is_refused(tmp_path):
         (tmp_path / name).write_text("1\n")
     with pytest.raises(LineError, match="read them apart"):
         taktline.read([tmp_path / "a.jsonl", tmp_path / "b.csv"])
+
+
+@pytest.mark.parametrize(("data", "says"), [
+    ("a,b\n1,2\n3,4\n".encode("utf-16-le"), 'read it with encoding="utf-16-le"'),
+    (b"PK\x03\x04\x14\x00\x08 of a spreadsheet\nand more\n", "is no text"),
+    (b"a,b\r1,2\r3,4\r", r"tr '\\r' '\\n' <"),
+])  # fmt: skip
+def test_what_is_no_such_text_is_said_before_a_record_comes(tmp_path, data, says):
+    path = tmp_path / "a.csv"
+    path.write_bytes(data)
+    for options in TECHNIQUES:
+        came = []
+        with pytest.raises(SourceError, match=says):
+            came.extend(line(same)(taktline.read(path), **options))
+        assert came == []

@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 import taktline
 from taktline import LineError, SourceError, line
 from taktline._io import parquet
-from taktline._segment.same import same
-from taktline.cli import commands
+from taktline._segment.equality import same
+from taktline.cli import flags
 from taktline.testing import check_source
 
 DAYS = [date(2024, 1, n) for n in range(1, 9)]
@@ -113,7 +113,7 @@ def test_a_filtered_file_is_a_source_as_any_other(tmp_path):
     wanted = [row for row in rows if row["n"] >= 120 and row["s"] in filters[1][2] and row["d"] > date(2024, 1, 3)]
     source = taktline.read(tmp_path / "a.parquet", filters=filters)
     check_source(source, wanted)
-    assert commands._filters(('n>=120', 'd > 2024-01-03', 's = "text 1"', 'k!=null')) == [
+    assert flags._filters(('n>=120', 'd > 2024-01-03', 's = "text 1"', 'k!=null')) == [
         ("n", ">=", 120), ("d", ">", "2024-01-03"), ("s", "=", "text 1"), ("k", "!=", None),
     ]  # fmt: skip
     with pytest.raises(TypeError):

@@ -9,7 +9,7 @@ import pytest
 from pieces import write_pieces
 
 from taktline import LineError, SinkError, batch, line, read, write
-from taktline._io import settled
+from taktline._io import settling
 from taktline.testing import check_sink
 
 pa = pytest.importorskip("pyarrow")
@@ -43,7 +43,7 @@ def test_others_read_what_was_written(tmp_path, codec):
 
 
 def test_tables_are_batches_small_ones_together(tmp_path, monkeypatch):
-    monkeypatch.setattr(settled, "FEW", 3)
+    monkeypatch.setattr(settling, "FEW", 3)
     two = pa.table({"n": [1, 2]})
     path = written(tmp_path / "a.arrow", two, two, pa.table({"n": range(10)}), [{"n": 1}], row_group=8)
     with pa.ipc.open_file(path) as file:
@@ -51,14 +51,14 @@ def test_tables_are_batches_small_ones_together(tmp_path, monkeypatch):
 
 
 def test_categories_are_written_as_what_they_stand_for(tmp_path, monkeypatch):
-    monkeypatch.setattr(settled, "FEW", 0)
+    monkeypatch.setattr(settling, "FEW", 0)
     one, two = (pa.table({"c": pa.array(values).dictionary_encode()}) for values in (["a", "b"], ["c", None]))
     found = pa.ipc.open_file(written(tmp_path / "a.arrow", one, two)).read_all()
     assert found.equals(pa.table({"c": ["a", "b", "c", None]}))
 
 
 def test_columns_that_drift_and_what_does_not_fit(tmp_path, monkeypatch):
-    monkeypatch.setattr(settled, "FEW", 0)
+    monkeypatch.setattr(settling, "FEW", 0)
     nothing, text = pa.table({"v": pa.nulls(2)}), pa.table({"v": ["a"]})
     assert pa.ipc.open_file(written(tmp_path / "a.arrow", nothing, text)).read_all()["v"].to_pylist() == [
         None,
@@ -73,7 +73,7 @@ def test_columns_that_drift_and_what_does_not_fit(tmp_path, monkeypatch):
 
 
 def test_a_stream_of_a_broken_run_does_not_look_whole(monkeypatch):
-    monkeypatch.setattr(settled, "GROUP", 10)
+    monkeypatch.setattr(settling, "GROUP", 10)
     stream = io.BytesIO()
     with pytest.raises(ZeroDivisionError):
         line(lambda n: {"n": 1 // (90 - n)}).run(range(100), write(stream, "arrow"), how="loop")
@@ -96,8 +96,8 @@ def test_workers_give_tables(tmp_path):
 
 def test_what_cannot_be_is_refused_at_once(tmp_path):
     for name, options, says in [
-        ("a.arrow", {"codec": "snappy"}, "none of Arrow's: lz4, zstd, none"),
-        ("a.arrow", {"codec": "lz4", "level": 3}, "Arrow has levels of zstd"),
+        ("a.arrow", {"codec": "snappy"}, "none of Arrow's: give one of lz4, zstd, none"),
+        ("a.arrow", {"codec": "lz4", "level": 3}, 'give codec="zstd", which has 1 to 22'),
         ("a.arrow", {"schema": {"n": "int64"}}, r"pyarrow\.Schema"),
         ("a.arrow.gz", {}, "Arrow packs its own columns"),
         ("a.arrow", {"format": "jsonl"}, "its suffix promises another format"),

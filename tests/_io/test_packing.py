@@ -9,6 +9,7 @@ import os
 import struct
 import subprocess
 import sys
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -25,7 +26,7 @@ PACK = {
     ".xz": lzma.compress,
 }
 packings = pytest.mark.parametrize("packing", PACK)
-lots = st.lists(st.lists(st.integers(), max_size=30), max_size=5)
+lots = st.lists(st.lists(st.integers(), max_size=30), min_size=1, max_size=5)
 
 
 def jsonl(numbers):
@@ -54,6 +55,17 @@ def cuts():
         whole = pack(jsonl(range(50))) + pack(jsonl(range(50)))
         middle = len(pack(jsonl(range(50))))
         yield from ((packing, whole[:cut]) for cut in range(1, len(whole)) if cut != middle)
+
+
+@packings
+def test_a_file_without_a_byte_is_none_that_was_packed(tmp_path, packing):
+    """What packs nothing writes some bytes; none are left of what was cut off, or not written yet."""
+    path = tmp_path / f"a.jsonl{packing}"
+    path.write_bytes(b"")
+    with pytest.raises(SourceError, match="has no bytes"):
+        list(read(path))
+    path.write_bytes(PACK[packing](b""))
+    assert list(read(path)) == []
 
 
 def test_a_file_that_is_cut_anywhere_is_an_error(tmp_path):
@@ -203,7 +215,8 @@ def test_an_unknown_suffix_is_never_plain_text_in_silence(tmp_path, name):
 
 @packings
 def test_a_file_that_goes_on_from_a_position_has_the_bytes_of_one_written_in_one_go(tmp_path, packing):
-    whole, halves = write(tmp_path / f"whole.jsonl{packing}"), write(tmp_path / f"halves.jsonl{packing}")
+    whole: Any = write(tmp_path / f"whole.jsonl{packing}")
+    halves: Any = write(tmp_path / f"halves.jsonl{packing}")
     results = list(range(40_000))
     whole.begin("a")
     whole.write(results)

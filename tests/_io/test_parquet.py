@@ -11,8 +11,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from taktline import LineError, SinkError, SourceError, line, read, write
-from taktline._io import parquet, settled
+from taktline import LineError, SinkError, SourceError, batch, line, read, write
+from taktline._io import parquet, settling
 
 pa = pytest.importorskip("pyarrow")
 pq = pytest.importorskip("pyarrow.parquet")
@@ -44,7 +44,7 @@ def written(path, results, size=3, **options):
 
 @pytest.fixture
 def small_groups(monkeypatch):
-    monkeypatch.setattr(settled, "GROUP", 4)
+    monkeypatch.setattr(settling, "GROUP", 4)
 
 
 @settings(suppress_health_check=list(HealthCheck), max_examples=60)
@@ -275,3 +275,19 @@ def test_files_whose_columns_are_of_other_kinds_are_not_read_as_one(tmp_path):
         ):
             list(results)
     assert list(read([first, other], columns=["s"])) == [{"s": "a"}, {"s": "c"}]
+
+
+@pytest.mark.parametrize("suffix", ["parquet", "arrow"])
+@pytest.mark.parametrize("how", ["loop", "line"])
+def test_two_columns_of_one_name_are_refused_and_others_of_the_file_read(suffix, how, tmp_path):
+    table = pa.Table.from_arrays([pa.array([1, 2]), pa.array([3, 4]), pa.array([5, 6])], names=["a", "a", "b"])
+    path = tmp_path / f"twice.{suffix}"
+    if suffix == "parquet":
+        pq.write_table(table, path)
+    else:
+        with pa.ipc.new_file(path, table.schema) as file:
+            file.write_table(table)
+    for flow in (line(dict), line(batch(lambda columns: columns, form="arrow"))):
+        with pytest.raises(SourceError, match=r"has two columns named 'a', and a record would hold one"):
+            list(flow(read(path), how=how, workers=1))
+        assert list(flow(read(path, columns=["b"]), how=how, workers=1)) == [{"b": 5}, {"b": 6}]

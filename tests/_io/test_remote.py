@@ -12,12 +12,14 @@ import tempfile
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Thread
+from uuid import uuid4
 
 import pytest
 import servers
 
-from taktline import LineError, SinkError, SourceError, line, read, write
+from taktline import LineError, SinkError, SourceError, batch, line, read, write
 from taktline._io import remote
+from taktline._io.remote import upload
 from taktline._io.streams import Stretch
 from taktline.cli.commands import DONE, WRONG_USAGE, run_main
 
@@ -98,6 +100,61 @@ def test_workers_get_the_records_of_an_object(s3):
     url = written(f"{s3}/in.parquet")
     line(lambda row: row["n"] ** 2).run(read(url), write(f"{s3}/out.jsonl"), how="line", workers=2)
     assert list(read(f"{s3}/out.jsonl")) == [n * n for n in range(1000)]
+
+
+def types_of(frame):
+    frame["types"] = ",".join(map(str, frame.dtypes))
+    return frame
+
+
+@pytest.mark.parametrize("suffix", ["parquet", "arrow", "orc"])
+def test_steps_get_the_columns_of_objects_in_the_types_that_they_have(s3, suffix, tmp_path):
+    pa = pytest.importorskip("pyarrow")
+    from pyarrow import orc, parquet
+
+    table = pa.table({"n": pa.array(range(1000), pa.int16()), "some": pa.array([None] + [1.5] * 999, pa.float32())})
+    path = tmp_path / f"in.{suffix}"
+    if suffix == "arrow":
+        with pa.ipc.new_file(path, table.schema) as file:
+            file.write_table(table, max_chunksize=300)
+    else:
+        (parquet if suffix == "parquet" else orc).write_table(table, path)
+    url = f"{s3}/{uuid4().hex}/k=7/in.{suffix}"
+    upload(str(path), url)
+    flow = line(batch(types_of, form="pandas"))
+    wanted = [{**row, "k": 7, "types": "Int16,Float32,Int64"} for row in table.to_pylist()]
+    for options in (
+        {"how": "loop"},
+        {"how": "line"},
+        {"how": "line", "start": "threads"},
+        {"how": "line", "batch_size": 70},
+    ):
+        assert flow(read(url.rpartition("/k=")[0]), workers=2, **options).to_list() == wanted
+    some = read(url, columns=["n"], filters=[("n", ">", 500)])
+    assert [row["n"] for row in flow(some, how="line", workers=2)] == list(range(501, 1000))
+
+
+@pytest.mark.parametrize("how", ["loop", "line"])
+def test_what_cannot_be_read_of_an_object_is_told_as_of_a_file(s3, how, tmp_path):
+    pa = pytest.importorskip("pyarrow")
+    from pyarrow import parquet
+
+    table = pa.table({"n": range(1000), "at": pa.array([1000] * 700 + [1001] + [1000] * 299, pa.timestamp("ns"))})
+    parquet.write_table(table, tmp_path / "in.parquet", row_group_size=250)
+    data = bytearray((tmp_path / "in.parquet").read_bytes())
+    place = parquet.ParquetFile(tmp_path / "in.parquet").metadata.row_group(3).column(0).data_page_offset
+    data[place : place + 40] = b"\xff" * 40
+    (tmp_path / "in.parquet").write_bytes(data)
+    url = f"{s3}/{uuid4().hex}/in.parquet"
+    upload(str(tmp_path / "in.parquet"), url)
+    told = []
+    for source in (read(tmp_path / "in.parquet"), read(url)):
+        came, scalar = [], line(batch(lambda table: table, form="arrow"), lambda row: row["n"])
+        with pytest.raises(SourceError) as caught:
+            came.extend(scalar(source, how=how, workers=2, on_error="skip"))
+        told.append((len(came), str(caught.value).partition(", ")[2]))
+    assert told[0] == told[1]
+    assert "row group 3" in told[0][1]
 
 
 def test_workers_decode_the_lines_of_an_object(memory, monkeypatch):
@@ -331,8 +388,11 @@ def test_passwords_and_signatures_are_not_shown():
 )
 def test_what_is_written_bit_by_bit_is_not_put_at_a_url(option, name, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    for place in ("s3://shop", "memory:/", "file:///tmp"):
-        with pytest.raises(LineError, match=rf"{option}='{place}/{name}': (this is a URL|give its path alone)"):
+    for place in ("az://shop", "memory:/", "file:///tmp"):
+        with pytest.raises(
+            LineError,
+            match=rf"{option}='{place}/{name}': (this is a URL|at a URL this needs a store|give its path alone)",
+        ):
             line(abs).run([1], **{option: f"{place}/{name}"})
         (tmp_path / "in.jsonl").write_text("1\n")
         flag = f"--{option.replace('_', '-')}"

@@ -6,6 +6,7 @@ import gzip
 import json
 import os
 import re
+import threading
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -90,7 +91,12 @@ def test_odd_files_are_read_rightly(tmp_path, name, content, expected):
         ("a.csv", b'a,b\n"x,2\n', "is no CSV"),
         ("a.csv", b"a,b\n\xff,2\n", "line 2, is not UTF-8"),
         ("a.jsonl.gz", gzip.compress(b'{"a": 1}\n' * 1000)[:-20], "truncated gzip"),
-        ("a.jsonl.gz", b"no gzip at all", "gzip"),
+        (
+            "a.jsonl.gz",
+            b"no gzip at all",
+            "is no gzip file, though its name says so: it begins as text does, with 'no gzip at'",
+        ),
+        ("a.csv.xz", b"name,amount\n1,2\n", "is no xz file"),
     ],
 )
 def test_bad_files_are_told_about_with_their_place(tmp_path, name, content, says):
@@ -125,6 +131,18 @@ def test_a_glob_is_one_stream_in_sorted_order(tmp_path):
         (tmp_path / f"{name}.txt").write_text(f"{name}\n")
     source = read(str(tmp_path / "*.txt"))
     assert list(source) == list(source) == ["a", "b", "c"]
+
+
+def test_a_pipe_that_nobody_named_is_refused_and_never_waited_for(tmp_path):
+    (tmp_path / "a.jsonl").write_text("1\n")
+    os.mkfifo(tmp_path / "b.jsonl")
+    for path in (tmp_path, tmp_path / "*.jsonl", [tmp_path / "a.jsonl", tmp_path]):
+        with pytest.raises(SourceError, match=r"b.jsonl' is no file but a pipe"):
+            list(read(path))
+    writer = threading.Thread(target=(tmp_path / "b.jsonl").write_text, args=("2\n",))
+    writer.start()
+    assert list(read([tmp_path / "a.jsonl", tmp_path / "b.jsonl"])) == [1, 2]
+    writer.join()
 
 
 def test_columns_are_chosen(tmp_path):

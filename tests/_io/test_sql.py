@@ -17,10 +17,11 @@ from decimal import Decimal
 from typing import Any
 from uuid import UUID
 
+import pyarrow as pa
 import pytest
 import servers
 
-from taktline import LineError, ResumeError, SinkError, SourceError, line, read_sql, write_sql
+from taktline import LineError, ResumeError, SinkError, SourceError, batch, line, read_sql, write_sql
 from taktline._io import query as querying
 from taktline._io import sql
 from taktline._run.reader import Reader
@@ -75,6 +76,56 @@ def put(shop, rows, key=None):
 def small_pages(monkeypatch):
     monkeypatch.setattr(querying, "PAGE", 7)
     monkeypatch.setattr(sql, "LOT", 5)
+
+
+@pytest.mark.parametrize("makes", [False, True])
+def test_tables_are_written_as_their_rows_are(shop, small_pages, makes):
+    rows = [
+        {"id": n, "name": None if n == 3 else f"n{n}", "day": date(2024, 1, n + 1), "half": n / 2, "is": n % 2 == 0}
+        for n in range(23)
+    ]
+    if makes:  # SQLite has no type for it
+        rows = [{name: value for name, value in row.items() if name != "day"} for row in rows]
+    outcomes = []
+    for tables in (True, False):
+        shop.execute("DROP TABLE IF EXISTS orders")
+        if not makes:
+            shop.execute('CREATE TABLE orders (id INTEGER PRIMARY KEY, name TEXT, day DATE, half REAL, "is" BOOLEAN)')
+        sink = write_sql(shop.url, "orders", "id")
+        sink.open()
+        for some in (rows[:2], rows[2:19], rows[17:]):
+            sink.write_table(pa.Table.from_pylist(some)) if tables else sink.write(some)
+        sink.commit()
+        outcomes.append(shop.execute("SELECT * FROM orders ORDER BY id"))
+    assert outcomes[0] == outcomes[1]
+    assert len(outcomes[0]) == 23
+
+
+def test_a_row_of_a_table_that_does_not_fit_is_named(shop, small_pages):
+    def put_table(*tables, key="id"):
+        sink = write_sql(shop.url, "orders", key)
+        sink.open()
+        try:
+            for table in tables:
+                sink.write_table(table)
+            sink.commit()
+        finally:
+            sink.abort()
+
+    good = pa.table({"id": range(20), "name": ["x"] * 20, "amount": [1] * 20})
+    with pytest.raises(SinkError, match="result 13"):
+        put_table(good.set_column(2, "amount", pa.array([1] * 13 + [-1] + [1] * 6)), key=None)
+    with pytest.raises(SinkError, match=r"result 21.*is None"):
+        put_table(good, good.slice(0, 5).set_column(0, "id", pa.array([30, None, 31, 32, 33])))
+    with pytest.raises(SinkError, match=r"result 20.*'other'"):
+        put_table(good, pa.table({"id": [40], "name": ["x"], "other": [1]}))
+    assert shop.rows() == []
+
+
+def test_a_table_in_memory_goes_into_a_database(shop):
+    table = pa.table({"id": range(30), "name": [f"n{n}" for n in range(30)]})
+    report = line(batch(lambda rows: rows, form="arrow")).run(table, write_sql(shop.url, "orders"))
+    assert (report.records_out, len(shop.rows())) == (30, 30)
 
 
 @pytest.mark.parametrize("count", [0, 1, 7, 8, 14, 40])
@@ -309,8 +360,8 @@ def test_killed_inside_a_transaction_the_last_mark_holds(shop):
 JOURNALED = """
 import os, signal, sys
 from taktline import line, read_sql, write_sql
-from taktline._run import marks
-marks.EVERY = 0.0
+from taktline._run import checkpointer
+checkpointer.EVERY = 0.0
 url, journal = sys.argv[1], sys.argv[2]
 def named(row):
     if row["id"] == int(sys.argv[3]):  # not a name of its own, which would make it another step
@@ -492,6 +543,23 @@ def test_no_snapshot_is_left_behind(numbers):
     assert outside.execute(held).fetchone() == (1,)
     reader.read(1)
     while outside.execute(held).fetchone() != (0,):  # the server sees a little later that a connection has ended
+        pass
+
+
+def test_the_callers_process_keeps_no_connection(numbers):
+    """Of a part that it reads as a worker would, and of what only looks at the first rows."""
+    outside, source = numbers
+    others = "SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'client backend' AND pid <> pg_backend_pid()"
+    before = outside.execute(others).fetchone()
+    reader = Reader(source, split=True)
+    part = pickle.loads(pickle.dumps(reader.read_part(100)))
+    assert len(list(part)) == 100
+    reader.close()
+    flow = line(batch(lambda table: table, form="arrow"))
+    assert flow.check(source).fine
+    assert flow.plan(source).tried == 300
+    del part, reader
+    while outside.execute(others).fetchone() != before:  # the server sees a little later that a connection has ended
         pass
 
 
@@ -854,5 +922,5 @@ def test_a_file_of_sqlite_is_made_where_there_is_none_and_goes_where_the_run_fai
     path.unlink()
     line(lambda n: {"n": n}).run(
         [1, 2], write_sql(f"sqlite:///{path}", "made"), how="loop", journal=str(tmp_path / "a.journal")
-    )  # fmt: skip
+    )
     assert list(read_sql(f"sqlite:///{path}", "SELECT * FROM made")) == [{"n": 1}, {"n": 2}]

@@ -14,7 +14,7 @@ from test_ranges import check_turns, files, in_parts, numbers, taken
 
 from taktline import read
 from taktline._run.reader import Reader
-from taktline._wire import carry
+from taktline._wire import serialize
 
 zstandard = pytest.importorskip("zstandard")
 
@@ -95,9 +95,9 @@ def test_many_bytes_travel_beside_the_pickle(tmp_path):
     path = tmp_path / "a.txt.gz"
     path.write_bytes(gzip.compress(b"some text\n" * 10_000))
     part = read(path).split(exact=True).part(5000)
-    stream, text = carry.pack(part)
+    stream, text = serialize.pack(part)
     assert (len(stream) < 500, len(text)) == (True, part.size)
-    assert list(carry.unpack([stream, text])) == list(part) == ["some text"] * 5000
+    assert list(serialize.unpack([stream, text])) == list(part) == ["some text"] * 5000
 
 
 def test_who_is_told_of_records_gets_them_read(tmp_path):

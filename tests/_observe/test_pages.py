@@ -1,179 +1,183 @@
-"""The pages of runs and comparisons in a real browser: what they show, at two widths, light and dark."""
+"""What a run, a plan and a comparison say as text: every fact that they have, in lines that fit, and none that they lack."""
 
 from __future__ import annotations
 
-import asyncio
-import json
-import os
-import struct
-import zlib
+from dataclasses import replace
+from typing import Any
 
+import made
 import pytest
-from browser import page
+from made import FAR, FAULTY, LINE, LOOP, POOL, comparison
 
-from taktline import Report, line
-from taktline._observe import verdict, web
-from taktline._observe.history import CELLS, MARKS, SAMPLES, History
-
-SECTIONS = [
-    "Verdict", "Where the time went", "Over time", "Who did what when", "What if there were more cores", "Steps",
-    "Failures", "What was run",
-]  # fmt: skip
+from taktline._observe import pages
+from taktline._observe.snapshot import NodeCount
 
 
-def parse(n):
-    return sum(range(300)) and n // (n % 997)
+def report(**more: Any) -> dict[str, Any]:
+    return made.report(**more).to_dict()
 
 
-def enrich(n):
-    return sum(range(900)) and n
+def facts(**more: Any) -> dict[str, str]:
+    return dict(pages.report_facts(report(**more)))
 
 
-@pytest.fixture(scope="module")
-def report(tmp_path_factory):
-    """Of a run that is long enough to be judged, in which a worker ends and records fail."""
-    died = tmp_path_factory.mktemp("died") / "died"
-
-    def dies(n):
-        if n == 2_000 and not died.exists():
-            died.touch()
-            os._exit(3)
-        return n
-
-    flow = line(dies, parse, enrich, name="<orders> & more")
-    with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(verdict, "SHORT", 0.0)
-        return flow.run(range(100_000), on_error="skip", workers=2, how="line")
+def test_a_report_says_what_was_done_how_fast_by_whom_and_where_the_time_went():
+    text = pages.report_text(report(reasons=("workers pay",), notes=("another Python", "another host")))
+    assert text.splitlines()[:3] == [
+        " done     2,000 in · 1,990 out   2.00 s · 1.0 k/s",
+        " cpu      75% of 2 cores · peak 214 MB · line, 2 workers",
+        " steps    parse 250.0 µs/rec · score 1.5 ms/rec",
+    ]
+    assert " why      workers pay" in text
+    assert " note     another Python; another host" in text
+    assert " ".join(text.split()).count("A cheaper 'score' helps. Then 'parse' is next.") == 1
 
 
-def seen(path, width, dark=False):
-    """What the browser shows of a page: its text, its own width, what it complained of, its picture."""
-
-    async def looks():
-        async with page() as shown:
-            await shown.open(f"file://{path}", width=width, dark=dark)
-            text = await shown.value("document.body.innerText")
-            wide = await shown.value("document.documentElement.scrollWidth")
-            titles = await shown.value("[...document.querySelectorAll('[role=img]')].every("
-                                       "e => e.ariaLabel || e.querySelector('title').textContent)")  # fmt: skip
-            scripts = await shown.value("document.scripts.length")
-            return text, wide, titles, scripts, shown.said, await shown.picture()
-
-    return asyncio.run(looks())
+def test_no_line_is_wider_than_a_terminal_but_what_is_to_be_pasted():
+    long = "word " * 60
+    retry = "taktline retry " + "x" * 100
+    text = pages.report_text(report(reasons=(long,), error=f"{long}\nthe rest of it", retry=retry))
+    assert [line for line in text.splitlines() if len(line) > pages.WIDTH] == [f" retry    {retry}"]
+    assert "the rest of it" not in text
 
 
-def colours(png):
-    """Width and height of a PNG, and how many different bytes its lines have: none has a page that is blank."""
-    width, height = struct.unpack(">II", png[16:24])
-    data, at = b"", 8
-    while at < len(png):
-        (size,) = struct.unpack(">I", png[at : at + 4])
-        data += png[at + 8 : at + 8 + size] if png[at + 4 : at + 8] == b"IDAT" else b""
-        at += size + 12
-    return width, height, len(set(zlib.decompress(data)))
+@pytest.mark.parametrize(
+    ("more", "says"),
+    [
+        ({"skipped": 3, "failed": 3}, " · 3 skipped"),
+        ({"retried": 1_200}, " · 1,200 retried"),
+        ({"failed": 4}, " · 4 failed"),
+        ({"failed": 4, "dead_lettered": 4, "dead_letters": "bad.jsonl"}, " · 4 dead-lettered (bad.jsonl)"),
+        ({"resumed_at": 1_500}, " · resumed at record 1,500"),
+        ({"resumed_at": 2_000}, ""),  # there was nothing left to do
+        ({}, ""),
+    ],
+)
+def test_what_became_of_records_is_said_where_there_are_such(more, says):
+    head = facts(**more)["done"].partition("   ")[0]
+    assert head == f"2,000 in · 1,990 out{says}"
 
 
-@pytest.mark.parametrize(("width", "dark"), [(1280, False), (390, True)])
-def test_the_page_of_a_run_shows_all_its_pictures(width, dark, report, tmp_path):
-    report.to_html(tmp_path / "run.html")
-    text, wide, titles, scripts, said, picture = seen(tmp_path / "run.html", width, dark)
-    assert said == []
-    assert wide == width  # nothing sticks out
-    assert titles
-    assert scripts == 0
-    assert "<orders> & more" in text
-    places = [text.index(f"\n{name}\n") for name in SECTIONS]
-    assert places == sorted(places)
-    for each in (f"{report.records_in:,} in", "worker 1", "worker 2", "ZeroDivisionError", "exit code 3"):
-        assert each in text
-    shown_width, _, different = colours(picture)
-    assert shown_width == width
-    assert different > 50
+def test_a_run_that_took_no_time_has_no_rate_and_one_that_was_resumed_that_of_its_own_records():
+    assert facts(seconds=0.0)["done"].endswith("0.0 ms · ")
+    assert facts(resumed_at=1_000)["done"].endswith("2.00 s · 500.0 /s")
 
 
-def test_the_page_of_a_comparison_has_bars_and_the_time_diagram_of_each_technique(tmp_path):
-    table = line(parse, enrich).compare(list(range(1, 900)), rounds=2, workers=2)
-    table.to_html(tmp_path / "compared.html")
-    for width in (1280, 390):
-        text, wide, titles, _, said, picture = seen(tmp_path / "compared.html", width)
-        assert (said, wide, titles) == ([], width, True)
-        assert "How long each takes" in text
-        diagrams = text[text.index("Who did what when") :]
-        assert all(row.technique in diagrams for row in table.rows if not row.reference)
-        assert table.closing in text
-        assert colours(picture)[2] > 50
+def test_without_workers_all_of_it_was_in_this_process():
+    assert facts(workers=0, how="loop", cores=1)["cpu"] == "75% of 1 core · peak 214 MB · loop, this process"
 
 
-def test_a_saved_report_makes_the_same_page(report, tmp_path):
-    report.to_html(tmp_path / "run.html")
-    again = web.report_html(json.loads(report.to_json()))
-    assert web.html_page(report.name, again) == (tmp_path / "run.html").read_text()
+def test_the_machines_of_a_run_are_told_with_how_busy_they_were_and_the_first_of_many_alone():
+    used, left = NodeCount("10.0.0.7", 4, 1_000, 10, busy=6.0), NodeCount("10.0.0.8", 0, 1, 1, busy=0.1)
+    assert facts(nodes=(used, left))["nodes"] == (
+        "10.0.0.7: 1,000 records, 4 workers busy 75%; 10.0.0.8: 1 record, no workers at the end"
+    )
+    assert facts(nodes=(used,), seconds=0.0)["nodes"].endswith("4 workers")
+    assert facts(nodes=(used,) * (pages.NODES + 2))["nodes"].endswith("busy 75%; 2 more")
+    assert facts()["nodes"] == ""
 
 
-def test_a_page_is_small_however_many_batches_there_were(tmp_path):
-    done = line(abs).run(range(10_000), how="line", batch_size=1, workers=2)
-    done.to_html(tmp_path / "run.html")
-    assert (tmp_path / "run.html").stat().st_size < 400_000
-    assert len(done.to_json()) < 400_000
+@pytest.mark.parametrize(
+    ("more", "says"),
+    [
+        ({"complete": True, "total": 5_000}, ""),
+        ({"complete": False}, ""),
+        ({"complete": False, "total": 2_000}, ""),
+        ({"complete": False, "total": 5_000}, "3,000 of 5,000 records"),
+        ({"complete": False, "total": 5_000, "left": 30.0}, "3,000 of 5,000 records: about 30.0 s more at this pace"),
+        ({"complete": False, "total": 5_000, "reckoned": True}, "3,000 of about 5,000 records"),
+    ],
+)
+def test_what_is_left_is_said_of_a_run_that_ended_early_where_it_is_known(more, says):
+    assert facts(**more)["left"] == says
 
 
-def test_the_history_of_a_long_run_is_bounded():
-    history = History()
-    for n in range(40_000):
-        history.point(n * 0.25, n, n, 2, 10, 1_000, 0)
-        history.worked(n % 3, n * 0.25, n * 0.25 + 0.2, 0)
-        history.mark(n * 0.25, "died", "of it")
-    told = history.to_dict(10_000.0, [[3.0, 1.0]])
-    assert SAMPLES / 2 <= len(told["points"]) <= SAMPLES + 1
-    assert len(told["marks"]) == MARKS
-    assert told["more_marks"] == 40_000 - MARKS
-    assert [worker for worker, _ in told["rows"]] == [0, 1, 2]
-    for _, runs in told["rows"]:
-        assert CELLS / 2 <= sum(count for _, count in runs) <= CELLS
+def test_what_goes_on_after_a_run_can_be_pasted_where_the_reader_is(monkeypatch):
+    given = {"complete": False, "journal": "orders.journal", "folder": "/data/my orders"}
+    command = given | {"command": "taktline run score.py"}
+    monkeypatch.setattr(pages, "working_folder", lambda: "/data/my orders")
+    assert facts(**given)["resume"] == "run it again with journal='orders.journal' to go on"
+    assert facts(**command)["resume"] == "taktline run score.py"
+    there = dict(pages.report_facts(report(**command), anywhere=True))
+    assert there["resume"] == "cd '/data/my orders' && taktline run score.py"
+    monkeypatch.setattr(pages, "working_folder", lambda: "/home")
+    assert facts(**command)["resume"] == there["resume"]
+    assert facts(**command | {"complete": True})["resume"] == ""
+    assert facts(**command | {"journal": None})["resume"] == ""
+    assert facts(retry="retry(flow, 'bad.jsonl')")["retry"] == "retry(flow, 'bad.jsonl')"  # Python: for any folder
 
 
-def test_a_cell_tells_which_step_was_at_work_in_its_middle():
-    history = History()
-    history.worked(None, 0.0, 0.1, 0)  # three quarters of it in the first of two steps
-    history.worked(0, 0.05, 0.1, 1)
-    (_, here), (_, worker) = history.rows(0.1, [[3.0, 1.0], [1.0]])
-    assert here == [0] * 75 + [1] * 25
-    assert worker == [-1] * 50 + [2] * 50
+def test_nothing_that_steers_a_terminal_comes_out_of_a_report():
+    text = pages.report_text(report(error="\x1b[2Jgone", reasons=("a\x07bell",)))
+    assert "\x1b" not in text
+    assert "\x07" not in text
+    assert "\\x1b[2Jgone" in text
 
 
-def test_what_has_no_time_or_no_record_makes_a_page_too(tmp_path):
-    for done in (line(abs).run([]), line(abs).run([1], how="line", workers=1)):
-        done.to_html(tmp_path / "run.html")
-        assert "Who did what when" in (tmp_path / "run.html").read_text() or not done.records_in
+# --- comparisons ---
 
 
-def test_a_failed_run_says_what_ended_it_and_a_stopped_one_that_nothing_did():
-    run = line(parse)(range(1, 5_000), how="loop")
-    with pytest.raises(ZeroDivisionError):
-        run.drain()
-    failed = run.report
-    assert not failed.complete
-    assert failed.error.startswith("ZeroDivisionError: ")
-    assert failed.records_in == 997
-    assert failed.failures[0]["examples"] == [[996, "997"]]
-    assert failed.ended - failed.started == pytest.approx(failed.seconds, abs=1e-5)
-    assert "ZeroDivisionError" in failed._repr_html_()
-    with line(abs)(range(9)) as run:
-        next(run)
-    assert (run.report.complete, run.report.error) == (False, "")
-
-    def refuses(result):
-        raise OSError("no room")
-
-    with pytest.raises(Exception, match="no room"):
-        (run := line(abs)(range(9))).drain(refuses)
-    assert "no room" in run.report.error
+def test_a_comparison_is_a_table_with_the_fastest_and_the_ties_marked():
+    lines = pages.comparison_text(comparison(LOOP, LINE, POOL, FAR).to_dict(), width=200).splitlines()
+    assert lines[0] == " 1,000 records · 2 steps · 2 cores · 3 rounds, taken in turn"
+    assert lines[1] == " results identical in all rows"
+    assert lines[2].split() == ["technique", "runtime", "cpu", "speed-up", "memory", "first", "result", "predicted"]
+    assert " ".join(lines[3].split()) == "loop 2.00 s ± 0.01 50% 1.0 × 30 MB 1.0 ms 2.20 s (+10%)"
+    assert lines[4].endswith("0.90 s (-10%)   ◄ fastest")
+    assert lines[5] == " ── for reference ──"
+    assert lines[6].endswith("   ◄ a tie")
+    assert " ".join(lines[7].split()) == "line on 8 cores (predicted) 0.25 s - 8.0 × - - -"
+    assert lines[8] == " line is 2.0 times the loop."
 
 
-def test_everything_that_is_looked_at_has_a_repr_of_one_line(report):
-    run = line(abs)(range(9))
-    flow = line(abs)
-    for each in (report, run, run.snapshot(), flow.plan(range(9)), flow.check(range(9)), flow):
-        assert "\n" not in repr(each)
-        assert len(repr(each)) < 160
-    assert isinstance(report, Report)
+@pytest.mark.parametrize("width", [80, 100])
+def test_where_not_all_of_it_fits_the_predictions_stand_below_the_table(width):
+    text = pages.comparison_text(comparison(LOOP, LINE, POOL, FAR).to_dict(), width=width)
+    assert all(len(line) <= width for line in text.splitlines())
+    assert "predicted: loop 2.20 s (+10%), line 0.90 s (-10%)" in " ".join(text.split())
+    assert "a chunk of 64" not in text
+    assert " ◄" in text
+
+
+def test_nothing_is_said_below_where_nothing_was_predicted():
+    rows = [replace(row, predicted=None) for row in (LOOP, LINE, POOL)]
+    assert "predicted" not in pages.comparison_text(comparison(*rows).to_dict(), width=60)
+
+
+def test_a_row_without_times_says_why_and_the_results_are_not_called_identical():
+    text = pages.comparison_text(comparison(LOOP, FAULTY).to_dict())
+    assert "identical" not in text
+    assert FAULTY.problem in " ".join(text.split())
+    table = pages.comparison_markdown(comparison(LOOP, FAULTY).to_dict())
+    assert f"| queues | - | - | - | - | - | - | {FAULTY.problem} |" in table
+
+
+def test_markdown_has_a_row_a_technique_and_keeps_its_columns():
+    odd = replace(LINE, technique="line | of two")
+    table = pages.comparison_markdown(comparison(LOOP, odd, FAR, fastest="line | of two").to_dict())
+    rows = [line for line in table.splitlines() if line.startswith("|")]
+    assert len({line.replace("\\|", "").count("|") for line in rows}) == 1
+    assert [line.rpartition(" | ")[2] for line in rows[2:]] == ["identical |", "identical   ◄ fastest |", "- |"]
+    assert r"line \| of two" in table
+
+
+def test_times_that_are_reckoned_say_so_and_have_no_spread():
+    reckoned = replace(LOOP, reckoned_from=500)
+    text = pages.comparison_text(comparison(reckoned, LINE, doubt="Other programs had the cores.").to_dict(), width=200)
+    assert "≈ 2.00 s  " in text
+    assert "≈ the loop is reckoned from its first 500 rows" in text
+    assert "Other programs had the cores." in text
+
+
+def test_one_round_has_no_spread():
+    (row,) = comparison(replace(LOOP, spread=None)).to_dict()["rows"]
+    assert pages.cells_of(row)[1] == "2.00 s"
+
+
+@pytest.mark.parametrize(
+    ("seconds", "spread", "says"),
+    [(0.05, 0.0012, "50.0 ms ± 1.2"), (2.0, 0.0149, "2.00 s ± 0.01"), (150.0, 75.0, "2 m 30 s ± 75.0 s")],
+)
+def test_a_spread_has_the_unit_of_its_time(seconds, spread, says):
+    (row,) = comparison(replace(LOOP, seconds=seconds, spread=spread)).to_dict()["rows"]
+    assert pages.cells_of(row)[1] == says

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import time
 from collections import deque
+from dataclasses import replace
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from taktline import line, serial
 from taktline._observe.snapshot import StepCount
-from taktline._observe.verdict import Group, Spent, judge
+from taktline._observe.verdict import Group, Spent, judge, what_if
 
 NAMES = ("parse", "enrich", "score", "store")
 
@@ -161,6 +164,136 @@ def test_the_loop_is_told_when_workers_pay_and_when_not():
 
 def test_an_unfinished_run_predicts_nothing():
     assert judge(spent(19.0, complete=False)).gain is None
+
+
+def test_in_one_process_a_cheaper_step_helps_where_there_is_one_core_or_the_planner_has_looked():
+    for more in ({"how": "loop", "cores": 1}, {"how": "auto", "cores": 8}):
+        verdict = judge(spent(8.0, 1.0, workers=0, **more))
+        assert (verdict.bottleneck, verdict.next, verdict.gain) == ("parse", "enrich", None)
+        assert verdict.action == "A cheaper 'parse' is what helps."
+
+
+def test_a_giant_batch_is_named_by_its_records():
+    verdict = judge(spent(9.0, longest=(6.0, 4_000, 100), batches=200))
+    assert verdict.evidence.startswith("The batch of records 4,000 to 4,099 takes 6.00 s of the 10.0 s")
+
+
+@pytest.mark.parametrize(("forked", "says"), [(False, "Let workers be forked"), (True, "More records a run: ")])
+def test_a_start_that_the_loop_would_not_save_is_advised_to_be_shorter_or_to_weigh_less(forked, says):
+    verdict = judge(spent(12.0, start_up=6.0, forked=forked))
+    assert (verdict.bottleneck, verdict.next) == ("start-up", "parse")
+    assert verdict.action.startswith(says)
+    assert verdict.gain == pytest.approx(10 / 4)
+
+
+def test_a_start_in_a_run_that_is_balanced_otherwise_weighs_less_in_a_longer_one():
+    verdict = judge(spent(8.0, start_up=2.0))
+    assert verdict.bottleneck == "start-up"
+    assert verdict.action == "Balanced otherwise: it weighs less in a longer run."
+
+
+SMALL = {"handling": 8.0, "batches": 100_000, "together": 1.5}
+
+
+@pytest.mark.parametrize(
+    ("figures", "says"),
+    [
+        (SMALL | {"window": 4}, "Leave window= out"),
+        (SMALL, "Give more memory="),
+        (SMALL | {"batch_size": 2}, "Leave batch_size out"),
+        (SMALL | {"how": "queues"}, 'Take how="line"'),
+    ],
+)
+def test_batches_that_are_too_small_are_told_what_made_them_so(figures, says):
+    verdict = judge(spent(1.0, **figures))
+    assert verdict.bottleneck == "too small batches"
+    assert verdict.action.startswith(f"{says}, so that their size is set while running")
+
+
+@pytest.mark.parametrize(
+    "figures",
+    [
+        SMALL | {"reading": 9.0},  # the source is slow
+        SMALL | {"batches": 1_000},  # there is work enough in each
+        SMALL | {"batches": 10_000},  # what they cost does not show
+        SMALL | {"handling": 2.0},  # the caller's process has time enough for them
+        SMALL | {"together": 0.0},  # how large they were is not known
+    ],
+)
+def test_batches_that_are_small_for_a_good_reason_are_no_fault(figures):
+    assert judge(spent(1.0, **figures)).bottleneck != "too small batches"
+
+
+def calls(*busy: float, size: int = 1_000, records: tuple[int, ...] = (10_000,), **more) -> Spent:
+    """A step that takes so many records a call."""
+    groups = [Group(len(busy), 2, sizes=(size,) * len(busy))]
+    found = spent(*busy, groups=groups, **{"together": 10.0} | more)
+    counted = [replace(step, records=count) for step, count in zip(found.steps, records, strict=False)]
+    return found._replace(steps=[*counted, *found.steps[len(counted) :]])
+
+
+@pytest.mark.parametrize(
+    ("figures", "says"),
+    [
+        (calls(9.0, how="pool"), 'how="line" fills its calls.'),
+        (calls(9.0, batch_size=100), "Leave batch_size out: its calls are full then, of 1,000."),
+        (calls(9.0, window=1_500), "A larger window fills its calls: window=4000."),
+        (calls(9.0, together=1_000.0, records=(100,)), "Few records reach it: batch_size=100,000 fills its calls."),
+        (calls(9.0), "So few came together: a source that waits for more, or a larger memory=, fills its calls."),
+    ],
+)
+def test_calls_that_get_few_of_the_records_that_they_take_are_told_how_they_are_filled(figures, says):
+    verdict = judge(figures)
+    assert (verdict.bottleneck, verdict.next, verdict.gain) == ("too small batches", "parse", None)
+    assert verdict.action == says
+    assert (
+        "'parse' takes 100% of the busy time, and got 10 records a call, of the 1,000 that it takes" in verdict.evidence
+    )
+
+
+@pytest.mark.parametrize(
+    "figures",
+    [
+        calls(9.0, together=600.0),  # more than half full
+        calls(9.0, size=6_000),  # of a source that has not as many
+        calls(5.0, 5.0, 5.0, records=(10_000,) * 3),  # no step of them takes much of the time
+        calls(9.0, size=0),
+    ],
+)
+def test_calls_that_are_full_enough_or_matter_little_are_no_fault(figures):
+    assert judge(figures).bottleneck != "too small batches"
+
+
+def test_where_nothing_is_full_and_workers_had_no_core_that_is_why():
+    verdict = judge(spent(10.0, queued=6.0))
+    assert verdict.bottleneck == "cores"
+    assert verdict.evidence.startswith("Nothing is busy all the time: the workers 50%")
+
+
+@pytest.mark.parametrize(
+    "figures",
+    [
+        {"seconds": 0.2},  # too short
+        {"workers": 0, "how": "loop"},
+        {"groups": [Group(1, 2, tasks=64)]},  # what waits is not faster on more cores
+    ],
+)
+def test_of_other_machines_nothing_is_said_where_the_floors_do_not_tell(figures):
+    assert what_if(spent(19.0, **figures)) == ()
+    assert what_if(spent(0.0)) == ()
+
+
+@given(
+    st.lists(st.floats(0.01, 100), min_size=1, max_size=4), st.floats(0, 50), st.floats(0, 50), st.integers(1, 70)
+)  # fmt: skip
+def test_more_cores_never_take_longer_and_this_runs_own_take_what_it_took(busy, reading, handling, cores):
+    seconds = max(1.0, sum(busy) / min(cores, 2) + reading + handling)
+    found = what_if(spent(*busy, seconds=seconds, reading=reading, handling=handling, cores=cores))
+    assert [each["cores"] for each in found] == sorted({1, 2, 4, 8, 16, 32, 64, cores})
+    times = [each["seconds"] for each in found]
+    assert times == sorted(times, reverse=True)
+    (here,) = (each for each in found if each["here"])
+    assert (here["cores"], here["seconds"]) == (cores, pytest.approx(seconds))
 
 
 # --- real runs ---

@@ -10,6 +10,7 @@ import threading
 import time
 
 import pytest
+from crowded import crowded
 
 from taktline import LineError, Plan, batch, line, read, serial, step, write
 from taktline._run.trial import try_out
@@ -26,6 +27,15 @@ def test_cheap_steps_stay_with_the_loop():
     assert (plan.how, plan.workers) == ("loop", 0)
     assert "stay with the loop" in plan.reasons[0]
     assert plan.records == 100_000
+
+
+def test_a_plan_says_that_other_programs_had_the_cores_while_it_tried():
+    with crowded():
+        plan = line(spin).plan(range(2_000))
+    assert "Other programs took" in plan.doubt
+    for shown in (str(plan), plan._repr_html_()):
+        assert plan.doubt in " ".join(shown.split())
+    assert json.loads(plan.to_json())["doubt"] == plan.doubt
 
 
 def test_the_text_says_what_was_measured_what_to_do_and_why():
@@ -73,6 +83,17 @@ def test_a_list_is_whole_afterwards_and_of_an_iterator_it_is_said_how_much_is_go
     assert any("used up" in each for each in plan.advice)
     assert not plan.length_known
     assert "length unknown" in str(plan)
+
+
+def test_the_length_of_a_file_is_reckoned(tmp_path):
+    """So the times are for it, and not for any other number of records."""
+    path = tmp_path / "in.jsonl"
+    path.write_text('{"n": 1}\n' * 20_000)
+    plan = line(len).plan(read(path))
+    assert (plan.length_known, plan.reckoned) == (False, True)
+    assert plan.records == pytest.approx(20_000, rel=0.01)
+    assert f"of about {plan.records:,} " in str(plan)
+    assert line(len).plan(read(path), length=7).records == 7
 
 
 def test_a_file_that_workers_read_is_planned_so(tmp_path):
@@ -137,7 +158,7 @@ def test_wrong_use_is_refused_and_a_source_that_fails_says_so():
     with pytest.raises(LineError, match="length"):
         line(abs).plan([1], length=-1)
     with pytest.raises(LineError, match="did you mean"):
-        line(abs).plan([1], worker=2)
+        line(abs).plan([1], worker=2)  # type: ignore[call-arg]
     with pytest.raises(ZeroDivisionError):
         line(abs).plan(1 // n for n in range(3))
 
@@ -148,7 +169,7 @@ def test_the_command_prints_the_plan(tmp_path):
     command = [sys.executable, "-m", "taktline.cli.commands", "plan", "steps.py:shout", "--in", "in.txt"]
     text = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True).stdout
     assert "shout" in text
-    assert "times are for 1,000,000" in text.replace("\n         ", "")
+    assert "100 records tried, of about 100" in text
     found = subprocess.run([*command, "--length", "5", "--json"], cwd=tmp_path, capture_output=True, check=True).stdout
     assert json.loads(found)["records"] == 5
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from taktline import serial
+from taktline import batch, serial
 from taktline._planner.costs import Costs, Move, StepCost, Ways
 from taktline._planner.whatif import predict
 from taktline._recipe import plan as plans
@@ -154,7 +154,7 @@ def test_uneven_records_take_the_time_of_their_mean():
     lots = (1,) * 50
     uneven = Costs(
         lots, 0.0, (StepCost("s0", tuple(1e6 if n == 0 else 1e4 for n in range(50))),), (Move(), Move()), 29_800, FREE
-    )  # fmt: skip
+    )
     found = predict(uneven, line_of(1, 2), records=100_000, cores=2)
     assert found.seconds == pytest.approx(100_000 * 29.8e-6 / 2, rel=0.03)
 
@@ -186,3 +186,27 @@ def test_every_prediction_ends_and_keeps_the_floors(steps, read, move, how, work
     work = records * sum(steps) * computing / 1e9
     assert found.seconds >= max(hub, (hub + work) / cores) * 0.97
     assert found.memory >= costs.memory
+
+
+@pytest.mark.parametrize("how", ["pool", "queues", "line"])
+def test_records_that_come_in_tables_go_as_tables_whatever_the_technique(how):
+    found = predict(costs_of(1_000)._replace(table=500), line_of(1, 2, how), records=20_000, cores=2)
+    assert found.batch_size >= 500 if how == "line" else found.batch_size == 500
+
+
+def test_a_batch_step_of_any_number_is_given_what_makes_its_calls_cheap():
+    """A call of 10 ms, and a microsecond a record: with 10 ms of work a batch half of the time would be calls."""
+    step = StepCost("s0", (1_000.0,) * 16, call_ns=1e7)
+    costs = Costs((1,) * 16, 0.0, (step,), (Move(), Move()), 1e7, FREE)
+    found = predict(costs, plans.line([batch(list)], 1), records=200_000, cores=2)
+    assert found.batch_size > 9_000
+    assert found.seconds < 1.0
+
+
+def test_nothing_to_do_has_no_bottleneck():
+    found = predict(costs_of(1_000), line_of(1, 2), records=0, cores=2)
+    assert (found.seconds, found.cpu_utilisation, found.bottleneck) == (0.0, 0.0, "nothing")
+
+
+def test_too_few_records_for_all_workers_leave_them_waiting():
+    assert predict(costs_of(1e9), line_of(1, 8), records=9, cores=8).bottleneck == "waiting"

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from taktline import Stalled, StepTimeout, WorkerDied, WorkersCannotStart, expand, keep, per_worker, serial
-from taktline._crew.contract import Came, Figures, Place, Ready, Spoiled, StartFailed
+from taktline._crew.contract import Came, Figures, Ready, Spoiled, StartFailed, Withdrawn, WorkerPlace
 from taktline._recipe import plan as plans
 from taktline._recipe.options import Options
 from taktline._recipe.steps import as_step
@@ -22,21 +22,21 @@ from taktline._segment.batch import Batch
 
 def hub_over(source, *steps, crew=None, pick=min, plan=plans.line, **options):
     """A hub, and its crew."""
-    options = Options(**{"how": "line", "workers": 2, "progress": False, **options})
-    sized = [options.batch_size] if plan is plans.line else []
-    plan = plan([as_step(step) for step in steps], options.workers, *sized)
+    chosen = Options(**{"how": "line", "workers": 2, "progress": False, **options})
+    sized = [chosen.batch_size] if plan is plans.line else []
+    plan = plan([as_step(step) for step in steps], chosen.workers, *sized)
     lanes = [segment.steps if segment.workers else None for segment in plan.segments]
-    crew = crew or CrewHere(lanes, goes_on=options.goes_on, pick=pick)
-    meter = Meter("test", plan, options, None)
-    return Hub(plan, options, Reader(source, goes_on=options.goes_on), meter, crew, clock=crew.clock), crew
+    crew = crew or CrewHere(lanes, goes_on=chosen.goes_on, pick=pick)
+    meter = Meter("test", plan, chosen, None)
+    return Hub(plan, chosen, Reader(source, goes_on=chosen.goes_on), meter, crew, clock=crew.clock), crew
 
 
 def results(hub):
     """All that is delivered, and the error behind it."""
     got = []
     try:
-        for lot in hub.lots(lambda complete: hub.close()):
-            got += lot
+        for output in hub.outputs(lambda complete: hub.close()):
+            got += output
     except Exception as error:
         return got, error
     return got, None
@@ -77,33 +77,78 @@ def test_a_run_that_goes_on_loses_that_record_alone():
 
 def test_a_worker_that_dies_once_costs_nothing():
     hub, crew = hub_over(range(20), ten_times, batch_size=5)
-    lots = hub.lots(lambda complete: hub.close())
-    got = [*next(lots)]
+    outputs = hub.outputs(lambda complete: hub.close())
+    got = [*next(outputs)]
     crew.die(1)
     crew.die(0)
-    assert got + [each for lot in lots for each in lot] == [n * 10 for n in range(20)]
+    assert got + [each for output in outputs for each in output] == [n * 10 for n in range(20)]
 
 
 def test_an_answer_of_an_earlier_attempt_is_dropped():
     hub, crew = hub_over(range(20), ten_times, batch_size=5)
-    lots = hub.lots(lambda complete: hub.close())
-    got = [*next(lots)]
+    outputs = hub.outputs(lambda complete: hub.close())
+    got = [*next(outputs)]
     worker, seq, attempt = crew.sent[-1]
     crew.die(worker)
     crew.told.append(Came(worker, seq, attempt, Batch(["late"] * 5), 0, Figures(1, 0, 0, 0, 0, [5], [0], [0])))
-    assert got + [each for lot in lots for each in lot] == [n * 10 for n in range(20)]
+    assert got + [each for output in outputs for each in output] == [n * 10 for n in range(20)]
     assert max(each[2] for each in crew.sent if each[1] == seq) > attempt
+
+
+def test_workers_that_are_lost_again_and_again_cost_no_record_and_their_late_answers_are_dropped():
+    hub, crew = hub_over(range(20), ten_times, batch_size=5, workers=1)
+    outputs = hub.outputs(lambda complete: hub.close())
+    got = [*next(outputs)]
+    for _ in range(4):
+        worker, seq, attempt = crew.sent[-1]
+        crew.lose(worker)
+        crew.told.append(Came(worker, seq, attempt, Batch(["late"] * 5), 0, Figures(1, 0, 0, 0, 0, [5], [0], [0])))
+        while crew.sent[-1][1:] == (seq, attempt):
+            hub._listen(1)
+    assert got + [each for output in outputs for each in output] == [n * 10 for n in range(20)]
+    assert not crew.careful
+
+
+class OnePlace(CrewHere):
+    """There is room for one worker; the second gets a place once it is given one."""
+
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        self.waiting = None
+
+    def start(self, worker, lane):
+        if self.workers:
+            self.waiting = worker, lane
+            self.told.append(Withdrawn(worker))
+        else:
+            super().start(worker, lane)
+
+    def give_a_place(self):
+        super().start(*self.waiting)
+
+
+def test_a_worker_without_a_place_does_not_stall_the_run_and_works_once_it_has_one():
+    crew = OnePlace([(as_step(ten_times),)])
+    hub, _ = hub_over(range(100), ten_times, crew=crew, batch_size=5, stall=8.0)
+    outputs = hub.outputs(lambda complete: hub.close())
+    got = [*next(outputs), *next(outputs)]
+    assert {worker for worker, _, _ in crew.sent} == {0}
+    assert hub.ready()
+    crew.give_a_place()
+    got += [each for output in outputs for each in output]
+    assert got == [n * 10 for n in range(100)]
+    assert {worker for worker, _, _ in crew.sent} == {0, 1}
 
 
 def test_a_value_that_takes_too_long_is_named_where_its_worker_was_at_it_to_the_end():
     hub, crew = hub_over(range(20), ten_times, batch_size=5)
     hub.start()
-    lots = hub.deliveries()
-    next(lots)
+    outputs = hub.deliveries()
+    next(outputs)
     worker, seq, _ = crew.sent[-1]
-    crew.die(worker, Place(seq, 2, 0), overdue=True)
+    crew.die(worker, WorkerPlace(seq, 2, 0), overdue=True)
     with pytest.raises(StepTimeout) as caught:
-        for _ in lots:
+        for _ in outputs:
             pass
     assert caught.value.index == seq * 5 + 2
     hub.close()
@@ -111,13 +156,13 @@ def test_a_value_that_takes_too_long_is_named_where_its_worker_was_at_it_to_the_
 
 def test_workers_that_do_not_move_for_as_long_as_is_allowed_are_stalled():
     hub, crew = hub_over(range(20), ten_times, batch_size=5, stall=8.0)
-    lots = hub.lots(lambda complete: hub.close())
-    next(lots)
+    outputs = hub.outputs(lambda complete: hub.close())
+    next(outputs)
     for worker in crew.workers.values():
         worker.hangs = True
     began = crew.clock.now
     with pytest.raises(Stalled):
-        for _ in lots:
+        for _ in outputs:
             pass
     assert 8 <= crew.clock.now - began < 12
 
@@ -160,12 +205,12 @@ def test_a_batch_that_is_spoiled_goes_again_carefully():
 
 def test_an_answer_of_a_worker_that_is_no_more_spoils_nothing():
     hub, crew = hub_over(range(20), ten_times, batch_size=5)
-    lots = hub.lots(lambda complete: hub.close())
-    got = [*next(lots)]
+    outputs = hub.outputs(lambda complete: hub.close())
+    got = [*next(outputs)]
     worker, seq, attempt = crew.sent[-1]
     crew.die(worker)
     crew.told.append(Spoiled(worker, seq, attempt))
-    assert got + [each for lot in lots for each in lot] == [n * 10 for n in range(20)]
+    assert got + [each for output in outputs for each in output] == [n * 10 for n in range(20)]
 
 
 class Refuses:
@@ -234,8 +279,8 @@ def test_never_more_records_are_under_way_than_the_window_allows(window, records
             yield n
 
     hub, _ = hub_over(source(), ten_times, window=window)
-    for lot in hub.lots(lambda complete: hub.close()):
-        taken += len(lot)
+    for output in hub.outputs(lambda complete: hub.close()):
+        taken += len(output)
     assert taken == records
     assert most <= window + 1
 
@@ -243,8 +288,8 @@ def test_never_more_records_are_under_way_than_the_window_allows(window, records
 def test_a_hub_that_is_left_ends_with_what_is_under_way():
     hub, crew = hub_over(range(10_000), ten_times, batch_size=5)
     got = []
-    for lot in hub.lots(lambda complete: hub.close()):
-        got += lot
+    for output in hub.outputs(lambda complete: hub.close()):
+        got += output
         hub.leave()
     assert got == [n * 10 for n in range(len(got))]
     assert len(got) < 10_000

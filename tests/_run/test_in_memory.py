@@ -11,6 +11,8 @@ import pyarrow as pa
 import pytest
 
 from taktline import LineError, ResumeError, SourceError, batch, expand, keep, line, serial
+from taktline._planner.choose import Choice
+from taktline._run.auto import Auto
 
 ROWS = [{"n": n, "half": n / 2, "word": f"w{n}"} for n in range(50)]
 ARROW = pa.Table.from_pylist(ROWS)
@@ -177,3 +179,141 @@ class Counting:
 
     def load(self, state):
         self.count = state
+
+
+# --- a large frame ---
+
+
+def large():
+    """Of which some slices are made."""
+    return pd.DataFrame({"a": np.arange(1_000_000.0), "b": np.arange(1_000_000), "word": "x"})
+
+
+def summed(frame):
+    frame["c"] = frame["a"] + frame["b"]
+    return frame
+
+
+@pytest.fixture
+def cheap(monkeypatch):
+    """Steps are cheap, whatever they take."""
+    monkeypatch.setattr(Auto, "_is_copying", lambda self, sample: True)
+    monkeypatch.setattr(Auto, "_for_processes", lambda self, lane: Choice(False, True, "stay with the loop"))
+
+
+def test_columns_that_a_cheap_step_does_not_touch_are_not_copied(cheap):
+    frame = large()
+    run = line(batch(summed, form="pandas"))(frame)
+    result = run.to_pandas()
+    pd.testing.assert_frame_equal(result, summed(frame.copy()))
+    for name in ("a", "b"):
+        assert np.shares_memory(result[name].array, frame[name].array)
+    assert run.report.records_in == run.report.records_out == len(frame)
+    assert [each.records for each in run.report.steps] == [len(frame)]
+
+
+def test_what_moving_costs_counts_the_rows_of_a_frame(monkeypatch):
+    seen = []
+    decide = Auto.decide
+    monkeypatch.setattr(Auto, "decide", lambda self, lane: seen.append(self._sample(lane)) or decide(self, lane))
+    line(batch(summed, form="pandas"))(large()).to_pandas()
+    assert seen
+    assert all(each.pack_in > 0 for each in seen)
+
+
+def test_what_is_shared_is_copied_by_who_writes_into_it(cheap):
+    frame = large()
+    result = line(batch(summed, form="pandas"))(frame).to_pandas()
+    result.loc[3, "a"] = result.loc[3, "c"] = -1.0
+    assert (frame.loc[3, "a"], result.loc[3, "a"], result.loc[3, "c"]) == (3.0, -1.0, -1.0)
+    frame.loc[4, "b"] = -1
+    assert result.loc[4, "b"] == 4
+    del frame
+    result["b"] += 1
+    assert result.loc[5, "b"] == 6
+
+
+def test_what_a_step_hands_out_twice_is_no_others(cheap):
+    def twice(frame):
+        frame["again"] = frame["a"]
+        return frame
+
+    frame = large()
+    result = line(batch(twice, form="pandas"))(frame).to_pandas()
+    result.loc[0, "again"] = -1.0
+    assert (frame.loc[0, "a"], result.loc[0, "a"], result.loc[0, "again"]) == (0.0, 0.0, -1.0)
+
+
+def test_each_row_goes_through_a_step_once_whatever_the_step_does_with_it(cheap, tmp_path):
+    def told(frame):
+        with open(tmp_path / "rows", "a") as file:
+            print(len(frame), file=file)
+        return frame
+
+    frame = large()
+    assert len(line(batch(told, form="pandas"))(frame).to_pandas()) == len(frame)
+    sizes = [int(text) for text in (tmp_path / "rows").read_text().split()]
+    assert sum(sizes) == len(frame)
+    assert len(sizes) > 2, "a slice at a time"
+
+
+def test_a_row_that_fails_in_a_large_frame_is_found(cheap):
+    def fussy(frame):
+        if (frame["b"] == 777_777).any():
+            raise ValueError("that row")
+        return frame
+
+    with pytest.raises(ValueError, match="that row") as caught:
+        line(batch(fussy, form="pandas"))(large()).to_pandas()
+    assert "record 777,777" in caught.value.__notes__[0]
+
+
+def now_and_then(frame):
+    """Its results are in other memory and of other types from slice to slice, and the same values."""
+    late = frame.index[0] > 0
+    frame["a"] = frame["a"] + 0 if late else frame["a"]
+    frame["mixed"] = frame["b"].astype("Int64") if late else frame["b"]
+    frame["gaps"] = frame["b"].astype("Int64").where(frame["b"] < 700_000)
+    frame["small"] = (frame["b"] % 100).astype("int8")
+    frame["odd"] = frame["b"] % 2 == 1
+    return frame
+
+
+@pytest.mark.parametrize("options", [{}, {"how": "line", "workers": 2}, {"batch_size": 300_000}])
+def test_results_that_differ_from_slice_to_slice_come_whole(options):
+    frame = large()
+    result = line(batch(now_and_then, form="pandas"))(frame, **options).to_pandas()
+    pd.testing.assert_frame_equal(result[["a", "b", "word"]], frame, check_dtype=False)
+    assert (result["mixed"] == frame["b"]).all()
+    assert result["gaps"].isna().sum() == 300_000
+    assert (result["gaps"].dropna() == frame["b"][:700_000]).all()
+    assert (result["small"].dtype, result["odd"].dtype) == ("int8", "bool")
+    assert (result["small"] == frame["b"] % 100).all()
+    assert (result["odd"] == (frame["b"] % 2 == 1)).all()
+
+
+def test_what_steps_have_made_is_in_one_piece_of_memory_that_is_the_callers(cheap):
+    result = line(batch(summed, form="pandas"))(large()).to_pandas()
+    assert result["c"].to_numpy().flags.c_contiguous
+    result.loc[7, "c"] = -1.0
+    assert result["c"].tolist()[6:9] == [12.0, -1.0, 16.0]
+
+
+def test_polars_gets_its_own_columns_back_and_those_of_steps_in_one_piece(cheap):
+    frame = pl.DataFrame({"a": np.arange(1_000_000.0), "b": np.arange(1_000_000)})
+    flow = line(batch(lambda given: given.with_columns(c=pl.col("a") + pl.col("b")), form="polars"))
+    result = flow(frame).to_polars()
+    assert result.equals(frame.with_columns(c=pl.col("a") + pl.col("b")))
+    assert result.n_chunks("all") == [1, 1, 1]
+    assert np.shares_memory(result["a"].to_numpy(), frame["a"].to_numpy())
+
+
+def test_a_row_that_fails_is_left_out_of_what_is_gathered():
+    def fussy(frame):
+        if (frame["b"] == 777_777).any():
+            raise ValueError("that row")
+        return summed(frame)
+
+    result = line(batch(fussy, form="pandas"))(large(), on_error="skip", workers=2).to_pandas()
+    assert len(result) == 999_999
+    assert (result["c"] == result["a"] + result["b"]).all()

@@ -7,7 +7,7 @@ import math
 from hypothesis import given
 from hypothesis import strategies as st
 
-from taktline._schedule.sizing import AIM, GROWTH, LEAST, MOST, Sizing
+from taktline._schedule.sizing import AGAIN, AIM, GROWTH, LEAST, MOST, Calls, Sizing
 
 COSTS = st.floats(1e-7, 1.0)  # seconds a record
 
@@ -90,3 +90,28 @@ def test_batches_are_made_of_whole_lots_of_a_batch_step():
     sizes = batches(sizing, 1e-5, 20)
     assert sizes[-1] == 960
     assert sizing.next() % 64 == 0
+
+
+def test_what_a_call_costs_and_what_a_record_costs_are_told_apart():
+    """A call of 8 ms and 10 µs a record: so many records at once that the call is a small share of them."""
+    sizing = Sizing()
+    for _ in range(30):
+        size = sizing.next()
+        sizing.learn(size, 0.008 + size * 1e-5, 0)
+        sizing.learn_calls(0, size, 0.008 + size * 1e-5)
+    assert sizing.next() >= 0.008 / 1e-5
+
+
+def test_batches_of_one_size_are_doubled_until_both_can_be_told():
+    calls = Calls()
+    calls.learn(100, 0.01)
+    assert calls.wanted == 200
+    calls.learn(100, 0.01)
+    assert calls.wanted == 200
+    for _ in range(AGAIN):  # now and then they are half as many, in case something has changed
+        calls.learn(200, 0.011)
+        calls.learn(400, 0.013)
+    assert calls.wanted == 800
+    calls.learn(200, 0.011)
+    calls.learn(400, 0.013)
+    assert calls.even == 900, "a call costs 9 ms, as much as 900 records of 10 µs"

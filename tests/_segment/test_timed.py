@@ -6,7 +6,7 @@ import sys
 
 from taktline._recipe.steps import as_step
 from taktline._segment.batch import Batch
-from taktline._segment.fuse import TIMED_EVERY, TIMED_RECORDS, Segment
+from taktline._segment.segment import TIMED_EVERY, TIMED_RECORDS, Segment
 
 
 def test_every_place_in_a_batch_is_timed_now_and_then():

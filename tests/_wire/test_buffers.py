@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from taktline._wire import carry
-from taktline._wire.arena import Reader
+from taktline._wire import serialize
+from taktline._wire.arena import ArenaReader
 from taktline._wire.channel import Channel
 
 sizes = st.lists(st.integers(0, 200_000), max_size=6)
@@ -27,19 +27,19 @@ class Pair:
 
     def cross(self, values):
         """To the worker and back, as a batch goes; the values as they come out."""
-        self.hub.send(1, 7, b"note", carry.pack(values))
+        self.hub.send(1, 7, b"note", serialize.pack(values))
         received = self.pump(self.worker, self.hub)
-        there = carry.unpack(received.parts, self.worker.buffers(received))
+        there = serialize.unpack(received.parts, self.worker.buffers(received))
         del received
         self.worker.release()
-        parts = carry.pack(there)
+        parts = serialize.pack(there)
         # A worker's end blocks where the hub does not read; one process can only play both with what fits.
         self.worker._socket.setblocking(False)
         self.worker.send(2, 8, b"", parts)
         del there
         answer = self.pump(self.hub, self.worker)
         assert (answer.kind, answer.seq) == (2, 8)
-        back = carry.unpack(answer.parts, self.hub.buffers(answer))
+        back = serialize.unpack(answer.parts, self.hub.buffers(answer))
         del answer
         self.hub.release()
         return back
@@ -135,18 +135,18 @@ def test_what_no_arena_can_hold_goes_through_the_socket():
 def test_a_new_arena_that_comes_while_buffers_are_taken_changes_none_of_them(pair, monkeypatch):
     """What is imported in the middle may be asked for at the other end, and messages come in before the answer."""
     arrays = [np.full(5_000, n) for n in (7, 8, 9)]
-    pair.hub.send(1, 7, b"", carry.pack(arrays))
-    received, export = pair.pump(pair.worker, pair.hub), Reader.export
+    pair.hub.send(1, 7, b"", serialize.pack(arrays))
+    received, export = pair.pump(pair.worker, pair.hub), ArenaReader.export
     larger = [np.full(3_000_000 // 8, 1)]
 
     def exported(reader, *place):
         if larger:
-            pair.hub.send(1, 8, b"", carry.pack([larger.pop()]))
+            pair.hub.send(1, 8, b"", serialize.pack([larger.pop()]))
             assert pair.pump(pair.worker, pair.hub).seq == 8
         return export(reader, *place)
 
-    monkeypatch.setattr(Reader, "export", exported)
+    monkeypatch.setattr(ArenaReader, "export", exported)
     before = pair.worker._in
-    there = carry.unpack(received.parts, pair.worker.buffers(received))
+    there = serialize.unpack(received.parts, pair.worker.buffers(received))
     assert pair.worker._in is not before
     assert [set(array.tolist()) for array in there] == [{7}, {8}, {9}]

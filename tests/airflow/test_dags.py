@@ -103,7 +103,7 @@ def test_the_report_of_a_failed_task_is_kept(small, metadata):
 
 
 def test_no_url_becomes_a_folder_here(small, home, metadata):
-    assert "journal='s3://shop/journals/small.late_url." in small
+    assert "journal='az://shop/journals/small.late_url." in small
     assert metadata.rows("select try_number from task_instance where task_id = 'late_url'") == [(1,)]
     assert not [path for path in home.rglob("*") if path.name.endswith(":")]
 

@@ -8,6 +8,7 @@ import re
 from pathlib import Path
 
 import pytest
+import servers
 from conftest import airflow
 
 GUIDE = Path(__file__).resolve().parents[2] / "docs" / "airflow.md"
@@ -45,6 +46,23 @@ def test_the_nightly_job(written, metadata):
     assert len(list(data.glob("failed-*.jsonl"))) == 1
     assert len(list((data / "reports").glob("*.html"))) == 1
     assert not list((data / "journals").iterdir())
+
+
+def test_the_job_whose_retry_may_come_to_another_machine(written, metadata, monkeypatch):
+    s3fs = pytest.importorskip("s3fs")
+    with servers.object_store() as url:
+        store = s3fs.S3FileSystem(key="test", secret="test", endpoint_url=url)
+        store.mkdir("shop")
+        orders = [{"id": n, "amount": 2, "price": n / 10, "paid": True} for n in range(100)]
+        orders[50]["amount"] = None
+        store.pipe("shop/orders.jsonl", "".join(json.dumps(order) + "\n" for order in orders).encode())
+        keys = {"login": "test", "password": "test", "extra": {"endpoint_url": url, "region_name": "us-east-1"}}
+        monkeypatch.setenv("AIRFLOW_CONN_STORE", json.dumps({"conn_type": "aws", **keys}))
+        log = run(written, "nightly_anywhere")
+        assert metadata.states("nightly_anywhere") == {"score": "success"}, log
+        failed, _, scored = sorted(store.find("shop"))
+        assert store.cat(scored).count(b"\n") == 99
+        assert store.cat(failed).count(b"\n") == 1
 
 
 def test_the_function_in_place_of_a_file(written, metadata):

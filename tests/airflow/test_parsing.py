@@ -4,19 +4,24 @@ from __future__ import annotations
 
 import doctest
 import inspect
+import json
 from dataclasses import fields
 from datetime import timedelta
 from pathlib import Path
 
 import pytest
-from airflow.dag_processing.dagbag import DagBag
 from airflow.providers_manager import ProvidersManager
 from airflow.sdk import DAG, ObjectStoragePath, task
 
-from taktline import LineError, line
+from taktline import LineError, line, write, write_sql
 from taktline._recipe.options import Options
 from taktline.airflow import TaktlineOperator, address, connection, connection_url, decorator
 from taktline.airflow import operator as operators
+
+try:
+    from airflow.dag_processing.dagbag import DagBag
+except ImportError:  # before Airflow 3.2
+    from airflow.models.dagbag import DagBag
 
 STEPS = Path(__file__).parent / "dags" / "steps.py"
 FLOW = f"{STEPS}:flow"
@@ -63,12 +68,29 @@ def test_default_args_reach_options_too():
         ({"workers": 0}, "workers=0: give a whole number of at least 1"),
         ({"if_incomplete": "ignore"}, "if_incomplete='ignore': choose one of 'succeed', 'fail', 'skip'"),
         ({"sink_key": "id"}, "sink_key='id' is of a table; say in which database it is: sink_conn_id="),
-        ({"journal": "s3://shop/journals/"}, "journal='s3://shop/journals/': this is a URL"),
-        ({"journal": "s3://shop/{{ ds }}.journal"}, "journal='s3://shop/_.journal': this is a URL"),
-        ({"dead_letters": "gs://shop/{{ params.name }}"}, "dead_letters='gs://shop/_.jsonl': this is a URL"),
+        ({"journal": "az://shop/journals/"}, "journal='az://shop/journals/': at a URL this needs a store"),
+        ({"journal": "az://shop/{{ ds }}.journal"}, "journal='az://shop/_.journal': at a URL this needs a store"),
+        (
+            {"dead_letters": "az://shop/{{ params.name }}"},
+            "dead_letters='az://shop/_.jsonl': at a URL this needs a store",
+        ),
         ({"dead_letters": "file:///failed.jsonl"}, "give its path alone, without file://"),
         ({"dead_letters": "failed.txt"}, "name a file that ends in .jsonl"),
-        ({"journal": True}, "journal=True puts the journal beside the sink, which is no file; name a folder"),
+        (
+            {"journal": True},
+            "journal=True puts the journal beside the sink, and nowhere is no file, nor at s3:// or gs://; name a folder",
+        ),
+        ({"sink": "/data/out/"}, "say what the parts of the folder are to be: sink=write('/data/out/', \"parquet\")"),
+        ({"journal": True, "sink": "az://shop/a.jsonl"}, "and 'az://shop/a.jsonl' is no file, nor at s3:// or gs://"),
+        ({"journal": True, "sink": "scored", "sink_conn_id": "shop"}, "and 'scored' is no file, nor at s3:// or gs://"),
+        (
+            {"journal": True, "sink": write_sql("sqlite:///shop.db", "t")},
+            "is no file, nor at s3:// or gs://; name a folder",
+        ),
+        (
+            {"journal": True, "sink": write("memory://shop/out/", "jsonl")},
+            "and 'memory://shop/out/' is no file, nor at s3:// or gs://",
+        ),
     ],
 )
 def test_wrong_use_is_refused_when_the_dag_is_parsed(given, sentence):
@@ -97,6 +119,8 @@ def test_fixed_paths_and_urls_are_assets():
     made = operator(source="/data/in.jsonl", sink="s3://bucket/out.jsonl")
     assert [asset.uri for asset in made.inlets] == ["file:///data/in.jsonl"]
     assert [asset.uri for asset in made.outlets] == ["s3://bucket/out.jsonl"]
+    made = operator(sink=write("s3://bucket/out/", "jsonl"))
+    assert [asset.uri for asset in made.outlets] == ["s3://bucket/out"]
     for unknown in ("/data/{{ ds }}.jsonl", "/data/*.jsonl", "data/in.jsonl", [{"n": 1}]):
         assert operator(source=unknown).inlets == []
 
@@ -123,6 +147,18 @@ def test_each_task_of_each_run_has_a_journal_of_its_own(tmp_path):
     assert operator(journal=f"{tmp_path}/").journal_path(context) == f"{tmp_path}/{name}"
     assert operator(journal=str(tmp_path)).journal_path(context) == f"{tmp_path}/{name}"
     assert operator(journal=True, sink=f"{tmp_path}/out.jsonl").journal_path(context) == f"{tmp_path}/{name}"
+    assert operator(journal="s3://shop/journals/").journal_path(context) == f"s3://shop/journals/{name}"
+    beside = operator(journal=True, sink="s3://shop/out/a.jsonl", sink_conn_id="store").journal_path(context)
+    assert beside == f"s3://store@shop/out/{name}"
+    for sink, folder in [
+        (write(f"{tmp_path}/a.jsonl"), tmp_path), (write(f"{tmp_path}/out/", "jsonl"), tmp_path),
+        (write("s3://shop/out/a.jsonl"), "s3://shop/out"), (write("s3://shop/out/", "csv"), "s3://shop"),
+    ]:  # fmt: skip
+        made = operator(journal=True, sink=sink)
+        made.sink = sink  # as it is when the task runs
+        assert made.journal_path(context) == f"{folder}/{name}"
+    with pytest.raises(LineError, match="is no file, nor at s3:// or gs://"):
+        operator(journal=True, sink="{{ 'az' }}://shop/a.jsonl").journal_path(context)
     assert operator(journal="one.journal").journal_path(context) == "one.journal"
     assert operator().journal_path(context) is None
 
@@ -148,6 +184,28 @@ def test_connections_to_something_else_are_refused(monkeypatch):
     monkeypatch.setenv("AIRFLOW_CONN_SHOP", "http://shop.example")
     with pytest.raises(LineError, match="is of type 'http'; only postgres and sqlite are tables"):
         connection_url("shop")
+
+
+def test_pubsub_gets_the_key_of_a_connection(monkeypatch, tmp_path):
+    serialization = pytest.importorskip("cryptography.hazmat.primitives.serialization")
+    rsa = pytest.importorskip("cryptography.hazmat.primitives.asymmetric.rsa")
+    made = rsa.generate_private_key(public_exponent=65537, key_size=2048)
+    key = {
+        "type": "service_account", "client_email": "worker@shop.example", "token_uri": "https://token.example",
+        "private_key": made.private_bytes(
+            serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+        ).decode(),
+    }  # fmt: skip
+    (tmp_path / "key.json").write_text(json.dumps(key))
+    source, sink = "pubsub://projects/shop/subscriptions/s?idle=1", "pubsub://projects/shop/topics/t"
+    for extra in ({"keyfile_dict": json.dumps(key)}, {"key_path": str(tmp_path / "key.json")}, {}):
+        monkeypatch.setenv("AIRFLOW_CONN_GOOGLE", json.dumps({"conn_type": "google_cloud_platform", "extra": extra}))
+        asked = operator(source=source, sink=sink, source_conn_id="google", sink_conn_id="google")
+        for credentials in (asked.read_from(source)._settings.credentials, asked.written_to(sink)._credentials):
+            assert getattr(credentials, "service_account_email", None) == ("worker@shop.example" if extra else None)
+    monkeypatch.setenv("AIRFLOW_CONN_GOOGLE", "aws://")
+    with pytest.raises(LineError, match="Pub/Sub needs one of google_cloud_platform"):
+        asked.read_from(source)
 
 
 def test_a_url_is_reached_by_a_connection():

@@ -126,7 +126,10 @@ def test_records_left_out_end_with_3(folder):
     ("arguments", "says"),
     [
         (["steps.py:pars", "--in", "in.jsonl", "--out", "o.jsonl"], "did you mean 'parse'"),
-        (["step.py:parse", "--in", "in.jsonl", "--out", "o.jsonl"], "there is no file 'step.py'"),
+        (
+            ["step.py:parse", "--in", "in.jsonl", "--out", "o.jsonl"],
+            "there is no file 'step.py'; did you mean 'steps.py'?",
+        ),
         (["nothing:parse", "--in", "in.jsonl", "--out", "o.jsonl"], "there is no module 'nothing'"),
         (["steps.py", "--in", "in.jsonl", "--out", "o.jsonl"], "names no steps"),
         (["steps.py:parse", "--in", "on.jsonl", "--out", "o.jsonl"], "did you mean 'in.jsonl'"),
@@ -143,6 +146,32 @@ def test_wrong_usage_ends_with_2_and_one_sentence(folder, arguments, says):
     assert says in done.stderr
     assert "Traceback" not in done.stderr
     assert sorted(os.listdir(folder)) == ["in.jsonl", "steps.py"]
+
+
+@pytest.mark.parametrize("code", ["", "0", "9", "'usage: …'"])
+@pytest.mark.parametrize("name", ["script.py", "script"])
+def test_a_script_that_exits_when_it_is_imported_is_wrong_usage_and_never_success(folder, name, code):
+    (folder / "script.py").write_text(f"import sys\ndef parse(text):\n    return text\nsys.exit({code})\n")
+    for command in (
+        ["run", f"{name}:parse", "--in", "in.jsonl", "--out", "o.jsonl"],
+        ["check", f"{name}:parse", "--in", "in.jsonl"],
+    ):
+        done = taktline(folder, *command)
+        assert done.returncode == 2
+        assert "sys.exit(" in done.stderr
+        assert "Traceback" not in done.stderr
+
+
+def test_in_a_folder_that_is_gone_whole_paths_work_and_others_are_refused(folder, tmp_path_factory):
+    whole = [f"{folder}/steps.py:parse", "--in", f"{folder}/in.jsonl"]
+    for out, code in ((f"{folder}/o.jsonl", 0), ("o.jsonl", 2)):
+        gone = tmp_path_factory.mktemp("gone")
+        script = 'rmdir "$PWD"; exec "$@"'
+        command = [sys.executable, "-m", "taktline.cli.commands", "run", *whole, "--out", out, "--how", "line"]
+        done = subprocess.run(["sh", "-c", script, "sh", *command], cwd=gone, capture_output=True, text=True)
+        assert done.returncode == code, done.stderr
+        assert code == 0 or "the working folder, which is gone" in done.stderr
+    assert len((folder / "o.jsonl").read_text().splitlines()) == 100
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)])
@@ -251,7 +280,10 @@ def test_the_calls_that_led_to_an_error_are_shown_in_the_users_own_code_alone(fo
     )
     for how in ("loop", "line"):
         done = taktline(folder, "run", "deep.py:parse", "--in", "in.jsonl", "--out", "out.jsonl", "--how", how)
-        assert "  at deep.py:4   return int('x')\n  by deep.py:2   return lower(row)\n  record " in done.stderr
+        assert (
+            "  at deep.py:4   return int('x')\n  by deep.py:2   return lower(row)\n  source  in.jsonl:1\n  record "
+            in done.stderr
+        )
     done = taktline(folder, "run", "deep.py:two", "--in", "in.jsonl", "--out", "out.jsonl")
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr.startswith("error TK100: step 'two' is called with one argument")
@@ -284,11 +316,18 @@ def test_help_shows_an_example():
     assert "taktline run steps.py:parse,enrich,score" in done.stdout
 
 
-def test_the_demo_runs_on_real_flights():
-    done = taktline(".", "demo", "--limit", "3000", "--part", "500", "--rounds", "1")
+def test_the_demo_runs_on_real_flights_and_says_where_its_pages_lie(folder):
+    done = taktline(folder, "demo", "--limit", "3000", "--part", "500", "--pages", "pages of it")
     assert done.returncode == 0, done.stderr
     assert "results identical in all rows" in done.stdout
     assert "3,000 in" in done.stdout
+    *told, compared, run = done.stdout.splitlines()
+    assert max(map(len, told)) <= 80
+    assert [compared.strip(), run.strip()] == [
+        str(folder / "pages of it" / name) for name in ("compared.html", "run.html")
+    ]
+    assert "<svg" in (folder / "pages of it/compared.html").read_text()
+    assert "3,000" in (folder / "pages of it/run.html").read_text()
 
 
 ODD = """
@@ -580,4 +619,4 @@ def test_refusals_of_ends_speak_in_flags(folder):
 def test_where_a_library_raises_the_own_line_is_shown(folder):
     (folder / "s.py").write_text("import pandas\n\ndef f(row):\n    return pandas.Series(row)['nowhere']\n")
     done = taktline(folder, "run", "s.py:f", "--in", "in.jsonl", "--out", "o.jsonl")
-    assert "  at s.py:4   return pandas.Series(row)['nowhere']\n  record" in done.stderr, done.stderr
+    assert "  at s.py:4   return pandas.Series(row)['nowhere']\n  source  in.jsonl:1\n" in done.stderr, done.stderr

@@ -22,12 +22,12 @@ PROGRAM = textwrap.dedent(
     import os, sys, time
     from pathlib import Path
     from taktline import line, read, write, write_sql
-    from taktline._io.opening import Output
+    from taktline._io.output import Output
 
-    from taktline._run import marks
+    from taktline._run import checkpointer
 
     folder, sink, where = Path(sys.argv[1]), sys.argv[2], sys.argv[3]
-    marks.EVERY = 0
+    checkpointer.EVERY = 0
 
     def hold():
         if os.environ["ATTEMPT"] == "1":

@@ -13,9 +13,9 @@ import pytest
 from hanging import cancelled_once_hanging
 
 import taktline
-from taktline import expand, keep, line, per_worker, serial
+from taktline import batch, expand, keep, line, per_worker, serial
 from taktline._planner import choose
-from taktline._run import auto, hub, inline, returning
+from taktline._run import auto, hub, loop, returning
 from taktline._run import overlap as overlapping
 
 SOURCES = {"with a length": range, "without one": lambda count: (n for n in range(count))}
@@ -40,7 +40,7 @@ def decisions(monkeypatch):
             self.looks = getattr(self, "looks", 0) + 1
             return self.looks == back_after
 
-        monkeypatch.setattr(inline.choose, "choose", decide)
+        monkeypatch.setattr(loop.choose, "choose", decide)
         monkeypatch.setattr(auto.Auto, "_forks", lambda self: True)  # one decision each time
         monkeypatch.setattr(returning.Returning, "pays", pays)
         monkeypatch.setattr(hub.Hub, "ready", ready_at_once)
@@ -78,14 +78,14 @@ def test_after_coming_back_it_may_move_again(decisions):
 @pytest.mark.parametrize("source", SOURCES.values(), ids=SOURCES)
 def test_work_that_gets_dearer_is_thought_over_in_the_loop(monkeypatch, source):
     """The lots that are timed say that a record costs a hundred times as much as when it was decided."""
-    monkeypatch.setattr(inline, "LOOK", 0.0)
+    monkeypatch.setattr(loop, "LOOK", 0.0)
     decided = []
 
     def decide(sample, **how):
         decided.append(sample.work)
         return choose.Choice(False, True, "stay")
 
-    monkeypatch.setattr(inline.choose, "choose", decide)
+    monkeypatch.setattr(loop.choose, "choose", decide)
 
     def work(n):
         for _ in range(1 if n < 50_000 else 3_000):
@@ -111,6 +111,39 @@ def test_an_error_after_coming_back_names_its_record(decisions):
             results.append(result)
     assert results == list(range(59_000))
     assert "at record 59,000" in caught.value.__notes__[0]
+
+
+class Unsendable:
+    """What works here and cannot be pickled."""
+
+    def __init__(self, n):
+        self.n = n
+
+    def __reduce__(self):
+        raise TypeError(f"{self.n} stays where it is")
+
+
+def number_of(record):
+    return record.n if isinstance(record, Unsendable) else record
+
+
+ODD = (300, 301, 5_000, 59_999)
+
+
+@pytest.mark.parametrize(
+    "steps", [(number_of,), (batch(lambda ns: [number_of(n) for n in ns], 7), str)], ids=["map", "batch"]
+)
+@pytest.mark.parametrize("source", ["list", "generator"])
+def test_a_record_that_cannot_be_sent_to_a_worker_is_worked_on_here(decisions, source, steps):
+    decisions([True] * 10, back_after=None)
+    records = [Unsendable(n) if n in ODD else n for n in range(60_000)]
+    flow = line(*steps)
+    run = flow(records if source == "list" else (each for each in records), workers=2)
+    assert list(run) == list(flow(records, how="loop"))
+    assert not run.report.failures
+    back = [reason for reason in run.report.reasons if "back to the loop at record" in reason]
+    assert back
+    assert all("cannot be sent to a worker" in reason and "stays where it is" in reason for reason in back)
 
 
 def test_where_the_hub_cannot_be_loaded_all_is_done_in_the_loop(decisions, monkeypatch):
@@ -170,9 +203,7 @@ class Counters:
 def test_coming_back_pays_where_steps_cost_less_than_the_way(timed_ns, consuming, pays):
     """A record took 5 µs of the run; what it takes in the loop differs."""
     look = returning.Returning()
-    found = [
-        look.pays(Counters(200_000 * n, 1.0 * n, 10**9 * n, timed_ns, consuming * n)) for n in range(1, 5)
-    ]  # fmt: skip
+    found = [look.pays(Counters(200_000 * n, 1.0 * n, 10**9 * n, timed_ns, consuming * n)) for n in range(1, 5)]
     assert found[-1] is pays
 
 

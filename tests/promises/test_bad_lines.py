@@ -58,9 +58,9 @@ def _csv_rows(n):
     data = _csv(n)
     if n == 1_200:
         return [Bad('1200,"tail'), Bad('x"y')]
-    if data.startswith((b"3\n", b'"5', b"501", b"five", b"800", b"801,", b"900", b"1000", b"1100,", b"1400,")) and n in (
-        3, 500, 501, 502, 800, 801, 900, 1_000, 1_100, 1_400,
-    ):  # fmt: skip
+    if data.startswith(
+        (b"3\n", b'"5', b"501", b"five", b"800", b"801,", b"900", b"1000", b"1100,", b"1400,")
+    ) and n in (3, 500, 501, 502, 800, 801, 900, 1_000, 1_100, 1_400):
         return [Bad(data.decode(errors="backslashreplace").rstrip("\n"))]
     return [{"n": n, "t": f'two\nlines "{n}"' if n % 7 == 0 else f"t{n}"}]
 
@@ -126,8 +126,9 @@ def test_a_bad_line_fails_alone_in_its_place(tmp_path, way, format, packing):
     due = [(n, "(reading)", str(each)) if isinstance(each, Bad) else each for n, each in enumerate(holds)]
     assert flat(results) == due
     bad = [each for each in results if isinstance(each, Failed)]
-    assert all(isinstance(each.error, SourceError) for each in bad)
-    assert all(each.error.path == str(path) and f"line {each.error.line:,}" in str(each.error) for each in bad)
+    errors = [each.error for each in bad if isinstance(each.error, SourceError)]
+    assert len(errors) == len(bad)
+    assert all(error.path == str(path) and f"line {error.line:,}" in str(error) for error in errors)
     report = run.report
     assert (report.records_in, report.failed, report.complete) == (len(holds), len(bad), True)
 
@@ -165,12 +166,28 @@ def test_without_on_error_a_bad_line_ends_the_run_behind_all_before_it(tmp_path,
     assert caught.value.line is not None
 
 
+def _sizes(rows):
+    return [len(rows)] * len(rows)
+
+
+@pytest.mark.parametrize("start", ["fork", "launch"])
+def test_records_before_a_bad_line_go_to_the_steps_in_batches(tmp_path, start):
+    path = tmp_path / "in.jsonl"
+    path.write_text("".join('{"n": 1}\n' if n != 900 else "{\n" for n in range(1_000)))
+    sizes = []
+    with pytest.raises(SourceError, match="line 901"):
+        for size in line(taktline.batch(_sizes, 100))(taktline.read(path), how="line", workers=2, start=start):
+            sizes.append(size)
+    assert len(sizes) == 900
+    assert sizes.count(1) < 10  # where a part of the file ends in the middle of a call
+
+
 def test_the_line_number_of_a_bad_line_does_not_depend_on_the_technique(tmp_path):
     path, _ = written(tmp_path, "csv")
     source = taktline.read(path, types={"n": int})
     told = [
-        [(each.index, each.error.line, str(each.error), each.record) for each in flow(source, on_error="keep", **options)
-         if isinstance(each, Failed)]
+        [(each.index, vars(each.error)["line"], str(each.error), each.record)
+         for each in flow(source, on_error="keep", **options) if isinstance(each, Failed)]
         for flow, options in (WAYS["loop"], WAYS["line of 64"], WAYS["pool"], WAYS["auto"])
     ]  # fmt: skip
     assert told[0]

@@ -13,7 +13,7 @@ import threading
 import pytest
 
 import taktline
-from taktline import LineError, WorkerDied, expand, keep, line, read, serial, step
+from taktline import LineError, WorkerDied, batch, expand, keep, line, read, serial, step
 from taktline._run import ahead, trial
 from taktline.abc import Live
 
@@ -231,18 +231,48 @@ def test_what_was_taken_of_a_live_source_goes_back():
         assert (source.opened, source.closed) == (1, 1)
 
 
+def looks_of(flow):
+    return (
+        flow.plan,
+        flow.check,
+        lambda source: flow.compare(source, rounds=1, reference=False, predictions=False),
+    )
+
+
+class Streamed:
+    """Of a library that nobody here knows: each asks for a stream of its own."""
+
+    def __init__(self, table):
+        self.table = table
+
+    def __arrow_c_stream__(self, schema=None):
+        return self.table.__arrow_c_stream__(schema)
+
+
+@pytest.mark.parametrize("form", ["list", "arrow"])
+def test_a_table_that_can_be_read_once_is_not_used_up_by_a_look(form):
+    pa = pytest.importorskip("pyarrow")
+    table = pa.table({"n": range(3_000)})
+    flow = line(batch(lambda some: some, form=form))
+    reader = table.to_reader(max_chunksize=500)
+    for look in looks_of(flow):
+        with pytest.raises(LineError, match=r"would use up its rows, since it can be read once: .*read_all\(\)"):
+            look(reader)
+    assert flow(reader).to_arrow().equals(table)
+    streamed = Streamed(table)
+    for look in looks_of(flow):
+        look(streamed)
+        assert flow(streamed).to_arrow().equals(table)
+
+
 # --- check ---
 
 
 def found(check, *, advice):
-    return [
-        (each.kind, each.step, each.index, each.records) for each in check.findings if each.advice == advice
-    ]  # fmt: skip
+    return [(each.kind, each.step, each.index, each.records) for each in check.findings if each.advice == advice]
 
 
-FIVE_FOUND = [
-    ("fails", "parse", 17, 2), ("fails", "inverse", 40, 1), ("reading", "(reading)", 100, 2),
-]  # fmt: skip
+FIVE_FOUND = [("fails", "parse", 17, 2), ("fails", "inverse", 40, 1), ("reading", "(reading)", 100, 2)]
 
 
 def test_a_check_goes_on_past_lines_that_are_no_records(bad):

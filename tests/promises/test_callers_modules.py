@@ -20,7 +20,7 @@ import numpy as np
 import pytest
 
 from taktline import line, step
-from taktline._crew import modules
+from taktline._crew import module_digests, modules
 
 LAUNCHED = {"how": "line", "workers": 1, "start": "launch"}
 
@@ -258,7 +258,7 @@ CASES = {
         "m.W[m.k] = 3\nm.V['a'] = m.k",
         "(W.get(k), V.get('a') is k)",
     ),
-}  # fmt: skip
+}
 # What is not the user's own is compared as far as the steps name it, and what it keeps for itself is left to it.
 OF_PACKAGES = [
     "a number", "a class attribute", "a method", "a function", "a list that others hold", "a settings object", "a dataclass",
@@ -471,8 +471,8 @@ def test_a_large_table_is_not_sent_where_the_workers_own_import_makes_it(module,
     source = "TABLE = {n: str(n) for n in range(200_000)}\ndef look(n):\n    return len(TABLE), TABLE.get(-1)"
     large = module("large_of_a_test", source)
     asked = []
-    give = modules.Snapshot.give
-    monkeypatch.setattr(modules.Snapshot, "give", lambda self, *a: asked.append(a[:2]) or give(self, *a))
+    give = modules.ModulesSnapshot.give
+    monkeypatch.setattr(modules.ModulesSnapshot, "give", lambda self, *a: asked.append(a[:2]) or give(self, *a))
     assert list(line(large.look)([1], **LAUNCHED)) == [(200_000, None)]
     assert not asked
     large.TABLE[-1] = "new"
@@ -484,7 +484,7 @@ ORDINARY = """
 import abc, argparse, collections, contextlib, csv, dataclasses, datetime, decimal, enum, functools, itertools
 import json, logging, re, sys, threading, typing, unittest.mock, warnings
 import numpy as np, pandas as pd, pyarrow as pa, polars as pl, requests, pytest, click, cloudpickle
-import hypothesis.strategies as st
+import hypothesis, hypothesis.strategies as st
 import cryptography.hazmat.bindings.openssl.binding
 class NoModule:
     def __getattribute__(self, name):
@@ -522,6 +522,9 @@ def cached_too(n): return n
 def dispatched(n): return n
 @contextlib.contextmanager
 def managed(): yield
+@hypothesis.given(st.integers())
+@hypothesis.settings(max_examples=1, database=None)
+def test_of_it(n): pass
 MEMO = {}
 def memoised(n):
     if n not in MEMO: MEMO[n] = n
@@ -549,7 +552,7 @@ def test_an_ordinary_program_raises_no_alarm(tmp_path, used):
     (tmp_path / "script.py").write_text(
         "import warnings, ordinary\nfrom taktline import line\nwarnings.simplefilter('error', RuntimeWarning)\n"
         + "warnings.simplefilter('ignore', DeprecationWarning)\n"
-        + ("next(ordinary.COUNT); [ordinary.work(n) for n in range(3)]\n" if used else "")
+        + ("ordinary.test_of_it(); next(ordinary.COUNT); [ordinary.work(n) for n in range(3)]\n" if used else "")
         + "run = line(ordinary.work)(range(9), how='line', workers=1, start='launch')\n"
         "assert list(run) == [4 * n for n in range(9)]\nprint([r for r in run.report.reasons if 'launched' not in r])\n"
     )
@@ -833,7 +836,7 @@ def test_a_module_that_is_loaded_when_it_is_used_is_not_loaded_by_looking(tmp_pa
 
 
 def test_what_it_costs_is_bounded_by_the_size_of_what_is_looked_at(module, monkeypatch):
-    monkeypatch.setattr(modules, "LARGEST", 1 << 16)
+    monkeypatch.setattr(module_digests, "LARGEST", 1 << 16)
     large = module("too_large", "TABLE = {n: str(n) for n in range(20_000)}\ndef look(n):\n    return len(TABLE)")
     run = line(large.look)([1], **LAUNCHED)
     assert list(run) == [20_000]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import functools
 import io
 import logging
 import os
@@ -466,7 +468,7 @@ def test_numeric_libraries_get_one_thread_a_worker():
         ({"memory": "lots"}, 'such as 500_000_000, "512MB" or "25%"'),
         ({"on_error": "ignore"}, "choose one of 'raise', 'skip', 'keep'"),
         ({"window": -1}, "window=-1"),
-        ({"on": "x"}, "not there yet"),
+        ({"on": "x"}, "give taktline.ray(...)"),
         ({"dead_letters": "x.txt"}, "name a file that ends in .jsonl"),
     ],
 )
@@ -492,11 +494,31 @@ def test_wrong_options_are_refused_at_once(options, says):
         (lambda: per_worker(3), "builds the step"),
         (lambda: line(abs)(3), "must be an iterable"),
         (lambda: line(abs).run([1], sink=3), "a sink must be"),
+        (lambda: line(abs)([1]).drain("out.jsonl"), "did you mean taktline.write"),
+        (lambda: line(abs).run([1], later), "would do nothing with the results"),
+        (lambda: line(abs).run([1], functools.partial(later)), "would do nothing with the results"),
+        (lambda: line(abs).plan([1], asyncio.Queue().put), "would do nothing with the results"),
+        (lambda: line(abs).run([1], lazily), "has a yield"),
     ],
 )
 def test_lines_that_cannot_work_are_refused_when_they_are_built(build, says):
     with pytest.raises(LineError, match=says):
         build()
+
+
+@pytest.mark.parametrize("how", ["loop", "line", "auto"])
+@pytest.mark.parametrize("made", [lambda n: later(n), lambda n: lazily(n)], ids=["coroutine", "generator"])
+def test_a_sink_whose_work_would_be_done_only_later_fails_on_its_first_result(how, made):
+    with pytest.raises(SinkError, match=r"failed on result 0.* nothing was done"):
+        line(abs).run([1, 2], made, how=how)
+
+
+async def later(result):
+    raise AssertionError("nobody awaits it")
+
+
+def lazily(result):
+    yield result
 
 
 def test_serial_steps_keep_state_over_a_worker_death():

@@ -60,7 +60,7 @@ def test_a_plan_ends_and_says_which_record_gives_too_much(steps, monkeypatch):
 
 @pytest.mark.parametrize("steps", [LINES[name] for name in ONES], ids=ONES)
 def test_a_comparison_ends_and_says_what_was_left_out(steps, monkeypatch):
-    monkeypatch.setattr("taktline._compare.GIVEN", 500)
+    monkeypatch.setattr("taktline._compare.subject.GIVEN", 500)
     found = line(*steps).compare(itertools.count(5), limit=20, rounds=1, reference=False, predictions=False)
     record = 2 if steps is LINES["one of several"] else 0
     assert f"record {record} gives endlessly many results" in found.left_out
@@ -70,7 +70,7 @@ def test_a_comparison_ends_and_says_what_was_left_out(steps, monkeypatch):
 
 def test_a_generator_that_is_slow_is_looked_at_for_some_seconds_only(monkeypatch):
     ticks = itertools.count()
-    monkeypatch.setattr("taktline._segment.firsts.perf_counter", lambda: float(next(ticks)))  # a second a look
+    monkeypatch.setattr("taktline._segment.first_results.perf_counter", lambda: float(next(ticks)))  # a second a look
     found = line(expand(itertools.count)).compare([1], rounds=1, reference=False, predictions=False)
     assert "gives endlessly many results" in found.left_out
     assert not any(row.problem for row in found.rows), str(found)

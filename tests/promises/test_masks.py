@@ -167,10 +167,12 @@ def test_what_is_no_mask_is_refused(mask, error, says):
         lambda frame: pl.Series([None if n == 1 else n < 3 for n in frame["n"]]),
         lambda frame: np.ma.array([n < 3 for n in frame["n"]], mask=[n == 1 for n in frame["n"]]),
         lambda frame: [np.bool_(n < 3 and n != 1) for n in frame["n"]],
+        lambda frame: frame["n"].map({0: True, 1: None, 2: True}).where(frame["n"] < 3, False),
     ],
 )
-def test_any_library_gives_a_mask_and_what_is_missing_is_false(mask):
-    assert line(keep(mask, form="pandas"))(ROWS).to_list() == [ROWS[0], ROWS[2]]
+@pytest.mark.parametrize("size", [None, 1, 2])  # alone, what is missing has no type
+def test_any_library_gives_a_mask_and_what_is_missing_is_false(mask, size):
+    assert line(keep(mask, form="pandas", size=size))(ROWS).to_list() == [ROWS[0], ROWS[2]]
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ import pytest
 from taktline import line, read_dead_letters, write
 from taktline._durable import dead_letters
 from taktline._durable.journal import Journal
-from taktline._run import marks
+from taktline._run import checkpointer
 
 
 class Disk:
@@ -72,7 +72,7 @@ def test_a_run_that_has_ended_well_is_safe(tmp_path, monkeypatch, name, journal,
 
 
 def test_at_no_moment_does_the_journal_say_more_than_is_there(tmp_path, monkeypatch):
-    monkeypatch.setattr(marks, "EVERY", 0)
+    monkeypatch.setattr(checkpointer, "EVERY", 0)
     disk, states = Disk(monkeypatch, tmp_path), []
     real = Journal._write
 

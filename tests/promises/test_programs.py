@@ -203,6 +203,18 @@ WAYS = {
         )
         for mode in ("prepend", "importlib")
     },
+    **{
+        f"a process that multiprocessing has started, {method}": lambda core, start, method=method: (
+            ["program.py"],
+            {
+                "program.py": f"{core}\nif __name__ == '__main__':\n    import multiprocessing\n"
+                f"    with multiprocessing.get_context({method!r}).Pool(1) as pool:\n"
+                f"        print(pool.apply(right, [{start!r}]))"
+            },
+            None,
+        )
+        for method in ("spawn", "forkserver")
+    },
     "runpy": lambda core, start: (
         ["-c", "import runpy; runpy.run_path('other.py', run_name='__main__')"],
         {"other.py": f"{core}\nprint(right({start!r}))"},

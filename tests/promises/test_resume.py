@@ -35,7 +35,7 @@ from taktline import (
     write,
     write_sql,
 )
-from taktline._run import marks, states
+from taktline._run import checkpointer, states
 
 RECORDS = 700
 
@@ -127,7 +127,7 @@ def undisturbed(folder, name, **options):
 @pytest.mark.parametrize("name", ["out.jsonl", "out.csv", "out.jsonl.gz"])
 @pytest.mark.parametrize("letters", ["failed.jsonl", "failed.sqlite"])
 def test_killed_at_every_operation_on_a_file(tmp_path, monkeypatch, name, letters):
-    monkeypatch.setattr(marks, "EVERY", 0)
+    monkeypatch.setattr(checkpointer, "EVERY", 0)
     whole = undisturbed(tmp_path, name, on_error="skip")
     failed = [n for n in range(RECORDS) if n % 101 == 7]
     options = {"dead_letters": tmp_path / letters}
@@ -170,7 +170,7 @@ def content(folder):
 )  # fmt: skip
 def test_a_folder_of_parts_killed_at_some_operations(tmp_path, monkeypatch, format, options):
     """At any of them, and at those of the end, where the parts get their names."""
-    monkeypatch.setattr(marks, "EVERY", 0)
+    monkeypatch.setattr(checkpointer, "EVERY", 0)
     steps = line(flow(), step(lambda row: {**row, "kind": row["n"] % 3}, kind="inline"))
 
     def run(name="out"):
@@ -292,7 +292,7 @@ def state_job(folder, **options):
 
 @pytest.fixture
 def at_every_border(monkeypatch):
-    monkeypatch.setattr(marks, "EVERY", 0)
+    monkeypatch.setattr(checkpointer, "EVERY", 0)
     monkeypatch.setattr(states, "EVERY", 0)
     monkeypatch.setattr(states, "SHARE", 0)
 
@@ -478,7 +478,7 @@ def begun(tmp_path):
         (line(same), range(99), {}, "the source"),
         (line(same), list(range(100)), {}, "the source"),
         (line(step(another, name="same")), range(100), {}, "step 'same'"),
-        (line(same, abs), range(100), {}, "the number of steps, step 'abs'"),
+        (line(same, abs), range(100), {}, "the number of steps and step 'abs'"),
         (line(keep(step(same))), range(100), {}, "step 'same'"),
         (line(same), range(100), {"on_error": "skip"}, "option on_error"),
         (line(same), range(100), {"dead_letters": "x.jsonl"}, "option dead_letters"),

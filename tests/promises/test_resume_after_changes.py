@@ -10,6 +10,7 @@ import subprocess
 import sys
 import tempfile
 from contextlib import closing, nullcontext
+from typing import Any
 
 import pytest
 
@@ -30,7 +31,7 @@ from taktline import (
     write_sql,
 )
 from taktline._io import claims
-from taktline._run import marks
+from taktline._run import checkpointer
 from taktline.errors import OutputLost
 
 
@@ -184,7 +185,7 @@ def test_states_go_on_with_a_mended_step_where_their_place_can_be_told(tmp_path)
 
 @pytest.mark.parametrize("every", [0, 9])  # marked after each lot; killed before a first mark
 def test_restart_leaves_nothing_of_the_run_before(tmp_path, fail, monkeypatch, every):
-    monkeypatch.setattr(marks, "EVERY", every)
+    monkeypatch.setattr(checkpointer, "EVERY", every)
     letters = tmp_path / "f.jsonl"
     letters.write_text("")
     list(line(lambda n: 1 // n)(range(2), dead_letters=letters, how="loop"))  # of somebody else: it stays
@@ -215,9 +216,7 @@ def test_a_table_begins_anew_only_by_key(tmp_path, fail, key, monkeypatch):
     fail(write_sql(*sink), how="loop")
 
     def again():
-        return line(NEW).run(
-            range(100), write_sql(*sink), journal=tmp_path / "j", how="loop", if_changed="restart"
-        )  # fmt: skip
+        return line(NEW).run(range(100), write_sql(*sink), journal=tmp_path / "j", how="loop", if_changed="restart")
 
     if key is None:
         with pytest.raises(ResumeError, match=r"70 results of its run are in .* would be there twice"):
@@ -406,15 +405,15 @@ def test_a_run_that_waits_for_a_part_file_never_writes_into_the_finished_output(
 
     def lock_after_the_other_run(file):
         monkeypatch.setattr(_files, "lock", real)
-        monkeypatch.setattr(opening, "lock", real)
+        monkeypatch.setattr(output, "lock", real)
         os.rename(tmp_path / ".out.jsonl.part", out)
         real(file)
 
-    from taktline._io import opening
+    from taktline._io import output
 
     (tmp_path / ".out.jsonl.part").write_text("whole\n")
-    monkeypatch.setattr(opening, "lock", lock_after_the_other_run)
-    sink = write(out)
+    monkeypatch.setattr(output, "lock", lock_after_the_other_run)
+    sink: Any = write(out)
     sink.beside(str(tmp_path / "j"))
     sink.begin("run")
     assert out.read_text() == "whole\n"
@@ -431,8 +430,8 @@ def test_a_journal_that_is_cut_to_nothing_is_damaged_and_not_new(tmp_path, fail)
 UNDER_WAY = """
 import os, sys
 from taktline import line, write
-from taktline._run import marks
-marks.EVERY = 0
+from taktline._run import checkpointer
+checkpointer.EVERY = 0
 def spoil(n):
     if n == 500:
         {spoil}

@@ -6,6 +6,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import random
+from typing import Any
 
 import numpy as np
 import pytest
@@ -90,6 +91,7 @@ def test_every_technique_draws_the_same_numbers_every_time(name):
 
     first = drawn(how="loop")
     assert first != list(flow(records, seed=12, how="loop"))
+    way: dict[str, Any]
     for way in WAYS:
         assert drawn(**way) == (sorted(first, key=repr) if way.get("ordered") is False else first), way
 
@@ -103,6 +105,13 @@ def test_auto_draws_the_same_numbers_whenever_it_moves():
     for _ in range(4):
         run = flow(range(300), seed=5, workers=2)
         assert list(run) == first
+
+
+def test_pythons_and_numpys_generator_draw_different_numbers():
+    def drawn(_):
+        return random.random(), np.random.rand()
+
+    assert all(own != numpys for own, numpys in line(drawn)(range(50), seed=3, how="loop"))
 
 
 def test_lists_from_a_generator_are_the_same_as_from_a_list():

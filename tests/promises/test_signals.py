@@ -263,7 +263,7 @@ def test_what_a_handler_raises_while_the_system_makes_a_process_leaves_none(orph
     run = partial(dying, "launch")
     files = (subprocess.__file__,)
     places, _ = places_of(run, files)
-    code = subprocess.Popen._execute_child.__code__
+    code = vars(subprocess.Popen)["_execute_child"].__code__
     made = [each for each in places if code.co_firstlineno < each[1] <= max(line[2] or 0 for line in code.co_lines())]
     before = what_is_there()[0]
     for place in made[-30::5]:  # around the fork and behind it

@@ -428,6 +428,23 @@ def test_what_the_caller_has_not_yet_written_comes_once_and_what_it_does_at_its_
     assert says(code) == ["first second", "last"]
 
 
+def test_a_run_that_begins_while_python_ends_is_refused_in_a_sentence():
+    code = """
+        class Last:
+            def __del__(self):
+                for run in (lambda: line(abs).run([-1]), lambda: list(line(abs)([-1]))):
+                    try:
+                        run()
+                    except Exception as error:
+                        print(error)
+        last = Last()
+    """
+    assert (
+        says(code)
+        == ["Python ends, so no run can begin any more, as in a __del__: close in a with block, or by atexit"] * 2
+    )
+
+
 def test_a_signal_to_the_whole_group_is_the_callers_alone():
     code = """
         heard = []

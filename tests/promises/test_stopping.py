@@ -9,12 +9,13 @@ import signal
 import subprocess
 import sys
 import threading
+from typing import Any
 
 import pytest
 from model import Counted
 
 from taktline import keep, line, step, write
-from taktline._run import marks
+from taktline._run import checkpointer
 
 HOWS = ["loop", "pool", "queues", "line", "auto"]
 
@@ -59,7 +60,7 @@ def test_stopping_before_the_first_and_after_the_last_record():
 class Stopping:
     """A step in the caller's process that stops the newest run when a record comes by."""
 
-    run = None
+    run: Any = None
 
     def __init__(self, number):
         self.number = number
@@ -85,7 +86,7 @@ def test_a_file_of_a_stopped_run_is_not_made_or_waits_for_the_next(tmp_path, how
     journal = tmp_path / "j"
     report = begun(flow, range(2000), how=how, journal=journal).drain(out)
     assert not report.complete
-    assert "run it again with the journal" in str(report)
+    assert "run it again with journal=" in str(report)
     assert sorted(os.listdir(tmp_path)) == [".out.jsonl.part", ".out.jsonl.part.journal", "j"]
     assert (tmp_path / ".out.jsonl.part").read_text() == "".join(f"{n}\n" for n in range(report.records_out))
 
@@ -137,8 +138,8 @@ def interrupted_at_300(n):
 @pytest.mark.parametrize("every", [0, 1000])
 def test_after_ctrl_c_in_a_step_of_the_loop_nothing_is_missing_and_nothing_runs_again(
     tmp_path, monkeypatch, into, every
-):  # fmt: skip
-    monkeypatch.setattr(marks, "EVERY", every)
+):
+    monkeypatch.setattr(checkpointer, "EVERY", every)
     RAN.clear()
     got = []
 
@@ -243,7 +244,7 @@ def test_a_second_signal_stops_a_stuck_step_at_once(folder, journal, how):
     assert not (folder / "out.jsonl").exists()
     (folder / "go").touch()
     if not journal:
-        assert "no output file was made. With --journal FILE" in errors
+        assert "no output file was made\n  next    with --journal FILE" in errors
         assert sorted(os.listdir(folder)) == ["go", "in.jsonl", "steps.py"]
         return
     again = start(folder, *command)

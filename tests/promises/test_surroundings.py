@@ -59,13 +59,13 @@ class Spy:
     """Says how many messages of a kind came from the workers."""
 
     def __init__(self, monkeypatch):
-        from taktline._crew import local, words
+        from taktline._crew import callers_side, protocol
 
         self.kinds = []
-        for kind in (words.LOGGED, words.WARNED):
-            heard = local.ASIDE[kind]
+        for kind in (protocol.LOGGED, protocol.WARNED):
+            heard = callers_side.ASIDE[kind]
             monkeypatch.setitem(
-                local.ASIDE, kind, lambda note, heard=heard, kind=kind: (self.kinds.append(kind), heard(note))
+                callers_side.ASIDE, kind, lambda note, heard=heard, kind=kind: (self.kinds.append(kind), heard(note))
             )
 
 

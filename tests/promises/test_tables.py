@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from datetime import date
+from decimal import Decimal
 from pathlib import Path
 
 import numpy as np
@@ -242,9 +244,11 @@ def test_what_a_form_takes_it_gives_back(form, rows):
     if back is None:
         return
     assert same(rows.table, back.table), (rows.table, back.table)
+    assert back.table.schema.metadata == {b"made": b"here"}
     for field, now in zip(rows.table.schema, back.table.schema, strict=True):
         if form != "numpy" and not (form == "polars" and pa.types.is_dictionary(field.type)):  # they have no such types
             assert field.type == now.type
+            assert field.metadata == now.metadata
 
 
 def test_what_a_step_is_handed_is_its_own():
@@ -258,15 +262,142 @@ def test_what_a_step_is_handed_is_its_own():
     assert table["x"].to_pylist() == [1.0, 2.0, 3.0]
 
 
-def test_a_slice_crosses_as_its_rows_alone():
+# --- what a step does to its batch ---
+
+
+def spoils_pandas(frame):
+    """Writes into all that it was handed, and raises at one row."""
+    frame["n"] += 1000
+    frame.loc[:, "half"] = -1.0
+    frame["word"].array[0] = "gone"
+    frame["some"].array[0] = 7
+    frame.fillna({"word": "none"}, inplace=True)
+    if (frame["n"] == 1217).any():
+        raise ValueError("217 is bad")
+    return frame
+
+
+def spoils_numpy(columns):
+    columns["n"] += 1000
+    columns["half"][:] = -1.0
+    columns["word"][0] = "gone"
+    columns["some"][0] = 7
+    columns["n"][::-1].sort()
+    if (columns["n"] == 1217).any():
+        raise ValueError("217 is bad")
+    columns["n"].sort()
+    return columns
+
+
+SPOILS = {"pandas": spoils_pandas, "numpy": spoils_numpy}
+
+
+@pytest.mark.filterwarnings("ignore:The inplace keyword")
+@pytest.mark.parametrize("options", [{"how": "loop"}, {"how": "line"}, {"how": "line", "start": "threads"}], ids=str)
+@pytest.mark.parametrize("form", SPOILS)
+def test_rescue_begins_with_what_came_and_not_with_what_the_step_has_written_over_it(form, options, file, tmp_path):
+    import pandas as pd
+
+    table, letters = numbers(240), tmp_path / "dead.jsonl"
+    as_pandas = lambda: numbers(240).to_pandas(types_mapper={pa.int16(): pd.Int16Dtype()}.get)  # noqa: E731
+    frame = as_pandas()
+    for source in (taktline.read(file(table)), table, frame):
+        flow = line(batch(SPOILS[form], form=form))
+        results = list(flow(source, workers=2, dead_letters=letters, **options))
+        assert [row["n"] for row in results] == [n + 1000 for n in range(240) if n != 217]
+        (letter,) = taktline.read(str(letters))
+        assert (letter["record"]["n"], letter["record"]["half"], letter["record"]["word"]) == (217, 108.5, "w0")
+        letters.unlink()
+    assert table.equals(numbers(240))
+    assert frame.equals(as_pandas())
+
+
+# --- what crosses ---
+
+MANY = 100_000
+SENT = {
+    "numbers": pa.array(np.arange(MANY)),
+    "some": pa.array([n if n % 7 else None for n in range(MANY)]),
+    "bools": pa.array([n % 3 == 0 for n in range(MANY)]),
+    "words": pa.array([f"word {n}" for n in range(MANY)]),
+    "lists": pa.array([[n] * (n % 3) for n in range(MANY)]),
+    "structs": pa.array([{"a": n, "b": str(n)} for n in range(MANY)]),
+    "decimals": pa.array([Decimal(n) / 4 for n in range(MANY)]),
+}
+
+
+@pytest.mark.parametrize("name", SENT)
+def test_a_slice_crosses_as_its_rows_alone(name):
     import pickle
 
-    table = pa.table({"n": np.arange(1_000_000), "w": ["word"] * 1_000_000})
-    rows = ArrowRows(table)[500_000:500_010]
-    buffers = []
-    packed = pickle.dumps(rows, 5, buffer_callback=buffers.append)
-    assert len(packed) + sum(each.raw().nbytes for each in buffers) < 2000
-    assert pickle.loads(packed, buffers=buffers).records() == rows.records()
+    whole = pa.table({name: SENT[name]})
+    for count in (10, 10_000):
+        rows = ArrowRows(whole)[50_001 : 50_001 + count]
+        buffers = []
+        packed = pickle.dumps(rows, 5, buffer_callback=buffers.append)
+        sent = len(packed) + sum(each.raw().nbytes for each in buffers)
+        alone = pa.table({name: pa.array(rows.table[name].to_pylist(), SENT[name].type)}).nbytes
+        assert sent < 1.1 * alone + 1000  # what tells of the columns
+        assert pickle.loads(packed, buffers=buffers).records() == rows.records()
+
+
+# --- what pandas has noted in a file ---
+
+
+def halved(frame):
+    frame["some"] = frame["some"] / 2
+    return frame
+
+
+def as_words(frame):
+    frame["some"] = frame["some"].astype(str)
+    return frame
+
+
+def without_zone(frame):
+    frame["zone"] = frame["zone"].dt.tz_localize(None)
+    return frame
+
+
+def words_of_arrow(table):
+    return table.set_column(table.schema.get_field_index("some"), "some", table["some"].cast(pa.string()))
+
+
+CHANGES = [(halved, "pandas"), (as_words, "pandas"), (without_zone, "pandas"), (words_of_arrow, "arrow")]
+CHANGES += [(lambda frame: frame, "pandas"), (lambda frame: frame[["half", "key"]], "pandas")]
+
+
+@pytest.mark.parametrize(("fn", "form"), CHANGES)
+def test_pandas_reads_what_a_step_has_made_of_its_own_file(fn, form, tmp_path):
+    import pandas as pd
+
+    frame = pd.DataFrame(
+        {
+            "half": np.arange(90) / 2, "some": pd.array([n if n % 3 else None for n in range(90)], "Int64"),
+            "zone": pd.date_range("2020", periods=90, tz="Europe/Paris", unit="us"),
+        }, index=pd.Index([f"row {n}" for n in range(90)], name="key"),
+    )  # fmt: skip
+    frame.to_parquet(tmp_path / "in.parquet")
+    flow = line(batch(fn, form=form))
+    flow.run(taktline.read(tmp_path / "in.parquet"), taktline.write(tmp_path / "out.parquet"), how="line", workers=1)
+    read = pd.read_parquet(tmp_path / "out.parquet")
+    table = parquet.read_table(tmp_path / "out.parquet").replace_schema_metadata(None)
+    assert table.to_pylist() == flow(taktline.read(tmp_path / "in.parquet")).to_arrow().to_pylist()
+    plain = read.reset_index()[table.column_names]
+    assert [str(kind) for kind in plain.dtypes if str(kind) != "Int64"] == [
+        str(kind) for kind, own in zip(table.to_pandas().dtypes, plain.dtypes, strict=True) if str(own) != "Int64"
+    ]  # fmt: skip
+    assert read.index.equals(frame.index)  # which pandas has noted too
+    assert plain["half"].tolist() == frame["half"].tolist()
+
+
+@pytest.mark.parametrize("how", TECHNIQUES)
+def test_an_index_that_pandas_has_stored_is_a_column(how, tmp_path):
+    import pandas as pd
+
+    pd.DataFrame({"n": range(40)}, index=pd.Index([f"r{n}" for n in range(40)])).to_parquet(tmp_path / "in.parquet")
+    results = run(line(batch(positions, form="pandas")), tmp_path / "in.parquet", how)
+    assert results == [{"n": n, "__index_level_0__": f"r{n}", "at": n} for n in range(40)]
 
 
 @pytest.mark.parametrize("how", ["loop", "line", "auto"])
@@ -296,3 +427,28 @@ def test_threads_say_where_a_file_cannot_be_read(file, tmp_path):
     with pytest.raises(taktline.SourceError, match="row group 5"):
         results.extend(line(batch(no_gil, form="arrow"))(taktline.read(path), how="line", workers=2, start="threads"))
     assert len(results) == 500
+
+
+RARE = {
+    "halves": pa.array([np.float16(1.5), None, np.float16("nan")], pa.float16()),
+    "whole halves": pa.array([np.float16(1.5)] * 3, pa.float16()),
+    "days of milliseconds": pa.array([date(2024, 2, 29), None, date(1, 1, 1)], pa.date64()),
+    "large": pa.array([2**64 - 1, None, 0], pa.uint64()),
+    "long decimals": pa.array([None, None, Decimal("1.5")], pa.decimal256(50, 1)),
+}
+REFUSED = {("long decimals", "polars")}
+
+
+@pytest.mark.parametrize("how", ["loop", "line"])
+@pytest.mark.parametrize("form", ["pandas", "numpy", "polars", "arrow"])
+@pytest.mark.parametrize("name", RARE)
+def test_rare_types_come_through_a_form_or_are_refused_by_name(name, form, how, capfd):
+    table, flow = pa.table({"a": RARE[name]}), line(batch(lambda frame: frame, form=form))
+    if (name, form) in REFUSED:
+        with pytest.raises(taktline.FormError, match="column 'a'"):
+            list(flow(table, how=how, workers=1))
+    else:
+        made = list(flow(table, how=how, workers=1))
+        assert repr(made) == repr(table.to_pylist())
+        assert [type(each["a"]) for each in made] == [type(each["a"]) for each in table.to_pylist()]
+    assert capfd.readouterr().err == ""  # no worker ended in it

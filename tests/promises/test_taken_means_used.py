@@ -19,7 +19,8 @@ import taktline
 import taktline.abc
 from taktline import LineError, Stalled, batch, expand, keep, line, per_worker, serial, step
 from taktline._check import check
-from taktline._compare import compare
+from taktline._compare.comparing import compare
+from taktline._crew.machines import Agents, agents_here
 from taktline._line import Line
 from taktline._recipe.options import PLANNED, Options
 from taktline.cli import commands
@@ -133,6 +134,11 @@ def heard(through):
     return len(events)
 
 
+def elsewhere(through):
+    (parent,) = through(line(lambda n: os.getppid()), [1], on=agents_here(1))
+    return parent not in (os.getpid(), os.getppid())
+
+
 # What each option of a run changes: at flow(), run() and stream().
 OF_A_RUN = {
     "how": lambda through, _: last(through, how="pool", workers=1, start="fork").how == "pool",
@@ -160,16 +166,13 @@ OF_A_RUN = {
     "recycle": lambda through, _: len(set(through(line(pid), range(9), **AWAY, batch_size=1, recycle=2))) > 1,
     "seed": lambda through, _: through(line(lambda n: random.random()), range(3), how="loop", seed=1)
     == through(line(lambda n: random.random()), range(3), how="loop", seed=1),
-    "on": None,  # not there yet
+    "on": lambda through, _: elsewhere(through),
     "attempt": lambda through, folder: taken_over(through, f"{folder}/j"),
     "trace": lambda through, folder: through(line(abs), range(5), how="loop", trace=f"{folder}/t.json") == list(range(5))
     and os.path.getsize(f"{folder}/t.json") > 0,
     "observer": lambda through, _: heard(through) > 0,
 }  # fmt: skip
-NOWHERE = {
-    ("stream", "on_lost"): {"journal": "/nowhere/j", "on_lost": "restart"},
-    ("flow", "on"): {"on": "ray"}, ("run", "on"): {"on": "ray"}, ("stream", "on"): {"on": "ray"},
-}  # fmt: skip
+NOWHERE = {("stream", "on_lost"): {"journal": "/nowhere/j", "on_lost": "restart"}}
 ENTRIES = {"flow": called, "run": run, "stream": streamed}
 
 
@@ -205,6 +208,7 @@ OF_A_PLAN = {
     "dead_letters": lambda folder: (
         f"{folder}/d.jsonl" in line(raises).plan(range(9), dead_letters=f"{folder}/d.jsonl").advice[1]
     ),
+    "on": lambda _: bool(planned(on=agents_here(2)).machines) and not planned().machines,
 }  # fmt: skip
 OTHERS = {
     "ordered": False, "on_error": "skip", "dead_letters": "d.jsonl", "journal": "j", "if_changed": "restart",
@@ -278,6 +282,7 @@ OF_CHECK = {
     "on_error": lambda: not line(raises).check(range(9)).fine and line(raises).check(range(9), on_error="skip").fine,
     "dead_letters": lambda: line(raises).check(range(9), dead_letters="/tmp/not there yet.jsonl").fine,
     "setup": lambda: checked_with_setup(),
+    "on": lambda: not line(abs).check([1], on=Agents("nowhere:Here", {}, says="nowhere")).fine,
     "progress": lambda: checked_and_told(),
 }
 
@@ -327,6 +332,7 @@ GIVEN = {
     "how": "pool", "workers": "2", "batch_size": "7", "window": "9", "memory": "1MB", "on_error": "skip", "setup": "s.py:f",
     "dead_letters": "d.jsonl", "journal": "j", "if_changed": "restart", "on_lost": "restart", "start": "fork", "stall": "5",
     "recycle": "5", "seed": "1", "attempt": "2", "trace": "t.json",
+    "on": "ray:127.0.0.1:6379",
 }  # fmt: skip
 
 
@@ -349,7 +355,6 @@ def test_every_option_reaches_what_the_command_runs_or_is_refused_with_2(command
 
     for name in ("__call__", "plan", "compare", "check"):
         monkeypatch.setattr(Line, name, asked)
-    monkeypatch.setattr(commands.signal, "signal", lambda *_: None)
     flag = "--" + option.replace("_", "-")
     words = [flag.replace("--", "--no-")] if option in ("ordered", "progress") else [flag, GIVEN.get(option, "1")]
     if command == "retry":
@@ -374,7 +379,6 @@ def test_quiet_and_what_it_keeps_from_being_shown_are_refused_together(tmp_path,
     monkeypatch.chdir(tmp_path)
     (tmp_path / "s.py").write_text("def f(x): return x\n")
     (tmp_path / "in.jsonl").write_text("1\n")
-    monkeypatch.setattr(commands.signal, "signal", lambda *_: None)
     for flag in ("--json", "--progress"):
         assert commands.run_main(["run", "s.py:f", "--in", "in.jsonl", "--out", "o.jsonl", "--quiet", flag]) == 2
         assert flag in capfd.readouterr().err
@@ -410,10 +414,10 @@ class Clock:
 
 
 def slept(build, monkeypatch):
-    from taktline._segment import guard
+    from taktline._segment import policies
 
     clock = Clock()
-    monkeypatch.setattr(guard, "sleep", clock)
+    monkeypatch.setattr(policies, "sleep", clock)
     total(build)
     return clock.slept
 
@@ -439,12 +443,16 @@ OF_BUILDERS = {
         and refused(lambda: step(abs, backoff=5), "retries"),
         "timeout": lambda m: total(step(lambda n: threading.Event().wait(0.2), timeout=0.01), on_error="skip") == [],
         "rate": lambda m: max(slept(step(abs, rate=1), m)) > 0.5,
+        "resources": lambda m: refused(
+            lambda: called(line(step(abs, workers=1, resources={"GPU": 1})), [1], how="line", on=agents_here(2)), "1 GPU"
+        ) and refused(lambda: step(abs, resources={"GPU": -1}), "resources"),
     },
     "batch": {
         "fn": lambda m: total(batch(lambda ns: [n + 1 for n in ns])) == [1, 2, 3, 4],
         "size": lambda m: set(total(batch(lists, 2), how="auto")) <= {1, 2}
         and refused(lambda: batch(batch(abs, 2), 3), "batch"),
         "form": lambda m: total(batch(lambda a: a + 0.5, form="numpy")) == [0.5, 1.5, 2.5, 3.5],
+        "by": lambda m: total(batch(lists, by=lambda n: n // 3)) == [3, 3, 3, 1],
         "like": lambda m: total(batch(lambda ns: 1 / 0, like=abs)) == [0, 1, 2, 3],
         "verify": lambda m: total(batch(lists, like=abs, verify=True), on_error="skip") == [1],
         "step_options": lambda m: batch(lists, workers=2).workers == 2
@@ -527,7 +535,8 @@ def test_every_argument_of_read_changes_the_records_or_is_refused(form, tmp_path
 
 def test_the_other_readers_and_writers_have_arguments_that_are_tested_with_their_formats(tmp_path):
     of_write = {
-        "schema": object(), "codec": "zstd", "level": 3, "row_group": 7, "rows": 5, "partition_by": "n", "mode": "replace"
+        "schema": object(), "codec": "zstd", "level": 3, "row_group": 7, "rows": 5, "size": "1MB", "partition_by": "n",
+        "mode": "replace", "roll": 5,
     }  # fmt: skip
     assert list(inspect.signature(taktline.write).parameters) == ["path", "format", *of_write]
     for name, value in of_write.items():  # what they change is tested in tests/_io, with files and folders

@@ -533,6 +533,72 @@ def test_a_record_that_fails_in_the_loop_gave_no_result(source):
     assert (run.report.records_in, run.report.records_out, len(got)) == (61, 60, 60)
 
 
+@pytest.mark.parametrize(
+    "options", [{"how": "loop"}, {"how": "line", "start": "threads", "workers": 2}], ids=["loop", "threads"]
+)
+@pytest.mark.parametrize("wrap", [lambda view: view, lambda view: ("head", view), lambda view: {"body": view}])
+def test_views_of_memory_that_the_source_fills_anew_show_what_they_showed(wrap, options):
+    def filled():
+        memory = bytearray(8)
+        for n in range(N):
+            memory[:] = n.to_bytes(4, "big") * 2
+            yield wrap(memoryview(memory).cast("i", (2,)))
+
+    def shown(record):
+        view = record if type(record) is memoryview else [*(record.values() if type(record) is dict else record)][-1]
+        assert (view.format, view.shape, view.readonly) == ("i", (2,), False)
+        return int.from_bytes(view.tobytes()[:4], "big")
+
+    assert list(line(shown)(filled(), **options)) == list(range(N))
+
+
+class Once:
+    """Ends once: a queue's reader that has taken the None at its end would wait for ever for another one."""
+
+    def __init__(self, n):
+        self.left = n
+
+    def __iter__(self):
+        return self
+
+    def __next__(self):
+        assert self.left >= 0, "asked again after the end"
+        self.left -= 1
+        if self.left < 0:
+            raise StopIteration
+        return self.left
+
+
+STEPS = {
+    "map": lambda: line(abs), "batch": lambda: line(batch(list, size=7)), "serial": lambda: line(serial(abs)),
+    "expand": lambda: line(expand(lambda n: [n])),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("how", HOWS)
+@pytest.mark.parametrize("flow", STEPS)
+@pytest.mark.parametrize("on_error", ["raise", "skip"])
+def test_a_source_that_has_ended_is_never_asked_again(how, flow, on_error):
+    for n in (0, 200):
+        plain, inside = Once(n), Once(n)
+        assert len(list(STEPS[flow]()(plain, how=how, workers=2, on_error=on_error))) == n
+        assert len(list(STEPS[flow]()(map(abs, inside), how=how, workers=2, on_error=on_error))) == n
+        assert plain.left == inside.left == -1
+
+
+@pytest.mark.parametrize("how", HOWS)
+@pytest.mark.parametrize("flow", STEPS)
+@pytest.mark.parametrize("made", [iter, lambda rows: rows], ids=["iterator", "list"])
+def test_a_list_to_which_the_results_add_is_read_to_its_new_end(how, flow, made):
+    for n in (1, 80):
+        todo, done = [*range(n)], []
+        for result in STEPS[flow]()(made(todo), how=how, workers=2):
+            done.append(result)
+            if len(todo) < 160:
+                todo.append(len(todo))
+        assert done == [*range(160)]
+
+
 # --- what the source raises ---
 
 

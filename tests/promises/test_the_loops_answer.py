@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from model import Boom, any_line, any_plan, any_values, as_line, fails_at, how_many, loop, outcome
 
 from taktline import Failed, SinkError, batch, expand, keep, line, serial
-from taktline._segment.same import kept
+from taktline._segment.equality import kept
 from taktline.abc import Sink
 
 
@@ -92,7 +92,7 @@ def test_a_failed_record_keeps_its_place(how):
 def test_the_exception_says_record_and_step(how):
     with pytest.raises(Boom) as caught:
         list(line(abs, fails_at(5)[1])(range(100), how=how, workers=2))
-    place = caught.value.__taktline__
+    place = vars(caught.value)["__taktline__"]
     assert (place.index, place.step) == (5, "check")
     assert "record 5" in caught.value.__notes__[0]
 

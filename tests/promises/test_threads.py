@@ -177,6 +177,18 @@ def test_log_records_name_worker_and_step(caplog):
     assert logging.getLogRecordFactory() is factory
 
 
+def test_launched_workers_of_another_run_find_the_programs_own_logging(recwarn, monkeypatch):
+    def level(n):
+        return logging.getLevelName(33)
+
+    monkeypatch.setitem(logging._levelToName, 33, "NOTICE")
+    with line(abs)(range(1000), **SHARED) as open_run:
+        next(iter(open_run))
+        names = set(line(level)(range(40), how="line", workers=2, start="launch"))
+    assert names == {"NOTICE"}
+    assert not [each for each in recwarn if "workers do not have" in str(each.message)]
+
+
 @pytest.mark.parametrize("error", [SystemExit, KeyboardInterrupt, GeneratorExit])
 def test_what_ends_a_program_fails_a_record(error):
     def ends(n):

@@ -32,7 +32,7 @@ from taktline import (
     serial,
     step,
 )
-from taktline._segment import waiting as waiting_segment
+from taktline._segment import async_steps
 
 HOWS = ["pool", "queues", "line"]
 EVERY = [*HOWS, "loop", "auto"]
@@ -368,7 +368,7 @@ def test_what_goes_wrong_in_a_worker_beside_its_steps_is_told(monkeypatch):
     async def fetch(n):
         return n
 
-    monkeypatch.setattr(waiting_segment._Records, "came_of", broken)  # forked workers have it too
+    monkeypatch.setattr(async_steps._Records, "came_of", broken)  # forked workers have it too
     with pytest.raises(WorkerDied, match="record 0"):
         list(line(fetch)(range(10), how="line", workers=2, start="fork"))
 
@@ -652,7 +652,7 @@ def test_stream_gives_the_results_in_order_and_the_exception_after_them(how, sou
         with pytest.raises(ZeroDivisionError) as caught:
             async for result in flow.stream(source(), how=how, workers=2):
                 got.append(result)
-        return got, caught.value.__taktline__.index
+        return got, vars(caught.value)["__taktline__"].index
 
     assert asyncio.run(main()) == ([1 // (200 - n) for n in range(200)], 200)
 

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -44,7 +45,13 @@ def content(path):
     return {each.relative_to(path).as_posix(): each.read_bytes() for each in sorted(path.rglob("*")) if each.is_file()}
 
 
-WHERE = [("out.parquet", {}), ("out.jsonl", {}), ("out.csv", {}), ("out.tsv", {}), ("out.jsonl.gz", {"level": 1})]
+WHERE: list[tuple[str, dict[str, Any]]] = [
+    ("out.parquet", {}),
+    ("out.jsonl", {}),
+    ("out.csv", {}),
+    ("out.tsv", {}),
+    ("out.jsonl.gz", {"level": 1}),
+]
 WHERE += [("out/", {"format": each, "rows": 60_000}) for each in ("parquet", "jsonl", "csv")]
 
 
@@ -93,8 +100,8 @@ def test_a_result_that_does_not_fit_is_named_and_nothing_is_left(source, tmp_pat
 CHILD = """
 import sys
 from taktline import batch, line, read, write
-from taktline._run import marks
-marks.EVERY = 0.01
+from taktline._run import checkpointer
+checkpointer.EVERY = 0.01
 def slowly(table):
     import pyarrow.compute as pc
     for row in table["n"].to_pylist():

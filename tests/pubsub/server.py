@@ -27,7 +27,7 @@ from grpc_status import rpc_status
 TICK = 0.01  # seconds between two looks for leases that have run out
 
 
-def plain(message: type) -> Any:
+def plain(message: Any) -> Any:
     """The protocol buffer class behind one of the library's types."""
     return message.pb(message()).__class__
 
@@ -82,6 +82,7 @@ class Server:
         self.response = 100  # messages in a response at most
         self.calls: Counter[str] = Counter()
         self.on_acknowledge: Callable[[list[str]], None] = lambda ids: None  # told before they count
+        self.on_modify: Callable[[int], None] = lambda seconds: None
         self.acknowledged: list[str] = []  # ids of messages, in the order of their acknowledgement
         self.given_back: list[str] = []
         self.most_out = 0  # that were ever out on one stream
@@ -268,6 +269,7 @@ class Server:
         feed = self._feed(request.subscription, context)
         with self._changed:
             wrong = self._not_ours(feed, request.ack_ids)
+            self.on_modify(request.ack_deadline_seconds)
             now = time.monotonic()
             for ack_id in request.ack_ids:
                 number = _number(ack_id)

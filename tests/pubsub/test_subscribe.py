@@ -6,10 +6,11 @@ import itertools
 import threading
 import time
 import warnings
+from typing import Any
 
 import pytest
 
-from taktline import Failed, LineError, SourceError, batch, line, write
+from taktline import Failed, LineError, SourceError, batch, line, read_dead_letters, write
 from taktline.pubsub import Message, intake, subscribe
 from taktline.pubsub.ledger import Ledger
 
@@ -186,7 +187,8 @@ def test_a_server_without_flow_control_is_not_listened_to_beyond_the_window(bus)
     bus.server.flow_control, bus.server.response = False, 1
     topic, name = bus.make()
     bus.send(topic, range(200))
-    source, held = subscribe(name, limit=200), []
+    source: Any = subscribe(name, limit=200)
+    held = []
 
     def sink(_):
         assert bus.server.until(lambda: bus.server.most_out == 200)
@@ -230,7 +232,7 @@ def test_exactly_once_acknowledgements_are_checked(bus):
 def test_exactly_once_acknowledgements_that_are_refused_are_told(bus):
     topic, name = bus.make(enable_exactly_once_delivery=True)
     bus.send(topic, [0])
-    source = subscribe(name, limit=1)
+    source: Any = subscribe(name, limit=1)
 
     def sink(_):
         with source._intake._changed:  # so that it does not hear of the message's coming again
@@ -277,6 +279,22 @@ def test_a_drain_does_not_end_well_where_the_stream_is_refused_from_the_start(bu
         list(line(number)(subscribe(name, **ends), how="loop"))
 
 
+@pytest.mark.parametrize("code", ["UNAVAILABLE", "PERMISSION_DENIED"])
+def test_a_drain_without_idle_time_waits_for_a_refusal_that_comes_late(bus, code):
+    topic, name = bus.make()
+    bus.send(topic, range(3))
+
+    def late(request):  # the stream is refused only after the source has asked whether the subscription is there, twice
+        while bus.server.calls["GetSubscription"] < 2 and time.monotonic() < until:
+            time.sleep(0.01)
+        return True
+
+    until = time.monotonic() + intake.REFUSAL / 2
+    bus.server.fail("StreamingPull", code, times=100_000, when=late)
+    with pytest.raises(SourceError, match="cannot be reached" if code == "UNAVAILABLE" else "no permission"):
+        list(line(number)(subscribe(name, idle=0), how="loop"))
+
+
 def test_the_time_of_a_drain_is_limited(bus):
     topic, name = bus.make()
     bus.send(topic, [0])
@@ -303,7 +321,7 @@ def test_idle_begins_anew_when_the_server_is_back(bus):
 def test_idle_does_not_end_a_run_that_works_on_a_full_window(bus):
     topic, name = bus.make()
     bus.send(topic, range(20))
-    source = subscribe(name, idle=0.01)
+    source: Any = subscribe(name, idle=0.01)
     source.open(2, 1 << 20)
     try:
         assert bus.server.until(lambda: source._intake._ledger.held == 2)
@@ -360,6 +378,76 @@ def test_a_failed_message_in_the_dead_letters_is_acknowledged(bus, tmp_path):
     assert results == [0, 2]
     assert len(letters.read_text().splitlines()) == 1
     assert bus.server.left(name) == 0
+
+
+@pytest.mark.parametrize("options", HOWS, ids=lambda options: options["how"])
+def test_a_message_that_always_fails_is_tried_so_often_and_then_in_the_dead_letters(bus, tmp_path, options):
+    topic, name = bus.make()
+    bus.send(topic, [0, "x", 2])
+    path = tmp_path / "failed.jsonl"
+    results: list[int] = []
+    source = subscribe(name, idle=IDLE, deliveries=3)
+    report = line(number).run(source, results.append, dead_letters=path, **options)
+    assert sorted(results) == [0, 2]
+    assert (report.failed, report.dead_lettered) == (3, 1)
+    (letter,) = read_dead_letters(path)
+    assert letter.record.data == b"x"
+    assert bus.server.left(name) == 0
+
+
+def test_into_a_file_a_message_that_fails_comes_again_in_the_next_run(bus, tmp_path):
+    topic, name = bus.make()
+    bus.send(topic, [0, "x", 2])
+    letters = tmp_path / "failed.jsonl"
+    report = line(number).run(
+        subscribe(name, idle=IDLE, deliveries=3, delay=60), write(tmp_path / "out.jsonl"), how="line", workers=1,
+        dead_letters=letters,
+    )  # fmt: skip
+    assert (report.failed, report.dead_lettered, report.retry) == (1, 0, "")
+    assert not letters.exists()
+    assert "given back after a failure, to come again, and in no dead letter yet: 1" in report.notes
+    assert bus.server.left(name) == 1
+
+
+def test_without_dead_letters_it_is_dropped_then_and_the_server_counts_over_runs(bus):
+    topic, name = bus.make()
+    bus.send(topic, ["x"])
+    counts = []
+    for limit in (1, 5):
+        report = line(number).run(subscribe(name, limit=limit, idle=IDLE, deliveries=3), how="loop", on_error="skip")
+        counts.append(report.skipped)
+    # The server may hand it out once more while the first run ends, which gives it back: that counts there too.
+    assert counts in ([1, 2], [1, 1])
+    assert bus.server.left(name) == 0
+
+
+def test_the_servers_count_holds_where_there_is_one_and_else_the_runs_own():
+    ledger = Ledger(deliveries=2)
+    for comes_again in (True, False):
+        ledger.arrived("a", Message(b"x", id="1"))
+        (_,) = ledger.take(1)
+        index = ledger.taken - 1
+        assert ledger.comes_again(index) is comes_again
+        ledger.safe(ledger.taken, [index], nack=True)
+    assert (ledger.acks, ledger.later) == (["a"], ["a"])
+    ledger = Ledger(deliveries=3)
+    ledger.arrived("a", Message(b"x", id="1", delivery_attempt=3))
+    ledger.arrived("b", Message(b"y", id="2", delivery_attempt=1))
+    ledger.take(2)
+    assert (ledger.comes_again(0), ledger.comes_again(1)) == (False, True)
+    ledger.safe(2, [0, 1], nack=True)
+    assert (ledger.acks, ledger.later) == (["a"], ["b"])
+
+
+def test_a_failed_message_comes_again_after_a_delay(bus):
+    topic, name = bus.make()
+    bus.send(topic, ["x"])
+    asked: list[int] = []
+    bus.server.on_modify = asked.append
+    line(number).run(subscribe(name, limit=1, delay=10), how="loop", on_error="skip")
+    assert 10 in asked
+    assert 0 not in asked
+    assert bus.server.out(name) == 1
 
 
 @pytest.mark.parametrize(
@@ -460,7 +548,19 @@ def test_an_undecodable_message_is_named(bus):
 
 @pytest.mark.parametrize(
     "wrong",
-    [{"wait": -1}, {"limit": 0}, {"lease": 5}, {"lease": 601}, {"failed": "drop"}, {"idle": -1}, {"seconds": -1}],
+    [
+        {"wait": -1},
+        {"limit": 0},
+        {"lease": 5},
+        {"lease": 601},
+        {"failed": "drop"},
+        {"idle": -1},
+        {"seconds": -1},
+        {"delay": 601},
+        {"deliveries": 0},
+        {"failed": "ack", "delay": 5},
+        {"failed": "ack", "deliveries": 5},
+    ],
 )
 def test_wrong_settings_are_refused(wrong):
     with pytest.raises(LineError, match=next(iter(wrong))):

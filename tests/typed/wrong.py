@@ -58,4 +58,6 @@ line(half, keep(lambda x: x.upper()), shown)  # nobody
 line(words, batch(doubled), half)  # nobody
 line(parse, expand(words))  # nobody
 line(parse)("12")  # nobody
+line(parse, list)  # nobody
+line(str, sorted, half)  # nobody
 line(parse, half, shown, str.upper, len, half, shown, parse, words)  # nobody

@@ -8,16 +8,16 @@ it. `README.md` beside this file walks through a batch, a death and an end, and 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
-from taktline._crew.words import PLAIN as PLAIN
-from taktline._crew.words import Figures as Figures
-from taktline._crew.words import Orders as Orders
+from taktline._crew.protocol import PLAIN as PLAIN
+from taktline._crew.protocol import Figures as Figures
+from taktline._crew.protocol import Orders as Orders
 from taktline._segment.batch import Batch
 
 
-class Place(NamedTuple):
+class WorkerPlace(NamedTuple):
     """A value on its way through a segment: `position` in its batch as the worker got it, None where it may be any."""
 
     seq: int
@@ -27,6 +27,16 @@ class Place(NamedTuple):
 
 
 # --- what is heard ---
+
+
+def closes_too_long(seconds: float, then: str) -> TimeoutError:
+    """What is told where `close()` of what was built for a worker does not come to its end; `then`: what became of it."""
+    return TimeoutError(
+        f"close() of what per_worker() has built took longer than {seconds:g} s, and its {then}; allow more time by stall="
+    )
+
+
+NOBODY = -1  # in the place of a worker that was told to end: another one may have its number by now
 
 
 class Ready(NamedTuple):
@@ -77,19 +87,34 @@ class Ended(NamedTuple):
 
     worker: int
     code: int | None
-    place: Place | None = None
+    place: WorkerPlace | None = None
     overdue: bool = False
     exact: bool = False
     stack: str = ""  # where it crashed
 
 
-Heard = Ready | StartFailed | Broken | Came | Spoiled | Ended
+class Lost(NamedTuple):
+    """This worker was given up, such as with its machine: it may still be at work, and nothing more is heard of it. What
+    it had goes to others, and no record is to blame."""
+
+    worker: int
+    why: str = ""
+
+
+class Withdrawn(NamedTuple):
+    """There is no place for this worker now, such as where its machine had nothing to do and was let go: what it may have
+    goes to others. The crew starts it by itself once there is one; `Ready` follows then."""
+
+    worker: int
+
+
+Heard = Ready | StartFailed | Broken | Came | Spoiled | Ended | Lost | Withdrawn
 
 
 # --- who is told ---
 
 
-class Worker(NamedTuple):
+class WorkerState(NamedTuple):
     """What is to be told of a worker that seems to hang."""
 
     pid: int
@@ -102,17 +127,20 @@ class Crew(ABC):
 
     A worker may end at any moment. What it is told then is lost, until its `Ended` is heard; so nobody need ask first."""
 
+    batch_seconds = 0.0  # of work a batch, at least, where the way to a worker is dear; 0: it costs next to nothing
     isolates = (
         True  # each worker has a process of its own: it can be ended at any moment, and shares nothing that it has
     )
     forks = False  # workers are copies of this process
     why = ""  # they are started in this way, where that was left open
     doubts = ""  # why the way that was asked for may not work
+    closing = 1.0  # seconds that workers which are to end may take to close what was built for them; the hub sets it
     seconds = 0.0  # that it has spent on batches in the caller's process, so far
 
     @abstractmethod
     def start(self, worker: int, lane: int) -> None:
-        """Start a worker; `Ready`, `StartFailed` or `Broken` follows, unless it ends before."""
+        """Start a worker; `Ready`, `StartFailed` or `Broken` follows, unless it ends before or is `Lost`. Where there is no
+        place for it `Withdrawn` comes first."""
 
     @abstractmethod
     def prepare(self, batch: Batch, lane: int, *, apart: bool = False) -> None:
@@ -144,7 +172,7 @@ class Crew(ABC):
         gave a batch back has been passed on to the caller's own streams, loggers and warnings by then."""
 
     @abstractmethod
-    def look(self) -> Mapping[int, tuple[Place | None, Place | None]]:
+    def look(self) -> Mapping[int, tuple[WorkerPlace | None, WorkerPlace | None]]:
         """Where each worker is: the value it has marked, and the one it was at when it was asked last."""
 
     def launch_because(self, why: str) -> None:  # noqa: B027  who forks nothing need not know
@@ -153,13 +181,17 @@ class Crew(ABC):
     def ask(self, workers: Iterable[int]) -> None:  # noqa: B027  who cannot be asked tells nothing
         """Have workers tell where they are, for `look` and `describe`. Does not wait for it."""
 
-    def describe(self, worker: int) -> Worker:
+    def describe(self, worker: int) -> WorkerState:
         """What the system knows of a worker, and its stack when it was asked last."""
-        return Worker(0, "", "")
+        return WorkerState(0, "", "")
 
     def holds(self, worker: int) -> int:
         """Bytes of memory that a worker has; 0 where nobody can tell."""
         return 0
+
+    def where(self, worker: int) -> str:
+        """The machine that a worker is on, in words, where that is another one; else empty."""
+        return ""
 
     def pids(self) -> list[int]:
         """The processes of the workers that live."""
@@ -168,6 +200,10 @@ class Crew(ABC):
     def tasks(self) -> list[int]:
         """What the system gives cores to for them, by number."""
         return self.pids()
+
+    def unclosed(self) -> Sequence[BaseException]:
+        """What went wrong while workers closed what was built for them, once `close` is through."""
+        return ()
 
     @abstractmethod
     def close(self, *, gently: bool) -> None:

@@ -11,15 +11,17 @@ import struct
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
-from taktline._crew.words import PLAIN, Figures, Orders
+from taktline._crew.cells import in_cells
+from taktline._crew.protocol import PLAIN, Figures, Orders
 from taktline._segment.batch import Batch, Failure
 from taktline._segment.tables import ArrowRows, rows_of
 from taktline._segment.values import Encode, Encoded, records_of
 from taktline._signals import pass_on
-from taktline._wire import carry, identity
+from taktline._wire import identity, serialize
 from taktline.abc import Part, Unread
 
 Told = tuple[int, int, int]  # a failure that the caller's side knows: place, origin, which of those it has sent along
+Sent = tuple[int, int, int, bool]  # the same on its way to a worker: whether it begins a key too
 
 
 class Packed:
@@ -27,7 +29,7 @@ class Packed:
 
     __slots__ = ("_count", "_values", "each", "parts")
 
-    def __init__(self, parts: list[carry.Bytes], count: int, *, each: bool = False, values: Any = None) -> None:
+    def __init__(self, parts: list[serialize.Bytes], count: int, *, each: bool = False, values: Any = None) -> None:
         self.parts = parts
         self.each = each
         self._count = count
@@ -46,8 +48,8 @@ class Packed:
         if self._values is not None:
             return records_of(self._values)
         if self.each:
-            return [carry.unpack_one(n, part) for n, part in enumerate(self.parts)]
-        return records_of(carry.unpack(self.parts))
+            return [serialize.unpack_one(n, part) for n, part in enumerate(self.parts)]
+        return records_of(serialize.unpack(self.parts))
 
     def without(self, start: int, stop: int) -> Packed:
         """All but the values from `start` to `stop`, each of which is in a part of its own."""
@@ -70,7 +72,7 @@ class _Outcome(NamedTuple):
     newest: bytes | None = None
 
 
-PLAIN_BATCH: tuple[Orders, bool, list[int] | None, list[Told]] = (PLAIN, False, None, [])
+PLAIN_BATCH: tuple[Orders, bool, list[int] | None, list[Sent]] = (PLAIN, False, None, [])
 PLAIN_OUTCOME = _Outcome()
 
 UNSENT = "its record cannot be sent to a worker"
@@ -95,11 +97,11 @@ def pack_each(batch: Batch, step: str, *, goes_on: bool) -> None:
     if batch.values.each:
         return
     try:
-        parts = carry.pack_each(batch.values.records())
-    except carry.RAISED as error:  # it cannot be told which value is at fault: the records of all of them fail
+        parts = serialize.pack_each(batch.values.records())
+    except serialize.RAISED as error:  # it cannot be told which value is at fault: the records of all of them fail
         pass_on(error)
-        why = error.error if isinstance(error, carry.NotCarried) else error
-        what = carry.failed_to_go(step, why, "what it was given cannot be read back")
+        why = error.error if isinstance(error, serialize.NotSerializable) else error
+        what = serialize.failed_to_go(step, why, "what it was given cannot be read back")
         known = {failure.origin for failure in batch.failures}
         lost = {batch.origin(n) for n in range(len(batch.values))} - known
         failures = batch.failures + [Failure(0, origin, step, what) for origin in lost]
@@ -110,7 +112,7 @@ def pack_each(batch: Batch, step: str, *, goes_on: bool) -> None:
     batch.values = Packed(parts, len(parts), each=True)
 
 
-def seal(batch: Batch, step: str, orders: Orders, *, goes_on: bool) -> tuple[bytes, list[carry.Bytes]]:
+def seal(batch: Batch, step: str, orders: Orders, *, goes_on: bool) -> tuple[bytes, list[serialize.Bytes]]:
     """The note and the payload of a batch for a worker whose first step this is."""
     if orders.careful:
         pack_each(batch, step, goes_on=goes_on)
@@ -121,7 +123,7 @@ def seal(batch: Batch, step: str, orders: Orders, *, goes_on: bool) -> tuple[byt
         parts, each = values.parts, values.each
     else:
         parts, each = _packed(batch, step, UNSENT, goes_on=goes_on), False
-    failures = [(failure.place, failure.origin, key) for key, failure in enumerate(batch.failures)]
+    failures = [(each.place, each.origin, key, each.begins_key) for key, each in enumerate(batch.failures)]
     what = (orders, each, batch.origins, failures)
     return b"" if what == PLAIN_BATCH else pickle.dumps((tuple(orders), *what[1:])), parts
 
@@ -131,14 +133,12 @@ def open_note(note: bytes) -> tuple[Figures, int, bytes]:
     steps, count = HEAD.unpack_from(note)
     numbers = _numbers(steps)
     busy, waiting, blocked, cpu, retried, *lists = numbers.unpack_from(note, HEAD.size)
-    figures = Figures(
-        busy, waiting, blocked, cpu, retried, lists[:steps], lists[steps : 2 * steps], lists[2 * steps :]
-    )  # fmt: skip
+    figures = Figures(busy, waiting, blocked, cpu, retried, lists[:steps], lists[steps : 2 * steps], lists[2 * steps :])
     return figures, count, note[HEAD.size + numbers.size :]
 
 
 def open_answer(
-    count: int, told: bytes, parts: Sequence[carry.Bytes], buffers: Callable[[], Sequence[Any]], sent: Batch, step: str,
+    count: int, told: bytes, parts: Sequence[serialize.Bytes], buffers: Callable[[], Sequence[Any]], sent: Batch, step: str,
     *, goes_on: bool, onward: bool,
 ) -> tuple[Batch, bytes | None]:  # fmt: skip
     """What a worker whose last step this is made of the batch it was `sent`: so many results, and what is `told` of them.
@@ -148,7 +148,7 @@ def open_answer(
     outcome = _Outcome(*pickle.loads(told)) if told else PLAIN_OUTCOME
     if outcome.encoded is not None:
         return Batch(Encoded(bytes(parts[0]), count, outcome.encoded), first=sent.first), outcome.newest
-    bad: list[carry.NotCarried] = []
+    bad: list[serialize.NotSerializable] = []
     values: Any
     if onward:
         values = Packed([bytes(part) for part in parts], count, each=outcome.each)
@@ -156,9 +156,9 @@ def open_answer(
         values, bad = _each_unpacked(parts)
     else:
         try:
-            values = carry.unpack(parts, buffers() if len(parts) > 1 else None)
+            values = serialize.unpack(parts, buffers() if len(parts) > 1 else None)
             values = values if type(values) is ArrowRows else records_of(values)
-        except carry.RAISED as error:
+        except serialize.RAISED as error:
             pass_on(error)
             raise Unreadable from error
     batch = Batch(values, outcome.origins, [], sent.first)
@@ -171,10 +171,10 @@ def open_answer(
 
 def _failure(told: Any, sent: Batch) -> Failure:
     if len(told) > 3:
-        place, origin, step, error, trace = told
-        return Failure(
-            place, origin, step, carry.unpack_error(carry.CarriedError(*error), step=step, trace=trace), trace
-        )
+        place, origin, step, error, trace, given = told
+        trace = in_cells(trace)
+        raised = serialize.unpack_error(serialize.SerializedError(*error), step=step, trace=trace)
+        return Failure(place, origin, step, raised, trace, given=given)
     failure: Failure = sent.failures[told[2]]
     failure.place = told[0]
     return failure
@@ -183,7 +183,7 @@ def _failure(told: Any, sent: Batch) -> Failure:
 # --- a worker's side ---
 
 
-def open_orders(note: bytes) -> tuple[Orders, bool, list[int] | None, list[Told]]:
+def open_orders(note: bytes) -> tuple[Orders, bool, list[int] | None, list[Sent]]:
     """How to run a batch, whether each value is in a part of its own, and the batch's origins and failures."""
     if not note:
         return PLAIN_BATCH
@@ -192,28 +192,31 @@ def open_orders(note: bytes) -> tuple[Orders, bool, list[int] | None, list[Told]
 
 
 def open_batch(
-    note: bytes, parts: Sequence[carry.Bytes], buffers: Callable[[], Sequence[Any]], step: str, *, goes_on: bool,
+    note: bytes, parts: Sequence[serialize.Bytes], buffers: Callable[[], Sequence[Any]], step: str, *, goes_on: bool,
     begins: Callable[[int], None], tables: bool = False,
 ) -> tuple[Orders, Batch | None]:  # fmt: skip
     """How to run a batch, and the batch; None where it cannot be read back as a whole. `begins` is told each value of a
     careful one before it is unpacked. `step`: in whose name a value fails that cannot be. `tables`: its values may be rows
     of a table."""
     orders, each, origins, known = open_orders(note)
-    failures = [Failure(place, origin, "", KeyError(), record=key) for place, origin, key in known]
+    failures = [
+        Failure(place, origin, "", KeyError(), record=key, begins_key=begins_key)
+        for place, origin, key, begins_key in known
+    ]
     if each:
         values, bad = _each_unpacked(parts, begins if orders.careful else None)
         batch = Batch(values, origins, failures, orders.first)
         _fail(batch, bad, step, "its record cannot be read back in a worker", goes_on=goes_on)
         return orders, batch
     try:
-        values = carry.unpack(parts, buffers() if len(parts) > 1 else None)
+        values = serialize.unpack(parts, buffers() if len(parts) > 1 else None)
         if isinstance(values, Part):
             return orders, read_part(values, orders.first, goes_on=goes_on, tables=tables)
         held = values if tables and type(values) is ArrowRows else records_of(values)
         return orders, Batch(held, origins, failures, orders.first)
     except (BrokenPipeError, ConnectionResetError):
         raise
-    except carry.RAISED:
+    except serialize.RAISED:
         return orders, None
 
 
@@ -231,24 +234,24 @@ def read_part(part: Part, first: int, *, goes_on: bool, tables: bool = False) ->
 
 def pack_results(batch: Batch, step: str, *, goes_on: bool, check: bool = False) -> None:
     """Have each result as bytes of its own, which can be read back if that is to be checked; what cannot go fails."""
-    packed: list[carry.Bytes] = []
+    packed: list[serialize.Bytes] = []
     try:
-        packed += carry.pack_each(batch.values, check=check)
-    except carry.NotCarried as error:
-        packed += carry.pack_each(batch.values[: error.position])
+        packed += serialize.pack_each(batch.values, check=check)
+    except serialize.NotSerializable as error:
+        packed += serialize.pack_each(batch.values[: error.position])
         _fail(batch, [error], step, UNRETURNED, goes_on=goes_on)
     batch.values = packed[: len(batch.values)]
 
 
 def seal_answer(
     batch: Batch, orders: Orders, step: str, *, goes_on: bool, is_part: bool
-) -> tuple[int, bytes, list[carry.Bytes]]:
+) -> tuple[int, bytes, list[serialize.Bytes]]:
     """How many results a batch has that came through, the outcome, and the payload. Where it went carefully its results
     are bytes already."""
     count = len(batch.values)
     newest = None
     if is_part:
-        from taktline._crew.passed import newest_of  # mostly not needed
+        from taktline._crew.partial import newest_of  # mostly not needed
 
         newest = newest_of(batch, packed=orders.careful)
     if orders.encode is not None and not orders.careful and (data := encoded(batch, orders.encode)) is not None:
@@ -268,8 +271,8 @@ def note_of(count: int, figures: Figures, outcome: bytes) -> bytes:
 def _told(failure: Failure) -> Told | tuple[Any, ...]:
     if isinstance(failure.record, int):  # it came with the batch: the caller's side knows the rest
         return (failure.place, failure.origin, failure.record)
-    error = tuple(carry.pack_error(failure.error))
-    return (failure.place, failure.origin, failure.step, error, failure.traceback)
+    error = tuple(serialize.pack_error(failure.error))
+    return (failure.place, failure.origin, failure.step, error, failure.traceback, failure.given)
 
 
 def encoded(batch: Batch, encode: Encode) -> bytes | None:
@@ -289,17 +292,17 @@ def copied(value: Any) -> Any:
     """A value as a worker would get it. Raises what packing it raises."""
     if not identity.ready():  # no crew of processes has looked for what is told by `is`, which is not copied
         identity.look()
-    return carry.unpack(carry.pack([value]))[0]
+    return serialize.unpack(serialize.pack([value]))[0]
 
 
 def snapshot(values: Any) -> bytes:
     """Values as they are now, as a pickle for this process. Raises what packing them raises."""
-    return carry.snapshot(values)
+    return serialize.snapshot(values)
 
 
 def copied_error(error: BaseException, *, step: str, trace: str) -> BaseException:
     """An exception as it would come from a worker."""
-    return carry.unpack_error(carry.pack_error(error), step=step, trace=trace)
+    return serialize.unpack_error(serialize.pack_error(error), step=step, trace=trace)
 
 
 # --- both ends ---
@@ -315,12 +318,12 @@ def _numbers(steps: int) -> struct.Struct:
     return _NUMBERS[steps]
 
 
-def _packed(batch: Batch, step: str, why: str, *, goes_on: bool) -> list[carry.Bytes]:
+def _packed(batch: Batch, step: str, why: str, *, goes_on: bool) -> list[serialize.Bytes]:
     """The values as one pickle; what cannot be pickled fails."""
     while True:
         try:
-            return carry.pack(batch.values)
-        except carry.NotCarried as error:
+            return serialize.pack(batch.values)
+        except serialize.NotSerializable as error:
             if type(batch.values) is list:
                 _fail(batch, [error], step, why, goes_on=goes_on)
             else:
@@ -328,22 +331,22 @@ def _packed(batch: Batch, step: str, why: str, *, goes_on: bool) -> list[carry.B
 
 
 def _each_unpacked(
-    parts: Sequence[carry.Bytes], begins: Callable[[int], None] | None = None
-) -> tuple[list[Any], list[carry.NotCarried]]:
+    parts: Sequence[serialize.Bytes], begins: Callable[[int], None] | None = None
+) -> tuple[list[Any], list[serialize.NotSerializable]]:
     """The values of parts of their own, and which of them cannot be read back: None stands in their place."""
     values: list[Any] = []
-    bad: list[carry.NotCarried] = []
+    bad: list[serialize.NotSerializable] = []
     for position, part in enumerate(parts):
         if begins is not None:
             begins(position)
         try:
-            values.append(carry.unpack_one(position, part))
-        except carry.NotCarried as error:
+            values.append(serialize.unpack_one(position, part))
+        except serialize.NotSerializable as error:
             values.append(None)
             bad.append(error)
     return values, bad
 
 
-def _fail(batch: Batch, bad: list[carry.NotCarried], step: str, why: str, *, goes_on: bool) -> None:
-    lost = [(each.position, carry.failed_to_go(step, each.error, why)) for each in bad]
+def _fail(batch: Batch, bad: list[serialize.NotSerializable], step: str, why: str, *, goes_on: bool) -> None:
+    lost = [(each.position, serialize.failed_to_go(step, each.error, why)) for each in bad]
     batch.fail_each(lost, step, goes_on=goes_on)

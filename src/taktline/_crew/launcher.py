@@ -9,24 +9,26 @@ import io
 import os
 import re
 import signal
-import subprocess
 import sys
-from collections.abc import Callable, Sequence
-from pathlib import Path
+from collections.abc import Callable, Mapping, Sequence
 from time import monotonic, sleep
-from typing import Any, TypeVar
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from taktline._crew import limits
+from taktline._crew import library_limits
 from taktline._crew.template import LOST, Template
 from taktline._signals import pass_on
 from taktline._wire.arena import pipe, socket_pair
 from taktline.errors import WorkersCannotStart
 
+if TYPE_CHECKING:
+    import subprocess  # 2 ms, which forked workers do not need
+
 # Nothing of what a worker imports is garbage: to look for some would take 2 ms of its 35.
 BOOT = (
     "import gc, sys; gc.disable(); sys.path.insert(0, sys.argv.pop()); from taktline._crew.worker import main; main()"
 )
-ROOT = str(Path(__file__).resolve().parents[2])
+ROOT = os.path.realpath(os.path.join(os.path.dirname(__file__), "..", ".."))
 NO_SUCH_PROGRAM = (errno.ENOENT, errno.EACCES, errno.ENOEXEC, errno.ENOTDIR)
 # On virtual machines inside of others an exec was seen to fail with EFAULT, about once in 10,000 on a busy machine,
 # although all its arguments lie where they should. Nothing has happened then, and the next one goes through.
@@ -47,19 +49,20 @@ class Process:
         self._parent: subprocess.Popen[bytes] | Template | None = None  # knows how it ended
         self._code: int | None = None
 
-    def launch(self, board: int) -> None:
-        """Start a worker in a fresh interpreter, which gets the descriptor `board` too. Raises OSError where the system
-        gives none, WorkersCannotStart where there is no interpreter."""
+    def launch(self, *more: int, boot: str = BOOT, environment: Mapping[str, str] = MappingProxyType({})) -> None:
+        """Start a worker, or what `boot` says, in a fresh interpreter, which gets the descriptors `more` too, and has this
+        in its environment besides. Raises OSError where the system gives none, WorkersCannotStart where there is no
+        interpreter."""
         there, theirs = self._ends()
-        descriptors = there.fileno(), theirs.fileno(), board
+        descriptors = there.fileno(), theirs.fileno(), *more
         # Ctrl-C on a terminal reaches all of its processes: a worker that is not ready for it yet gets it later.
         before = _signal.pthread_sigmask(signal.SIG_BLOCK, ())
         try:
             _signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-            self._parent = _started(descriptors)
+            self._parent = _started(boot, descriptors, environment)
             self.pid = self._parent.pid
         except BaseException as error:
-            _end_unheard_of(descriptors)
+            _end_unheard_of(boot, descriptors)
             pass_on(error)
             if isinstance(error, OSError) and error.errno in NO_SUCH_PROGRAM:
                 raise _no_interpreter(error) from error
@@ -129,7 +132,7 @@ class Process:
         """In a fork of the caller's process: it is not this process's worker, so that its end must not be waited for."""
         self.close()
         self._code = 0
-        if isinstance(self._parent, subprocess.Popen):
+        if self._parent is not None and not isinstance(self._parent, Template):
             self._parent.returncode = 0
 
     def close(self) -> None:
@@ -164,16 +167,19 @@ def interpreter() -> str:
     )
 
 
-def _started(descriptors: Sequence[int]) -> subprocess.Popen[bytes]:
-    """An interpreter that becomes a worker with these descriptors."""
+def _started(boot: str, descriptors: Sequence[int], environment: Mapping[str, str]) -> subprocess.Popen[bytes]:
+    """An interpreter that becomes what `boot` says with these descriptors."""
+    import subprocess
+
     # -P: a file of the current folder must not stand in for a module of Python's.
     command = [
-        interpreter(), *subprocess._args_from_interpreter_flags(), "-P", "-c", BOOT,  # type: ignore[attr-defined]
+        interpreter(), *subprocess._args_from_interpreter_flags(), "-P", "-c", boot,  # type: ignore[attr-defined]
         *map(str, descriptors), ROOT,
     ]  # fmt: skip
     settings: dict[str, Any] = {
-        "pass_fds": descriptors, "stdin": subprocess.DEVNULL, "stdout": _if_open(1), "stderr": _if_open(2),
-        "env": limits.environment(),
+        "pass_fds": descriptors, "stdin": subprocess.DEVNULL, "stdout": _if_open(1, subprocess.DEVNULL),
+        "stderr": _if_open(2, subprocess.DEVNULL),
+        "env": {**library_limits.environment(), **environment},
     }  # fmt: skip
     return patiently(lambda: subprocess.Popen(command, **settings))
 
@@ -196,22 +202,27 @@ def _no_interpreter(error: OSError) -> WorkersCannotStart:
     )
 
 
-def _end_unheard_of(descriptors: Sequence[int]) -> None:
+def _end_unheard_of(boot: str, descriptors: Sequence[int]) -> None:
     """End a worker that was started with these descriptors while a signal's handler raised: `subprocess` tells of none then.
     Its own descriptor of the board has the same number as ours, which no other worker of this process has."""
-    wanted = [os.fsencode(each) for each in (BOOT, *map(str, descriptors), ROOT)]
-    for task in Path("/proc/self/task").glob("*/children"):
-        for pid in task.read_text().split():
+    wanted = [os.fsencode(each) for each in (boot, *map(str, descriptors), ROOT)]
+    for task in os.listdir("/proc/self/task"):
+        try:
+            children = _content(f"/proc/self/task/{task}/children").split()
+        except FileNotFoundError as error:  # that thread has ended meanwhile
+            pass_on(error)
+            continue
+        for pid in map(int, children):
             if _command(pid)[-len(wanted) :] == wanted:
-                os.kill(int(pid), signal.SIGKILL)
-                os.waitpid(int(pid), 0)
+                os.kill(pid, signal.SIGKILL)
+                os.waitpid(pid, 0)
 
 
-def _command(pid: str) -> list[bytes]:
+def _command(pid: int) -> list[bytes]:
     command = b""
     try:
         for _ in range(LOOKS):  # a process that is becoming another program has none for a moment
-            if command := Path("/proc", pid, "cmdline").read_bytes().rstrip(b"\0"):
+            if command := _content(f"/proc/{pid}/cmdline").rstrip(b"\0"):
                 break
             sleep(0.001)
     except FileNotFoundError as error:  # somebody has collected it meanwhile
@@ -219,11 +230,16 @@ def _command(pid: str) -> list[bytes]:
     return command.split(b"\0")
 
 
-def _if_open(descriptor: int) -> int | None:
-    """What a worker gets as its standard output or error: the caller's, or nothing where that is closed."""
+def _content(path: str) -> bytes:
+    with open(path, "rb") as file:
+        return file.read()
+
+
+def _if_open(descriptor: int, closed: int) -> int | None:
+    """What a worker gets as its standard output or error: the caller's, or `closed` where there is none."""
     try:
         os.fstat(descriptor)
     except OSError as error:
         pass_on(error)
-        return subprocess.DEVNULL
+        return closed
     return None

@@ -21,12 +21,11 @@ import weakref
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from contextvars import ContextVar
-from itertools import islice
-from pathlib import Path
-from types import BuiltinFunctionType, CodeType, FunctionType, MethodType, ModuleType
+from itertools import chain, islice
+from types import BuiltinFunctionType, CodeType, FunctionType, MethodType, ModuleType, SimpleNamespace
 from typing import Any, NamedTuple
 
-from taktline._crew import modules
+from taktline._crew import module_places
 from taktline._recipe.steps import Step
 from taktline._signals import pass_on
 from taktline._wire.homes import NEVER, installed, of_user, stand_ins
@@ -39,7 +38,7 @@ PLAIN = {
 }  # fmt: skip
 # Forked or not, a worker has its own of these: what they hold is not looked into.
 OWN_IN_WORKERS = (logging.Logger, logging.Handler, logging.Manager, random.Random)
-OURS = str(Path(__file__).resolve().parents[1]) + os.sep
+OURS = os.path.dirname(os.path.dirname(os.path.realpath(__file__))) + os.sep
 
 
 # Modules of which a worker has functions of its own.
@@ -83,6 +82,14 @@ def reached(steps: Iterable[Any]) -> Iterator[Reached]:
             waiting.extend(_inside(*found))
 
 
+def opens_files(found: Iterable[Reached], setup: Callable[[], object] | None) -> bool:
+    """Whether the user's own code, among what the steps reach or that `setup` reaches, opens files by a name: `open`,
+    `gzip.open`, `path.open`."""
+    near = reached([SimpleNamespace(name="setup=", fn=setup)]) if setup is not None else ()
+    own = (each.thing for each in chain(found, near) if isinstance(each.thing, FunctionType))
+    return any(is_own(each.__code__.co_filename) and "open" in names_of(each.__code__) for each in own)
+
+
 def is_own(filename: str | None) -> bool:
     """Whether code of this file is the user's own: not of an installed package, and not of the standard library."""
     if filename is None or filename.startswith(("<frozen", OURS)):
@@ -90,10 +97,16 @@ def is_own(filename: str | None) -> bool:
     return filename.startswith("<") or not filename or not installed(filename)
 
 
+def module_name(kind: type) -> str:
+    """The module that a class says it is from; empty where it says nothing."""
+    name = getattr(kind, "__module__", None)
+    return name if isinstance(name, str) else ""
+
+
 def module_file(kind: type) -> str | None:
     """The file that a class comes from. What was typed in has none, and is the user's own; so is what no module holds."""
-    module = sys.modules.get(kind.__module__)
-    if module is None or kind.__module__ == "__main__":
+    module = sys.modules.get(name := module_name(kind))
+    if module is None or name == "__main__":
         return ""
     return getattr(module, "__file__", None)
 
@@ -126,21 +139,21 @@ def _inside(thing: Any, way: str) -> Iterator[Reached]:
 
 
 def _of_numpy_random(thing: Any) -> bool:
-    return str(type(thing).__module__).startswith("numpy.random.")
+    return module_name(type(thing)).startswith("numpy.random.")
 
 
 def _of_function(function: FunctionType, way: str) -> Iterator[Reached]:
-    for name, value in _in_closure(function):
+    for name, value in in_closure(function):
         yield Reached(value, f"{way}, {name!r}")
     for value in (*(function.__defaults__ or ()), *(function.__kwdefaults__ or {}).values(), *vars(function).values()):
         yield Reached(value, way)
     if is_own(function.__code__.co_filename):
-        for home, name, value in _named_by(function, names_of(function.__code__)):
+        for home, name, value in named_by(function):
             if not isinstance(value, ModuleType):
                 yield Reached(value, f"{home}.{name}")
 
 
-def _in_closure(function: FunctionType) -> Iterator[tuple[str, Any]]:
+def in_closure(function: FunctionType) -> Iterator[tuple[str, Any]]:
     for name, cell in zip(function.__code__.co_freevars, function.__closure__ or (), strict=False):
         try:
             yield name, cell.cell_contents
@@ -153,9 +166,9 @@ def names_of(code: CodeType) -> frozenset[str]:
     return frozenset(code.co_names).union(*(names_of(each) for each in code.co_consts if isinstance(each, CodeType)))
 
 
-def _named_by(function: FunctionType, names: frozenset[str]) -> Iterator[tuple[str, str, Any]]:
-    """What code with these names takes from its globals and from modules: the module's name, the name in it, the value."""
-    space = function.__globals__
+def named_by(function: FunctionType) -> Iterator[tuple[str, str, Any]]:
+    """What the code of a function takes from its globals and from modules: the module's name, the name in it, the value."""
+    space, names = function.__globals__, names_of(function.__code__)
     seen: set[int] = set()
     for name in names:
         if name in space:
@@ -165,7 +178,7 @@ def _named_by(function: FunctionType, names: frozenset[str]) -> Iterator[tuple[s
             yield from _of_module(sys.modules[name], names, seen)
         elif type(value := vars(builtins).get(name)) not in (BuiltinFunctionType, type, type(None)):
             yield "builtins", name, value
-    for _, value in _in_closure(function):
+    for _, value in in_closure(function):
         yield from _of_module(value, names, seen)
 
 
@@ -205,7 +218,7 @@ class Naming:
         self._near: deque[tuple[Any, frozenset[str], bool]] = deque()
         self._in_python: deque[FunctionType] = deque()
         for step in steps:
-            self._add(step.fn, step.like)
+            self._add(step.fn, step.like, step.by)
             if step.maker is not None:
                 self._add(step.maker.factory, *step.maker.args, *step.maker.kwargs.values())
         left = FAR_IN_PYTHON
@@ -221,12 +234,12 @@ class Naming:
 
     def stores(self, name: str) -> bool:
         """Whether the steps' own code sets a global, an attribute, or a name in a closure like this."""
-        return any(name in modules.stores(code) for code in self._codes)
+        return any(name in module_places.stores(code) for code in self._codes)
 
     def _add(self, *things: Any, names: frozenset[str] = frozenset(), far: bool = False) -> None:
         """`names`: those of the code that has them. `far`: only for what somebody has put there."""
         for thing in things:
-            if thing is not None and type(thing) not in modules.ATOMS and type(thing) is not ModuleType:
+            if thing is not None and type(thing) not in module_places.ATOMS and type(thing) is not ModuleType:
                 self._near.append((thing, names, far))
 
     def _look(self, thing: Any, names: frozenset[str], far: bool) -> None:
@@ -249,43 +262,43 @@ class Naming:
             self._add(*islice(thing.values(), TABLE))
         elif kind is functools.partial:
             self._add(thing.func, *thing.args, *thing.keywords.values())
-        elif kind in modules.WRAPPING:
-            self._add(*(getattr(thing, each) for each in modules.WRAPPING[kind]))
+        elif kind in module_places.WRAPPING:
+            self._add(*(getattr(thing, each) for each in module_places.WRAPPING[kind]))
         elif issubclass(kind, type):
             self._class(thing, names, far)
-        elif modules.home_of(kind) != "builtins":
+        elif module_places.home_of(kind) != "builtins":
             self._add(kind, names=names | {"__call__"}, far=far)
 
     def _class(self, cls: type, names: frozenset[str], far: bool) -> None:
         """Of a class of the user's all methods, of another one those that were named."""
-        own = self._is_users(modules.home_of(cls)) is not False
+        own = self._is_users(module_places.home_of(cls)) is not False
         for base in cls.__mro__:
-            if not base.__flags__ & modules.HEAP:  # nobody changes it
+            if not base.__flags__ & module_places.HEAP:  # nobody changes it
                 continue
-            space, top, users = vars(base), _top(base), self._is_users(modules.home_of(base))
+            space, top, users = vars(base), _top(base), self._is_users(module_places.home_of(base))
             large = top in LARGE or top in OF_PYTHON
             named = names | self.names if large else names
             for name in list(space) if own and not large else (named | {"__init__"}) & space.keys():
                 value = space[name]
                 if not users:
-                    self._note(modules.home_of(base), name, value, inside=base, far=far or name not in names)
+                    self._note(module_places.home_of(base), name, value, inside=base, far=far or name not in names)
                 if top not in LARGE or self._put_there(value):
                     self._add(value, names=names, far=far)
 
     def _function(self, function: FunctionType, *, far: bool = False) -> None:
         names = names_of(function.__code__)
         self._add(vars(function).get("__wrapped__"))
-        if self._is_users(modules.home_of(function)):
+        if self._is_users(module_places.home_of(function)):
             self._of_users.add(names)
         else:
             self._in_its_class(function, names, far)
-        for _, value in _in_closure(function):
+        for _, value in in_closure(function):
             self._add(value, names=names, far=far)
         if not far:
             self._codes.append(function.__code__)
             self.names |= names
             self.modules |= names & sys.modules.keys()
-        for home, name, value in _named_by(function, names):
+        for home, name, value in named_by(function):
             self._note(home, name, value, far=far)
             if isinstance(value, ModuleType):
                 self.modules.add(value.__name__)
@@ -294,10 +307,10 @@ class Naming:
     def _in_its_class(self, function: FunctionType, names: frozenset[str], far: bool) -> None:
         """What a library's method takes from its own class."""
         for base in getattr(_class_of(function), "__mro__", ()):
-            for name in names & vars(base).keys() if base.__flags__ & modules.HEAP else ():
+            for name in names & vars(base).keys() if base.__flags__ & module_places.HEAP else ():
                 value = vars(base)[name]
                 if self._put_there(value):
-                    self._note(modules.home_of(base), name, value, inside=base)
+                    self._note(module_places.home_of(base), name, value, inside=base)
                     self._add(value, names=names)
                 elif far and type(value) is FunctionType:
                     self._add(value, far=True)
@@ -305,17 +318,17 @@ class Naming:
     def _note_what_is_registered(self) -> None:
         """With Python's own modules, whoever asks them."""
         tops = {name.partition(".")[0] for name in self.modules}
-        for home, names in modules.TOLD_BY_VALUE.items():
+        for home, names in module_places.TOLD_BY_VALUE.items():
             if home in sys.modules and home.partition(".")[0] in tops:
                 self.beside.setdefault(home, set()).update(names)
-        for home, names in modules.REGISTRIES.items():
+        for home, names in module_places.REGISTRIES.items():
             space = getattr(sys.modules.get(home), "__dict__", {})
             if found := [name for name in names if name in space and _is_told_of_users(space[name])]:
                 self.beside.setdefault(home, set()).update(found)
-        for home in modules.ABSTRACT:
+        for home in module_places.ABSTRACT:
             for name, value in list(getattr(sys.modules.get(home), "__dict__", {}).items()):
-                if isinstance(value, type) and modules.registered(value):
-                    self.beside.setdefault(modules.home_of(value), set()).add(name)
+                if isinstance(value, type) and module_places.registered(value):
+                    self.beside.setdefault(module_places.home_of(value), set()).add(name)
 
     def _is_users(self, home: str) -> bool | None:
         """Whether a module is the user's own; None where there is none."""
@@ -325,18 +338,18 @@ class Naming:
         return self._whose[home]
 
     def _put_there(self, value: Any) -> bool:
-        return put_there(value, lambda thing: bool(self._is_users(modules.home_of(thing))))
+        return put_there(value, lambda thing: bool(self._is_users(module_places.home_of(thing))))
 
     def _note(self, home: str, name: str, value: Any, *, inside: type | None = None, far: bool = False) -> None:
         """`inside`: the class that has it; `far`: only if somebody has put it there."""
         kind, top = type(value), home.partition(".")[0]
-        if kind is ModuleType or (far and kind in modules.ATOMS) or top in NEVER or top in OF_THE_WORKER:
+        if kind is ModuleType or (far and kind in module_places.ATOMS) or top in NEVER or top in OF_THE_WORKER:
             return
         if (home, name) in AND_IN or self._is_users(home) is not False:
             return
         if far or top in OF_PYTHON or top in LARGE:  # what these hold for themselves is each process's own
             code = () if inside is not None or home == "builtins" else CODE
-            if (far or kind not in (*modules.ATOMS, *code)) and not self._put_there(value):
+            if (far or kind not in (*module_places.ATOMS, *code)) and not self._put_there(value):
                 return
         elif inside is not None and _is_native(value, inside, name):
             return
@@ -352,24 +365,24 @@ def _is_native(value: Any, cls: type, name: str) -> bool:
         type(value) is FunctionType
         and value.__qualname__ == f"{cls.__qualname__}.{name}"
         and value.__code__.co_name == name
-        and modules.home_of(value) == modules.home_of(cls)
+        and module_places.home_of(value) == module_places.home_of(cls)
     )
 
 
-def put_there(value: Any, is_users: Callable[[Any], bool] = modules.is_users) -> bool:
+def put_there(value: Any, is_users: Callable[[Any], bool] = module_places.is_users) -> bool:
     """Whether a thing in a library can only be there because somebody has put it there: it, or something that it holds, is
     the user's, or a mock."""
     kind = type(value)
     if kind is FunctionType or issubclass(kind, type):
         return is_users(value)
-    if kind in modules.WRAPPING:
-        return any(put_there(getattr(value, each), is_users) for each in modules.WRAPPING[kind])
+    if kind in module_places.WRAPPING:
+        return any(put_there(getattr(value, each), is_users) for each in module_places.WRAPPING[kind])
     if kind is functools.partial:
         return put_there(value.func, is_users)
-    home = modules.home_of(kind)
+    home = module_places.home_of(kind)
     if home == "unittest.mock" or (home != "builtins" and is_users(kind)):
         return True
-    held = getattr(value, "__dict__", None) if kind.__flags__ & modules.HEAP else None
+    held = getattr(value, "__dict__", None) if kind.__flags__ & module_places.HEAP else None
     return type(held) is dict and any(
         is_users(each) for each in list(held.values()) if type(each) is FunctionType or issubclass(type(each), type)
     )
@@ -380,18 +393,20 @@ def _is_told_of_users(registry: Any) -> bool:
         return put_there(registry) or any(map(put_there, getattr(registry, "handlers", ())))
     for key, value in list(registry.items()):
         parts = [key, value, *(key if type(key) is tuple else ()), *(value if type(value) is tuple else ())]
-        if any((type(each) is FunctionType or isinstance(each, type)) and modules.is_users(each) for each in parts):
+        if any(
+            (type(each) is FunctionType or isinstance(each, type)) and module_places.is_users(each) for each in parts
+        ):
             return True
     return False
 
 
 def _class_of(function: FunctionType) -> Any:
     """The class in which a function was written, where that is found under its name."""
-    found: Any = sys.modules.get(modules.home_of(function))
+    found: Any = sys.modules.get(module_places.home_of(function))
     for part in function.__qualname__.split(".")[:-1]:
         found = getattr(found, "__dict__", {}).get(part)
     return found if isinstance(found, type) else None
 
 
 def _top(thing: Any) -> str:
-    return modules.home_of(thing).partition(".")[0]
+    return module_places.home_of(thing).partition(".")[0]

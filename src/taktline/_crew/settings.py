@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 from taktline._files import umask
 from taktline._signals import pass_on
 from taktline._wire.homes import loaded, of_user
+from taktline._working_folder import working_folder
 
 
 class _Setting(NamedTuple):
@@ -28,8 +29,15 @@ class _Setting(NamedTuple):
 
 # --- the process ---
 
+OWN = tuple(os.environ.get("TAKTLINE_OWN", "").split(","))
+
 
 def _put_environ(wanted: Mapping[str, str]) -> None:
+    """As the caller has it, but for what belongs to this machine where it is another one: TAKTLINE_OWN names that."""
+    wanted = {
+        **{name: value for name, value in wanted.items() if name not in OWN},
+        **{name: os.environ[name] for name in OWN if name in os.environ},
+    }
     for name in os.environ.keys() - wanted.keys():
         del os.environ[name]
     for name, value in wanted.items():
@@ -41,16 +49,8 @@ def _put_umask(mask: int) -> None:
     os.umask(mask)
 
 
-def _folder() -> str | None:
-    try:
-        return os.getcwd()
-    except OSError as error:  # it was removed
-        pass_on(error)
-        return None
-
-
-def _put_folder(folder: str | None) -> None:
-    if folder is not None and folder != _folder():
+def _put_folder(folder: str) -> None:
+    if folder and folder != working_folder():
         os.chdir(folder)
 
 
@@ -222,7 +222,14 @@ LOGGING = ("_loggerClass", "_logRecordFactory", "_levelToName", "_nameToLevel", 
 
 
 def _logging() -> dict[str, Any]:
-    return {name: getattr(_module("logging"), name) for name in LOGGING}
+    found = {name: getattr(_module("logging"), name) for name in LOGGING}
+    threads: Any = sys.modules.get("taktline._crew.threads")
+    factory = found["_logRecordFactory"]
+    if (
+        threads is not None and type(factory) is threads.TellingFactory
+    ):  # a run in threads, beside this one, has put it there
+        found["_logRecordFactory"] = factory.around
+    return found
 
 
 def _put_logging(wanted: dict[str, Any]) -> None:
@@ -255,7 +262,7 @@ def _attribute(module: str, name: str) -> _Setting:
 SETTINGS = {
     "os.environ": _Setting("os", lambda: dict(os.environ), _put_environ),
     "os.umask": _Setting("os", umask, _put_umask),
-    "working directory": _Setting("os", _folder, _put_folder),
+    "working directory": _Setting("os", working_folder, _put_folder),
     "locale": _Setting("sys", _locale, _put_locale),
     "gc": _Setting("gc", _gc, _put_gc),
     "sys.setrecursionlimit": _Setting("sys", sys.getrecursionlimit, sys.setrecursionlimit),
@@ -275,7 +282,7 @@ SETTINGS = {
     "pandas.options": _Setting("pandas._config.config", _pandas, _put_pandas, of_code=True),
     "polars.Config": _Setting("polars", _polars, _put_polars),
     "sys.meta_path": _Setting("sys", _finders, _put_finders, of_code=True),
-}  # fmt: skip
+}
 
 
 def read(pack: Callable[[Any], bytes]) -> tuple[dict[str, bytes], list[tuple[str, str]]]:

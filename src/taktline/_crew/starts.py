@@ -11,19 +11,18 @@ import _thread
 import copyreg
 import io
 import os
-import platform
 import stat
 import sys
 import threading
 import types
 import weakref
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from time import sleep
 from typing import Any, NoReturn, Protocol
 
+from taktline._crew import process_wide
 from taktline._crew.random_streams import generators_in
-from taktline._crew.reach import is_own, module_file, reached
-from taktline._durable.fingerprint import changes
+from taktline._crew.reach import Reached, is_own, module_file, module_name, names_of, reached
 from taktline._posix import fcntl
 from taktline._recipe.steps import Step
 from taktline._signals import pass_on
@@ -62,14 +61,14 @@ FUNCTIONS = 200  # of the user's that are looked at for what they change: some 0
 LEAVING = 40  # looks, half a millisecond apart: a thread that has ended is listed a little longer
 
 
-class Crew(Protocol):
+class Forkable(Protocol):
     """Who has descriptors open that are the library's own, which a fork lets go of by `abandon`."""
 
     def descriptors(self) -> Iterator[int]: ...
     def abandon(self) -> None: ...
 
 
-crews: weakref.WeakSet[Crew] = weakref.WeakSet()  # all of this process
+crews: weakref.WeakSet[Forkable] = weakref.WeakSet()  # all of this process
 
 
 def not_in_a_fork() -> NoReturn:
@@ -95,16 +94,17 @@ def no_processes() -> str:
     """Why there can be no worker processes on this system; empty where there can."""
     if fcntl is not None and hasattr(os, "fork"):
         return ""
+    import platform  # 2 ms, like the other one below: most runs need neither
+
     return (
         f'worker processes need a POSIX system, such as Linux, and this is {platform.system()}: run with how="loop", or with '
         'start="threads" where the steps let go of Python\'s lock'
     )
 
 
-def look(steps: Iterable[Step]) -> tuple[str, list[Any]]:
-    """Why workers with these steps must not be forked here, empty where they may be; and the random generators that they
-    reach. What they reach is known from now on as what it is, in forks too."""
-    found = list(reached(steps))
+def look(found: Sequence[Reached]) -> tuple[str, list[Any]]:
+    """Why workers with steps that reach this must not be forked here, empty where they may be; and the random generators
+    that are in it. All of it is known from now on as what it is, in forks too."""
     identity.keep(thing for thing, _ in found)
     functions.keep(thing for thing, _ in found)
     why = why_not_here()
@@ -116,8 +116,11 @@ def look(steps: Iterable[Step]) -> tuple[str, list[Any]]:
 def not_for_threads(steps: Iterable[Step]) -> str:
     """Why workers with these steps must not be threads of this process, empty where nothing is known against it: each
     worker's state is its own, and what one thread has opened may be for that one alone."""
-    functions = 0
-    for thing, way in reached(steps):
+    from taktline._durable.fingerprint import changes
+
+    functions, found = 0, list(reached(steps))
+    named = {name for thing, _ in found if isinstance(thing, types.FunctionType) for name in names_of(thing.__code__)}
+    for thing, way in found:
         if isinstance(thing, threading.local):
             return f"{way} is another one in each thread"
         code = thing if isinstance(thing, types.FunctionType) else None
@@ -127,6 +130,14 @@ def not_for_threads(steps: Iterable[Step]) -> str:
             return "the steps reach more functions than are looked at for what they change"
         if own and not isinstance(thing, type) and (changed := changes(thing)):
             return f"{way} changes {changed}"
+        if own and code is not None and (handed := process_wide.handed_by(code)):
+            return f"{way} hands {handed} to others, which may change it"
+        if changed := process_wide.changed_in(thing, named):
+            return f"{way} changes {changed}"
+        if code is not None and (used := process_wide.used_by(code)):
+            return f"{way} uses {used}, of which the process has one"
+        if generators_in([thing]):
+            return f"{way} is a random generator"
         if why := _not_for_two(thing, way):
             return why
     return ""
@@ -248,7 +259,7 @@ def _file(descriptor: int) -> tuple[int, int] | None:
 def _not_for_two(thing: Any, way: str) -> str:
     """Why two processes must not have this thing, empty where they may."""
     kind = type(thing)
-    if isinstance(thing, CODE) or f"{kind.__module__}.{kind.__qualname__}" in MAY_BE_SHARED:
+    if isinstance(thing, CODE) or f"{module_name(kind)}.{kind.__qualname__}" in MAY_BE_SHARED:
         return ""
     if hasattr(kind, "fileno") and (isinstance(thing, io.IOBase) or not is_own(module_file(kind))):
         return f"{way} is an open {kind.__qualname__}, which two processes must not share" if _is_open(thing) else ""

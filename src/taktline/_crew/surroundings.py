@@ -18,15 +18,15 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from taktline._crew import modules, settings, words
+from taktline._crew import module_places, modules, protocol, settings
 from taktline._recipe.steps import Step
-from taktline._segment.fuse import Segment
+from taktline._segment.segment import Segment
 from taktline._signals import pass_on
-from taktline._wire import carry
+from taktline._wire import serialize
 from taktline._wire.homes import NEVER, in_place_of_modules, is_found, loaded, stand_ins
 
 if TYPE_CHECKING:
-    from taktline._segment.waiting import Waiting
+    from taktline._segment.async_steps import AsyncSegment
 
 Send = Callable[[int, bytes], None]
 
@@ -56,7 +56,7 @@ class Surroundings(NamedTuple):
         logging.disable(self.disabled)
         warnings.resetwarnings()
         warnings.filters.extend(  # type: ignore[attr-defined]
-            (action, message, category if isinstance(category, type) else _Later(*category), module, lineno)
+            (action, message, category if isinstance(category, type) else _LaterCategory(*category), module, lineno)
             for action, message, category, module, lineno in self.filters
         )
 
@@ -85,14 +85,14 @@ class Caller:
         named = Naming([*steps, *(Step(each, "") for each in also)])
         out = stand_ins()
         self._named = named
-        self._snapshot = modules.Snapshot(named.beside, out)
+        self._snapshot = modules.ModulesSnapshot(named.beside, out)
         variables = settings.variables(out)
         levels, disabled, filters = of_loggers()
-        own, self._lost = settings.read(carry.pack_functions)
+        own, self._lost = settings.read(serialize.pack_functions)
         own["os.environ"] = pickle.dumps(dict(environment))
         in_place = self._packed(_in_place(named.modules, out))
         handlers = self._packed(_handlers() if named.names & SENDING else {}, "the handler of signal ")
-        self.packed = carry.pack_functions(
+        self.packed = serialize.pack_functions(
             Surroundings(levels, disabled, filters, own, variables, in_place, handlers, self._snapshot.states)
         )
         self._told: set[str] = set()
@@ -101,7 +101,7 @@ class Caller:
         packed = {}
         for name, thing in things.items():
             try:
-                packed[name] = carry.pack_functions(thing)
+                packed[name] = serialize.pack_functions(thing)
             except Exception as error:  # a reducer of the user's: anything may happen in it
                 pass_on(error)
                 self._lost.append((f"{what}{name}", f"a {type(thing).__qualname__}: {error}"))
@@ -110,7 +110,7 @@ class Caller:
     def give(self, note: bytes) -> bytes | None:
         """What a worker asks for of a module; None where it cannot be carried over."""
         home, name, by_value = pickle.loads(note)
-        return self._snapshot.give(home, name, carry.pack_functions, by_value)
+        return self._snapshot.give(home, name, serialize.pack_functions, by_value)
 
     def differing(self, note: bytes) -> tuple[list[str], list[str]]:
         """What a worker says it cannot have, as far as that is news: what is worth a word in the report, and what the
@@ -125,15 +125,15 @@ class Caller:
         return [f"each worker makes its own {each}" for each in made], missed
 
     def first(self) -> tuple[list[str], list[str]]:
-        """The same, as far as it is known before any worker starts."""
+        """What is worth a word in the report, and what the steps miss, as far as is known before any worker starts."""
         large = self._snapshot.large
-        words = f"too large to be compared with the workers', but for type and length: {', '.join(large)}"
-        return [words] if large else [], [f"{path} ({what})" for path, what in self._lost]
+        protocol = f"too large to be compared with the workers', but for type and length: {', '.join(large)}"
+        return [protocol] if large else [], [f"{path} ({what})" for path, what in self._lost]
 
 
 SENDING = {"alarm", "setitimer", "raise_signal", "kill", "pthread_kill", "killpg"}
 # What each process does itself at these.
-OWN_SIGNALS = {signal.SIGINT, signal.SIGTERM, signal.SIGCHLD, words.ASK}
+OWN_SIGNALS = {signal.SIGINT, signal.SIGTERM, signal.SIGCHLD, protocol.ASK}
 
 
 def _handlers() -> dict[int, Any]:
@@ -146,7 +146,7 @@ def _in_place(named: set[str], out: Sequence[str]) -> dict[str, Any]:
     """By name: what stands among the modules that no import finds, modules that were made at run time as what they hold."""
     found = {
         name: each for name, each in in_place_of_modules().items()
-        if each is None or (name in named and not modules.is_own_place(name, each))
+        if each is None or (name in named and not module_places.is_own_place(name, each))
     }  # fmt: skip
     for name, module in loaded():
         if name in named and name not in out and name not in NEVER and type(module) is ModuleType:
@@ -177,7 +177,7 @@ class Adopting:
     def _set_in_place(self) -> Iterator[tuple[str, str]]:
         for name, packed in self._around.in_place.items():
             try:
-                thing = carry.unpack_functions(packed)
+                thing = serialize.unpack_functions(packed)
             except Exception as error:  # the user's own code: anything may happen in it
                 yield name, f"{type(error).__name__}: {error}"
                 continue
@@ -191,7 +191,7 @@ class Adopting:
         for number, packed in self._around.handlers.items():
             try:
                 if not callable(signal.getsignal(number)):  # else an import has set it
-                    signal.signal(number, carry.unpack_functions(packed))
+                    signal.signal(number, serialize.unpack_functions(packed))
             except Exception as error:  # the user's own code: anything may happen in it
                 yield f"the handler of signal {number}", f"{type(error).__name__}: {error}"
 
@@ -209,7 +209,7 @@ class Adopting:
         """Then what only this process's own code is to see; and watch what is imported later. `failed`: of `adopt`."""
         around = self._around
         around.adopt_loggers()
-        self._tell([modules.Lost("", name, why) for name, why in failed])
+        self._tell([modules.LostSetting("", name, why) for name, why in failed])
         later = settings.libraries(around.settings) | {v.module for v in around.variables} - sys.modules.keys()
         self._settling.watch(later, self._loaded)
 
@@ -223,7 +223,7 @@ class Adopting:
         for variable in self._around.variables:
             if variable.module == library:
                 failed += self._set(variable)
-        self._tell([modules.Lost("", name, why) for name, why in failed])
+        self._tell([modules.LostSetting("", name, why) for name, why in failed])
 
     def _set(self, variable: settings.Variable) -> list[tuple[str, str]]:
         try:
@@ -233,9 +233,9 @@ class Adopting:
             return [(f"{variable.module}.{variable.name}", f"{type(error).__name__}: {error}")]
         return []
 
-    def _tell(self, lost: list[modules.Lost]) -> None:
+    def _tell(self, lost: list[modules.LostSetting]) -> None:
         if lost:
-            self._send(words.DIFFERS, pickle.dumps([tuple(each) for each in lost]))
+            self._send(protocol.DIFFERS, pickle.dumps([tuple(each) for each in lost]))
 
 
 def _by_name(category: Any) -> Any:
@@ -243,10 +243,10 @@ def _by_name(category: Any) -> Any:
     return category if "." in name or module in ("builtins", *stand_ins()) else (name, module)
 
 
-class _Later(type):
+class _LaterCategory(type):
     """A category of warnings that matches once its module is loaded: a filter alone must not load a large library."""
 
-    def __new__(cls, name: str, module: str) -> _Later:
+    def __new__(cls, name: str, module: str) -> _LaterCategory:
         return super().__new__(cls, name, (Warning,), {"__module__": module})
 
     def __init__(cls, name: str, module: str) -> None:
@@ -261,7 +261,7 @@ class Relay:
     """A worker's end: its log records and warnings go to the caller, through `send(kind, note)`."""
 
     def __init__(self, worker: int, send: Send) -> None:
-        self.segment: Segment | Waiting | None = None  # whose steps run here
+        self.segment: Segment | AsyncSegment | None = None  # whose steps run here
         self._worker = worker
         self._send = send
         # Not a handler: the caller's handlers are the ones that count, whatever an imported module sets up here.
@@ -281,14 +281,14 @@ class Relay:
         error = record.exc_info[1] if record.exc_info else None
         if error is not None:
             fields["exc_text"] = record.exc_text or logging.Formatter().formatException(record.exc_info)  # type: ignore[arg-type]
-        fields["exc_info"] = tuple(carry.pack_error(error)) if error is not None else None
+        fields["exc_info"] = tuple(serialize.pack_error(error)) if error is not None else None
         try:
             note = pickle.dumps(fields, pickle.HIGHEST_PROTOCOL)
         except Exception as raised:  # a reducer of the user's: anything may happen in it
             pass_on(raised)
             fields["msg"], fields["args"] = record.getMessage(), None
             note = pickle.dumps({name: _carried(value) for name, value in fields.items()}, pickle.HIGHEST_PROTOCOL)
-        self._send(words.LOGGED, note)
+        self._send(protocol.LOGGED, note)
 
     def warn(
         self, message: Warning | str, category: type[Warning], filename: str, lineno: int, file: Any = None,
@@ -296,8 +296,8 @@ class Relay:
     ) -> None:  # fmt: skip
         """In the place of `warnings.showwarning`."""
         warning = message if isinstance(message, Warning) else category(message)
-        note = (tuple(carry.pack_error(warning)), filename, lineno, _module_of(filename))
-        self._send(words.WARNED, pickle.dumps(note))
+        note = (tuple(serialize.pack_error(warning)), filename, lineno, _module_of(filename))
+        self._send(protocol.WARNED, pickle.dumps(note))
 
 
 def heard_log(note: bytes) -> None:
@@ -312,8 +312,8 @@ def heard_log(note: bytes) -> None:
     if not logger.isEnabledFor(fields["levelno"]):
         return
     if fields["exc_info"] is not None:
-        carried = carry.CarriedError(*fields["exc_info"])
-        error = carry.unpack_error(carried, step=fields["taktline_step"] or "", trace=fields["exc_text"])
+        carried = serialize.SerializedError(*fields["exc_info"])
+        error = serialize.unpack_error(carried, step=fields["taktline_step"] or "", trace=fields["exc_text"])
         fields["exc_info"] = (type(error), error, None)
     logger.handle(logging.makeLogRecord(fields))
 
@@ -323,8 +323,8 @@ def heard_warning(note: bytes) -> None:
 
     Raises it where a filter made since the worker started says "error"."""
     packed, filename, lineno, module = pickle.loads(note)
-    carried = carry.CarriedError(*packed)
-    warning = carry.unpack_error(carried, step="", trace="")
+    carried = serialize.SerializedError(*packed)
+    warning = serialize.unpack_error(carried, step="", trace="")
     if not isinstance(warning, Warning):
         warning = UserWarning(f"{carried.type_name}: {carried.text}")
     here = vars(sys.modules[module]) if module in sys.modules else _registries.setdefault(module, {})

@@ -117,7 +117,8 @@ class Template:
         self._socket.close()
 
     def _let_it_end(self) -> None:
-        """It alone can collect its workers, of which one may have been started while a signal's handler raised here."""
+        """Wait until the template has collected its workers, which it alone can: one may have been started while a signal's
+        handler raised here."""
         try:
             self._socket.shutdown(_socket.SHUT_WR)
             while self._socket.recv(READ):

@@ -24,15 +24,15 @@ from time import perf_counter, perf_counter_ns, thread_time_ns
 from types import FrameType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from taktline._crew import contract, envelope, limits, starts
-from taktline._crew.contract import PLAIN, Crew, Figures, Heard, Orders, Place
-from taktline._crew.passed import newest_of, pieces
+from taktline._crew import contract, envelope, library_limits, protocol, starts
+from taktline._crew.contract import PLAIN, Crew, Figures, Heard, Orders, WorkerPlace
+from taktline._crew.partial import newest_of, pieces
 from taktline._recipe.plan import takes_tables
 from taktline._recipe.steps import Step
-from taktline._segment import guard
-from taktline._segment.amount import amount
+from taktline._segment import policies
 from taktline._segment.batch import Batch
-from taktline._segment.fuse import Segment
+from taktline._segment.memory_size import amount
+from taktline._segment.segment import Segment
 from taktline._segment.tables import ArrowRows
 from taktline._segment.values import Encoded, records_of
 from taktline._signals import pass_on
@@ -42,13 +42,13 @@ from taktline.errors import WorkersCannotStart
 if TYPE_CHECKING:
     from asyncio import Task
 
-    from taktline._segment.waiting import Waiting
+    from taktline._segment.async_steps import AsyncSegment
 
 PARTS = 2  # of a batch that may be under way: as many as the schedule lets come before there is room (window.py)
 GRACE = 1.0  # seconds in which a worker is to come back once the line has ended
 AGAIN = 0.05  # seconds after which one that has not is told so again: a step may catch anything
 
-own: contextvars.ContextVar[_Worker] = contextvars.ContextVar("taktline worker")
+own: contextvars.ContextVar[_ThreadWorker] = contextvars.ContextVar("taktline worker")
 
 
 class _Load(NamedTuple):
@@ -58,17 +58,18 @@ class _Load(NamedTuple):
     orders: Orders
 
 
-Say = Callable[["_Worker", Heard], None]
+Say = Callable[["_ThreadWorker", Heard], None]
 
 
-class _Worker:
+class _ThreadWorker:
     """One worker, as its thread and the crew see it."""
 
-    def __init__(self, number: int, lane: int, segment: Segment | Waiting, say: Say) -> None:
+    def __init__(self, number: int, lane: int, segment: Segment | AsyncSegment, say: Say) -> None:
         self.number = number
         self.lane = lane
         self.segment = segment
         self.seq = 0  # of the batch at work
+        self.closes = False  # it has built what it may have to close
         self.works = False  # a step may be at work, which is to be ended
         self.wake: Callable[[], object] = int  # after something was given
         self._say = say
@@ -77,7 +78,7 @@ class _Worker:
         self._busy = self._waiting = self._blocked = 0
         context = contextvars.copy_context()
         context.run(own.set, self)
-        context.run(guard.of_a_worker.set, True)
+        context.run(policies.of_a_worker.set, True)
         name = f"taktline worker {number}"
         self.thread = threading.Thread(target=context.run, args=(self._begin,), name=name, daemon=True)
 
@@ -95,20 +96,22 @@ class _Worker:
         if self.works and self.thread.ident is not None:
             import ctypes
 
-            ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(self.thread.ident), ctypes.py_object(guard.Left))
+            ctypes.pythonapi.PyThreadState_SetAsyncExc(
+                ctypes.c_ulong(self.thread.ident), ctypes.py_object(policies.Left)
+            )
 
     def frame(self) -> FrameType | None:
         """Where it is."""
         return sys._current_frames().get(self.thread.ident or 0)
 
-    def place(self) -> Place:
+    def place(self) -> WorkerPlace:
         """The value it is at, as far as that can be told."""
-        return Place(self.seq, self.segment.position(), self.segment.step_in(self.frame()))
+        return WorkerPlace(self.seq, self.segment.position(), self.segment.step_in(self.frame()))
 
     # --- its life ---
 
     def _begin(self) -> None:
-        with suppress(guard.Left):  # it may come a moment late, behind the step that it was for
+        with suppress(policies.Left):  # it may come a moment late, behind the step that it was for
             self._live()
 
     def _live(self) -> None:
@@ -121,15 +124,23 @@ class _Worker:
                 asyncio.run(self._attend(self.segment))
             elif self._built():
                 self._serve(self.segment)
-        except guard.Left:
+        except policies.Left:
             raise
         except BaseException as error:  # beside the steps: no other worker would fare better
             self._say(self, contract.Broken(self.number, error))
         finally:
             self.works = False
             if isinstance(self.segment, Segment):
-                with suppress(guard.Left):
+                try:
                     self.segment.close()
+                except policies.Left:
+                    pass
+                except BaseException as error:
+                    self._not_closed(error)
+
+    def _not_closed(self, error: BaseException) -> None:
+        error.add_note(protocol.IN_CLOSE)
+        self._say(self, contract.Broken(self.number, error))
 
     def _built(self) -> bool:
         try:
@@ -137,6 +148,7 @@ class _Worker:
         except BaseException as error:
             self._say(self, contract.Broken(self.number, error))
             return False
+        self.closes = any(step.maker is not None for step in self.segment.steps)
         self._say(self, contract.Ready(self.number))
         return True
 
@@ -174,7 +186,7 @@ class _Worker:
             while not last and unanswered >= PARTS:
                 what = self._given.get()
                 if what is None:
-                    raise guard.Left
+                    raise policies.Left
                 if not isinstance(what, int):
                     self._early.append(what)
                 elif what == load.seq:
@@ -204,7 +216,7 @@ class _Worker:
         )  # fmt: skip
         self._say(self, contract.Came(self.number, load.seq, load.attempt, came, size, figures, last, newest))
 
-    async def _attend(self, segment: Waiting) -> None:
+    async def _attend(self, segment: AsyncSegment) -> None:
         """The life of one whose steps wait."""
         import asyncio
 
@@ -233,7 +245,10 @@ class _Worker:
                 self._waiting = max(0, perf_counter_ns() - began - segment.busy_ns)
                 await asyncio.sleep(0)  # what is under way goes on between two batches
         finally:
-            await segment.close()
+            try:
+                await segment.close()
+            except BaseException as error:
+                self._not_closed(error)
 
     def _done(self, load: _Load, came: Batch) -> None:
         self._answer(load, came)
@@ -279,12 +294,13 @@ class ThreadCrew(Crew):
         self._segments = segments
         self._goes_on = goes_on
         self._most = most
-        self._workers: dict[int, _Worker] = {}
-        self._leaving: list[_Worker] = []  # of whom nothing is heard any more
-        self._said: SimpleQueue[tuple[_Worker | None, Heard]] = SimpleQueue()
+        self._workers: dict[int, _ThreadWorker] = {}
+        self._leaving: list[_ThreadWorker] = []  # of whom nothing is heard any more
+        self._said: SimpleQueue[tuple[_ThreadWorker | None, Heard]] = SimpleQueue()
         self._abandoned = self._closed = False
+        self._unclosed: list[BaseException] = []
         starts.crews.add(self)
-        limits.keep_memory()
+        library_limits.keep_memory()
         _relay.begin()
 
     def start(self, worker: int, lane: int) -> None:
@@ -294,7 +310,7 @@ class ThreadCrew(Crew):
             return
         steps = self._segments[lane]
         assert steps is not None
-        member = _Worker(worker, lane, self._segment(worker, steps), self._hear)
+        member = _ThreadWorker(worker, lane, self._segment(worker, steps), self._hear)
         try:
             member.thread.start()
         except RuntimeError as error:
@@ -302,14 +318,14 @@ class ThreadCrew(Crew):
             return
         self._workers[worker] = member
 
-    def _segment(self, worker: int, steps: tuple[Step, ...]) -> Segment | Waiting:
+    def _segment(self, worker: int, steps: tuple[Step, ...]) -> Segment | AsyncSegment:
         if not steps[0].waits:
             segment = Segment(steps, goes_on=self._goes_on)
             segment.most = self._most
             return segment
-        from taktline._segment.waiting import Waiting
+        from taktline._segment.async_steps import AsyncSegment
 
-        waiting = Waiting(steps, goes_on=self._goes_on, worn_out=partial(self._worn_out, worker, steps))
+        waiting = AsyncSegment(steps, goes_on=self._goes_on, worn_out=partial(self._worn_out, worker, steps))
         waiting.most = self._most
         return waiting
 
@@ -321,7 +337,7 @@ class ThreadCrew(Crew):
         )
         self._said.put((None, contract.Broken(worker, error)))
 
-    def _hear(self, worker: _Worker, heard: Heard) -> None:
+    def _hear(self, worker: _ThreadWorker, heard: Heard) -> None:
         self._said.put((worker, heard))
 
     def prepare(self, batch: Batch, lane: int, *, apart: bool = False) -> None:
@@ -346,9 +362,10 @@ class ThreadCrew(Crew):
             member.give(None)
 
     def kill(self, worker: int) -> None:
-        """It may still be inside a call: nothing is heard of that any more."""
+        """Take the worker for ended: it may still be inside a call, of which nothing is heard any more."""
         if (member := self._workers.pop(worker, None)) is not None:
             self._leaving.append(member)
+            member.closes = False  # it is not waited for
             member.leave()
             self._said.put((None, contract.Ended(worker, None)))
 
@@ -362,25 +379,29 @@ class ThreadCrew(Crew):
                 worker, heard = one
                 if worker is None or self._workers.get(heard.worker) is worker:
                     told.append(heard)
+                elif worker.closes and type(heard) is contract.Broken:  # of one that was replaced
+                    told.append(contract.Broken(contract.NOBODY, heard.error))
                 one = self._said.get_nowait()
         return told
 
-    def look(self) -> dict[int, tuple[Place | None, Place | None]]:
+    def look(self) -> dict[int, tuple[WorkerPlace | None, WorkerPlace | None]]:
         return {number: (None, member.place()) for number, member in self._workers.items()}
 
-    def describe(self, worker: int) -> contract.Worker:
+    def describe(self, worker: int) -> contract.WorkerState:
         frame = self._workers[worker].frame() if worker in self._workers else None
         calls = []
-        while frame is not None and frame.f_code is not _Worker._live.__code__:
+        while frame is not None and frame.f_code is not _ThreadWorker._live.__code__:
             calls.append(f'  File "{frame.f_code.co_filename}", line {frame.f_lineno} in {frame.f_code.co_name}')
             frame = frame.f_back
-        return contract.Worker(os.getpid(), "", "\n".join(["Stack (most recent call first):", *calls]) if calls else "")
+        return contract.WorkerState(
+            os.getpid(), "", "\n".join(["Stack (most recent call first):", *calls]) if calls else ""
+        )
 
     def tasks(self) -> list[int]:
         return [member.thread.native_id or 0 for member in self._workers.values()]
 
     def close(self, *, gently: bool) -> None:
-        """Those who work are ended where they run Python's code; what was built is closed, for GRACE seconds at most."""
+        """Those who work are ended where they run Python's code; what was built is closed, for `closing` seconds at most."""
         if self._closed:
             return
         members = [*self._workers.values(), *self._leaving]
@@ -388,8 +409,8 @@ class ThreadCrew(Crew):
         self._leaving = members
         for member in members:
             member.leave()
-        until = perf_counter() + GRACE
         for member in members:
+            until = perf_counter() + (self.closing if member.closes else GRACE)
             while member.thread.is_alive() and member.thread is not threading.current_thread():
                 member.thread.join(AGAIN)
                 if perf_counter() > until:
@@ -398,7 +419,14 @@ class ThreadCrew(Crew):
                     member.leave()
         self._closed = True
         _relay.end()
-        if left := [member for member in members if member.thread.is_alive() and member.works]:
+        while not self._said.empty():
+            _, heard = self._said.get()
+            if isinstance(heard, contract.Broken):
+                self._unclosed.append(heard.error)
+        alive = [member for member in members if member.thread.is_alive()]
+        if any(member.closes and not member.works for member in alive):
+            self._unclosed.append(contract.closes_too_long(self.closing, "thread goes on"))
+        if left := [member for member in alive if member.works]:
             step = left[0].segment.steps[left[0].place().step].name
             warnings.warn(
                 f"a worker's thread is still inside a call of step {step!r}: a thread cannot be ended there, and goes on "
@@ -406,6 +434,9 @@ class ThreadCrew(Crew):
                 RuntimeWarning,
                 stacklevel=2,
             )
+
+    def unclosed(self) -> Sequence[BaseException]:
+        return self._unclosed
 
     def abandon(self) -> None:
         """In a fork of this process: there are no threads of its in it."""
@@ -460,20 +491,20 @@ def _streams() -> list[_WholeLines]:
     return lines
 
 
-class _Relay:
+class TellingFactory:
     """Log records that steps make in workers say which worker and step it was; what these print comes in whole lines."""
 
     def __init__(self) -> None:
         self._crews = 0
         self._lines: list[_WholeLines] = []
-        self._factory: Callable[..., logging.LogRecord] = logging.getLogRecordFactory()
+        self.around: Callable[..., logging.LogRecord] = logging.getLogRecordFactory()  # the program's own factory
 
     def begin(self) -> None:
         """One more crew is there."""
         self._crews += 1
         if self._crews == 1:
-            self._factory = logging.getLogRecordFactory()
-            logging.setLogRecordFactory(self._made)
+            self.around = logging.getLogRecordFactory()
+            logging.setLogRecordFactory(self)
             self._lines = _streams()
 
     def end(self) -> None:
@@ -481,15 +512,15 @@ class _Relay:
         self._crews -= 1
         while not self._crews and self._lines:
             self._lines.pop().leave()
-        if not self._crews and logging.getLogRecordFactory() == self._made:  # nobody has put another one around it
-            logging.setLogRecordFactory(self._factory)
+        if not self._crews and logging.getLogRecordFactory() is self:  # nobody has put another one around it
+            logging.setLogRecordFactory(self.around)
 
-    def _made(self, *args: Any, **kwargs: Any) -> logging.LogRecord:
-        record = self._factory(*args, **kwargs)
+    def __call__(self, *args: Any, **kwargs: Any) -> logging.LogRecord:
+        record = self.around(*args, **kwargs)
         if (worker := own.get(None)) is not None:
             vars(record)["taktline_worker"] = worker.number
             vars(record)["taktline_step"] = worker.segment.name_at(sys._getframe())
         return record
 
 
-_relay = _Relay()
+_relay = TellingFactory()

@@ -8,7 +8,7 @@ from time import perf_counter
 from typing import Any, NamedTuple
 
 from taktline._recipe.steps import Step
-from taktline._wire import carry
+from taktline._wire import serialize
 
 AMONG = " MB to each launched worker"
 NOTED = 1 << 20  # bytes: below that a worker's own imports cost more
@@ -67,7 +67,7 @@ class _Counting(io.RawIOBase):
 def weigh(steps: Sequence[Step], seconds: float) -> Weight | None:
     """What these steps carry, as far as that can be told in so many seconds; None where it cannot be carried at all."""
     try:
-        carry.pack_functions(None)  # loads cloudpickle, which is not what is to be timed
+        serialize.pack_functions(None)  # loads cloudpickle, which is not what is to be timed
         return pack(steps, tuple(steps), _Counting(perf_counter() + seconds))
     except Exception:  # whatever a reducer of the user's raises: who carries them over tells
         return None
@@ -87,7 +87,7 @@ def pack(steps: Sequence[Step], thing: Any, file: Any) -> Weight:
             raise _OverTime
 
     try:
-        carry.pack_functions_into(file, thing, seen)
+        serialize.pack_functions_into(file, thing, seen)
     except _OverTime:
         whole = False
     ends = [place for _, place in places[1:]] + [file.tell()]

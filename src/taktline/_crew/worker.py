@@ -6,6 +6,7 @@ import faulthandler
 import fcntl
 import functools
 import gc
+import io
 import os
 import pickle
 import signal
@@ -21,28 +22,30 @@ from time import monotonic_ns, perf_counter_ns, process_time_ns, sleep
 from types import FrameType, ModuleType
 from typing import TYPE_CHECKING, Any, NoReturn, TypeAlias
 
-from taktline._crew import envelope, words
+from taktline._crew import envelope, protocol
+from taktline._crew.protocol import Figures, Orders
 from taktline._crew.random_streams import all_generators, own_streams
-from taktline._crew.said import Stream
 from taktline._crew.surroundings import Adopting, Relay
-from taktline._crew.words import Figures, Orders
+from taktline._crew.worker_streams import Stream
 from taktline._recipe.steps import Step
-from taktline._segment import fuse, guard
+from taktline._segment import policies
 from taktline._segment.batch import Batch
-from taktline._wire import carry, identity
+from taktline._segment.segment import Segment
+from taktline._wire import identity, serialize
 from taktline._wire.board import ANY, Board
-from taktline._wire.channel import Channel, Message, new_poll
+from taktline._wire.channel import Channel, Frame, new_poll
 from taktline.errors import DAMAGED
 
 if TYPE_CHECKING:
-    from taktline._segment.waiting import Waiting
+    from taktline._segment.async_steps import AsyncSegment
 
-AnySegment: TypeAlias = "fuse.Segment | Waiting"
+AnySegment: TypeAlias = "Segment | AsyncSegment"
 
 WORN_OUT = 72  # exit code of a worker in which too many threads hang
 PARTS = 2  # of a batch that may be under way: as many as the schedule lets come before there is room (window.py)
 TELL = 0.1  # seconds between two times that a worker which cannot be asked says where it is
 SETUP_MEMORY = 1 << 26  # bytes of an arena until the setup says more
+FILES = (io.TextIOWrapper, io.BufferedWriter, io.BufferedRandom)  # what keeps back what is written to it
 
 
 def main() -> NoReturn:
@@ -57,12 +60,12 @@ def main() -> NoReturn:
 def segment_of(steps: Sequence[Step], *, goes_on: bool, seed: tuple[int, int, int] | None, most: int) -> AnySegment:
     """What a worker runs these steps with. `most`: bytes that it may hold."""
     if not steps[0].waits:
-        segment = fuse.Segment(steps, goes_on=goes_on, seed=seed)
+        segment = Segment(steps, goes_on=goes_on, seed=seed)
         segment.most = most
         return segment
-    from taktline._segment.waiting import Waiting  # asyncio: some 30 ms
+    from taktline._segment.async_steps import AsyncSegment  # asyncio: some 30 ms
 
-    waiting = Waiting(steps, goes_on=goes_on, worn_out=partial(os._exit, WORN_OUT), seed=seed)
+    waiting = AsyncSegment(steps, goes_on=goes_on, worn_out=partial(os._exit, WORN_OUT), seed=seed)
     waiting.most = most
     return waiting
 
@@ -127,7 +130,7 @@ class Worker:
         self.set_up: Callable[[], object] | None = None  # the user's, before the first record
         self.early: list[tuple[int, int, bytes, list[bytes]]] = []  # arrived while a GIVE was awaited
 
-    def send(self, kind: int, seq: int = 0, note: bytes = b"", parts: Sequence[carry.Bytes] = ()) -> None:
+    def send(self, kind: int, seq: int = 0, note: bytes = b"", parts: Sequence[serialize.Bytes] = ()) -> None:
         """Send to the hub, at once: what is done must not wait for what comes next."""
         if not self._is_own(self._socket):  # what a step has opened in its place must not be written to
             os._exit(DAMAGED)
@@ -160,7 +163,7 @@ class Worker:
                 self.send(kind, note=note)
 
     def _say(self, which: bytes, data: bytes) -> None:
-        self.send_note(words.SAID, which + data)
+        self.send_note(protocol.SAID, which + data)
 
     def _flush_prints(self) -> None:
         """Only what is ours: nobody flushes in the loop, so what a step has put in the place must not fail by it."""
@@ -173,7 +176,7 @@ class Worker:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})  # the launcher has held it back
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
         self._be_seen()
-        guard.in_callers_process = False
+        policies.in_callers_process = False
         code = 0
         os.register_at_fork(after_in_child=self.abandon)
         try:
@@ -185,12 +188,12 @@ class Worker:
             gc.freeze()
             if self.adopting is not None:
                 self.adopting.collect_garbage()
-            if isinstance(segment, fuse.Segment):
+            if isinstance(segment, Segment):
                 if self.built(segment):
                     while self.serve(segment):
                         pass
             elif segment is not None:
-                from taktline._crew.attend import attend
+                from taktline._crew.async_worker import attend
 
                 attend(self, segment)
         except (BrokenPipeError, ConnectionResetError):
@@ -200,6 +203,7 @@ class Worker:
             sys.stderr = sys.__stderr__
             traceback.print_exc()
         finally:
+            _flush_files()
             for name in ("stdout", "stderr", "__stdout__", "__stderr__"):
                 with suppress(BaseException):  # a step may have put anything in their place
                     getattr(sys, name).flush()
@@ -213,8 +217,8 @@ class Worker:
         descriptor = self.board.descriptor
         fcntl.fcntl(descriptor, fcntl.F_SETFL, fcntl.fcntl(descriptor, fcntl.F_GETFL) | os.O_APPEND)
         faulthandler.enable(descriptor, all_threads=False)
-        signal.signal(words.ASK, self._asked)
-        faulthandler.register(words.ASK, descriptor, all_threads=False, chain=True)
+        signal.signal(protocol.ASK, self._asked)
+        faulthandler.register(protocol.ASK, descriptor, all_threads=False, chain=True)
         for module, name in ((signal, "signal"), (signal, "pthread_sigmask"), (faulthandler, "register")):
             setattr(module, name, self._noticed(getattr(module, name)))
         self.board.seen.clear()  # from now on the signal that asks does not kill
@@ -227,7 +231,7 @@ class Worker:
         def noticed(*args: Any, **kwargs: Any) -> Any:
             named = [(each if isinstance(each, (set, frozenset, list, tuple)) else [each]) for each in args[:2]]
             if (
-                any(words.ASK in each for each in [*named, kwargs.values()])
+                any(protocol.ASK in each for each in [*named, kwargs.values()])
                 and not self.board.taken.used
                 and os.getpid() == self._process
             ):
@@ -250,7 +254,7 @@ class Worker:
 
     def _asked(self, number: int, frame: FrameType | None) -> None:
         self._be_at(frame)
-        if isinstance(self.segment, fuse.Segment) or self.segment is None:
+        if isinstance(self.segment, Segment) or self.segment is None:
             return
         if stack := self.segment.stack():  # the loop's own tells nothing
             os.write(self.board.descriptor, f"\n{stack}\n".encode())
@@ -274,7 +278,7 @@ class Worker:
 
     def loaded(self) -> AnySegment | None:
         """The segment with its steps; None where there are none, and the hub knows why."""
-        guard.loading = True
+        policies.loading = True
         try:
             return self.setup()
         except (BrokenPipeError, ConnectionResetError):
@@ -283,7 +287,7 @@ class Worker:
             self._broken(error, built=False)
             return None
         finally:
-            guard.loading = False
+            policies.loading = False
 
     def built(self, segment: AnySegment) -> bool:
         """Build the steps and say so; False where that failed and the hub knows why."""
@@ -291,7 +295,7 @@ class Worker:
             if self.relay is not None:
                 self.relay.segment = segment
             if self.set_up is not None:
-                guard.set_up(self.set_up)
+                policies.set_up(self.set_up)
             segment.make()
         except (BrokenPipeError, ConnectionResetError):
             raise
@@ -303,29 +307,42 @@ class Worker:
         limits = [step.timeout or 0.0 for step in segment.steps]
         self._limit = limits[-1] or max(limits)
         self.segment = segment
-        self.send(words.READY)
+        self.send(protocol.READY, note=b"closes" if any(step.maker is not None for step in segment.steps) else b"")
         return True
+
+    def not_closed(self, error: BaseException) -> None:
+        """What was built could not be closed, and may have kept something that was to go somewhere."""
+        error.add_note(protocol.IN_CLOSE)
+        self._broken(error, built=True)
 
     def _broken(self, error: BaseException, *, built: bool) -> None:
         trace = "".join(traceback.format_exception(error))
-        note = words.Broken(built, tuple(carry.pack_error(error)), trace)
-        self.send(words.BROKEN, note=pickle.dumps(tuple(note)))
+        note = protocol.CannotWork(built, tuple(serialize.pack_error(error)), trace)
+        self.send(protocol.BROKEN, note=pickle.dumps(tuple(note)))
 
     def setup(self) -> AnySegment | None:
         message = self.channel.receive()
-        if message is None or message.kind != words.SETUP:
+        if message is None or message.kind != protocol.SETUP:
             return None
-        setup, around, number = words.Setup(*pickle.loads(message.parts[0])), bytes(message.parts[1]), int(message.note)
+        setup, around, number = (
+            protocol.Setup(*pickle.loads(message.parts[0])),
+            bytes(message.parts[1]),
+            int(message.note),
+        )
         self.channel.release()
         sys.path[:] = setup.path
         sys.argv[:] = setup.argv
+        if setup.elsewhere:
+            from taktline._crew import callers_modules
+
+            callers_modules.use(self.source)
         for name in setup.stand_ins:
             module = sys.modules[name] = ModuleType(name)
-            module.__getattr__ = carry.Fetching(module, self.fetch)  # type: ignore[method-assign]
+            module.__getattr__ = serialize.Fetching(module, self.fetch)  # type: ignore[method-assign]
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of what is imported now: the caller has imported it too
-            self.adopting = Adopting(carry.unpack_functions(around), self.want, self.send_note)
-            steps, self.set_up = carry.unpack_functions(setup.segment)
+            self.adopting = Adopting(serialize.unpack_functions(around), self.want, self.send_note)
+            steps, self.set_up = serialize.unpack_functions(setup.segment)
             failed = self.adopting.adopt()
         identity.look(setup.stand_ins)
         self.adopting.adopt_loggers(failed)
@@ -335,22 +352,27 @@ class Worker:
 
     def fetch(self, module: str, name: str) -> Any:
         """Something of a module that only the caller's process has."""
-        given = self._ask(words.NEED, (module, name))
+        given = self._ask(protocol.NEED, (module, name))
         if given is None:
             raise AttributeError(f"module {module!r} has no attribute {name!r}")
-        return carry.unpack_functions(given)
+        return serialize.unpack_functions(given)
+
+    def source(self, module: str) -> Any:
+        """A module of the user's own, as the caller's machine has it."""
+        given = self._ask(protocol.MODULE, module)
+        return pickle.loads(given) if given is not None else None
 
     def want(self, module: str, name: str, by_value: bool) -> bytes | None:
         """What the caller's module has under this name; None where it cannot be had."""
         if threading.current_thread() is not threading.main_thread():
             return None  # the channel is read by the thread that gets the records
-        return self._ask(words.WANT, (module, name, by_value))
+        return self._ask(protocol.WANT, (module, name, by_value))
 
-    def _ask(self, kind: int, what: tuple[Any, ...]) -> bytes | None:
+    def _ask(self, kind: int, what: Any) -> bytes | None:
         self.channel.block(True)
         self.send(kind, note=pickle.dumps(what))
         while (message := self.channel.receive()) is not None:
-            if message.kind == words.GIVE:
+            if message.kind == protocol.GIVE:
                 break
             self.early.append((message.kind, message.seq, message.note, [bytes(part) for part in message.parts]))
         self.channel.block(self.sent is None)
@@ -359,28 +381,31 @@ class Worker:
         # Nothing is released here: this may be asked for in the middle of a message that is being read back.
         return bytes(message.parts[0]) if message.parts else None
 
-    def message(self) -> Message | None:
+    def message(self) -> Frame | None:
         """The next message; None where the hub is gone, or where this end does not wait and none is there."""
         if not self.early:
             return self.channel.receive()
         kind, seq, note, copies = self.early.pop(0)
-        return Message(kind, seq, note, [memoryview(copy) for copy in copies])
+        return Frame(kind, seq, note, [memoryview(copy) for copy in copies])
 
-    def serve(self, segment: fuse.Segment) -> bool:
+    def serve(self, segment: Segment) -> bool:
         """One message; False where it is time to end."""
         began = perf_counter_ns()
         message = self.message()
         self.waiting += perf_counter_ns() - began
         if message is None:
             return False
-        if message.kind == words.STOP:
-            segment.close()
+        if message.kind == protocol.STOP:
+            try:
+                segment.close()
+            except BaseException as error:
+                self.not_closed(error)
             return False
-        if message.kind != words.MORE:  # that is late: the batch has ended
+        if message.kind != protocol.MORE:  # that is late: the batch has ended
             self.work(message, segment)
         return True
 
-    def work(self, message: Message, segment: fuse.Segment) -> None:
+    def work(self, message: Frame, segment: Segment) -> None:
         """Run one batch and answer."""
         began = perf_counter_ns()
         self.seq = message.seq
@@ -388,7 +413,7 @@ class Worker:
             self._give_time(0)
         orders, batch = self.opened(message, segment)
         if batch is None:
-            self.send(words.SPOILED, message.seq)
+            self.send(protocol.SPOILED, message.seq)
             return
         if self._limit:
             self._mark(ANY, 0, 0.0)
@@ -398,9 +423,9 @@ class Worker:
             return
         batch = segment.run(batch, careful=orders.careful, formed=True)
         self.busy += perf_counter_ns() - began
-        self._came_through(words.DONE, message.seq, batch, segment, orders)
+        self._came_through(protocol.DONE, message.seq, batch, segment, orders)
 
-    def _came_through(self, kind: int, seq: int, batch: Batch, segment: fuse.Segment, orders: Orders) -> None:
+    def _came_through(self, kind: int, seq: int, batch: Batch, segment: Segment, orders: Orders) -> None:
         if self._limit and not orders.careful:
             self._give_time(len(segment.steps) - 1)
         self.answer(
@@ -408,9 +433,9 @@ class Worker:
             timed_ns=segment.timed_ns, kind=kind,
         )  # fmt: skip
 
-    def _in_parts(self, seq: int, segment: fuse.Segment, batch: Batch, orders: Orders) -> None:
+    def _in_parts(self, seq: int, segment: Segment, batch: Batch, orders: Orders) -> None:
         """Run a batch, and answer with what comes of it as it comes."""
-        from taktline._crew.passed import pieces  # mostly not needed
+        from taktline._crew.partial import pieces  # mostly not needed
 
         given, last = pieces(segment, batch, orders, packed=orders.careful), False
         self._unanswered = 0
@@ -418,23 +443,23 @@ class Worker:
             began = perf_counter_ns()
             piece, last = next(given)
             self.busy += perf_counter_ns() - began
-            self._came_through(words.DONE if last else words.PART, seq, piece, segment, orders)
+            self._came_through(protocol.DONE if last else protocol.PART, seq, piece, segment, orders)
             if not last:
                 began = perf_counter_ns()
                 self._await_room(seq, segment)
                 self.blocked += perf_counter_ns() - began
 
-    def _await_room(self, seq: int, segment: fuse.Segment) -> None:
+    def _await_room(self, seq: int, segment: Segment) -> None:
         """Wait until there is room for one more part."""
         self._unanswered += 1
         while self._unanswered >= PARTS:
-            kept = [n for n, each in enumerate(self.early) if each[:2] == (words.MORE, seq)]
+            kept = [n for n, each in enumerate(self.early) if each[:2] == (protocol.MORE, seq)]
             if kept:
                 del self.early[kept[0]]
                 self._unanswered -= 1
                 continue
             message = self.channel.receive()
-            if message is not None and message.kind != words.STOP:
+            if message is not None and message.kind != protocol.STOP:
                 self.early.append((message.kind, message.seq, message.note, [bytes(part) for part in message.parts]))
                 self.channel.release()
                 continue
@@ -447,7 +472,7 @@ class Worker:
 
     def _begun(self, position: int, step: int) -> None:
         """A step begins with a value, in a batch that goes carefully."""
-        self.send(words.BEGAN, self.seq, words.POSITION.pack(position, step))
+        self.send(protocol.BEGAN, self.seq, protocol.POSITION.pack(position, step))
 
     def _came(self, position: int, one: Batch) -> None:
         """Put what came of this value into pickles while it is known to be this one that is at work, and let it end this
@@ -461,7 +486,7 @@ class Worker:
         if not all(map(self._is_own, self._own)):
             os._exit(DAMAGED)
 
-    def opened(self, message: Message, segment: AnySegment) -> tuple[Orders, Batch | None]:
+    def opened(self, message: Frame, segment: AnySegment) -> tuple[Orders, Batch | None]:
         """How to run a batch, and the batch; None where it cannot be read back as a whole."""
         orders, batch = envelope.open_batch(
             message.note, message.parts, partial(self.channel.buffers, message), segment.steps[0].name,
@@ -473,12 +498,12 @@ class Worker:
 
     def answer(
         self, seq: int, batch: Batch, segment: AnySegment, orders: Orders, *, busy: int, waiting: int,
-        timed_records: list[int], timed_ns: list[int], kind: int = words.DONE,
+        timed_records: list[int], timed_ns: list[int], kind: int = protocol.DONE,
     ) -> None:  # fmt: skip
         """Send what came of a batch, with the worker's counters since it started; times in nanoseconds."""
         began = perf_counter_ns()
         count, outcome, parts = envelope.seal_answer(
-            batch, orders, segment.steps[-1].name, goes_on=segment.goes_on, is_part=kind == words.PART
+            batch, orders, segment.steps[-1].name, goes_on=segment.goes_on, is_part=kind == protocol.PART
         )
         self._flush_prints()
         self.packing += perf_counter_ns() - began
@@ -500,6 +525,15 @@ def _identity(descriptor: int) -> tuple[int, int] | None:
     except OSError:
         return None
     return found.st_dev, found.st_ino
+
+
+def _flush_files() -> None:
+    """What steps have written to files that they left open is in these: an interpreter that ends would see to that. Files
+    from before a fork are the caller's, and are not among the objects that are looked at here."""
+    for each in gc.get_objects():
+        if issubclass(type(each), FILES):
+            with suppress(BaseException):  # it is closed, or full: the loop would not say so either
+                each.flush()
 
 
 def _leave_it_to_the_caller(number: int, frame: Any) -> None:

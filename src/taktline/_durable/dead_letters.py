@@ -16,7 +16,7 @@ import sqlite3
 import stat
 import traceback
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from datetime import datetime
@@ -27,15 +27,19 @@ from urllib.parse import quote
 
 from taktline._excerpts import excerpt
 from taktline._files import is_still, lock, private, put, sync_folder
+from taktline._objects import Conflict
 from taktline._public import named
 from taktline._recipe.options import LETTERS_SQLITE
+from taktline._stores import objects_at
+from taktline._urls import get, is_url, shown
 from taktline.errors import InUse, LineError, SinkError, SourceError, SourceNotFound
 
 DEEP = 60  # levels of a record that are tried as JSON,
 MANY = 100_000  # and values in it, one counted as often as it would be written
 MANY_BITS = 4096  # of a whole number; longer ones are refused by many readers of JSON
 TOLD = ("index", "step", "error", "message", "traceback", "record", "encoding", "run", "time")
-COLUMNS = (*TOLD, "key")  # what it is about; letters of earlier versions have none
+ALSO = ("source", "given", "key")  # letters of earlier versions have none of them; the key tells what they are about
+COLUMNS = (*TOLD, *ALSO)
 _NAMES = ", ".join(f'"{name}"' for name in COLUMNS)
 _INSERT = f"INSERT INTO dead_letters ({_NAMES}) VALUES ({', '.join('?' * len(COLUMNS))})"
 _BEGINNING = re.compile(rb'\{"index": \d*')  # of each line,
@@ -56,6 +60,8 @@ class DeadLetter:
     record: Any
     run: str
     time: str  # ISO 8601, with the zone
+    source: str = ""  # where the record stands in what was read, such as "/data/orders.jsonl:48212"
+    given: str = ""  # an excerpt of what the step was given, and which step made it; empty where that is the record
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,19 +90,21 @@ def read_dead_letters(path: str | os.PathLike[str]) -> list[DeadLetter]:
 
 
 def row_of(
-    index: int, step: str, error: BaseException, trace: str, record: Any, run: str, source: str | None
+    index: int, step: str, error: BaseException, trace: str, record: Any, run: str, source: str | None, *,
+    place: str = "", given: str = "",
 ) -> dict[str, Any]:  # fmt: skip
     """A row that says all about a record that failed. Never raises for what the record is.
 
-    `source`: what tells it from other sources; None where an index in it says nothing to a later run."""
+    `source`: what tells it from other sources; None where an index in it says nothing to a later run. `place`: where the
+    record stands in it; `given`: what the step was given."""
     if not trace:
         trace = "".join(traceback.format_exception(type(error), error, error.__traceback__))
     encoding, kept = _kept(record)
-    about = _json([source if source is not None else run, index, step, encoding, kept])
+    about = text_of([source if source is not None else run, index, step, encoding, kept])
     return {
         "index": index, "step": step, "error": type(error).__qualname__, "message": _text(error),
         "traceback": trace.encode("utf-8", "backslashreplace").decode(), "record": kept, "encoding": encoding, "run": run,
-        "time": datetime.now().astimezone().isoformat(timespec="milliseconds"),
+        "time": datetime.now().astimezone().isoformat(timespec="milliseconds"), "source": place, "given": given,
         "key": blake2b(about.encode(), digest_size=16).hexdigest(),
     }  # fmt: skip
 
@@ -157,16 +165,19 @@ def open_dead_letters(path: str, run: str, *, taken_over: bool = False) -> DeadL
         if path.endswith(LETTERS_SQLITE):
             return _Database(path, run)
         try:
-            return _Lines(path, run)
+            return _LettersFile(path, run)
         except BlockingIOError:
             if not taken_over:
                 raise
             place = os.path.realpath(path)
             with open(place, "rb") as file:
                 _replaced(place, file.readlines())
-            return _Lines(path, run)
+            return _LettersFile(path, run)
     except BlockingIOError:
-        raise InUse(f"another run writes the dead letters {path!r}", path=path) from None
+        raise InUse(
+            f"another run writes the dead letters {path!r}: give each run its own, or wait until that one has ended",
+            path=path,
+        ) from None
     except (OSError, sqlite3.Error) as error:
         why = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
         raise LineError(f"the dead letters {path!r} cannot be written: {why}") from error
@@ -184,18 +195,18 @@ def check_dead_letters(path: str) -> None:
             with closing(sqlite3.connect(f"file:{quote(os.path.abspath(path))}?mode=ro", uri=True)) as base:
                 tables = base.execute("SELECT name FROM sqlite_master WHERE type = 'table'").fetchall()
                 if tables and not _columns(base).issuperset(TOLD):
-                    raise _not_letters(path, "it is a database without a table of them")
+                    raise not_letters(path, "it is a database without a table of them")
             return
         with open(path, "rb") as lines:
             first = lines.readline()
     except (OSError, sqlite3.Error) as error:
         why = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
         raise LineError(f"the dead letters {path!r} cannot be written: {why}") from error
-    if not (_is_letter(first) or (not first.endswith(b"\n") and _is_begun(first))):
-        raise _not_letters(path, "its lines are no dead letters")
+    if not (is_letter(first) or (not first.endswith(b"\n") and _is_begun(first))):
+        raise not_letters(path, "its lines are no dead letters")
 
 
-class _Lines(DeadLetters):
+class _LettersFile(DeadLetters):
     """A letter a line, each written by one call."""
 
     def __init__(self, path: str, run: str) -> None:
@@ -219,11 +230,11 @@ class _Lines(DeadLetters):
             lines.seek(0)
             first = lines.readline() if end else b""
         last = os.pread(self._file, end, start) if (start := _line_end(self._file, max(0, end - 1))) else first
-        whole = _is_letter(begun)
-        if (end and not (_is_letter(first) and _is_letter(last[: end - start]))) or (
+        whole = is_letter(begun)
+        if (end and not (is_letter(first) and is_letter(last[: end - start]))) or (
             begun and not whole and not _is_begun(begun)
         ):
-            raise _not_letters(path, "its lines are no dead letters")
+            raise not_letters(path, "its lines are no dead letters")
         if whole:
             os.pwrite(self._file, b"\n", size)
             return size + 1
@@ -234,11 +245,11 @@ class _Lines(DeadLetters):
     def _keys(self) -> set[str]:
         with open(self._file, "rb", closefd=False) as lines:
             lines.seek(0)
-            return {found[1].decode() for line in lines if (found := _END.search(line[-64:]))}
+            return {key for line in lines if (key := key_of(line))}
 
     def _add(self, letters: Sequence[dict[str, Any]]) -> None:
         for letter in letters:
-            line = _json(letter).encode() + b"\n"
+            line = text_of(letter).encode() + b"\n"
             try:
                 written = os.pwrite(self._file, line, self._end)
                 while written < len(line):  # a disk that is getting full takes a part first
@@ -316,11 +327,11 @@ class _Database(DeadLetters):
             there = {name for (name,) in self._base.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
             columns = _columns(self._base)
             if there and not columns.issuperset(TOLD):
-                raise _not_letters(path, "it is a database without a table of them")
+                raise not_letters(path, "it is a database without a table of them")
             self._base.execute("PRAGMA synchronous = EXTRA")
             self._base.execute(_CREATE)
-            if there and "key" not in columns:
-                self._base.execute('ALTER TABLE dead_letters ADD COLUMN "key"')
+            if there:
+                _add_columns(self._base, columns)
         except BaseException:
             self._base.close()
             raise
@@ -367,14 +378,19 @@ class _Database(DeadLetters):
 
 def rows_of(path: str) -> list[dict[str, Any]]:
     """The letters as they are kept. Raises as `read_dead_letters` does."""
+    if is_url(path):
+        return list(_rows_in(shown(path), get(path).splitlines(keepends=True)))
     if not os.path.isfile(path):
         raise SourceNotFound(f"there is no file {path!r}", path=path)
     return list(_read_database(path) if path.endswith(LETTERS_SQLITE) else _read_lines(path))
 
 
-def replace_rows(path: str, rows: Sequence[dict[str, Any]]) -> None:
-    """Put these letters in the place of those in the file, wholly or not at all; without any the file is taken away.
-    Raises SinkError."""
+def replace_rows(path: str, rows: Sequence[dict[str, Any]], before: Sequence[dict[str, Any]] = ()) -> None:
+    """Put these letters in the place of those in the file, wholly or not at all; without any the file is taken away. At a
+    URL those stay that another run has added since `before` was read. Raises SinkError."""
+    if is_url(path):
+        _replace_stored(path, rows, before)
+        return
     path = os.path.realpath(path)
     try:
         if not rows:
@@ -382,13 +398,31 @@ def replace_rows(path: str, rows: Sequence[dict[str, Any]]) -> None:
         elif path.endswith(LETTERS_SQLITE):
             with closing(sqlite3.connect(path)) as base, base:  # one transaction
                 base.execute("DELETE FROM dead_letters")
-                if "key" not in _columns(base):
-                    base.execute('ALTER TABLE dead_letters ADD COLUMN "key"')
+                _add_columns(base, _columns(base))
                 base.executemany(_INSERT, map(_as_tuple, rows))
         else:
-            _replaced(path, [_json(row).encode() + b"\n" for row in rows])
+            _replaced(path, [text_of(row).encode() + b"\n" for row in rows])
     except (OSError, sqlite3.Error) as error:
         raise SinkError(f"the dead letters {path!r} cannot be replaced: {error}", path=path) from error
+
+
+def _replace_stored(url: str, rows: Sequence[dict[str, Any]], before: Sequence[dict[str, Any]]) -> None:
+    """Those stay that another run has added since `before` was read."""
+    store, place = objects_at(url)
+    lines = [text_of(row).encode() + b"\n" for row in rows]
+    read = {text_of(row) for row in before}
+    while True:
+        found = store.get(place)
+        there = found[0].splitlines(keepends=True) if found is not None else []
+        kept = [*lines, *(line for line in there if text_of(json.loads(line)) not in read)]
+        try:
+            if kept:
+                store.put(place, b"".join(kept), found[1] if found is not None else None)
+            else:
+                store.take_away([place])
+            return
+        except Conflict:  # another run has added some just now
+            continue
 
 
 def _replaced(path: str, lines: Sequence[bytes]) -> None:
@@ -454,7 +488,7 @@ def _pickled(record: Any) -> bytes:
 
 
 def _as_tuple(row: dict[str, Any]) -> tuple[Any, ...]:
-    return tuple(_json(row[name]) if name == "record" else row.get(name) for name in COLUMNS)
+    return tuple(text_of(row[name]) if name == "record" else row.get(name) for name in COLUMNS)
 
 
 def _text(error: BaseException) -> str:
@@ -464,7 +498,8 @@ def _text(error: BaseException) -> str:
         return f"<its text cannot be had: {type(odd).__name__}>"
 
 
-def _json(value: Any) -> str:
+def text_of(value: Any) -> str:
+    """JSON, also of what no encoding knows."""
     return json.dumps(value, ensure_ascii=False).encode("utf-8", "backslashreplace").decode()
 
 
@@ -486,7 +521,14 @@ def _is_of(line: bytes, run: str) -> bool:
     return run.encode() in line and json.loads(line).get("run") == run
 
 
-def _is_letter(line: bytes) -> bool:
+def key_of(line: bytes) -> str:
+    """What the letter in a line is about; empty where an earlier version has written it."""
+    found = _END.search(line[-64:])
+    return found[1].decode() if found else ""
+
+
+def is_letter(line: bytes) -> bool:
+    """Whether a line is one."""
     try:
         row = json.loads(line)
     except ValueError:
@@ -505,22 +547,27 @@ def _is_begun(line: bytes) -> bool:
 
 def _read_lines(path: str) -> Iterator[dict[str, Any]]:
     with open(path, "rb") as file:
-        for number, line in enumerate(file, 1):
-            if not line.endswith(b"\n") and not _is_letter(line):
-                return
-            try:
-                row = json.loads(line)
-            except ValueError as error:
-                raise _no_letter(path, f"line {number:,}") from error
-            if not isinstance(row, dict):
-                raise _no_letter(path, f"line {number:,}")
-            yield row
+        yield from _rows_in(path, file)
+
+
+def _rows_in(path: str, lines: Iterable[bytes]) -> Iterator[dict[str, Any]]:
+    for number, line in enumerate(lines, 1):
+        if not line.endswith(b"\n") and not is_letter(line):
+            return
+        try:
+            row = json.loads(line)
+        except ValueError as error:
+            raise _no_letter(path, f"line {number:,}") from error
+        if not isinstance(row, dict):
+            raise _no_letter(path, f"line {number:,}")
+        yield row
 
 
 def _read_database(path: str) -> Iterator[dict[str, Any]]:
     base = sqlite3.connect(f"file:{quote(os.path.abspath(path))}?mode=ro", uri=True)
     try:
-        names = COLUMNS if "key" in _columns(base) else TOLD
+        columns = _columns(base)
+        names = [name for name in COLUMNS if name in columns or name in TOLD]
         told = ", ".join(f'"{name}"' for name in names)
         for row in base.execute(f"SELECT {told} FROM dead_letters ORDER BY id"):
             letter = dict(zip(names, row, strict=True))
@@ -533,6 +580,13 @@ def _read_database(path: str) -> Iterator[dict[str, Any]]:
 
 def _columns(base: sqlite3.Connection) -> set[str]:
     return {name for _, name, *_ in base.execute("PRAGMA table_info(dead_letters)")}
+
+
+def _add_columns(base: sqlite3.Connection, columns: set[str]) -> None:
+    """Those that a table of an earlier version does not have."""
+    for name in ALSO:
+        if name not in columns:
+            base.execute(f'ALTER TABLE dead_letters ADD COLUMN "{name}"')
 
 
 def letter_from(path: str, row: dict[str, Any]) -> DeadLetter:
@@ -553,18 +607,19 @@ def letter_from(path: str, row: dict[str, Any]) -> DeadLetter:
             ) from error
     elif encoding != "json":
         record = Unkept(record)
-    return DeadLetter(**told, record=record)
+    return DeadLetter(**told, record=record, source=row.get("source") or "", given=row.get("given") or "")
 
 
 def _no_letter(path: str, where: str) -> SourceError:
     return SourceError(f"{path!r} holds something else than dead letters: {where}", path=path)
 
 
-def _not_letters(path: str, why: str) -> LineError:
+def not_letters(path: str, why: str) -> LineError:
+    """What to raise where a file is something else."""
     return LineError(
         f"dead letters are only added to a file that is empty or holds some, and {path!r} does not: {why}. "
         "Name a new file"
-    )  # fmt: skip
+    )
 
 
 named(globals())

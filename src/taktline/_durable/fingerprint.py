@@ -56,8 +56,17 @@ NO_PART = {
 }  # fmt: skip
 SETS_UP = {"__init__", "__new__", "__post_init__", "__setstate__", "load"}  # methods whose work is no change by use
 LOADS = {"LOAD_GLOBAL", "LOAD_NAME", "LOAD_DEREF", "LOAD_CLASSDEREF", "LOAD_FAST", "LOAD_FAST_BORROW"}
+FAST = {"LOAD_FAST", "LOAD_FAST_BORROW"}
 BINDS = {"STORE_GLOBAL", "DELETE_GLOBAL", "STORE_DEREF", "DELETE_DEREF"}
 CHANGES = {"STORE_SUBSCR", "DELETE_SUBSCR", "STORE_SLICE", "STORE_ATTR", "DELETE_ATTR"}
+CALLS = {"CALL", "CALL_KW", "CALL_FUNCTION_EX"}
+# What an instruction does with what was loaded just before it, and changes nothing there; functions that change nothing.
+READS = {"CONTAINS_OP", "IS_OP", "COMPARE_OP", "BINARY_OP", "BINARY_SUBSCR", "GET_ITER"}
+READERS = {
+    "len", "sorted", "sum", "min", "max", "any", "all", "isinstance", "enumerate", "zip", "range", "list", "dict", "set",
+    "tuple", "frozenset", "str", "repr", "bool", "print", "filter", "map", "reversed", "iter", "type", "id", "getattr",
+    "hasattr",
+}  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -386,6 +395,31 @@ def changes(thing: Any) -> str:
     return next((name for kind in type(thing).__mro__ for name in sorted(_changed_by(kind)) if name), "")
 
 
+def handed_by(function: FunctionType) -> set[str]:
+    """The names beside a function that it hands to others as they are, who may change what is there.
+
+    >>> row = []
+    >>> handed_by(lambda n: fill(row, n)), handed_by(lambda n: len(row) + row[n])
+    ({'row'}, set())
+    """
+    return _handed(function.__code__)
+
+
+def changed_by(kind: type, names: Iterable[str], depth: int) -> str:
+    """An attribute that methods of these names set or change, or those that they call by name, so many deep; empty where
+    there is none."""
+    for name in sorted(names):
+        method = next((vars(each)[name] for each in kind.__mro__ if name in vars(each)), None)
+        if name in SETS_UP or not isinstance(method, FunctionType):
+            continue
+        facts = _facts(method.__code__)
+        if found := next(filter(None, sorted(facts.attributes)), "") or (
+            changed_by(kind, facts.names - {name}, depth - 1) if depth else ""
+        ):
+            return found
+    return ""
+
+
 def _changed_by(kind: type) -> set[str]:
     """The attributes that the methods of a class set or change, but for those that build it."""
     functions = ((name, getattr(value, "__func__", value)) for name, value in vars(kind).items())
@@ -444,6 +478,49 @@ def _note_changes(code: CodeType, instructions: list[Any], facts: _Facts) -> Non
             elif name in code.co_names or name in code.co_freevars:
                 facts.changed.add(name)
                 facts.attributes.add(attribute)  # of a function or a class that changes itself by its name
+
+
+@functools.lru_cache(512)
+def _handed(code: CodeType) -> set[str]:
+    """The names that stand as they are among the arguments of a call."""
+    import dis
+
+    instructions = list(dis.get_instructions(code))
+    ends: dict[Any, set[Any]] = {}  # by where an expression begins: where all that begin there end
+    for ins in instructions:
+        if (place := _place(ins)) is not None:
+            ends.setdefault(place[:2], set()).add(place[2:])
+    calls = [place for ins in instructions if ins.opname in CALLS and (place := _place(ins)) is not None]
+    found: set[str] = set()
+    for ins, then in zip(instructions, [*instructions[1:], None], strict=True):
+        place = _place(ins)
+        if (
+            ins.opname not in LOADS - FAST
+            or place is None
+            or len(ends[place[:2]]) > 1
+            or (then and then.opname in READS)
+        ):
+            continue
+        around = max((call for call in calls if call[:2] < place[:2] and place[2:] <= call[2:]), default=None)
+        if around is not None and _called(instructions, around, ends) not in READERS:
+            found.add(ins.argval)
+    return found.union(*(_handed(inner) for inner in code.co_consts if isinstance(inner, CodeType)))
+
+
+def _called(instructions: list[Any], call: tuple[int, int, int, int], ends: dict[Any, set[Any]]) -> str:
+    """The name that is called there; empty where it is no name alone."""
+    inside = [end for end in ends[call[:2]] if end < call[2:]]
+    if len(inside) != 1:
+        return ""
+    return next(str(ins.argval) for ins in instructions if _place(ins) == (*call[:2], *inside[0]))
+
+
+def _place(ins: Any) -> tuple[int, int, int, int] | None:
+    """Where in the source it begins and ends, as lines and columns."""
+    at = ins.positions
+    if at is None or None in at:
+        return None
+    return at.lineno, at.col_offset, at.end_lineno, at.end_col_offset
 
 
 def _plain(kind: type, thing: Any) -> bytes:

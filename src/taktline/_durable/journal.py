@@ -15,66 +15,33 @@ All but the states is allocated when it is made, so a full disk is met before an
 from __future__ import annotations
 
 import fcntl
-import json
 import os
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields, replace
-from hashlib import blake2b
+from dataclasses import asdict, replace
 from typing import Any
 from uuid import uuid4
 
+from taktline._durable.entries import (
+    DONE,
+    FORM,
+    PAGE,
+    START,
+    About,
+    Checkpoint,
+    Entry,
+    as_line,
+    differing,
+    digest_of,
+    said_in,
+)
 from taktline._files import CANNOT, is_still, lock, private, put
+from taktline._signals import pass_on
 from taktline.errors import InUse, LineError, ResumeError, SinkError, TakenOver
 
-PAGE = 1 << 14  # bytes of the header, and of the word's part: a multiple of every machine's page
 SLOT = 1 << 17  # bytes an entry may take: a sink's position may hold up to a block of text not yet compressed
 SIZE = 2 * PAGE + 2 * SLOT
 ATTEMPT = PAGE + 8  # where the number of the attempt stands
-FORM = 2  # of this file; another number is another form
 COUNT_BITS = 40
-ORDER = "the order of the steps"  # a name among the prints
-
-RUNNING, DELIVERED, DONE = "running", "delivered", "done"
-
-
-@dataclass(frozen=True, slots=True)
-class Mark:
-    """How far the results are delivered."""
-
-    records: int = 0  # index of the first record whose results are not all delivered
-    results: int = 0  # of the records before it
-    delivered: int = 0  # in all: some may be of the records from there on
-    failed: int = 0  # of the records before it
-    retried: int = 0
-    seen: int = 0  # an index up to there, and the fingerprint of the record before that one, to know the source by
-    print: str = ""
-    state: Any = None  # where the journal keeps the states of serial steps behind the records before it
-
-    def to_text(self) -> str:
-        """For a sink that keeps marks itself."""
-        return json.dumps(asdict(self))
-
-    @staticmethod
-    def from_told(told: dict[str, Any]) -> Mark:
-        """From its fields, of a journal of an earlier version too."""
-        return Mark(**{each.name: told[each.name] for each in fields(Mark) if each.name in told})
-
-    @staticmethod
-    def from_text(text: str) -> Mark:
-        """What `to_text` gave. Raises ResumeError where it is something else."""
-        try:
-            return Mark.from_told(json.loads(text))
-        except (ValueError, TypeError) as error:
-            raise ResumeError(f"the mark that the sink keeps cannot be read: {error}") from error
-
-
-@dataclass(frozen=True, slots=True)
-class Entry:
-    """What the journal says: the mark, the sink's position there, and the state of the run."""
-
-    mark: Mark = Mark()
-    position: Any = None  # None: nothing was written yet
-    state: str = RUNNING  # then DELIVERED: only the sink's commit is left; then DONE
 
 
 class Journal:
@@ -99,7 +66,7 @@ class Journal:
         self.changed: list[str] = []  # what differs from the unfinished run
         self.left: Any = None  # the sink's position in a run that was given up just now
         self._file: int | None = None
-        self._about = _About(uuid4().hex, dict(prints), even)
+        self._about = About(uuid4().hex, dict(prints), even)
         self._turn = -1
         self._kept: list[Any] = [SIZE, 0, ""]  # where the state is that counts, how long it is, and its digest
         try:
@@ -140,15 +107,17 @@ class Journal:
         while True:
             try:
                 file = private(self._place, make=False)
-            except FileNotFoundError:
+            except FileNotFoundError as error:
+                pass_on(error)
                 return None
             try:
                 lock(file)
                 if os.path.samestat(os.fstat(file), os.stat(self._place)):
                     return file
-            except FileNotFoundError:
-                pass  # somebody has just put another file in its place
-            except BlockingIOError:
+            except FileNotFoundError as error:
+                pass_on(error)  # somebody has just put another file in its place
+            except BlockingIOError as error:
+                pass_on(error)
                 try:
                     copy = self._taken_from(file)
                 finally:
@@ -200,7 +169,7 @@ class Journal:
         os.pwrite(file, _word(self._attempt) if self._attempt is not None else bytes(8), ATTEMPT)
         os.fsync(file)
 
-    def _make(self, about: _About, entry: Entry = Entry(), count: int = 0, state: bytes | None = None) -> None:
+    def _make(self, about: About, entry: Entry = START, count: int = 0, state: bytes | None = None) -> None:
         """A new journal, which takes its name, or the old one's place, only when it is whole. Nothing is made, and
         `_file` stays None, where another run has just made one."""
         part, before = f"{self._place}.new", self._file
@@ -235,11 +204,11 @@ class Journal:
         if before is not None:
             os.close(before)
 
-    def _begin(self, about: _About, file: int) -> None:
+    def _begin(self, about: About, file: int) -> None:
         self._about, self._file, self._turn, self.resumed = about, file, -1, False
         self._kept = [SIZE, 0, ""]
 
-    def _read(self, now: _About, if_changed: str) -> None:
+    def _read(self, now: About, if_changed: str) -> None:
         file = self._file
         assert file is not None
         if os.fstat(file).st_size < SIZE:
@@ -248,16 +217,20 @@ class Journal:
                 "from the start",
                 path=self.path,
             )
-        header = _said(os.pread(file, PAGE, 0))
+        header = said_in(os.pread(file, PAGE, 0))
         if header is None or header.get("journal") != FORM:
             raise self._damaged("its header cannot be read")
-        found = [each for n in (0, 1) if (each := _said(os.pread(file, SLOT, self._slot(n)))) is not None]
+        found = [each for n in (0, 1) if (each := said_in(os.pread(file, SLOT, self._slot(n)))) is not None]
         if not found:
             raise self._damaged("neither of its two entries can be read")
         self._sign(file)  # only now: it is a journal
         newest = max(found, key=lambda each: int(each["turn"]))
-        self._turn, self.resumed, self._about = int(newest["turn"]), True, _About.told(header)
-        self.entry = Entry(Mark.from_told(newest["mark"]), newest["position"], newest["state"])
+        self._turn, self.resumed, self._about = int(newest["turn"]), True, About.told(header)
+        self.entry = Entry(Checkpoint.from_told(newest["mark"]), newest["position"], newest["state"])
+        self._meet(now, if_changed)
+
+    def _meet(self, now: About, if_changed: str) -> None:
+        """What there is with what is asked for. Raises ResumeError where the two do not go together."""
         if self._about.same_as(now):
             return
         # Where nothing was delivered yet there is nothing to go on with: as good as done.
@@ -268,14 +241,15 @@ class Journal:
             self.left = self.entry.position
             self._make(replace(now, instead=self.run))
             return
-        self.changed = _differing(self._about.prints, now.prints)
+        self.changed = differing(self._about.prints, now.prints)
         self._now = now
         if if_changed == "refuse":
             raise self.refusal()
 
     def refusal(self, why: str = "") -> ResumeError:
         """What to raise where the run is another one than that of the journal."""
-        changed = ", ".join(self.changed[:5]) + (" and more" if len(self.changed) > 5 else "")
+        named = [*self.changed[:5], *["more"] * (len(self.changed) > 5)]
+        changed = " and ".join(filter(None, (", ".join(named[:-1]), *named[-1:])))
         then = why or (
             'Run it as it was to go on; or, with if_changed="continue" (--if-changed continue), keep the results of the '
             f"{self.entry.mark.records:,} records that are done and go on with the new ones; or begin anew: "
@@ -334,7 +308,7 @@ class Journal:
 
     def _write(self, entry: Entry) -> None:
         turn = self._turn + 1
-        line = _line({"turn": turn, "mark": asdict(entry.mark), "position": entry.position, "state": entry.state})
+        line = as_line({"turn": turn, "mark": asdict(entry.mark), "position": entry.position, "state": entry.state})
         if len(line) > SLOT:
             raise SinkError(f"the sink's position is too large for the journal {self.path!r}: {len(line):,} bytes")
         assert self._file is not None
@@ -357,9 +331,10 @@ class Journal:
         assert file is not None
         try:
             there = os.path.samestat(os.fstat(file), os.stat(self._place))
-        except FileNotFoundError:
+        except FileNotFoundError as error:
+            pass_on(error)
             there = False
-        if there and os.fstat(file).st_size >= SIZE and _said(os.pread(file, PAGE, 0)) is not None:
+        if there and os.fstat(file).st_size >= SIZE and said_in(os.pread(file, PAGE, 0)) is not None:
             return
         if not there and self._attempt is not None and (later := self._later()) is not None:
             raise TakenOver(path=self.path, own=self._attempt, attempt=later)
@@ -375,7 +350,8 @@ class Journal:
         """The number of a later attempt, where the file in the place of this one is its."""
         try:
             file = private(self._place, make=False)
-        except OSError:
+        except OSError as error:
+            pass_on(error)
             return None
         try:
             found = _attempt_in(file)
@@ -386,7 +362,7 @@ class Journal:
     def keep(self, state: bytes) -> list[Any]:
         """Put states of steps beside the entries, safe against a power cut when this returns; what the next entry must
         say of it. Until then the state that the newest entry tells of stays whole. Raises SinkError."""
-        digest = _digest(state).decode()
+        digest = digest_of(state).decode()
         start, length, known = self._kept
         if digest != known:
             at = SIZE if len(state) <= start - SIZE else start + length
@@ -407,7 +383,7 @@ class Journal:
         at, length, digest = where
         assert self._file is not None
         state = os.pread(self._file, length, at)
-        if _digest(state).decode() != digest:
+        if digest_of(state).decode() != digest:
             raise self._damaged("the state of its serial steps cannot be read")
         self._kept = list(where)
         return state
@@ -433,34 +409,7 @@ class Journal:
             f"{self.path!r} is no journal of this version, or is damaged: {why}. It cannot be told any more what was "
             "delivered: delete the journal to run from the start",
             path=self.path,
-        )  # fmt: skip
-
-
-@dataclass(frozen=True, slots=True)
-class _About:
-    """What the header says."""
-
-    run: str
-    prints: dict[str, Any]
-    even: bool  # every record gives one result
-    changes: list[list[Any]] = field(default_factory=list)
-    instead: str = ""
-
-    def line(self) -> bytes:
-        header = _line({"journal": FORM, **asdict(self)})
-        if len(header) > PAGE:  # very many steps: say less
-            header = _line(
-                {"journal": FORM, **asdict(self), "prints": _short(self.prints), "changes": self.changes[-9:]}
-            )
-        return header
-
-    @staticmethod
-    def told(header: Mapping[str, Any]) -> _About:
-        return _About(*(header[each.name] for each in fields(_About)))
-
-    def same_as(self, now: _About) -> bool:
-        plain = json.loads(json.dumps(now.prints))
-        return self.prints in (plain, _short(now.prints))
+        )
 
 
 def _allocate(file: int) -> None:
@@ -496,34 +445,3 @@ def _number_in(file: int, at: int) -> int | None:
 def _attempt_in(file: int) -> int | None:
     """The number of the attempt that has a journal; None where it has none."""
     return _number_in(file, ATTEMPT)
-
-
-def _line(said: dict[str, Any]) -> bytes:
-    text = json.dumps(said).encode()
-    return _digest(text) + b" " + text + b"\n"
-
-
-def _said(data: bytes) -> dict[str, Any] | None:
-    """What a line says; None where it is not whole."""
-    digest, _, text = data.partition(b"\n")[0].partition(b" ")
-    if not text or _digest(text) != digest:
-        return None
-    said = json.loads(text)
-    return said if isinstance(said, dict) else None
-
-
-def _digest(data: bytes) -> bytes:
-    return blake2b(data, digest_size=12).hexdigest().encode()
-
-
-def _short(prints: Mapping[str, Any]) -> dict[str, Any]:
-    return {"the run": _digest(json.dumps(dict(prints)).encode()).decode()}
-
-
-def _differing(told: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
-    """Names of what differs, for people."""
-    plain = json.loads(json.dumps(dict(now)))
-    names = [name for name in dict.fromkeys((*told, *plain)) if told.get(name) != plain.get(name)]
-    if told.keys() != plain.keys() and len(names) > 1:  # that their order is another one too says nothing then
-        names = [name for name in names if name != ORDER]
-    return names

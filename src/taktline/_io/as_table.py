@@ -1,6 +1,7 @@
-"""Whole lines of a file as a table of Arrow, read by pyarrow: exactly what their records are, or not at all.
+"""Whole lines of a file as a table of Arrow, read by pyarrow, and rows of a database: exactly what their records are, or
+not at all.
 
-Each function takes the bytes of some lines and the number of the first one, and raises where pyarrow might give other rows
+Those of lines take the bytes of some of them and the number of the first one, and raise where pyarrow might give other rows
 or values than the record way does. Then the lines are read one by one, which is slower and knows what is wrong."""
 
 from __future__ import annotations
@@ -27,6 +28,42 @@ TRUE, FALSE = ("true", "True", "TRUE", "1"), ("false", "False", "FALSE", "0")
 def is_there() -> bool:
     """Whether pyarrow is installed."""
     return find_spec("pyarrow") is not None
+
+
+def refused() -> tuple[type[Exception], ...]:
+    """What is raised where rows have no columns that hold them exactly."""
+    import pyarrow as pa
+
+    return pa.ArrowException, ValueError, TypeError, OverflowError
+
+
+def of_rows(rows: Sequence[dict[str, Any]]) -> Any:
+    """Rows, one or more, that have the same keys in the same order. Raises what `refused` gives."""
+    import pyarrow as pa
+
+    columns = [_column_of(values) for values in zip(*map(dict.values, rows), strict=True)]
+    return pa.Table.from_arrays(columns, names=list(rows[0]))
+
+
+def _column_of(values: Sequence[Any]) -> Any:
+    import pyarrow as pa
+
+    kinds = {*map(type, values)} - {NoneType}
+    if len(kinds) > 1:
+        raise ValueError("values of several types")
+    kind = kinds.pop() if kinds else NoneType
+    holding = {
+        int: pa.int64(), float: pa.float64(), bool: pa.bool_(), str: pa.string(), bytes: pa.binary(), date: pa.date32(),
+        NoneType: pa.null(),
+    }  # fmt: skip
+    if kind in holding:
+        return pa.array(values, holding[kind])
+    column = pa.array(values)
+    # As text they tell the zeros at the end of a decimal, the offset of a zone and the order of keys.
+    for value, back in zip(values, column.to_pylist(), strict=True):
+        if type(value) is not type(back) or value != back or str(value) != str(back):
+            raise ValueError("a value that a column would change")
+    return column
 
 
 def text_of(data: Any, number: int, encoding: str, *, whole: bool) -> bytes:
@@ -150,7 +187,7 @@ class JsonTables:
             json.ParseOptions(
                 explicit_schema=self._schema, newlines_in_values=False, unexpected_field_behavior="error"
             ),
-        )  # fmt: skip
+        )
         inner = set(chain.from_iterable(map(_names_in, self._schema.types)))
         for name, column in zip(table.column_names, table.columns, strict=True):
             whole = _has_whole(column)

@@ -15,14 +15,40 @@ import shutil
 import stat
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager, suppress
+from typing import Any
 
 from taktline._files import lock, sync_folder, umask, write_whole
-from taktline._io import opening, place
+from taktline._io import place, remote
+from taktline._io.output import LONG_NAME, Output
+from taktline._signals import pass_on
 from taktline.errors import LineError, OutputLost, SinkError
 
 PART = re.compile(r"part-(\d{5,})\.")  # how what runs write begins
 MOVES = ".moves"
+TRIES = 10
 EXCHANGE, HERE = 2, -100  # of renameat2
+
+
+class PartsHere:
+    """The parts in one folder, on this machine."""
+
+    def __init__(self, folder: str) -> None:
+        self._folder = folder
+
+    def output(self, name: str, level: int | None) -> Output:
+        """The part of this name, to be written."""
+        return Output(os.path.join(self._folder, name), level)
+
+    def ended(self, name: str, output: Output) -> None:
+        """The part of this name is written: here, where files are put in place at the end, nothing is left to do."""
+
+    def only_up_to(self, number: int) -> None:
+        """Take away what came behind the part of this number."""
+        with suppress(FileNotFoundError):
+            for name in os.listdir(self._folder):
+                found = name.lstrip(".").removeprefix("part-").partition(".")[0]
+                if found.isdecimal() and int(found) > number:
+                    os.unlink(os.path.join(self._folder, name))
 
 
 class Building:
@@ -38,13 +64,15 @@ class Building:
             raise LineError(f"there is no folder {above!r} to make {name!r} in; make it first")
         if os.path.lexists(self.path) and not os.path.isdir(self.path):
             raise LineError(f"{path!r} is there and is no folder; name another one for the parts")
-        if len(os.fsencode(name)) > opening.LONG_NAME:
+        if len(os.fsencode(name)) > LONG_NAME:
             name = f"{name[:40]}.{hashlib.sha256(os.fsencode(name)).hexdigest()[:12]}"
         self._stem = os.path.join(above, f".{name}.")
         self.folder = self._taken_up = ""  # in which it is made, and was made so far
         self._newest: int | None = None  # note of how far it is
         self.known = 0  # number of that one, which it keeps when it is put in its place
         self._lock: int | None = None
+        self._deposits = ""  # folder beside it, for what workers on other machines leave for it
+        self._deposits_lock: int | None = None
         self._opened_in = 0  # process
         self._journal: str | None = None
 
@@ -58,7 +86,7 @@ class Building:
             self._make("taktline-{}.parts")
             self._take()
 
-    def begin(self) -> None:
+    def begin(self, run: str) -> None:
         """For a run with a journal, from the start."""
         self._check()
         self._sweep()
@@ -74,10 +102,10 @@ class Building:
                 _take_away(os.path.join(self.folder, name))
             sync_folder(self.folder)
 
-    def take_up(self, name: str) -> None:
-        """To go on with what such a run has made in the folder of this name. Raises OutputLost where it is not there any
-        more."""
-        self.folder = self._taken_up = os.path.join(os.path.dirname(self.path), name)
+    def take_up(self, run: str, position: dict[str, Any]) -> None:
+        """To go on with what such a run has made. Raises OutputLost where it is not there any more."""
+        self._sweep()
+        self.folder = self._taken_up = os.path.join(os.path.dirname(self.path), position["name"])
         if not os.path.isdir(self.folder):
             raise OutputLost(
                 path=self.path,
@@ -90,11 +118,40 @@ class Building:
                 self._copy()
 
     def _make(self, name: str) -> None:
+        self.folder = self._new_folder(name)
+
+    def _new_folder(self, name: str) -> str:
         """A folder of a name that nobody has."""
         while True:
-            self.folder = self._stem + name.format(secrets.token_hex(4))
+            folder = self._stem + name.format(secrets.token_hex(4))
             with suppress(FileExistsError):
-                return os.mkdir(self.folder, 0o700)
+                os.mkdir(folder, 0o700)
+                return folder
+
+    @property
+    def is_open(self) -> bool:
+        """Whether a run writes here now; not where what it was to write is there already."""
+        return self._lock is not None
+
+    def deposits(self) -> str:
+        """A folder beside it, which is taken away at the end, or by the next run where this one is killed."""
+        with self._telling():
+            self._deposits = self._new_folder("taktline-{}.parts")
+            self._deposits_lock = os.open(self._deposits, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC | os.O_NOFOLLOW)
+            lock(self._deposits_lock)
+        return self._deposits
+
+    def _end_deposits(self) -> None:
+        held, self._deposits_lock = self._deposits_lock, None
+        if held is None:
+            return
+        os.close(held)
+        if os.getpid() != self._opened_in:
+            return
+        for _ in range(TRIES):  # a worker that was given up may still be writing there
+            shutil.rmtree(self._deposits, ignore_errors=True)
+            if not os.path.isdir(self._deposits):
+                break
 
     def make(self, name: str) -> None:
         """A folder inside. Raises SinkError where what it is in was taken away, as from an attempt that is over."""
@@ -119,12 +176,13 @@ class Building:
         _sync(self.folder)
 
     def beside(self, journal: str) -> None:
-        self._journal = os.path.abspath(journal)
+        self._journal = place.from_here(journal)
 
     def _check(self) -> None:
         try:
             there = os.listdir(self.path)
-        except FileNotFoundError:
+        except FileNotFoundError as error:
+            pass_on(error)
             return
         except OSError as error:
             raise LineError(f"{self._named!r} cannot be written: {error.strerror or error}") from error
@@ -152,14 +210,17 @@ class Building:
             self.let_go()
             if self._journal is not None and self._owner() == self._journal:
                 return False
-            raise SinkError(f"another run is writing {self._named!r}", path=self.path) from None
+            raise SinkError(
+                f"another run is writing {self._named!r}: wait until it has ended, or name another folder",
+                path=self.path,
+            ) from None
         return True
 
     def _claim(self) -> None:
         """Note beside it whose it is. Raises LineError where another journal can still go on with it."""
         if self._journal is None or (owner := self._owner()) == self._journal:
             return
-        if owner is not None and os.listdir(self.folder) and os.path.exists(owner):
+        if owner is not None and os.listdir(self.folder) and remote.may_be_there(owner):
             self.let_go()
             raise LineError(
                 f"an unfinished run with the journal {owner!r} is writing {self._named!r}, and can go on: end it first, or "
@@ -174,7 +235,8 @@ class Building:
         try:
             with open(self._owners(), encoding="utf-8", errors="surrogateescape") as file:
                 return file.read().rstrip("\n")
-        except FileNotFoundError:
+        except FileNotFoundError as error:
+            pass_on(error)
             return None
 
     def _sweep(self) -> None:
@@ -192,19 +254,26 @@ class Building:
                 finally:
                     os.close(found)
 
+    # --- parts ---
+
+    def parts(self, inside: str) -> PartsHere:
+        """Where the parts of a folder inside are; "" is the folder itself."""
+        return PartsHere(os.path.join(self.folder, inside) if inside else self.folder)
+
     # --- notes for who goes on ---
 
-    def note(self, number: int, data: bytes) -> None:
-        """Keep what the journal's next entry will tell of by its number; the one before is still needed until then."""
+    def note(self, number: int, data: bytes) -> dict[str, Any]:
+        """Keep what the journal's next entry will tell of; the one before is still needed until then."""
         with self._telling():
             write_whole(self._noted(number), data)
         self._newest = number
         with suppress(FileNotFoundError):
             os.unlink(self._noted(number - 2))
+        return {"name": os.path.basename(self.folder), "folder": self.known}
 
-    def noted_at(self, number: int) -> bytes:
+    def noted_at(self, position: dict[str, Any]) -> bytes:
         """Raises OSError where it is gone."""
-        with open(f"{self._taken_up}.state-{number}", "rb") as file:
+        with open(f"{self._taken_up}.state-{position['saved']}", "rb") as file:
             return file.read()
 
     def _noted(self, number: int) -> str:
@@ -310,6 +379,7 @@ class Building:
 
     def let_go(self) -> None:
         """Leave it as it is. May be called again."""
+        self._end_deposits()
         held, self._lock = self._lock, None
         if held is not None:
             os.close(held)
@@ -319,12 +389,18 @@ class Building:
                 with suppress(FileNotFoundError):
                     os.unlink(self._noted(number))
 
-    def is_published(self, name: str, known: int) -> bool:
+    def is_published(self, run: str, position: dict[str, Any]) -> bool:
         if not os.path.isdir(self.path):
             return False
-        if self._mode == "append" and not os.path.exists(os.path.join(os.path.dirname(self.path), name)):
+        if self._mode == "append" and not os.path.exists(os.path.join(os.path.dirname(self.path), position["name"])):
             return True
-        return os.stat(self.path).st_ino == known
+        return bool(os.stat(self.path).st_ino == position["folder"])
+
+    def is_gone(self, run: str) -> str:
+        """Why what was published is not there any more; empty where it is."""
+        return (
+            "" if os.path.isdir(self.path) else f"the folder {self.path!r} was written whole, and is not there any more"
+        )
 
     def forget_owner(self) -> None:
         """The journal says that all is done: take away what a killed run could have needed."""
@@ -333,7 +409,7 @@ class Building:
             self._sweep()  # what was there before, where a process was killed that had put another one in its place
             _take_away(self._owners())
 
-    def forget(self) -> None:
+    def forget(self, run: str) -> None:
         """Another run begins in the place of one that has a journal: take away what that has made, where it is its own."""
         if self._owner() in (self._journal, None):
             self._forget_all()

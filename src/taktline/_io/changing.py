@@ -5,11 +5,16 @@ from __future__ import annotations
 
 import io
 import os
-from typing import Any
+from functools import cache
+from platform import node
+from typing import Any, NamedTuple
+from zlib import crc32
 
+from taktline._signals import pass_on
 from taktline.errors import SourceError
 
 UNKNOWN = 1 << 62  # the end of a file that tells none, such as a pipe or one of the kernel's own
+LOOKED_AT = 1 << 12  # bytes at the beginning and at the end, by which another machine knows a file again
 ADVICE = "Read a copy of it, or have what writes it make a new file and rename that"
 
 
@@ -37,7 +42,17 @@ class Unchanged:
 
     def __init__(self, file: Any) -> None:
         self._file = file
-        self.state = self._now()
+        self._state = self._now()
+
+    def known(self) -> tuple[KnownFile, int]:
+        """What it is known by, and when it was changed last."""
+        return known(self._file.fileno(), self._state[2]), self._state[3]
+
+    def is_what(self, was: tuple[KnownFile, int]) -> bool:
+        """Whether this is the file that was known by that, and has not changed since."""
+        file, changed_ns = was
+        size, here = self._state[2], file.machine == machine()
+        return size == file.end and file.is_at(self._file.fileno()) and (not here or changed_ns == self._state[3])
 
     def _now(self) -> tuple[int, int, int, int]:
         now = os.fstat(self._file.fileno())
@@ -45,14 +60,49 @@ class Unchanged:
 
     def check(self, path: str) -> None:
         """Raises SourceError where it is not what it was when it was opened."""
-        if self._now() != self.state:
+        if self._now() != self._state:
             raise changed(path, "what is read now does not belong to what was read before")
 
 
-def identity(descriptor: int) -> tuple[int, int]:
-    """What an open file is known by, whatever becomes of its name: device and inode."""
-    known = os.fstat(descriptor)
-    return known.st_dev, known.st_ino
+class KnownFile(NamedTuple):
+    """What an open file is known by, whatever becomes of its name: here by device and inode. Each machine has others, so
+    another one knows it by a check sum over some of its first `end` bytes; times of change differ there, too."""
+
+    machine: str
+    device: int
+    inode: int
+    end: int
+    check: int
+
+    def is_at(self, descriptor: int) -> bool:
+        """Whether it is the file that is open here."""
+        now = os.fstat(descriptor)
+        if self.machine == machine():
+            return (now.st_dev, now.st_ino) == (self.device, self.inode)
+        return self.end != UNKNOWN and now.st_size >= self.end and check_sum(descriptor, self.end) == self.check
+
+
+def known(descriptor: int, end: int) -> KnownFile:
+    """What an open file is known by that is read up to `end`."""
+    now = os.fstat(descriptor)
+    return KnownFile(machine(), now.st_dev, now.st_ino, end, 0 if end == UNKNOWN else check_sum(descriptor, end))
+
+
+def check_sum(descriptor: int, end: int) -> int:
+    """Of the first and the last bytes of a file that ends there."""
+    first = os.pread(descriptor, min(end, LOOKED_AT), 0)
+    return crc32(os.pread(descriptor, min(end, LOOKED_AT), max(0, end - LOOKED_AT)), crc32(first))
+
+
+@cache
+def machine() -> str:
+    """What tells this machine, as it has been started, from others."""
+    try:
+        with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as file:
+            return file.read().strip()
+    except OSError as error:  # not on this system
+        pass_on(error)
+        return node()
 
 
 def replaced(path: str) -> SourceError:

@@ -10,6 +10,7 @@ import tempfile
 from collections.abc import Callable
 
 from taktline._files import is_still, lock, private
+from taktline._signals import pass_on
 from taktline.errors import LineError
 
 
@@ -31,7 +32,8 @@ class Claim:
             file = self._locked()
         except BlockingIOError:
             raise
-        except OSError:  # there is no place for it, or somebody else has that name: nothing can be told
+        except OSError as error:  # there is no place for it, or somebody else has that name: nothing can be told
+            pass_on(error)
             return
         try:
             owner = os.fsdecode(os.pread(file, 1 << 16, 0))
@@ -80,5 +82,6 @@ class Claim:
 def _holds(part: str) -> bool:
     try:
         return os.path.getsize(part) > 0
-    except OSError:
+    except OSError as error:
+        pass_on(error)
         return False

@@ -168,14 +168,3 @@ def database_file(url: str) -> str | None:
 def known_as(url: str) -> str:
     """Which database it is, whatever the folder is that the process is in."""
     return f"{SQLITE}{os.path.abspath(url.removeprefix(SQLITE))}" if url.startswith(SQLITE) else shown_url(url)
-
-
-def connected(url: str, writing: bool) -> Database:
-    """Raises Unreachable."""
-    if url.startswith(SQLITE):
-        from taktline._io.sqlite import Sqlite
-
-        return Sqlite(url.removeprefix(SQLITE), writing)
-    from taktline._io.postgres import Postgres
-
-    return Postgres(url, writing)

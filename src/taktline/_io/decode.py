@@ -15,7 +15,7 @@ from taktline.abc import Unread
 from taktline.errors import SourceError
 
 if TYPE_CHECKING:
-    from taktline._io.placed import Added
+    from taktline._io.path_columns import Added
 
 BOM = b"\xef\xbb\xbf"
 UTF_16 = (b"\xff\xfe", b"\xfe\xff")  # what a text in UTF-16 begins with
@@ -67,9 +67,7 @@ def json_records(
             try:
                 record = loads(line)
             except ValueError:
-                whole = line.endswith(b"\n")
-                what = "is no JSON" if whole else "the last one, is no JSON (was the file cut off?)"
-                yield unreadable(bad_line(name, number, line, error, what), line, unread)
+                yield unreadable(bad_line(name, number, line, error, _no_json(number, line)), line, unread)
                 continue
         except RecursionError as error:
             yield unreadable(bad_line(name, number, line, error, "is nested too deeply"), line, unread)
@@ -81,14 +79,21 @@ def json_records(
             try:
                 record = {key: record[key] for key in columns}
             except (KeyError, TypeError, IndexError) as error:
-                why = SourceError(
-                    f"{name!r}, line {number:,}: no {error} in {excerpt(record)}", path=name, line=number
-                )  # fmt: skip
+                why = SourceError(f"{name!r}, line {number:,}: no {error} in {excerpt(record)}", path=name, line=number)
                 yield unreadable(caused(why, error), line, unread)
                 continue
         if more is not None:
             record.update(more.values)
         yield record
+
+
+def _no_json(number: int, line: bytes) -> str:
+    """What is wrong with a line that is no JSON, where that can be guessed."""
+    if b"\0" in line:
+        return "is no JSON in UTF-8 (is it UTF-16? iconv -f UTF-16LE -t UTF-8 makes it what JSON lines are)"
+    if number == 1 and line.strip() in (b"[", b"{"):
+        return "is no JSON by itself (of one array or object over several lines, jq -c '.[]' makes JSON lines)"
+    return "is no JSON" if line.endswith(b"\n") else "the last one, is no JSON (was the file cut off?)"
 
 
 def _no_place(more: Added, name: str, number: int, record: Any) -> SourceError:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import codecs
 import csv
+import re
+import shlex
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import date, datetime, time
@@ -14,15 +16,16 @@ from typing import TYPE_CHECKING, Any
 from taktline._excerpts import excerpt
 from taktline._io import as_table
 from taktline._io.decode import BOM, NEXT, UTF_8, caused, undecodable, unreadable
-from taktline._io.inferred import ROWS, types_of
+from taktline._io.inference import ROWS, types_of
+from taktline._io.pushback import Taken
 from taktline._io.ranges import table_lines
-from taktline._io.taken import Taken
 from taktline.abc import Unread
 from taktline.errors import LineError, SourceError
 
 if TYPE_CHECKING:
-    from taktline._io.placed import Added
+    from taktline._io.path_columns import Added
 
+CONTROL = re.compile(r"[\x00-\x08\x0e-\x1f]")  # no name of a column has such a character
 FIELD = 1 << 30  # characters of a CSV field; the csv module's own limit is 131,072
 INFER = "infer"
 SEPARATORS = (";", "\t", "|", ",")  # that a header of one column is looked at for
@@ -32,7 +35,7 @@ Numbered = Iterator[tuple[int, list[str]]]  # rows of a table, each with the num
 
 
 @dataclass(frozen=True, slots=True)
-class Table:
+class Dialect:
     """How delimited text is to be read."""
 
     delimiter: str = ","
@@ -49,7 +52,7 @@ class Table:
         """Whether Arrow has a type for each column."""
         return all(kind in as_table.KINDS for kind in (self.types or {}).values())
 
-    def inferred(self, taken: Taken, name: str, header: Sequence[str]) -> Table:
+    def inferred(self, taken: Taken, name: str, header: Sequence[str]) -> Dialect:
         """How to read it with the types that its next rows have; they are given back."""
         lines: list[bytes] = []
 
@@ -58,7 +61,7 @@ class Table:
                 lines.append(line)
                 yield line
 
-        rows = _kept_rows(_Kept(Taken(each())), name, self, 1 + taken.count)
+        rows = _kept_rows(_NewestRow(Taken(each())), name, self, 1 + taken.count)
         types = types_of((row for _, row in islice(rows, ROWS)), header)
         taken.give_back(lines)
         chosen = header if self.columns is None else self.columns
@@ -77,6 +80,8 @@ class Table:
         header, number = self._names(taken, name)
         if header is None:
             return None
+        if CONTROL.search(text := "".join(header)):
+            raise _no_text(name, text, number)
         if not self.sure and len(header) == 1 and (there := [each for each in SEPARATORS if each in header[0]]):
             raise SourceError(
                 f"{name!r} has one column, {header[0]!r}: it is not separated by {self.delimiter!r}. Read it with "
@@ -85,8 +90,8 @@ class Table:
             )  # fmt: skip
         if len(set(header)) < len(header):
             raise SourceError(
-                f"{name!r} has two columns of the same name: {', '.join(header)}. Name them anew: header=[…], where the "
-                "file has no row of names", path=name, line=number,
+                f"{name!r} has two columns of the same name: {', '.join(header)}. Give one of them another name in the "
+                "file; or all of them with header=, where its first line is no row of names", path=name, line=number,
             )  # fmt: skip
         if missing := [each for each in (*(self.columns or ()), *(self.types or ())) if each not in header]:
             raise SourceError(
@@ -97,7 +102,7 @@ class Table:
     def _names(self, taken: Taken, name: str) -> tuple[list[str] | None, int]:
         if isinstance(self.header, tuple):
             return list(self.header), 1
-        kept = _Kept(taken)
+        kept = _NewestRow(taken)
         first = next(_kept_rows(kept, name, self, 1), None)
         if first is None:
             return None, 0
@@ -111,12 +116,12 @@ class Table:
 
 
 def table_records(
-    lines: Iterable[bytes], name: str, first: int, table: Table, header: Sequence[str],
+    lines: Iterable[bytes], name: str, first: int, table: Dialect, header: Sequence[str],
     unread: list[Unread] | None = None, more: Added | None = None,
 ) -> Iterator[Any]:  # fmt: skip
     """Lines of delimited text, behind its header, as dicts by those names, and of `more`; cells of `types` are made values,
     blank lines left out. Raises SourceError with the line."""
-    kept = None if unread is None else _Kept(lines if isinstance(lines, Taken) else Taken(lines))
+    kept = None if unread is None else _NewestRow(lines if isinstance(lines, Taken) else Taken(lines))
     rows = _rows(lines, name, table, first) if kept is None else _kept_rows(kept, name, table, first)
     made = [(key, _converter(kind)) for key, kind in (table.types or {}).items()]
     columns = table.columns
@@ -160,7 +165,7 @@ def _other_width(name: str, number: int, row: Sequence[str], header: Sequence[st
     )  # fmt: skip
 
 
-def _rows(lines: Iterable[bytes], name: str, table: Table, first: int) -> Numbered:
+def _rows(lines: Iterable[bytes], name: str, table: Dialect, first: int) -> Numbered:
     """The rows, blank lines left out. Raises SourceError with the line."""
     texts = _decoded(lines, name, table.encoding, first)
     if not table.quoting:
@@ -184,7 +189,7 @@ def _rows(lines: Iterable[bytes], name: str, table: Table, first: int) -> Number
             yield first - 1 + rows.line_num, row
 
 
-class _Kept:
+class _NewestRow:
     """The lines of the newest row, and why it is none. One with an error is empty."""
 
     def __init__(self, taken: Taken) -> None:
@@ -219,7 +224,7 @@ class _Kept:
             del self.lines[1:]
 
 
-def _kept_rows(kept: _Kept, name: str, table: Table, first: int) -> Numbered:
+def _kept_rows(kept: _NewestRow, name: str, table: Dialect, first: int) -> Numbered:
     """As `_rows`, but a row that is none is empty, and `kept` tells of it."""
     number, fresh = first - 1, True
     rows: Any = None
@@ -252,7 +257,23 @@ def _cells(text: str, delimiter: str) -> list[str]:
     return text.split(delimiter) if text else []
 
 
+def _no_text(name: str, text: str, number: int) -> SourceError:
+    """What to say of a row of names with characters that no text has."""
+    if text.count("\0") >= len(text) // 2:
+        what = f'{name!r} seems to be UTF-16 without a mark at its begin: read it with encoding="utf-16-le"'
+    else:
+        what = f"{name!r} is no text: its first line has control characters. Is it packed, or a spreadsheet's own file?"
+    return SourceError(what, path=name, line=number)
+
+
 def _no_csv(name: str, number: int, error: csv.Error) -> SourceError:
+    if "new-line character" in str(error):
+        return SourceError(
+            f"{name!r}, line {number:,}, has a carriage return that ends no line: a cell with one must stand in double "
+            "quotes\n  next    where all lines end so, as in some old exports, make them line feeds: "
+            f"tr '\\r' '\\n' < {shlex.quote(name)} > lines.csv",
+            path=name, line=number,
+        )  # fmt: skip
     why = SourceError(
         f"{name!r}, line {number:,}, is no CSV: {error}\n  next    {NEXT}; or read it with quoting=False, where double "
         "quotes are characters as others", path=name, line=number,

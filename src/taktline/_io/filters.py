@@ -93,7 +93,7 @@ def check(filters: Filters, schema: Any, name: str) -> None:
             kind = schema.field(term[0]).type
             raise SourceError(
                 f"filters= compares {term[0]!r} of {name!r}, which is {kind}, with {term[2]!r}", path=name
-            ) from error  # fmt: skip
+            ) from error
 
 
 def columns_of(filters: Filters) -> list[str]:

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from taktline._io.deposits import Deposit
+
 MAGIC = b"PAR1"
 SCHEMA, ROWS, GROUPS, KEYS = 2, 3, 4, 5  # of a footer
 COLUMNS, GROUP_OFFSET, ORDINAL = 1, 5, 7  # of a row group
@@ -21,13 +23,18 @@ Struct = dict[int, tuple[int, Any]]
 
 
 class Footer:
-    """What the end of a whole file in memory says of it."""
+    """What the end of a whole file in memory, or of one that a worker has left, says of it."""
 
-    def __init__(self, file: bytes) -> None:
+    def __init__(self, file: bytes | Deposit) -> None:
         end = len(file) - 8
-        start = end - int.from_bytes(file[end : end + 4], "little")
-        self.body = memoryview(file)[len(MAGIC) : start]
-        self._fields: Struct = _Reading(file, start).struct()
+        if isinstance(file, Deposit):
+            start = end - int.from_bytes(file.piece(end, end + 4).read(), "little")
+            self.body: memoryview | Deposit = file.piece(len(MAGIC), start)
+            self._fields: Struct = _Reading(file.piece(start, end).read(), 0).struct()
+        else:
+            start = end - int.from_bytes(file[end : end + 4], "little")
+            self.body = memoryview(file)[len(MAGIC) : start]
+            self._fields = _Reading(file, start).struct()
 
     @property
     def rows(self) -> int:

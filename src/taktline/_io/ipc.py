@@ -6,10 +6,10 @@ import io
 from collections.abc import Callable, Sequence
 from typing import IO, Any
 
-from taktline._io import opening
+from taktline._io.column_types import as_schema, normal
+from taktline._io.output import IntoOutput, Output
 from taktline._io.parquet import check_path, checked_pyarrow
-from taktline._io.settled import Coming, Settled, Sizes
-from taktline._io.typed import as_schema, normal
+from taktline._io.settling import Coming, Settled, Sizes
 from taktline.errors import LineError
 
 CODECS = ("lz4", "zstd", "none")
@@ -22,9 +22,9 @@ class Batches(Sizes):
     def __init__(self, codec: str | None, level: int | None, row_group: int | None, part: int | None = None) -> None:
         super().__init__(row_group, part)
         if codec is not None and codec not in CODECS:
-            raise LineError(f"codec={codec!r} is none of Arrow's: {', '.join(CODECS)}")
+            raise LineError(f"codec={codec!r} is none of Arrow's: give one of {', '.join(CODECS)}")
         if level is not None and (codec != "zstd" or not isinstance(level, int) or not 1 <= level <= 22):
-            raise LineError(f"level={level!r} is none: Arrow has levels of zstd, from 1 to 22")
+            raise LineError(f'level={level!r} is no level of Arrow: give codec="zstd", which has 1 to 22')
         self._codec = None if codec == "none" else codec
         self._level = level
 
@@ -61,7 +61,7 @@ class ArrowTables(Settled):
 class Into(io.RawIOBase):
     """What Arrow writes into: an output, for as long as its bytes are wanted, behind those that it has already."""
 
-    def __init__(self, output: opening.Output) -> None:
+    def __init__(self, output: Output) -> None:
         self._output = output
         self.at = 0
         self.there = 0
@@ -84,7 +84,8 @@ class Into(io.RawIOBase):
 class ArrowOut:
     """One file on its way into an output."""
 
-    def __init__(self, output: opening.Output, batches: Batches) -> None:
+    def __init__(self, output: Output, batches: Batches) -> None:
+        self._output = output
         self._into = Into(output)
         self._batches = batches
         self._writer: Any = None
@@ -112,26 +113,26 @@ class ArrowOut:
         if self._writer is not None:
             self._writer.close()
 
-    def go_on(self, path: str, end: int, count: int) -> None:
-        """Behind what is in a part file: Arrow must have written it to write on, so it does so again, into nothing."""
+    def go_on(self, end: int, count: int) -> None:
+        """Behind what is in the output: Arrow must have written it to write on, so it does so again, into nothing."""
         import pyarrow as pa
 
         self._into.there = end
         if not end:
             return
-        with pa.memory_map(path) as file:
-            stream = pa.ipc.open_stream(file.read_buffer().slice(MAGIC))
-            self._begin(stream.schema)
-            for _ in range(count):
-                self._writer.write_batch(stream.read_next_batch())
+        stream = pa.ipc.open_stream(pa.py_buffer(self._output.so_far()).slice(MAGIC))
+        self._begin(stream.schema)
+        for _ in range(count):
+            self._writer.write_batch(stream.read_next_batch())
         self.count = count
 
 
-class ArrowFile(opening.IntoOutput):
+class ArrowFile(IntoOutput):
     """Results as the rows of an Arrow file; a missing key is a null."""
 
     no_journal = "where its batches lie is written last. Write a folder of parts, as write('out/', format='arrow') does"
     tables = True
+    takes_failed = False
 
     def __init__(
         self, target: str | IO[bytes], schema: Any = None, codec: str | None = None, level: int | None = None,
@@ -142,7 +143,7 @@ class ArrowFile(opening.IntoOutput):
             check_path(target, "Arrow")
         self._schema = as_schema(schema)
         self._batches = Batches(codec, level, row_group)
-        self._output = opening.Output(target)
+        self._output = Output(target)
         self._begin()
 
     def _begin(self) -> None:

@@ -11,7 +11,8 @@ from typing import IO, Any, Protocol
 
 from taktline._arrow import records_of
 from taktline._excerpts import excerpt
-from taktline._io import brought, encode, opening, plain
+from taktline._io import encode, plain, plugins
+from taktline._io.output import IntoOutput, Output
 from taktline.abc import Resumable
 from taktline.errors import unwritable
 
@@ -31,6 +32,9 @@ class LineForm(Protocol):
 
     table_encoder: TableEncoder
     """and of a table; None where no table is taken. What either makes is given to `taken`."""
+
+    as_made: bool
+    """Whether `taken` gives that back as it is."""
 
     def head(self) -> bytes:
         """What each file begins with, where it has results."""
@@ -54,6 +58,7 @@ class LineForm(Protocol):
 
 class JsonLines:
     header: list[str] | None = None
+    as_made = True
 
     def __init__(self) -> None:
         from taktline._io.texts import json_table
@@ -85,6 +90,7 @@ class PlainLines:
     """Of each result by itself."""
 
     header: list[str] | None = None
+    as_made = True
     table_encoder: TableEncoder = None
 
     def __init__(self, encode: Callable[..., bytes], *, one_each: bool) -> None:
@@ -115,6 +121,7 @@ class Delimited:
     """Rows of delimited text; the first row's keys are the header."""
 
     encoder: Encoder = None  # it must know what came before
+    as_made = False
 
     def __init__(self, delimiter: str, *, quoting: bool = True) -> None:
         self._delimiter = delimiter
@@ -273,16 +280,17 @@ def lines_of(format: str) -> LineForm:
         return JsonLines()
     if format == "text":
         return PlainLines(encode.text_lines, one_each=True)
-    return PlainLines(brought.encoder(format), one_each=False)
+    return PlainLines(plugins.encoder(format), one_each=False)
 
 
-class LinesFile(opening.IntoOutput, Resumable):
+class LinesFile(IntoOutput, Resumable):
     """Results as lines of a file."""
 
     def __init__(self, target: str | IO[bytes], format: str, level: int | None = None) -> None:
-        self._output = opening.Output(target, level)
+        self._output = Output(target, level)
         self._format = format
         self._lines = lines_of(format)
+        self.takes_failed = format not in ("csv", "tsv", "text")
         self._count = 0
         self.encoder, self.table_encoder = self._lines.encoder, self._lines.table_encoder
         self.tables = self.table_encoder is not None

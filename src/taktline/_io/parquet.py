@@ -1,4 +1,4 @@
-"""Files of Parquet and Arrow, read a row group at a time, by way of pyarrow."""
+"""Files of Parquet, Arrow and ORC, read a row group at a time, by way of pyarrow."""
 
 from __future__ import annotations
 
@@ -12,14 +12,17 @@ from typing import Any
 
 from taktline._arrow import records_of
 from taktline._io import opening, place, remote
-from taktline._io.changing import Unchanged, replaced
-from taktline._io.cut import TABLE, Cut, Cuts
+from taktline._io.changing import KnownFile, Unchanged, replaced
 from taktline._io.decode import KEPT
 from taktline._io.delimited import check_drift
+from taktline._io.fetched import CutHere, Fetched
 from taktline._io.filters import Filters, columns_of, left, mask, may_match
 from taktline._io.filters import check as check_filters
 from taktline._io.ipc_files import IpcFile
-from taktline._io.placed import Added, known
+from taktline._io.orc_files import OrcFile
+from taktline._io.path_columns import Added, known
+from taktline._io.splitting import TABLE, Cut, Cuts
+from taktline._signals import pass_on
 from taktline.abc import Part, Source, Splitter, Unread
 from taktline.errors import LineError, SourceError, TaktlineError
 
@@ -34,11 +37,11 @@ APART = (
 
 Columns = tuple[str, ...] | None
 How = tuple[str, Columns, Added | None, Filters | None]  # the format; what is read of a file, and what is added to it
-State = tuple[int, int, int, int]  # what an open file is known by, and what changes when it does
+State = tuple[KnownFile, int]  # what an open file is known by, and when it was changed last
 
 
 class TableFiles(Source):
-    """Files of Parquet or Arrow, one after the other, as one stream of dicts."""
+    """Files of one of these formats, one after the other, as one stream of dicts."""
 
     columns = True
 
@@ -46,14 +49,12 @@ class TableFiles(Source):
         self, name: str, patterns: Sequence[str], paths: list[str], columns: Columns, added: Mapping[str, Added],
         filters: Filters | None = None, format: str = "parquet",
     ) -> None:  # fmt: skip
-        checked_pyarrow(format.capitalize())
+        checked_pyarrow(called(format))
         self._format = format
         for path in paths:
             if path == opening.STANDARD:
-                raise LineError(
-                    f"{format.capitalize()} is read from its end, which standard input cannot do; name a file"
-                )
-            check_path(path, format.capitalize())
+                raise LineError(f"{called(format)} is read from its end, which standard input cannot do; name a file")
+            check_path(path, called(format))
         self._name = name
         self._paths = paths
         self._inputs = [place.Inputs(each, paths) for each in patterns]
@@ -67,6 +68,11 @@ class TableFiles(Source):
         more = self._added.get(remote.shown(path))
         return more, self._filters and left(self._filters, more.place if more is not None else {})
 
+    @property
+    def weight(self) -> int:
+        """Bytes of the files."""
+        return sum(map(opening.size, self._paths))
+
     def describe(self) -> str:
         return self._name
 
@@ -79,6 +85,9 @@ class TableFiles(Source):
 
     def untold(self) -> str:
         return opening.untold(self._paths)
+
+    def places(self) -> Splitter | None:
+        return self.split()
 
     def __len__(self) -> int:
         if self._filters:
@@ -111,6 +120,34 @@ class TableFiles(Source):
     def split(self, *, exact: bool = False, unread: list[Unread] | None = None) -> Splitter | None:
         return Cut(self._cuts(exact, unread)) if all(map(opening.is_plain, self._paths)) else None
 
+    def split_columns(self, *, exact: bool = False, unread: list[Unread] | None = None) -> Splitter | None:
+        return self.split(exact=exact, unread=unread) or CutHere(self._read_here(exact, unread))
+
+    def _read_here(self, exact: bool, unread: list[Unread] | None) -> Cuts:
+        """Of a store's objects, which only this process has open: their rows in tables."""
+        wanted = yield None
+        check = self._checking()
+        for path, more, filters in self._read:
+            if filters == ():
+                continue
+            with _opened(path, self._format) as (file, unchanged):
+                name, how = remote.shown(path), (self._format, self._columns, more, filters)
+                check(name, file, filters)
+                reading = Reading(file, name, self._columns, more, filters, unchanged)
+                row = refused = 0  # up to there no table could be read
+                while (row := reading.following(row)) < reading.rows:
+                    if not wanted or row < refused:
+                        wanted = yield reading.records(row, reading.rows, unread)
+                        row = reading.row
+                        continue
+                    end = reading.border(row, wanted, exact=exact) if wanted != TABLE else reading.together(row)
+                    table = reading.table_or_none(row, end)
+                    if table is None:
+                        refused = end
+                        continue
+                    wanted = yield RowsHere(path, row, end, how, table)
+                    row = end
+
     def _cuts(self, exact: bool, unread: list[Unread] | None) -> Cuts:
         wanted = yield None
         check = self._checking()
@@ -120,6 +157,7 @@ class TableFiles(Source):
                 continue
             file, unchanged = _opened_here(path, self._format)  # it stays open for as long as somebody has a part of it
             check(path, file, filters)
+            state = unchanged.known()
             reading, row = Reading(file, path, self._columns, more, filters, unchanged), 0
             while (row := reading.following(row)) < reading.rows:
                 if wanted:
@@ -128,7 +166,7 @@ class TableFiles(Source):
                     count = reading.count(row, end)
                     size = max(1, int(reading.weight(row) * count))
                     how = (self._format, self._columns, more, filters)
-                    wanted = yield Rows(path, unchanged.state, row, end, count, size, how, whole, reading)
+                    wanted = yield Rows(path, state, row, end, count, size, how, whole, reading)
                     row = end
                 else:
                     wanted = yield reading.records(row, reading.rows, unread)
@@ -162,6 +200,12 @@ class TableFiles(Source):
         def check(name: str, file: Any, filters: Filters | None) -> None:
             header = file.schema_arrow.names
             first.append((name, header))
+            read = header if self._columns is None else [each for each in header if each in self._columns]
+            if twice := next((each for each in read if read.count(each) > 1), None):
+                raise SourceError(
+                    f"{name!r} has two columns named {twice!r}, and a record would hold one of them: name those to read by "
+                    "columns=, or write the file with other names", path=name,
+                )  # fmt: skip
             if (more := self._added.get(name)) is not None:
                 more.check(header, name)
             if filters:
@@ -214,8 +258,42 @@ class Rows(Part):
     def table(self) -> Any:
         return self._on().table(self._first, self._end)
 
+    def where(self, n: int) -> str:
+        every = self._count == self._end - self._first
+        return f"{self._path}, row {self._first + n:,}" if every else self._path
+
     def _on(self) -> Reading:
         return self._reading or _reading_on(self._path, self._state, self._how)
+
+
+class RowsHere(Fetched):
+    """Consecutive rows of an object of a store, or the wanted ones of them, which were read here."""
+
+    __slots__ = ("_end", "_first", "_how", "_path")
+
+    def __init__(self, path: str, first: int, end: int, how: How, table: Any) -> None:
+        super().__init__(table)
+        self._path = path
+        self._first = first
+        self._end = end
+        self._how = how
+
+    def read(self, unread: list[Unread] | None = None) -> Iterator[Any]:
+        format, columns, more, filters = self._how
+        with _opened(self._path, format) as (file, unchanged):
+            reading = Reading(file, remote.shown(self._path), columns, more, filters, unchanged)
+            yield from reading.records(self._first, self._end, unread)
+
+    def __getitem__(self, at: Any) -> Any:
+        if not isinstance(at, int):
+            return super().__getitem__(at)
+        (row,) = self._table.slice(range(len(self))[at], 1).to_batches()
+        made = next(_made(row, None))
+        return made.text if isinstance(made, _NoRecord) else made[0]
+
+    def where(self, n: int) -> str:
+        name = remote.shown(self._path)
+        return f"{name}, row {self._first + n:,}" if len(self) == self._end - self._first else name
 
 
 _newest = local()  # of a worker, which may be a thread: the file that it had a part of last, as far as it has read that
@@ -227,7 +305,7 @@ def _reading_on(path: str, state: State, how: How) -> Reading:
     known = (path, state, columns, repr(filters))
     if getattr(_newest, "known", None) != known:
         file, unchanged = _opened_here(path, format)
-        if unchanged.state != state:
+        if not unchanged.is_what(state):
             raise replaced(path)
         _newest.reading, _newest.known = Reading(file, path, columns, more, filters, unchanged), known
     return _newest.reading  # type: ignore[no-any-return]
@@ -395,6 +473,17 @@ class Reading:
         table = table if self._columns is None else table.select(list(self._columns))
         return table if self._more is None else self._more.onto(table)
 
+    def table_or_none(self, first: int, end: int) -> Any:
+        """The rows `first` to `end` as a Table of Arrow; None where they cannot be read so: one by one it is told why."""
+        from pyarrow import ArrowException
+
+        try:
+            return self.table(first, end)
+        except (ArrowException, ValueError, OverflowError, OSError, SourceError) as error:
+            pass_on(error)
+            self._group = -1
+            return None
+
     def records(self, first: int, end: int, unread: list[Unread] | None = None) -> Iterator[Any]:
         """Those of the rows `first` to `end`. Raises SourceError with the row group, behind the records before it; with
         `unread`, a row that can be no record is an Unread in its place."""
@@ -473,9 +562,7 @@ class Reading:
             self._group = group
             self._start = self._next = self._starts(group)
             # One thread: beside it all cores are busy with steps.
-            self._batches = self._file.iter_batches(
-                BATCH, row_groups=[group], columns=self._decoded, use_threads=False
-            )  # fmt: skip
+            self._batches = self._file.iter_batches(BATCH, row_groups=[group], columns=self._decoded, use_threads=False)
         while row >= self._next:
             batch = next(self._batches, None)
             self._check()
@@ -566,7 +653,7 @@ def _opened(path: str, format: str) -> Iterator[tuple[Any, Unchanged | None]]:
 
 
 def _opened_here(path: str, format: str) -> tuple[Any, Unchanged]:
-    """The same of a path. It is closed when nobody has it any more."""
+    """A file of this format at a path, closed when nobody has it any more."""
     from pyarrow import OSFile
 
     try:
@@ -583,14 +670,21 @@ def _file(place: Any, path: str, format: str) -> Any:
 
     try:
         # Reading ahead has threads of its own, beside which no worker can be forked: only where there is something to gain.
-        return ParquetFile(place, pre_buffer=remote.is_url(path)) if format == "parquet" else IpcFile(place)
+        if format == "parquet":
+            return ParquetFile(place, pre_buffer=remote.is_url(path))
+        return OrcFile(place) if format == "orc" else IpcFile(place)
     except (ArrowException, OSError, ValueError) as error:
         raise _not_readable(path, format, error) from error
 
 
 def _not_readable(path: str, format: str, error: Exception) -> SourceError:
     name = remote.shown(path)
-    return SourceError(f"{name!r} cannot be read as {format.capitalize()}: {error}", path=name)
+    return SourceError(f"{name!r} cannot be read as {called(format)}: {error}", path=name)
+
+
+def called(format: str) -> str:
+    """A format of columns, as people write it."""
+    return "ORC" if format == "orc" else format.capitalize()
 
 
 def check_path(path: str, format: str = "Parquet") -> None:

@@ -1,24 +1,27 @@
 """A folder of files, one after the other: `part-00000.jsonl`, `part-00001.jsonl`, … It is made beside its place, under a name
-that begins with a dot, and is there as a whole at the end."""
+that begins with a dot, and is there as a whole at the end; at a URL `stored_building.py` says what stands for that."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 from taktline._arrow import records_of
 from taktline._io import opening, remote
 from taktline._io.building import Building
+from taktline._io.deposits import Deposit, Deposits, leaving
 from taktline._io.lines import LineForm, lines_of
+from taktline._io.output import Output
 from taktline._io.partitions import Partitions
-from taktline._io.settled import Settled
+from taktline._io.settling import Settled
+from taktline._io.stored_building import StoredBuilding
 from taktline.abc import Resumable
-from taktline.errors import LineError, OutputLost, SinkError
+from taktline.errors import OutputLost, SinkError
 
-ROWS = 1_000_000  # of a part, where nobody says how many
+ROWS = 1_000_000  # of a part, where nobody says how many,
+ANY = 1 << 60  # or how large it is to be
 MOST = 500  # partitions: each has a file open
 MODES = (None, "replace", "append")
 SUFFIXES = {"gzip": ".gz", "zstd": ".zst", "bzip2": ".bz2", "xz": ".xz"}
@@ -30,6 +33,7 @@ class Kind:
 
     format: str
     rows: int
+    size: int | None = None  # bytes: of lines before they are packed
     codec: str | None = None
     level: int | None = None
     schema: Any = None
@@ -53,7 +57,7 @@ class Parts(Protocol):
 
     def write(self, results: Sequence[Any]) -> None: ...
     def write_table(self, table: Any) -> None: ...
-    def write_encoded(self, data: bytes, count: int) -> None: ...
+    def write_encoded(self, data: bytes | Deposit, count: int) -> None: ...
     def end(self) -> None:
         """All were given."""
 
@@ -66,26 +70,34 @@ class Parts(Protocol):
     def go_on(self, state: dict[str, Any]) -> None: ...
 
 
+class PlaceOfParts(Protocol):
+    """Where the parts of one folder are."""
+
+    def output(self, name: str, level: int | None) -> Output: ...
+    def ended(self, name: str, output: Output) -> None: ...
+    def only_up_to(self, number: int) -> None: ...
+
+
 class _OpenPart:
     """The open one among numbered files."""
 
-    def __init__(self, folder: str, kind: Kind) -> None:
-        self._folder = folder
+    def __init__(self, place: PlaceOfParts, kind: Kind) -> None:
+        self._place = place
         self._kind = kind
         self._number = -1
-        self.rows = 0  # in it
-        self.output: opening.Output | None = None
+        self.rows = self.size = 0  # in it, and bytes of those
+        self.output: Output | None = None
 
     @property
     def room(self) -> int:
         """Rows that it can still have."""
         return self._kind.rows - self.rows if self.output is not None else 0
 
-    def next(self) -> opening.Output:
+    def next(self) -> Output:
         """Begin the next one."""
         assert self.output is None
         self._number += 1
-        self.rows = 0
+        self.rows = self.size = 0
         self.output = self._output()
         self.output.begin()
         return self.output
@@ -94,6 +106,7 @@ class _OpenPart:
         if self.output is not None:
             output, self.output = self.output, None
             output.commit()
+            self._place.ended(self._name, output)
 
     @property
     def none(self) -> bool:
@@ -106,41 +119,31 @@ class _OpenPart:
 
     def state(self) -> dict[str, Any]:
         position = self.output.position() if self.output is not None else None
-        return {"number": self._number, "rows": self.rows, "position": position}
+        return {"number": self._number, "rows": self.rows, "size": self.size, "position": position}
 
     def go_on(self, state: dict[str, Any]) -> None:
         """Take away what came behind, and go on in the part that was open."""
-        self._number, self.rows, position = state["number"], state["rows"], state["position"]
-        for number, name in _parts_in(self._folder):
-            if number > self._number:
-                os.unlink(os.path.join(self._folder, name))
+        self._number, self.rows, self.size, position = (state[name] for name in ("number", "rows", "size", "position"))
+        self._place.only_up_to(self._number)
         if position is None:
             return
         self.output = self._output()
         self.output.take_back()
         self.output.resume(position)
 
-    def _path(self) -> str:
-        return os.path.join(self._folder, f"part-{self._number:05}{self._kind.suffix}")
+    @property
+    def _name(self) -> str:
+        return f"part-{self._number:05}{self._kind.suffix}"
 
-    def _output(self) -> opening.Output:
-        return opening.Output(self._path(), None if self._kind.of_columns else self._kind.level)
-
-
-def _parts_in(folder: str) -> Iterator[tuple[int, str]]:
-    """Those of a folder, whole or not, with their numbers."""
-    with suppress(FileNotFoundError):
-        for name in os.listdir(folder):
-            number = name.lstrip(".").removeprefix("part-").partition(".")[0]
-            if number.isdecimal():
-                yield int(number), name
+    def _output(self) -> Output:
+        return self._place.output(self._name, None if self._kind.of_columns else self._kind.level)
 
 
 class LineParts:
     """Of lines: each part but the last one has as many as it may have."""
 
-    def __init__(self, folder: str, kind: Kind) -> None:
-        self._part = _OpenPart(folder, kind)
+    def __init__(self, place: PlaceOfParts, kind: Kind) -> None:
+        self._part = _OpenPart(place, kind)
         self._kind = kind
         self._lines: LineForm = lines_of(kind.format)
         # What other packages make of some results cannot be cut where a part ends.
@@ -152,7 +155,7 @@ class LineParts:
         at = 0
         while at < len(results):
             some = results[at : at + self._room()]
-            self._put(self._lines.rows(some, self._count), len(some))
+            self._cut(self._lines.rows(some, self._count), some)
             at += len(some)
 
     def write_table(self, table: Any) -> None:
@@ -165,10 +168,17 @@ class LineParts:
                 data = self._lines.table(some, self._count)
             except NotExact:
                 data = self._lines.rows(records_of(some), self._count)
-            self._put(data, some.num_rows)
+            self._cut(data, some)
             at += some.num_rows
 
-    def write_encoded(self, data: bytes, count: int) -> None:
+    def write_encoded(self, data: bytes | Deposit, count: int) -> None:
+        if isinstance(data, Deposit):
+            if self._takes_whole(data, count):
+                assert self._part.output is not None
+                self._part.output.write(data)
+                self._wrote(count, len(data))
+                return
+            data = data.read()
         data = self._lines.taken(data, self._count)
         while count > (room := self._room()):
             end = self._lines.cut(data, room)
@@ -177,22 +187,62 @@ class LineParts:
                 return
             self._put(data[:end], room)
             data, count = data[end:], count - room
-        self._put(data, count)
+        if self._kind.size is not None and self._lines.cut(data, count) is None:
+            self.write(self._lines.read(data))
+        else:
+            self._put(data, count)
+
+    def _takes_whole(self, data: Deposit, count: int) -> bool:
+        """Whether these lines go into the open part as they are: only they need not be looked at."""
+        fits = self._kind.size is None or len(data) <= self._kind.size - self._part.size
+        return self._lines.as_made and fits and count <= self._part.room
+
+    def _cut(self, data: bytes, some: Any) -> None:
+        """The lines of some results, or of a table; where they are not told apart by their ends, one by one."""
+        if self._kind.size is None or self._lines.cut(data, len(some)) is not None:
+            self._put(data, len(some))
+            return
+        for result in some if not hasattr(some, "num_rows") else records_of(some):
+            self._put(self._lines.rows([result], self._count), 1, whole=True)
 
     def _room(self) -> int:
         """Of the open part, or of the next one."""
         return self._part.room or self._kind.rows
 
-    def _put(self, data: bytes, count: int) -> None:
-        if not count:
-            return
-        if not self._part.room:
-            self._part.end()
-            self._part.next().write(self._lines.head())
-        assert self._part.output is not None
-        self._part.output.write(data)
+    def _put(self, data: bytes, count: int, *, whole: bool = False) -> None:
+        """Lines for which a part has rows left. `whole`: they stay together."""
+        while count:
+            if not self._part.room:
+                self._begin()
+            end, some = self._fitting(data, count, whole)
+            if not some:
+                self._begin()
+                continue
+            assert self._part.output is not None
+            self._part.output.write(data[:end] if end < len(data) else data)
+            self._wrote(some, end)
+            data, count = data[end:], count - some
+
+    def _wrote(self, count: int, size: int) -> None:
         self._part.rows += count
+        self._part.size += size
         self._count += count
+
+    def _begin(self) -> None:
+        self._part.end()
+        head = self._lines.head()
+        self._part.next().write(head)
+        self._part.size = len(head)
+
+    def _fitting(self, data: bytes, count: int, whole: bool) -> tuple[int, int]:
+        """How much of these lines the open part has room for, as bytes and as results. One that alone is too large has a part
+        of its own."""
+        if self._kind.size is None or len(data) <= (left := self._kind.size - self._part.size):
+            return len(data), count
+        end = 0 if whole else data.rfind(b"\n", 0, max(0, left)) + 1
+        if not end and not self._part.rows:
+            end = len(data) if whole else data.index(b"\n") + 1
+        return end, count if end == len(data) else data.count(b"\n", 0, end)
 
     def end(self) -> None:
         if self._part.none:
@@ -212,17 +262,18 @@ class LineParts:
 
 class ColumnParts:
     """Of tables, of which what is written at once is never cut: a part ends before one with which it would have too many
-    rows."""
+    rows or bytes."""
 
     encoder = None
     table_encoder: Any = None
     _groups: Settled
     _file: Any = None  # what the open part's rows go through
 
-    def __init__(self, folder: str, kind: Kind) -> None:
-        self._part = _OpenPart(folder, kind)
+    def __init__(self, place: PlaceOfParts, kind: Kind) -> None:
+        self._part = _OpenPart(place, kind)
+        self._size = kind.size
 
-    def _begin(self, output: opening.Output) -> Any:
+    def _begin(self, output: Output) -> Any:
         """A file of this kind."""
         raise NotImplementedError
 
@@ -236,15 +287,17 @@ class ColumnParts:
     def write_table(self, table: Any) -> None:
         self._groups.table(table)
 
-    def write_encoded(self, data: bytes, count: int) -> None:
+    def write_encoded(self, data: bytes | Deposit, count: int) -> None:
         raise NotImplementedError
 
-    def _put(self, made: Any, rows: int) -> None:
-        if rows > self._part.room:
+    def _put(self, made: Any, rows: int, size: int) -> None:
+        full = self._size is not None and bool(self._part.rows) and self._part.size + size > self._size
+        if rows > self._part.room or full:
             self._end_part()
             self._file = self._begin(self._part.next())
         self._file.put(made)
         self._part.rows += rows
+        self._part.size += size
 
     def _end_part(self) -> None:
         if self._file is not None:
@@ -272,16 +325,19 @@ class ColumnParts:
 
 
 class ParquetParts(ColumnParts):
-    def __init__(self, folder: str, kind: Kind) -> None:
+    def __init__(self, place: PlaceOfParts, kind: Kind) -> None:
         from taktline._io import row_groups
 
-        super().__init__(folder, kind)
+        super().__init__(place, kind)
         packing = row_groups.Packing(kind.codec, kind.level, kind.row_group, kind.rows)
-        self._row_groups = row_groups.RowGroups(kind.schema, packing, lambda footer: self._put(footer, footer.rows))
+        self._row_groups = row_groups.RowGroups(kind.schema, packing, self._put_group)
         self._groups = self._row_groups
         self.table_encoder = row_groups.table_encoder(packing, kind.schema)
 
-    def _begin(self, output: opening.Output) -> Any:
+    def _put_group(self, footer: Any) -> None:
+        self._put(footer, footer.rows, len(footer.body))
+
+    def _begin(self, output: Output) -> Any:
         from taktline._io.row_groups import Joined
 
         return Joined(output)
@@ -289,7 +345,7 @@ class ParquetParts(ColumnParts):
     def _end(self) -> None:
         self._file.end(self._row_groups.head)
 
-    def write_encoded(self, data: bytes, count: int) -> None:
+    def write_encoded(self, data: bytes | Deposit, count: int) -> None:
         self._row_groups.encoded(data, count)
 
     def state(self) -> dict[str, Any]:
@@ -303,14 +359,17 @@ class ParquetParts(ColumnParts):
 
 
 class ArrowParts(ColumnParts):
-    def __init__(self, folder: str, kind: Kind) -> None:
+    def __init__(self, place: PlaceOfParts, kind: Kind) -> None:
         from taktline._io import ipc
 
-        super().__init__(folder, kind)
+        super().__init__(place, kind)
         self._batches = ipc.Batches(kind.codec, kind.level, kind.row_group, kind.rows)
-        self._groups = ipc.ArrowTables(kind.schema, self._batches, lambda table: self._put(table, table.num_rows))
+        self._groups = ipc.ArrowTables(kind.schema, self._batches, self._put_table)
 
-    def _begin(self, output: opening.Output) -> Any:
+    def _put_table(self, table: Any) -> None:
+        self._put(table, table.num_rows, table.nbytes)
+
+    def _begin(self, output: Output) -> Any:
         from taktline._io.ipc import ArrowOut
 
         return ArrowOut(output, self._batches)
@@ -329,7 +388,7 @@ class ArrowParts(ColumnParts):
     def go_on(self, state: dict[str, Any]) -> None:
         super().go_on(state)
         if self._part.output is not None:
-            self._file.go_on(self._part.output.part, state["part"]["position"]["bytes"], state["batches"])
+            self._file.go_on(state["part"]["position"]["bytes"], state["batches"])
 
 
 _OF_COLUMNS: dict[str, type[ColumnParts]] = {"parquet": ParquetParts, "arrow": ArrowParts}
@@ -339,29 +398,30 @@ class Folder(Resumable):
     """Results as the parts of a folder."""
 
     def __init__(self, path: str, kind: Kind, mode: str | None, partition_by: Sequence[str]) -> None:
-        if remote.is_url(path):
-            raise LineError(f"{remote.shown(path)!r}: a folder of parts is written on this machine; name a local one")
-        self._building = Building(path, mode)
+        self._building: Building | StoredBuilding = (
+            StoredBuilding(path, mode) if remote.is_url(path) else Building(path, mode)
+        )
         self._mode = mode
         self._kind = kind
         self._by = Partitions(partition_by) if partition_by else None
         self._streams: dict[str, Parts] = {}
         self._count = 0
         self._saved = 0
+        self._deposits: Deposits | None = None
         told = self._stream_in("")
         self.tables = told.table_encoder is not None or kind.of_columns
+        self.takes_failed = kind.format == "jsonl" and self._by is None
         if self._by is None:
             self.encoder, self.table_encoder = told.encoder, told.table_encoder
 
     def _stream_in(self, name: str) -> Parts:
-        folder = os.path.join(self._building.folder, name) if name else self._building.folder
-        return _OF_COLUMNS.get(self._kind.format, LineParts)(folder, self._kind)
+        return _OF_COLUMNS.get(self._kind.format, LineParts)(self._building.parts(name), self._kind)
 
     def describe(self) -> str:
         return self._building.path
 
     def writes(self) -> list[str]:
-        return [self._building.path]
+        return [self._building.url if isinstance(self._building, StoredBuilding) else self._building.path]
 
     def _stream(self, name: str = "") -> Parts:
         if name not in self._streams:
@@ -391,9 +451,35 @@ class Folder(Resumable):
                 self._stream(name).write_table(some)
         self._count += table.num_rows
 
+    def encoders_elsewhere(self) -> tuple[Any, Any]:
+        """They leave what they make in a folder beside the parts, as far as their machine has it, and tell its name."""
+        if self._by is not None or isinstance(self._building, StoredBuilding) or not self._building.is_open:
+            return self.encoder, self.table_encoder
+        self._deposits = Deposits(self._building.deposits())
+        folder = self._deposits.folder
+        return leaving(self.encoder, folder), leaving(self.table_encoder, folder)
+
     def write_encoded(self, data: bytes, count: int) -> None:
-        self._stream().write_encoded(data, count)
+        if self._deposits is None:
+            self._stream().write_encoded(data, count)
+        else:
+            told = self._deposits.told(data)
+            try:
+                self._stream().write_encoded(told, count)
+            except OSError as error:  # of a file that a worker has left
+                raise SinkError(
+                    f"{self._building.path!r} cannot be written: {error}", path=self._building.path
+                ) from error
+            self._deposits.done_with(told)
         self._count += count
+
+    def notes(self) -> list[str]:
+        if self._deposits is None or not self._deposits.unseen:
+            return []
+        return [
+            f"some workers do not have the folder {os.path.dirname(self._building.path)!r}: what they made for it went "
+            "through the caller's process"
+        ]
 
     def commit(self) -> None:
         if self._by is None and not self._building.is_adding:
@@ -406,7 +492,7 @@ class Folder(Resumable):
         self._start(lambda: self._building.open())
 
     def _start(self, build: Callable[[], None]) -> None:
-        self._streams, self._count, self._saved = {}, 0, 0
+        self._streams, self._count, self._saved, self._deposits = {}, 0, 0, None
         build()
 
     def abort(self) -> None:
@@ -423,34 +509,40 @@ class Folder(Resumable):
     def fingerprint(self) -> Any:
         kind, by = self._kind, self._by
         schema = str(kind.schema) if kind.schema is not None else None
-        options = [kind.rows, kind.codec, kind.level, kind.row_group, schema]
+        options = [
+            kind.rows,
+            *([kind.size] if kind.size is not None else []),
+            kind.codec,
+            kind.level,
+            kind.row_group,
+            schema,
+        ]
         return [self._building.path, kind.format, options, self._mode, by.names if by is not None else None]
 
     def beside(self, journal: str) -> None:
         self._building.beside(journal)
 
     def begin(self, run: str) -> None:
-        self._start(self._building.begin)
+        self._start(lambda: self._building.begin(run))
 
     def save(self, mark: str) -> Any:
-        """Whole parts stay as they are; how far the open ones are stands in a file beside them."""
+        """Whole parts stay as they are; how far the open ones are stands in a file or object beside them."""
         import cloudpickle
 
         self._saved += 1
         states = {name: stream.state() for name, stream in self._streams.items()}
-        self._building.note(self._saved, cloudpickle.dumps(states))
-        name = os.path.basename(self._building.folder)
-        return {"saved": self._saved, "results": self._count, "name": name, "folder": self._building.known}
+        noted = self._building.note(self._saved, cloudpickle.dumps(states))
+        return {"saved": self._saved, "results": self._count, **noted}
 
     def resume(self, run: str, position: Any) -> None:
-        self._start(lambda: self._building.take_up(position["name"]))
+        self._start(lambda: self._building.take_up(run, position))
         self._count, self._saved = position["results"], position["saved"]
         if self._building.is_adding:
             return
         import cloudpickle
 
         try:
-            states = cloudpickle.loads(self._building.noted_at(self._saved))
+            states = cloudpickle.loads(self._building.noted_at(position))
             self._building.keep_only(states)
             for name, state in states.items():
                 self._stream(name).go_on(state)
@@ -468,14 +560,13 @@ class Folder(Resumable):
         self._building.let_go()
 
     def finished(self, run: str, position: Any) -> bool:
-        return self._building.is_published(position["name"], position["folder"])
+        return self._building.is_published(run, position)
 
     def noted(self) -> None:
         self._building.forget_owner()
 
     def forget(self, run: str, position: Any) -> None:
-        self._building.forget()
+        self._building.forget(run)
 
     def is_gone(self, run: str, position: Any) -> str:
-        path = self._building.path
-        return "" if os.path.isdir(path) else f"the folder {path!r} was written whole, and is not there any more"
+        return self._building.is_gone(run)

@@ -15,7 +15,9 @@ from fnmatch import fnmatchcase
 
 from taktline._io import remote
 from taktline._posix import fcntl
+from taktline._signals import pass_on
 from taktline._urls import local
+from taktline._working_folder import working_folder
 from taktline.errors import LineError
 
 STANDARD = "-"
@@ -41,7 +43,21 @@ def named(path: str, standard: int) -> str:
 
 def absolute(path: str) -> str:
     """A path that does not hang on the folder, which a step may change. Links in it stay: "a/../b" may not be "b"."""
-    return os.path.join(os.getcwd(), path)
+    return path if os.path.isabs(path) else os.path.join(_folder(path), path)
+
+
+def _folder(path: str) -> str:
+    """The folder that this process is in. Raises LineError where it is gone, as `path` hangs on it."""
+    if not (folder := working_folder()):
+        raise LineError(
+            f"{path!r} is a path from the working folder, which is gone: change to one that is there, or give a whole path"
+        )
+    return folder
+
+
+def from_here(path: str) -> str:
+    """A path in one spelling that does not hang on the folder; a URL as it is."""
+    return path if remote.is_url(path) else os.path.abspath(path)
 
 
 def behind_links(path: str) -> str:
@@ -79,7 +95,8 @@ def target(path: str) -> Target:
         path = behind_links(path)
         number = descriptor(path)
         known = os.fstat(number) if number is not None else os.stat(path)
-    except FileNotFoundError:
+    except FileNotFoundError as error:
+        pass_on(error)
         _check_folder(path)
         return Target(path)
     except OSError as error:
@@ -137,7 +154,8 @@ def _mounts() -> set[str]:
     try:
         with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as file:
             return {re.sub(r"\\([0-7]{3})", lambda code: chr(int(code[1], 8)), line.split()[4]) for line in file}
-    except OSError:  # no Linux
+    except OSError as error:  # no Linux
+        pass_on(error)
         return set()
 
 
@@ -145,7 +163,8 @@ def check_owner(path: str) -> None:
     """Raise OSError where `take_over` could not give a file of this user's to the owner of the one that is there."""
     try:
         known = os.lstat(path)
-    except FileNotFoundError:
+    except FileNotFoundError as error:
+        pass_on(error)
         return
     user = os.geteuid()
     if user and (known.st_uid != user or known.st_gid not in (os.getegid(), *os.getgroups())):
@@ -159,7 +178,8 @@ def take_over(file: int, path: str) -> None:
     Raises OSError where that cannot be; also where what is there now is no plain file."""
     try:
         known, own = os.lstat(path), os.fstat(file)
-    except FileNotFoundError:
+    except FileNotFoundError as error:
+        pass_on(error)
         return
     if not stat.S_ISREG(known.st_mode):
         raise OSError(errno.EEXIST, "something that is no plain file has come into its place", path)
@@ -190,7 +210,8 @@ def same(one: str, other: str) -> bool:
         if one == other:
             return True
         return os.path.samefile(one, other)
-    except OSError:  # one is not there: then only their names can tell
+    except OSError as error:  # one is not there: then only their names can tell
+        pass_on(error)
         return one.casefold() == other.casefold() and _ignores_case(os.path.dirname(one))
 
 
@@ -211,7 +232,8 @@ class Inputs:
     def __init__(self, name: str, found: Sequence[str]) -> None:
         self._name = name
         self._found = found
-        self._folder = os.getcwd()
+        whole = name == STANDARD or os.path.isabs(name) or remote.is_url(name)
+        self._folder = os.sep if whole else _folder(name)
 
     def has(self, path: str) -> bool:
         """Whether a file of this path would be read, if it were there, now or by the next run."""

@@ -12,13 +12,17 @@ from time import monotonic
 from typing import Any, NamedTuple
 
 from taktline._excerpts import excerpt
-from taktline._io.cut import Cut, Cuts
-from taktline._io.database import POSTGRES, Database, Unreachable, connected, database_file, known_as, quoted, shown_url
+from taktline._io import as_table
+from taktline._io.connecting import connected
+from taktline._io.database import POSTGRES, Database, Unreachable, database_file, known_as, quoted, shown_url
+from taktline._io.fetched import CutHere, Fetched
 from taktline._io.place import same
+from taktline._io.splitting import TABLE, Cut, Cuts
 from taktline.abc import Part, Sink, Source, Splitter, Unread
 from taktline.errors import LineError, SourceError
 
-PAGE = 10_000  # rows that are read by key, at once
+PAGE = 10_000  # rows that are read by key at once, and of a table
+FEW = 32  # rows of a part, below which it takes longer to look for its end than to read it
 SECTION = 10  # pages that are read through one snapshot at most: the server must keep old rows for it
 SECONDS = 60.0  # after which it ends with the page
 ROW = 256  # bytes of one, as long as none is known
@@ -33,12 +37,17 @@ class Query(Source):
 
     shared = True
 
+    @property
+    def columns(self) -> bool:  # type: ignore[override]
+        return as_table.is_there()
+
     def __init__(self, url: str, query: str, key: Sequence[str], after: Key, *, aside: bool = False) -> None:
         self._url = url
         self._query = query
         self._key = key
         self._after = after
         self._aside = aside  # the rows are put aside before the first one is given: no lock is held then
+        self._process = os.getpid()  # the caller's, in its workers too
 
     def beside(self, sink: Sink, *, journal: bool) -> Source:
         file = database_file(self._url)
@@ -84,9 +93,9 @@ class Query(Source):
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
         with closing(self._connect()) as database:
-            yield from self._rows(database, _Place(self._key, self._after))
+            yield from self._rows(database, _PassPlace(self._key, self._after))
 
-    def _rows(self, database: Database, place: _Place) -> Iterator[dict[str, Any]]:
+    def _rows(self, database: Database, place: _PassPlace) -> Iterator[dict[str, Any]]:
         """All rows from a place on; it moves with them."""
         if self._aside:
             rows = self._put_aside(database, place.last)
@@ -133,7 +142,7 @@ class Query(Source):
 
     # --- by pages ---
 
-    def _paged(self, database: Database, place: _Place) -> Generator[dict[str, Any], None, None]:
+    def _paged(self, database: Database, place: _PassPlace) -> Generator[dict[str, Any], None, None]:
         self._refuse_nulls(database)
         yield from place.page
         while True:
@@ -148,17 +157,23 @@ class Query(Source):
     def _key_of(self, rows: Sequence[dict[str, Any]]) -> Key:
         return tuple(rows[0][name] for name in self._key) if rows else ()
 
-    def _end_page(self, database: Database, place: _Place) -> None:
+    def _end_page(self, database: Database, place: _PassPlace) -> None:
         """Have the rest of a page that was begun, in the view of this connection."""
-        if left := -place.count % PAGE:
-            try:
-                query = self._select(database, "*", place.last, (), f"LIMIT {left + 1}")
-                rows = database.fetch(query, place.last)
-            except database.errors as error:
-                raise self._failed(database.why(error), place.count) from error
-            place.page, place.following = iter(rows[:left]), self._key_of(rows[left:])
+        if place.count % PAGE:
+            self._have_page(database, place)
 
-    def _begin_page(self, place: _Place) -> None:
+    def _have_page(self, database: Database, place: _PassPlace) -> bool:
+        """Have the rows up to the end of a page, in the view of this connection; whether there are any."""
+        left = PAGE - place.count % PAGE
+        try:
+            query = self._select(database, "*", place.last, (), f"LIMIT {left + 1}")
+            rows = database.fetch(query, place.last)
+        except database.errors as error:
+            raise self._failed(database.why(error), place.count) from error
+        place.page, place.following = iter(rows[:left]), self._key_of(rows[left:])
+        return bool(rows)
+
+    def _begin_page(self, place: _PassPlace) -> None:
         if place.following:
             self._refuse_twins(place.last, place.following)
         place.following = ()
@@ -188,15 +203,50 @@ class Query(Source):
                 "leave such rows out by a condition in the query"
             )
 
-    # --- by ranges of the key ---
-
     def split(self, *, exact: bool = False, unread: list[Unread] | None = None) -> Splitter | None:
         # SQLite's connections cannot share a view. A server's can, and there the caller would wait for every page.
-        return Cut(self._cuts()) if self._key and self._url.startswith(POSTGRES) else None
+        return Cut(self._ranges(tables=False)) if self._in_ranges else None
 
-    def _cuts(self) -> Cuts:
+    def split_columns(self, *, exact: bool = False, unread: list[Unread] | None = None) -> Splitter | None:
+        return Cut(self._ranges(tables=True)) if self._in_ranges else CutHere(self._tables())
+
+    @property
+    def _in_ranges(self) -> bool:
+        return bool(self._key) and self._url.startswith(POSTGRES)
+
+    # --- as tables that are made here ---
+
+    def _tables(self) -> Cuts:
         wanted = yield None
-        place, section = _Place(self._key, self._after), None
+        with closing(self._connect()) as database:
+            yield from self._alone(database, _PassPlace(self._key, self._after), wanted, tables=True)
+
+    def _alone(
+        self, database: Database, place: _PassPlace, wanted: int, *, tables: bool
+    ) -> Generator[Part | Iterator[Any], int, None]:
+        """All that is left, to be read by the caller; `tables`: whose rows workers get in columns."""
+        rows = self._rows(database, place)
+        while not place.over:
+            if not (tables and wanted):
+                wanted = yield chain(
+                    rows
+                )  # one that is left closes nothing: a page is not asked for again for each batch
+                continue
+            some, error = list[dict[str, Any]](), None
+            try:
+                some.extend(islice(rows, PAGE if wanted == TABLE else wanted))
+            except SourceError as failed:  # behind those that came
+                error = failed
+            if some:
+                wanted = yield _fetched(some)
+            if error is not None:
+                raise error
+
+    # --- by ranges of the key ---
+
+    def _ranges(self, *, tables: bool) -> Cuts:
+        wanted = yield None
+        place, section = _PassPlace(self._key, self._after), None
         with closing(self._connect()) as database:
             try:
                 while not place.over:
@@ -205,16 +255,21 @@ class Query(Source):
                             self._end_page(section.database, place)
                         wanted, section = (yield self._rows(database, place)), None
                         continue
+                    wanted = PAGE if wanted == TABLE else wanted
                     if rest := list(islice(place.page, wanted)):  # of a page that was begun: it is of one view
                         place.took(rest)
-                        wanted = yield _Rest(rest, place.row_size)
+                        wanted = yield _fetched(rest) if tables else _Rest(rest, place.row_size)
                         continue
                     self._begin_page(place)
                     if section is None or section.left(place.count) <= 0:
                         section = self._section(place)
                     if section is None:
-                        yield from self._alone(database, place)
+                        yield from self._alone(database, place, wanted, tables=tables)
                         return
+                    if tables and wanted < FEW:
+                        if not self._have_page(section.database, place):
+                            return
+                        continue
                     bounds = self._range(section.database, place, min(wanted, section.left(place.count)))
                     if not bounds.rows:
                         return
@@ -224,13 +279,7 @@ class Query(Source):
             finally:
                 section = None  # though a traceback may keep this frame
 
-    def _alone(self, database: Database, place: _Place) -> Generator[Iterator[Any], int, None]:
-        """All that is left, to be read by the caller."""
-        rows = self._rows(database, place)
-        while not place.over:
-            yield chain(rows)  # one that is left closes nothing: a page is not asked for again for each batch
-
-    def _section(self, place: _Place) -> _Section | None:
+    def _section(self, place: _PassPlace) -> _Section | None:
         """None where no other connection can have its view, or there is none to be had: a pooler may stand before the
         server, or before several. What ails the server itself is found by who reads on alone."""
         try:
@@ -250,7 +299,7 @@ class Query(Source):
             self._sample(database, place)
         return section
 
-    def _sample(self, database: Database, place: _Place) -> None:
+    def _sample(self, database: Database, place: _PassPlace) -> None:
         """Find the size of a row."""
         try:
             self._refuse_nulls(database)
@@ -262,7 +311,7 @@ class Query(Source):
                 raise self._failed(database.why(error), place.count) from error
             raise
 
-    def _range(self, database: Database, place: _Place, rows: int) -> Bounds:
+    def _range(self, database: Database, place: _PassPlace, rows: int) -> KeyBounds:
         """So many rows, or all that are left."""
         after = place.last
         try:
@@ -275,28 +324,43 @@ class Query(Source):
             raise self._failed(database.why(error), place.count) from error
         if len(found) > 1:
             self._refuse_twins(*found)
-        return Bounds(after, found[0] if found else (), rows, rows * place.row_size)
+        return KeyBounds(after, found[0] if found else (), rows, rows * place.row_size)
 
-    def within(self, bounds: Bounds, before: int, snapshot: str, cut_by: Database | None) -> list[dict[str, Any]]:
-        """The rows of a range, as they are in a snapshot: read by the connection that has it, or by this process's own.
-        Raises SourceError, which tells of the rows `before`."""
-        try:
-            database = cut_by or _reading(self._url, os.getpid())
-        except Unreachable as error:
-            raise self._out_of_reach(error) from error
+    def within(self, bounds: KeyBounds, before: int, snapshot: str, cut_by: Database | None) -> list[dict[str, Any]]:
+        """The rows of a range, as they are in a snapshot: read by the connection that has it, or by one of this process's
+        own, which a worker keeps for its next ranges. Raises SourceError, which tells of the rows `before`."""
+        database = cut_by or self._own()
         query, values = self._select(database, "*", bounds.after, bounds.upto), bounds.after + bounds.upto
         try:
             rows = database.fetch(query, values) if cut_by else database.fetch_in(snapshot, query, values)
         except database.errors as error:
-            _reading.cache_clear()
+            if cut_by is None:
+                self._let_go(database)
             raise self._failed(database.why(error), before) from error
+        if cut_by is None and self._is_callers:
+            self._let_go(database)
         if len(rows) != bounds.rows:
             why = f"{len(rows):,} rows where {bounds.rows:,} were counted: it gives others each time"
             raise self._failed(why, before)
         return rows
 
+    @property
+    def _is_callers(self) -> bool:
+        """Whether this is the caller's process, which may go on long after the run."""
+        return os.getpid() == self._process
 
-class Bounds(NamedTuple):
+    def _own(self) -> Database:
+        try:
+            return _workers_own(self._url, os.getpid()) if not self._is_callers else connected(self._url, writing=False)
+        except Unreachable as error:
+            raise self._out_of_reach(error) from error
+
+    def _let_go(self, database: Database) -> None:
+        database.close()
+        _workers_own.cache_clear()
+
+
+class KeyBounds(NamedTuple):
     """Rows behind one key, up to and with another one, and their size in bytes."""
 
     after: Key
@@ -305,7 +369,7 @@ class Bounds(NamedTuple):
     size: int
 
 
-class _Place:
+class _PassPlace:
     """How far a pass has come."""
 
     def __init__(self, key: Sequence[str], after: Key) -> None:
@@ -326,7 +390,7 @@ class _Place:
         self.row = rows[-1]
         self.count += len(rows)
 
-    def passed(self, bounds: Bounds) -> None:
+    def passed(self, bounds: KeyBounds) -> None:
         self._last, self.row = bounds.upto, None
         self.count += bounds.rows
         self.over = not bounds.upto
@@ -371,18 +435,30 @@ class _Rest(Part):
     def read(self, unread: list[Unread] | None = None) -> Iterator[dict[str, Any]]:
         return iter(self._rows)
 
+    def table(self) -> Any:
+        return as_table.of_rows(self._rows)
+
+
+def _fetched(rows: list[dict[str, Any]]) -> Part:
+    """Rows that are here, in columns where these hold them exactly."""
+    try:
+        return Fetched(as_table.of_rows(rows))
+    except as_table.refused():
+        return _Rest(rows, 0)
+
 
 class KeyRange(Part):
     """The rows of a range of keys. A pickle of it tells the range, and the snapshot to read it in."""
 
-    __slots__ = ("_before", "_bounds", "_query", "_section", "_snapshot", "size")
+    __slots__ = ("_before", "_bounds", "_got", "_query", "_section", "_snapshot", "size")
 
-    def __init__(self, query: Query, bounds: Bounds, before: int, section: _Section | str) -> None:
+    def __init__(self, query: Query, bounds: KeyBounds, before: int, section: _Section | str) -> None:
         self._query = query
         self._bounds = bounds
         self._before = before  # rows
         self._section = section if isinstance(section, _Section) else None  # where it was cut
         self._snapshot = section.snapshot if isinstance(section, _Section) else section
+        self._got: list[dict[str, Any]] | None = None  # rows that have no columns
         self.size = bounds.size
 
     def __reduce__(self) -> Any:
@@ -392,15 +468,27 @@ class KeyRange(Part):
         return self._bounds.rows
 
     def read(self, unread: list[Unread] | None = None) -> Iterator[dict[str, Any]]:
+        rows, self._got = self._got, None
+        yield from self._rows() if rows is None else rows
+
+    def table(self) -> Any:
+        rows = self._rows()
+        try:
+            return as_table.of_rows(rows)
+        except as_table.refused():
+            self._got = rows
+            raise
+
+    def _rows(self) -> list[dict[str, Any]]:
         database = self._section.database if self._section is not None else None
         try:
-            yield from self._query.within(self._bounds, self._before, self._snapshot, database)
+            return self._query.within(self._bounds, self._before, self._snapshot, database)
         except SourceError:
             self._section = None  # though the traceback may keep this part
             raise
 
 
 @cache
-def _reading(url: str, process: int) -> Database:
-    """The connection of this process, for the ranges that it reads."""
+def _workers_own(url: str, process: int) -> Database:
+    """The connection of a worker, for the ranges that it reads: it ends with the worker."""
     return connected(url, writing=False)

@@ -5,18 +5,19 @@ from __future__ import annotations
 import os
 import pickle
 import re
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache, partial
 from io import BytesIO
 from itertools import islice
 from typing import IO, Any
 
-from taktline._io.changing import Lasting, changed, cut_short, identity, replaced
-from taktline._io.cut import TABLE
+from taktline._io.changing import KnownFile, Lasting, changed, cut_short, known, replaced
 from taktline._io.decode import BOM
-from taktline._io.placed import Added
-from taktline._io.taken import Taken
+from taktline._io.line_numbers import line_in, numbers
+from taktline._io.path_columns import Added
+from taktline._io.pushback import Taken
+from taktline._io.splitting import TABLE
 from taktline.abc import Part, Unread
 
 QUOTE = b'"'
@@ -56,8 +57,8 @@ class _Opened:
 
     def __init__(self, file: Lasting) -> None:
         self.descriptor = os.dup(file.fileno())
-        self.identity = identity(self.descriptor)
         self.end = file.end
+        self.known = known(self.descriptor, self.end)
 
     def read(self, size: int, start: int) -> bytes:
         """So many bytes, or those up to the end; fewer where the file was cut short."""
@@ -70,23 +71,24 @@ class _Opened:
 class Range(Part):
     """Whole lines of one file."""
 
-    __slots__ = ("_count", "_decode", "_identity", "_line", "_opened", "_path", "_start", "size")
+    __slots__ = ("_count", "_decode", "_known", "_line", "_numbers", "_opened", "_path", "_start", "size")
 
     def __init__(
-        self, path: str, identity: tuple[int, int], start: int, size: int, count: int, line: int, decode: Decode,
+        self, path: str, known: KnownFile, start: int, size: int, count: int, line: int, decode: Decode,
         opened: _Opened | None = None,
     ) -> None:  # fmt: skip
         self._path = path
-        self._identity = identity  # device and inode
+        self._known = known
         self._start = start
         self.size = size
         self._count = count
         self._line = line  # number of the first one
         self._decode = decode
         self._opened = opened  # where it was cut
+        self._numbers: Sequence[int] | None = None  # of the lines in which its records begin, once they were asked for
 
     def __reduce__(self) -> Any:
-        where = (self._path, self._identity, self._start, self.size, self._count, self._line, self._decode)
+        where = (self._path, self._known, self._start, self.size, self._count, self._line, self._decode)
         return Range, where
 
     def __len__(self) -> int:
@@ -100,6 +102,11 @@ class Range(Part):
         if len(data := self._read()) < self.size:
             raise cut_short(self._path, self._start + len(data), self._start + self.size)
         return self._decode.table_of(data, self._line, self._count)
+
+    def where(self, n: int) -> str:
+        if self._numbers is None:
+            self._numbers = numbers(self._read(), self._count, self._line, self._path, self._decode.records)
+        return line_in(self._path, self._numbers, n)
 
     def _lines(self) -> Iterable[bytes]:
         data = self._read()
@@ -115,7 +122,7 @@ class Range(Part):
         if self._opened is not None:
             return self._opened.read(self.size, self._start)
         with open(self._path, "rb", buffering=0) as file:
-            if identity(file.fileno()) != self._identity:
+            if not self._known.is_at(file.fileno()):
                 raise replaced(self._path)
             return os.pread(file.fileno(), self.size, self._start)
 
@@ -136,11 +143,11 @@ class Cutting:
     `begin(lines, path)` reads what is before the first record, and says how to decode; None: there is no record.
     `rows`: as `count`, of lines that are to be a table. `quoted`: a line end between double quotes ends no record. `exact`:
     a part has the records that are wanted, unless its file ends. `bytes_left`: in all files. `unread`: takes lines that are
-    no records, where they do not end the pass."""
+    no records, where they do not end the pass. `numbered`: `where` is told."""
 
     def __init__(
         self, begin: Callable[[Taken, str], Decode | None], count: Count, rows: Count, *, quoted: bool, exact: bool,
-        bytes_left: int, unread: list[Unread] | None = None,
+        bytes_left: int, unread: list[Unread] | None = None, numbered: bool = False,
     ) -> None:  # fmt: skip
         self._begin = begin
         self._decode: Decode | None = None  # of this file
@@ -154,10 +161,12 @@ class Cutting:
         self._bytes_left = bytes_left
         self.left: int | None = None  # bytes behind the newest part
         self.unread = unread
+        self._numbered = numbered
+        self.where: Callable[[], str] = (
+            str  # the place of the newest record beside the parts, in a pass that is `numbered`
+        )
 
-    def parts(
-        self, stream: Any, path: str, wanted: int
-    ) -> Generator[Part | Iterator[Any] | None, int, int]:  # fmt: skip
+    def parts(self, stream: Any, path: str, wanted: int) -> Generator[Part | Iterator[Any] | None, int, int]:
         """The parts of one open file, as `Cut` has them; returns the number that was sent last."""
         size = os.fstat(stream.fileno()).st_size
         self._bytes_left -= size
@@ -172,11 +181,12 @@ class Cutting:
             if records:
                 ends = records if wanted != TABLE and not self.quoted else lines.count(b"\n")
                 self.left = max(0, size - start - len(lines)) + max(0, self._bytes_left)
-                wanted = yield Range(path, opened.identity, start, len(lines), records, line, decode, opened)
+                wanted = yield Range(path, opened.known, start, len(lines), records, line, decode, opened)
                 start, line = start + len(lines), line + ends
                 continue
             stream.seek(start)
             taken = Taken(stream)
+            self.stands(path, line, taken)
             wanted = yield decode.records(self.lines(taken, stream), path, line, unread=self.unread)
             at, start = start, stream.tell() - taken.ahead
             stream.seek(start)
@@ -192,8 +202,13 @@ class Cutting:
         return self._decode
 
     def lines(self, taken: Taken, lines: Iterable[bytes]) -> Iterable[bytes]:
-        """What is to be decoded: lines that may be given back where rows may turn out to be none, the lines alone else."""
-        return taken if self.quoted and self.unread is not None else lines
+        """What is to be decoded: lines that may be given back where rows may turn out to be none, or are to be counted; the
+        lines alone else."""
+        return taken if self._numbered or (self.quoted and self.unread is not None) else lines
+
+    def stands(self, path: str, line: int, taken: Taken) -> None:
+        """What is decoded next are these lines of a file, of which the first one has this number."""
+        self.where = lambda: f"{path}:{line - 1 + taken.count}"
 
     def cut(self, look: Callable[[int], tuple[bytes, bool]], wanted: int, at: int) -> tuple[bytes, int]:
         """Whole lines of at most so many records, and how many; none where none is wanted or where that is not certain.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import IO, Any
@@ -55,7 +56,10 @@ def names_a_column(folder: str) -> bool:
 def _in_folder(store: Any, path: str) -> list[str]:
     """The files of a folder; of one in which there are only folders that are named as columns, those in them."""
     about = {each["name"]: each["type"] for each in store.ls(path, detail=True)}
-    files = [name for name, kind in about.items() if kind == "file"]
+    # Those with a dot or an underscore in front are notes of the programs that wrote the others, such as _SUCCESS.
+    files = [
+        name for name, kind in about.items() if kind == "file" and name.rpartition("/")[2][:1] not in ("", ".", "_")
+    ]
     folders = [name for name, kind in about.items() if kind != "file" and name.rstrip("/") != path.rstrip("/")]
     if files or not all(names_a_column(folder.rstrip("/").rpartition("/")[2]) for folder in folders):
         return files
@@ -89,9 +93,11 @@ def mark(url: str) -> str | None:
         return None
 
 
-def may_be_there(url: str) -> bool:
-    """Whether there is something at the URL, or the store does not say."""
-    store, path = store_of(url)
+def may_be_there(place: str) -> bool:
+    """Whether there is something at the path or URL, or a store does not say."""
+    if not is_url(place):
+        return os.path.exists(place)
+    store, path = store_of(place)
     try:
         store.invalidate_cache()
         return bool(store.exists(path))

@@ -7,11 +7,12 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import IO, Any
 
-from taktline._io import opening
+from taktline._io.column_types import FORM, as_schema, in_schema, normal
+from taktline._io.deposits import Deposit
 from taktline._io.footers import MAGIC, Footer
+from taktline._io.output import IntoOutput, Output
 from taktline._io.parquet import check_path, checked_pyarrow
-from taktline._io.settled import Coming, Settled, Sizes, is_small
-from taktline._io.typed import FORM, as_schema, in_schema, normal
+from taktline._io.settling import Coming, Settled, Sizes, is_small
 from taktline.errors import LineError, unwritable
 
 CODECS = ("snappy", "zstd", "gzip", "brotli", "lz4", "none")
@@ -22,7 +23,7 @@ class Packing(Sizes):
 
     def __init__(self, codec: str | None, level: int | None, row_group: int | None, part: int | None = None) -> None:
         if codec is not None and codec not in CODECS:
-            raise LineError(f"codec={codec!r} is none of Parquet's: {', '.join(CODECS)}")
+            raise LineError(f"codec={codec!r} is none of Parquet's: give one of {', '.join(CODECS)}")
         super().__init__(row_group, part)
         self._codec = "snappy" if codec is None else codec
         self._level = level
@@ -71,15 +72,17 @@ class RowGroups(Settled):
         self._head: Footer | None = None
         self._alike: list[Any] = []  # schemas and keys of footers that can be joined to the head as they are
 
-    def encoded(self, data: bytes, count: int) -> None:
+    def encoded(self, data: bytes | Deposit, count: int) -> None:
         import pyarrow as pa
         from pyarrow.parquet import read_schema
 
+        self._tables = True
         self._all_so_far()
         footer = Footer(data)
         if (footer.schema, footer.keys) in self._alike:
             self._put(footer)
         else:
+            data = data.read() if isinstance(data, Deposit) else data
             self._take(Coming(self._count, count, data, read_schema(pa.BufferReader(data)), len(data)))
         self._count += count
 
@@ -87,7 +90,7 @@ class RowGroups(Settled):
     def head(self) -> Footer:
         """What all files begin from: a footer of their schema, without rows."""
         if self._head is None:
-            self._head = Footer(self._packing.file(self._schema.empty_table()))
+            self._head = Footer(self._packing.file(_without_rows(self._schema)))
         return self._head
 
     def _as_table(self, made: Any) -> Any:
@@ -103,7 +106,7 @@ class RowGroups(Settled):
         import pyarrow as pa
         from pyarrow.parquet import read_schema
 
-        head = file_of(schema.empty_table(), self._packing, 0)
+        head = file_of(_without_rows(schema), self._packing, 0)
         return read_schema(pa.BufferReader(head))
 
     def _write(self, piece: Coming) -> None:
@@ -114,6 +117,13 @@ class RowGroups(Settled):
                 self._put(footer)
                 return
         self._put(Footer(file_of(self._in_schema(piece), self._packing, piece.first)))
+
+
+def _without_rows(schema: Any) -> Any:
+    """A table of this schema. pyarrow's own `empty_table` imports pandas, which may take half a second."""
+    import pyarrow as pa
+
+    return pa.Table.from_batches([], schema=schema)
 
 
 def file_of(table: Any, packing: Packing, first: int) -> bytes:
@@ -129,7 +139,7 @@ def file_of(table: Any, packing: Packing, first: int) -> bytes:
 class Joined:
     """One Parquet file on its way into an output."""
 
-    def __init__(self, output: opening.Output, at: int = 0, said: Sequence[bytes] = (), rows: int = 0) -> None:
+    def __init__(self, output: Output, at: int = 0, said: Sequence[bytes] = (), rows: int = 0) -> None:
         self._output = output
         self.at = at  # bytes so far
         self.said = list(said)  # of the row groups
@@ -153,7 +163,7 @@ class Joined:
             self.at = len(MAGIC)
 
 
-class ParquetFile(opening.IntoOutput):
+class ParquetFile(IntoOutput):
     """Results as the rows of a Parquet file; a missing key is a null."""
 
     no_journal = (
@@ -161,6 +171,7 @@ class ParquetFile(opening.IntoOutput):
         "Write a folder of parts, as write('out/', format='parquet') does"
     )
     tables = True
+    takes_failed = False
 
     def __init__(
         self, target: str | IO[bytes], schema: Any = None, codec: str | None = None, level: int | None = None,
@@ -171,7 +182,7 @@ class ParquetFile(opening.IntoOutput):
             check_path(target)
         self._schema = as_schema(schema)
         self._packing = Packing(codec, level, row_group)
-        self._output = opening.Output(target)
+        self._output = Output(target)
         self.table_encoder = table_encoder(self._packing, schema)
         self._begin()
 

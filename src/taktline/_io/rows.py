@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -11,11 +10,10 @@ from functools import partial
 from itertools import chain
 from typing import IO, Any, Literal
 
-from taktline._io import as_table, brought, decode, opening, place, placed, ranges, remote, streams
-from taktline._io.cut import Cut, Cuts
+from taktline._io import as_table, decode, opening, path_columns, place, plugins, ranges, remote, streams
 from taktline._io.delimited import (
     INFER,
-    Table,
+    Dialect,
     Types,
     check_drift,
     checked_delimiter,
@@ -24,15 +22,16 @@ from taktline._io.delimited import (
     checked_types,
     leaves_ascii,
     table_records,
-)  # fmt: skip
+)
 from taktline._io.filters import checked as checked_filters
 from taktline._io.place import STANDARD
-from taktline._io.recoded import recoded
-from taktline._io.taken import Taken
+from taktline._io.pushback import Taken
+from taktline._io.recoding import recoded
+from taktline._io.splitting import Cut, Cuts
 from taktline._public import named
 from taktline._signals import pass_on
 from taktline.abc import Source, Splitter, Unread
-from taktline.errors import LineError, SourceError, SourceNotFound, TaktlineError
+from taktline.errors import LineError, SourceError, SourceNotFound, TaktlineError, did_you_mean
 
 Columns = tuple[str, ...] | None
 OPTIONS = ("format", "columns", "types", "delimiter", "quoting", "encoding", "header", "path_column", "filters")
@@ -57,9 +56,9 @@ def read(
 
     A URL whose scheme a package brings, as taktline does `pubsub://`, is read by that package: docs/extending.md.
 
-    `format`: "jsonl" (a record a line, mostly dicts), "csv" or "tsv" (dicts of str, named by the header), "parquet"
-    and "arrow" (dicts), "text" (str, without line ends); None: by the suffix, which all files must share. What is packed
-    (gzip, bzip2, xz, zstd) is known by its first bytes, whatever its suffix. `columns`: only these
+    `format`: "jsonl" (a record a line, mostly dicts), "csv" or "tsv" (dicts of str, named by the header), "parquet",
+    "arrow" and "orc" (dicts), "text" (str, without line ends); None: by the suffix, which all files must share. What is
+    packed (gzip, bzip2, xz, zstd) is known by its first bytes, whatever its suffix. `columns`: only these
     keys. `types`: for CSV, what to make of the text of a column: `int`, `float`, `bool`, `Decimal`, `date`, `datetime`
     or `time`, where an empty cell becomes None, or any callable of the text; "infer": the one of `int`, `float`, `bool`,
     `date`, `datetime` (without a zone) that all cells of a column have in the first 10,000 rows of the first file, where
@@ -75,7 +74,7 @@ def read(
     but folders in it that are named as columns (`year=2024`, of whatever depth) is read with those as columns, integers
     where all are, text else, None for "__HIVE_DEFAULT_PARTITION__"; a pattern gives no columns.
 
-    `filters`, of Parquet and Arrow: which rows are read, as `[(column, operator, value), …]` that all hold, or a list of
+    `filters`, of Parquet, Arrow and ORC: which rows are read, as `[(column, operator, value), …]` that all hold, or a list of
     such lists of which one does. Operators are `=`, `!=`, `<`, `<=`, `>`, `>=`, `in` and `not in`; text stands for the date
     that it says; None is asked for by `=` and `!=`, and no other term holds of a null. Row groups, and files by their
     folders, in which there can be no such row are not read at all.
@@ -100,13 +99,13 @@ def read(
     """
     if unknown:
         raise LineError(_no_such_option(next(iter(unknown))))
-    if brought.has_scheme(path):
+    if plugins.has_scheme(path):
         options = {
             "format": format, "columns": columns, "types": types, "delimiter": delimiter, "quoting": quoting,
             "encoding": encoding, "header": None if header is True else header, "path_column": path_column,
             "filters": filters,
         }  # fmt: skip
-        made: Source = brought.opened("read", str(path), options)
+        made: Source = plugins.opened("read", str(path), options)
         return made
     patterns = _patterns(path)
     behind = _all_found(patterns)
@@ -116,22 +115,22 @@ def read(
         opening.packing_of(each)
     chosen = tuple(columns) if columns is not None else None
     _check_fits(how, chosen, types, delimiter=delimiter, quoting=quoting, encoding=encoding, header=header)
-    added = placed.added(patterns, behind, _checked_name(path_column), chosen)
+    added = path_columns.added(patterns, behind, _checked_name(path_column), chosen)
     _check_beside(how, added, path_column)
     if (wanted := checked_filters(filters)) is not None and how not in opening.OF_COLUMNS:
         raise LineError(
-            f"filters= is for Parquet and Arrow, whose columns have types; drop records of {how} by keep(…)"
+            f"filters= is for Parquet, Arrow and ORC, whose columns have types; drop records of {how} by keep(…)"
         )
     if added and chosen is not None:
         chosen = tuple(name for name in chosen if name not in added[remote.shown(found[0])].values)
     if found.count(STANDARD) > 1:
-        raise LineError("standard input can be read once only")
+        raise LineError("standard input can be read once only: save what comes by it in a file, and read that")
     name = ", ".join(map(remote.shown, patterns[:3])) + (f" and {len(patterns) - 3:,} more" if patterns[3:] else "")
     if how in opening.OF_COLUMNS:
         from taktline._io.parquet import TableFiles
 
         return TableFiles(name, patterns, found, chosen, added, wanted, how)
-    table = Table(
+    table = Dialect(
         delimiter or ("\t" if how == "tsv" else ","), how != "tsv" if quoting is None else quoting,
         checked_encoding(encoding or decode.UTF_8), checked_header(header), delimiter is not None, chosen,
         checked_types(types, chosen), types == INFER,
@@ -154,7 +153,7 @@ def _patterns(path: Any) -> list[str]:
         name = os.fspath(each) if isinstance(each, (str, os.PathLike)) else each
         if not isinstance(name, str):
             raise LineError(f"read() takes paths as str or os.PathLike, not {type(name).__name__}")
-        if brought.has_scheme(name):
+        if plugins.has_scheme(name):
             raise LineError(f"{remote.shown(name)!r} can be read alone, not among others")
         names.append(place.named(name, 0))
     return names
@@ -167,7 +166,7 @@ def _checked_name(path_column: Any) -> str | None:
     return path_column
 
 
-def _check_beside(how: str, added: Mapping[str, placed.Added], path_column: str | None) -> None:
+def _check_beside(how: str, added: Mapping[str, path_columns.Added], path_column: str | None) -> None:
     """Raises LineError where records of the format have no columns, and some are to be added."""
     if not added or how in ("jsonl", "csv", "tsv", *opening.OF_COLUMNS):
         return
@@ -213,8 +212,7 @@ def _check_fits(
 
 
 def _no_such_option(name: str) -> str:
-    near = difflib.get_close_matches(name, OPTIONS, n=1)
-    hint = f"; did you mean {near[0]!r}?" if near else f"; there are {', '.join(OPTIONS)}"
+    hint = did_you_mean(name, OPTIONS) or f"; there are {', '.join(OPTIONS)}"
     return f"read() has no option {name!r}{hint}"
 
 
@@ -222,8 +220,8 @@ class _Files(Source):
     """Some files, one after the other, as one stream of records."""
 
     def __init__(
-        self, name: str, patterns: Sequence[str], paths: list[str], format: str, table: Table,
-        added: Mapping[str, placed.Added],
+        self, name: str, patterns: Sequence[str], paths: list[str], format: str, table: Dialect,
+        added: Mapping[str, path_columns.Added],
     ) -> None:  # fmt: skip
         self._name = name
         self._added = added  # to the records of each file, by the name that is shown of it
@@ -245,6 +243,11 @@ class _Files(Source):
         records = self.count(text) or text.count(b"\n")
         return round(records * whole / taken) if taken else None
 
+    @property
+    def weight(self) -> int:
+        """Bytes of the files."""
+        return sum(map(opening.size, self._paths))
+
     def describe(self) -> str:
         return self._name
 
@@ -262,11 +265,16 @@ class _Files(Source):
             INFER if table.infer else table.types,
             how,
             marks,
-            *placed.known(self._added),
+            *path_columns.known(self._added),
         ]
 
     def untold(self) -> str:
         return opening.untold(self._paths)
+
+    def places(self) -> Splitter | None:
+        return (
+            None if self.once or any(map(remote.is_url, self._paths)) else self._split([], exact=False, numbered=True)
+        )
 
     def __iter__(self) -> Iterator[Any]:
         return self._each(None)
@@ -292,13 +300,14 @@ class _Files(Source):
             yield stream if not self._recoded else recoded(stream, remote.shown(path), self._recoded)
 
     def split(self, *, exact: bool = False, unread: list[Unread] | None = None) -> Splitter | None:
-        if not ranges.travels(self._table.types):
-            return None
+        return self._split(unread, exact=exact, numbered=False) if ranges.travels(self._table.types) else None
+
+    def _split(self, unread: list[Unread] | None, *, exact: bool, numbered: bool) -> Splitter:
         cutting = ranges.Cutting(
             self.beginner(), self.count, self.count_rows, quoted=self.quoted, exact=exact,
-            bytes_left=sum(map(opening.size, self._paths)), unread=unread,
+            bytes_left=sum(map(opening.size, self._paths)), unread=unread, numbered=numbered,
         )  # fmt: skip
-        return Cut(self._cuts(cutting), lambda: cutting.left)
+        return Cut(self._cuts(cutting), lambda: cutting.left, lambda: cutting.where())
 
     def _cuts(self, cutting: ranges.Cutting) -> Cuts:
         wanted = yield None
@@ -318,7 +327,7 @@ class _Files(Source):
         raise NotImplementedError
 
     def count_rows(self, data: bytes) -> int | None:
-        """The same where they are to be a table."""
+        """How many rows of a table some whole lines make; None where only decoding can tell."""
         return self.count(data)
 
 
@@ -397,11 +406,11 @@ class _Brought(_Files):
     """A format that another package brings, which makes the records of a whole file."""
 
     def __init__(
-        self, name: str, patterns: Sequence[str], paths: list[str], format: str, table: Table,
-        added: Mapping[str, placed.Added],
+        self, name: str, patterns: Sequence[str], paths: list[str], format: str, table: Dialect,
+        added: Mapping[str, path_columns.Added],
     ) -> None:  # fmt: skip
         super().__init__(name, patterns, paths, format, table, added)
-        self._decode = brought.decoder(format)
+        self._decode = plugins.decoder(format)
 
     def _each(self, unread: list[Unread] | None) -> Iterator[Any]:
         for path in self._paths:
@@ -419,6 +428,9 @@ class _Brought(_Files):
                     raise SourceError(f"{what}: {type(error).__name__}: {error}", path=name) from error
 
     def split(self, *, exact: bool = False, unread: list[Unread] | None = None) -> Splitter | None:
+        return None
+
+    def places(self) -> Splitter | None:
         return None
 
 

@@ -2,31 +2,31 @@
 
 from __future__ import annotations
 
-import difflib
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+from taktline._arrow import in_microseconds, records_of
+from taktline._io.connecting import connected
 from taktline._io.database import (
     POSTGRES,
     SQLITE,
     Database,
     RowRefused,
     Unreachable,
-    connected,
     database_file,
     known_as,
     over_the_same,
     quoted,
     quoted_table,
     shown_url,
-)  # fmt: skip
+)
 from taktline._io.plain import PLAIN, plain
 from taktline._io.query import Query
 from taktline._public import named
 from taktline.abc import Resumable, Source
-from taktline.errors import LineError, OutputLost, ResumeError, SinkError, SourceNotFound, unwritable
+from taktline.errors import LineError, OutputLost, ResumeError, SinkError, SourceNotFound, did_you_mean, unwritable
 
 LOT = 5_000  # results that go to the database at once
 MARKS = "taktline_marks"  # the table of how far each run with a journal has come
@@ -98,6 +98,8 @@ def write_sql(url: str, table: str, key: str | Sequence[str] | None = None) -> R
 class _Table(Resumable):
     visible = True
     shared = True
+    takes_failed = False
+    tables = True
 
     def __init__(self, url: str, table: str, key: Sequence[str]) -> None:
         self._url = url
@@ -131,6 +133,42 @@ class _Table(Resumable):
         self._waiting.extend(results)
         if len(self._waiting) >= LOT:
             self._flush()
+
+    def write_table(self, table: Any) -> None:
+        """The rows by way of their columns: no dict is made of a row, but of those that tell what the database's table is,
+        and where something is to be told of one."""
+        for at in range(0, table.num_rows, LOT):
+            some = table.slice(at, LOT)
+            cells = self._cells(some) if self._columns and not self._makes else None
+            if cells is None:
+                self.write(records_of(some))
+                self._flush()
+                continue
+            self._flush()
+            with self._told() as database:
+                try:
+                    database.insert(self._table, self._columns, self._key, list(zip(*cells, strict=True)))
+                except RowRefused as refused:
+                    raise self._refused(records_of(some), refused) from refused
+            self._count += some.num_rows
+
+    def _cells(self, table: Any) -> list[list[Any]] | None:
+        """The values of each column; None where a row cannot be written."""
+        assert self._database is not None
+        if sorted(table.schema.names) != sorted(self._columns):
+            return None
+        if any(table.column(self._columns[at]).null_count for at in self._key_at):
+            return None
+        made = []
+        try:
+            for name in self._columns:
+                values = in_microseconds(table.select([name])).column(0).to_pylist()
+                if not PLAIN.issuperset(map(type, values)):
+                    values = [self._database.value(value) for value in values]
+                made.append(values)
+        except (ValueError, OverflowError):  # told by its row
+            return None
+        return made
 
     def commit(self) -> None:
         self._flush()
@@ -303,10 +341,8 @@ class _Table(Resumable):
             if not row or not all(isinstance(name, str) and name for name in row):
                 raise self._unwritable(number, row, "no table can be made of it: its keys are no names of columns")
         if unknown := [name for name in row if name not in self._known]:
-            near = difflib.get_close_matches(str(unknown[0]), self._known, n=1)
-            hint = f"; did you mean {near[0]!r}?" if near else ""
-            there = ", ".join(self._known)
-            raise self._unwritable(number, row, f"the table has no column {unknown[0]!r}, but {there}{hint}")
+            there = f"{', '.join(self._known)}{did_you_mean(unknown[0], self._known)}"
+            raise self._unwritable(number, row, f"the table has no column {unknown[0]!r}, but {there}")
         if missing := [name for name in self._key if name not in row]:
             raise self._unwritable(number, row, f"it lacks {missing[0]!r}, which is of the key")
         self._columns = tuple(row)

@@ -19,7 +19,7 @@ from taktline._io.database import (
     over_the_same,
     quoted,
     without_twins,
-)  # fmt: skip
+)
 from taktline._io.plain import PLAIN, plain
 
 FETCH = 1000  # rows at once

@@ -4,14 +4,15 @@ their ends are counted, and decoded by workers."""
 from __future__ import annotations
 
 import pickle
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterator, Sequence
 from functools import partial
 from io import BytesIO
 from typing import IO, Any
 
-from taktline._io.cut import TABLE
+from taktline._io.line_numbers import line_in, numbers
+from taktline._io.pushback import Taken
 from taktline._io.ranges import LONGEST, Cutting, Decode, outside_quotes
-from taktline._io.taken import Taken
+from taktline._io.splitting import TABLE
 from taktline.abc import Part, Unread
 
 PIECE = 1 << 16  # bytes asked for at once
@@ -20,7 +21,7 @@ PIECE = 1 << 16  # bytes asked for at once
 class Stretch(Part):
     """Whole lines of a stream. Its pickle has their bytes, out of band where there are many."""
 
-    __slots__ = ("_count", "_data", "_decode", "_line", "_path", "size")
+    __slots__ = ("_count", "_data", "_decode", "_line", "_numbers", "_path", "size")
 
     def __init__(self, path: str, data: Any, count: int, line: int, decode: Decode) -> None:
         self._path = path
@@ -29,6 +30,7 @@ class Stretch(Part):
         self._count = count
         self._line = line  # number of the first one
         self._decode = decode
+        self._numbers: Sequence[int] | None = None  # of the lines in which its records begin, once they were asked for
 
     def __reduce_ex__(self, protocol: Any) -> Any:
         data = pickle.PickleBuffer(self._data) if protocol >= 5 else bytes(self._data)
@@ -43,12 +45,17 @@ class Stretch(Part):
     def table(self) -> Any:
         return self._decode.table_of(self._data, self._line, self._count)
 
+    def where(self, n: int) -> str:
+        if self._numbers is None:
+            self._numbers = numbers(self._data, self._count, self._line, self._path, self._decode.records)
+        return line_in(self._path, self._numbers, n)
+
 
 def stretches(
     cutting: Cutting, stream: IO[bytes], path: str, wanted: int
 ) -> Generator[Part | Iterator[Any] | None, int, int]:
     """The parts of one open stream, as `Cutting.parts` has those of a file."""
-    lines = _Lines(stream)
+    lines = _StreamLines(stream)
     taken = Taken(lines.each())
     decode = cutting.begun(taken, path)
     lines.give_back(taken)
@@ -65,12 +72,13 @@ def stretches(
         else:
             each = lines.each()
             taken = Taken(each)
+            cutting.stands(path, number, taken)
             wanted = yield decode.records(cutting.lines(taken, each), path, number, unread=cutting.unread)
             lines.give_back(taken)
     return wanted
 
 
-class _Lines:
+class _StreamLines:
     """The lines of a stream, to be had one by one, or to be looked at and taken many at once."""
 
     def __init__(self, stream: Any) -> None:

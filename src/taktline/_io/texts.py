@@ -9,7 +9,7 @@ from typing import Any
 
 from taktline._arrow import in_microseconds
 from taktline._io import plain
-from taktline._io.typed import is_text
+from taktline._io.column_types import is_text
 
 ROWS = 1 << 16  # that become text at once
 MOST = 1 << 28  # bytes of so many rows: the text of more might be too much for one array

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
+from itertools import accumulate
 from typing import Any
 
 SAMPLES = 240  # most points over time; from then on half as many, twice as far apart
@@ -57,15 +59,17 @@ class History:
     def worked(self, worker: int | None, began: float, ended: float, lane: int) -> None:
         """A worker, or the caller's process (None), had a batch in work."""
         began = max(0.0, began)  # steps that wait may be longer at work, taken together, than the run lasts
-        width = self._width
+        width, known = self._width, worker in self._cells
         cell = int(began / width + 0.5)  # the first one whose middle lies behind the beginning
-        if (cell + 0.5) * width >= ended:  # most batches are shorter than a cell
+        if known and (cell + 0.5) * width >= ended:  # most batches are shorter than a cell
             return
         while ended / self._width > CELLS:
             self._halve()
         width = self._width
         cell = int(began / width + 0.5)
         row = self._cells.setdefault(worker, {})
+        if not known:  # who had work at all is shown, however short it was
+            row[min(cell, int(ended / width))] = lane, 0.0
         while (middle := (cell + 0.5) * width) < ended:
             row[cell] = lane, (middle - began) / (ended - began)
             cell += 1
@@ -84,8 +88,8 @@ class History:
         for worker in sorted(self._cells, key=lambda worker: -1 if worker is None else worker):
             cells = [IDLE] * count
             for cell, (lane, through) in self._cells[worker].items():
-                if cell < count and lane < len(shares):
-                    cells[cell] = firsts[lane] + _step_at(through, shares[lane])
+                if lane < len(shares):
+                    cells[min(cell, count - 1)] = firsts[lane] + _step_at(through, shares[lane])
             rows.append((worker, cells))
         return rows
 
@@ -101,12 +105,8 @@ class History:
 
 
 def _step_at(through: float, shares: list[float]) -> int:
-    whole, so_far = sum(shares), 0.0
-    for n, share in enumerate(shares):
-        so_far += share / whole if whole else 1 / len(shares)
-        if through < so_far:
-            return n
-    return len(shares) - 1
+    ends = list(accumulate(shares if any(shares) else [1.0] * len(shares)))
+    return min(bisect_right(ends, through * ends[-1]), len(ends) - 1)
 
 
 def _packed(cells: list[int]) -> list[list[int]]:

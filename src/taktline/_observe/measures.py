@@ -26,12 +26,15 @@ def duration(seconds: float | None) -> str:
 def cost(ns: float) -> str:
     """Nanoseconds a record.
 
-    >>> cost(165), cost(7100), cost(1.3e6)
-    ('165 ns/rec', '7.1 µs/rec', '1.3 ms/rec')
+    >>> cost(165), cost(7100), cost(1.3e6), cost(1.5e9)
+    ('165 ns/rec', '7.1 µs/rec', '1.3 ms/rec', '1.5 s/rec')
     """
     if ns < 999.5:
         return f"{ns:.0f} ns/rec"
-    return f"{ns / 1e3:.1f} µs/rec" if ns < 999_500 else f"{ns / 1e6:.1f} ms/rec"
+    for limit, unit in ((1e3, "µs"), (1e6, "ms")):
+        if ns < 999.5 * limit:
+            return f"{ns / limit:.1f} {unit}/rec"
+    return f"{ns / 1e9:.1f} s/rec"
 
 
 def rate(per_second: float) -> str:
@@ -49,11 +52,11 @@ def rate(per_second: float) -> str:
 def size(count: float) -> str:
     """Bytes, decimal.
 
-    >>> size(214_000_000), size(512)
-    ('214 MB', '512 B')
+    >>> size(214_000_000), size(512), size(2.5e12)
+    ('214 MB', '512 B', '2500.0 GB')
     """
-    for unit in ("B", "kB", "MB", "GB"):
-        if count < 999.5 or unit == "GB":
-            return f"{count:.0f} {unit}" if unit != "GB" else f"{count:.1f} GB"
+    for unit in ("B", "kB", "MB"):
+        if count < 999.5:
+            return f"{count:.0f} {unit}"
         count /= 1000
-    raise AssertionError
+    return f"{count:.1f} GB"

@@ -11,6 +11,8 @@ from collections.abc import Iterable
 from taktline._posix import resource
 from taktline._signals import pass_on
 
+PROC = "/proc"
+
 
 def held(pids: Iterable[int]) -> int:
     """Bytes of memory these processes hold together; 0 for those that are gone or where the system does not tell."""
@@ -22,8 +24,8 @@ def tree(pid: int) -> list[int]:
     found = [pid]
     for each in found:  # it grows meanwhile
         try:
-            for thread in os.listdir(f"/proc/{each}/task"):
-                with open(f"/proc/{each}/task/{thread}/children", encoding="ascii") as file:
+            for thread in os.listdir(f"{PROC}/{each}/task"):
+                with open(f"{PROC}/{each}/task/{thread}/children", encoding="ascii") as file:
                     found += map(int, file.read().split())
         except OSError as error:  # it has ended
             pass_on(error)
@@ -41,7 +43,7 @@ def peak_of_this_process() -> int:
 
 def _proportional(pid: int) -> int:
     try:
-        with open(f"/proc/{pid}/smaps_rollup", encoding="ascii") as file:
+        with open(f"{PROC}/{pid}/smaps_rollup", encoding="ascii") as file:
             found = re.search(r"^Pss:\s+(\d+) kB", file.read(), re.MULTILINE)
     except OSError as error:
         pass_on(error)
@@ -53,7 +55,7 @@ def held_by(pid: int) -> int:
     """Bytes of memory that a process holds, shared pages counted in full: a thousandth of the time that PSS takes. 0 where
     it is gone or the system does not tell."""
     try:
-        with open(f"/proc/{pid}/statm", "rb") as file:
+        with open(f"{PROC}/{pid}/statm", "rb") as file:
             return int(file.read().split()[1]) * mmap.PAGESIZE
     except OSError as error:
         pass_on(error)
@@ -61,5 +63,5 @@ def held_by(pid: int) -> int:
 
 
 def held_here() -> int:
-    """The same of this process; where the system does not tell, the most that it has held."""
+    """Bytes of memory that this process holds; where the system does not tell, the most that it has held."""
     return held_by(os.getpid()) or peak_of_this_process()

@@ -2,24 +2,28 @@
 
 from __future__ import annotations
 
+import shlex
 from typing import Any
 
 from taktline._excerpts import harmless
 from taktline._observe.measures import cost, duration, rate, size
+from taktline._working_folder import working_folder
 
 WIDTH = 80  # columns
+NODES = 8  # that are told of one by one
+PASTED = ("retry", "resume")  # facts that stay on one line, to be copied
 
 
 def report_text(report: dict[str, Any]) -> str:
     """A Report as some lines of text."""
     facts = report_facts(report)
-    # A command stays on one line, to be copied.
     return harmless(
-        "\n".join(f" {name:<8} {text if name == 'retry' else _folded(text)}" for name, text in facts if text), keep="\n"
+        "\n".join(f" {name:<8} {text if name in PASTED else _folded(text)}" for name, text in facts if text), keep="\n"
     )
 
 
-def report_facts(report: dict[str, Any]) -> list[tuple[str, str]]:
+def report_facts(report: dict[str, Any], *, anywhere: bool = False) -> list[tuple[str, str]]:
+    """What a Report says, by name. `anywhere`: what is to be pasted says in which folder, also where that is this one."""
     seconds = report["seconds"]
     head = "done" if report["complete"] else "stopped"
     counts = f"{report['records_in']:,} in · {report['records_out']:,} out"
@@ -33,11 +37,10 @@ def report_facts(report: dict[str, Any]) -> list[tuple[str, str]]:
     if report["resumed_at"] and report["records_in"] > report["resumed_at"]:
         counts += f" · resumed at record {report['resumed_at']:,}"
     speed = rate((report["records_in"] - report["resumed_at"]) / seconds) if seconds else ""
-    again = f"taktline retry {report['dead_letters']} TARGET --out PATH" if report["dead_lettered"] else ""
+    resume = ""
     if report["journal"] and not report["complete"]:
-        resume = f"run it again with the journal {report['journal']} to go on"
-    else:
-        resume = ""
+        same = _pasted(report, report.get("command", ""), anywhere)
+        resume = same or f"run it again with journal={report['journal']!r} to go on"
     used = f"{report['cpu_utilisation']:.0%} of {many(report['cores'], 'core')} · peak {size(report['peak_memory'])}"
     workers = many(report["workers"], "worker") if report["workers"] else "this process"
     steps = " · ".join(f"{step['name']} {cost(step['ns_per_record'])}" for step in report["steps"])
@@ -45,14 +48,48 @@ def report_facts(report: dict[str, Any]) -> list[tuple[str, str]]:
     following = f"Then {verdict['next']!r} is next." if verdict["next"] else ""
     return [
         (head, f"{counts}   {duration(seconds)} · {speed}"),
+        ("error", (report.get("error") or "").partition("\n")[0]),
+        ("left", left_of(report)),
         ("cpu", f"{used} · {report['how']}, {workers}"),
         ("steps", steps),
-        ("verdict", " ".join(filter(None, (verdict["evidence"], verdict["action"], following)))),
+        ("nodes", nodes_of(report)),
+        ("verdict", " ".join(filter(None, (verdict.get("doubt"), verdict["evidence"], verdict["action"], following)))),
         ("why", "; ".join(report["reasons"])),
         ("note", "; ".join(report.get("notes", ()))),
-        ("retry", again),
+        ("retry", _pasted(report, report.get("retry", ""), anywhere)),
         ("resume", resume),
     ]
+
+
+def _pasted(report: dict[str, Any], command: str, anywhere: bool) -> str:
+    """A command, with the way into the folder that its paths begin in; none is needed in that folder."""
+    folder = report.get("folder", "")
+    if not command.startswith("taktline ") or not folder or (folder == working_folder() and not anywhere):
+        return command
+    return f"cd {shlex.quote(folder)} && {command}"
+
+
+def nodes_of(report: dict[str, Any]) -> str:
+    """The other machines that a run has workers on, and how busy they are; empty where there are none."""
+    nodes, seconds = report.get("nodes") or (), report["seconds"]
+    said = []
+    for each in nodes[:NODES]:
+        busy = (
+            f" busy {min(1.0, each['busy'] / (seconds * each['workers'])):.0%}" if seconds and each["workers"] else ""
+        )
+        there = f"{many(each['workers'], 'worker')}{busy}" if each["workers"] else "no workers at the end"
+        said.append(f"{each['name']}: {many(each['records'], 'record')}, {there}")
+    return "; ".join([*said, *([f"{len(nodes) - NODES} more"] if len(nodes) > NODES else [])])
+
+
+def left_of(report: dict[str, Any]) -> str:
+    """What a run that ended early has left, and how long that takes; empty where nothing is known of it."""
+    total, seconds = report.get("total"), report.get("left")
+    if report["complete"] or total is None or total <= report["records_in"]:
+        return ""
+    about = "about " if report.get("reckoned") else ""
+    takes = f": about {duration(seconds)} more at this pace" if seconds is not None else ""
+    return f"{total - report['records_in']:,} of {about}{total:,} records{takes}"
 
 
 def plan_text(plan: dict[str, Any]) -> str:
@@ -69,7 +106,9 @@ def plan_text(plan: dict[str, Any]) -> str:
 
 
 def plan_facts(plan: dict[str, Any]) -> list[tuple[str, str]]:
-    length = f"of {plan['records']:,}" if plan["length_known"] else f"length unknown, times are for {plan['records']:,}"
+    about = "about " if plan.get("reckoned") else ""
+    known = plan["length_known"] or about
+    length = f"of {about}{plan['records']:,}" if known else f"length unknown, times are for {plan['records']:,}"
     failed = f", {plan['failed']:,} of them failed" if plan["failed"] else ""
     facts = [
         ("plan", f"{plan['name']} · {plan['tried']:,} records tried{failed}, {length} · {many(plan['cores'], 'core')}")
@@ -84,9 +123,21 @@ def plan_facts(plan: dict[str, Any]) -> list[tuple[str, str]]:
         ("moving", f"a record {cost(plan['move_in_ns'])} ({size(plan['size_in'])}), its result "
          f"{cost(plan['move_out_ns'])} ({size(plan['size_out'])}); reading {cost(plan['read_ns'])}; workers start in "
          f"{duration(plan['start_up'])}"),
-        ("do", _to_do(plan)), *_words(plan),
+        ("doubt", plan.get("doubt", "")), ("do", _to_do(plan)), *_words(plan), *_on_machines(plan),
     ]  # fmt: skip
     return facts
+
+
+def _on_machines(plan: dict[str, Any]) -> list[tuple[str, str]]:
+    """With how many machines the line takes how long, and what would be next."""
+    said = []
+    for each in plan.get("machines") or ():
+        nodes, cores = each["machines"], each["workers"] // each["machines"]
+        limit = {"hub": "the hub", "source": "the source", "start-up": "their start"}.get(
+            each["bottleneck"], each["bottleneck"]
+        )
+        said.append(f"{many(nodes, 'node')} of {many(cores, 'core')}: about {duration(each['seconds'])}, then {limit}")
+    return [("nodes" if n == 0 else "", text) for n, text in enumerate(said)]
 
 
 def _words(plan: dict[str, Any]) -> list[tuple[str, str]]:
@@ -203,9 +254,10 @@ def above(comparison: dict[str, Any]) -> list[str]:
         f"{many(comparison['cores'], 'core')} · {many(comparison['rounds'], 'round')}, taken in turn"
     )
     same = "results identical in all rows" if all(not row["problem"] for row in comparison["rows"]) else ""
-    if same and len(title) + len(same) + 4 <= WIDTH:
-        title, same = f"{title} · {same}", ""
-    return [each for each in (title, same, comparison["left_out"]) if each]
+    reckoned = next((row["reckoned_from"] for row in comparison["rows"] if row.get("reckoned_from")), 0)
+    about = f"≈ the loop is reckoned from its first {reckoned:,} rows: it gives each of them to the steps alone"
+    told = (title, same, comparison["left_out"], about if reckoned else "", comparison.get("doubt", ""))
+    return [each for each in told if each]
 
 
 def cells_of(row: dict[str, Any]) -> tuple[str, ...]:
@@ -214,7 +266,9 @@ def cells_of(row: dict[str, Any]) -> tuple[str, ...]:
     runtime, speed_up = duration(row["seconds"]), f"{row['speed_up']:.1f} ×"
     if not row["measured"]:
         return (row["technique"], runtime, "-", speed_up, "-", "-", "-")
-    if row["spread"] is not None:
+    if row.get("reckoned_from"):
+        runtime = f"≈ {runtime}"
+    elif row["spread"] is not None:
         runtime += f" ± {_spread(row['spread'], row['seconds'])}"
     guess = "-"
     if row["predicted"] is not None:

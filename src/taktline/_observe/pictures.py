@@ -16,7 +16,8 @@ from taktline._observe.measures import duration, rate, size
 COLOURS = ("#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#d55e00", "#b0a300", "#7b61c4")
 MOST_STEPS = 8  # that have a colour of their own
 MOST_ROWS = 24  # of workers
-OTHERS = {"waiting": "#c8ccd0", "blocked": "#9aa0a6", "no core": "#5f6368", "moving and the rest": "#e4e7ea"}
+OTHERS = {"waiting": "#c8ccd0", "blocked": "#9aa0a6", "no core": "#7d838a", "moving and the rest": "#e4e7ea"}
+DARK = ";color:#202124;text-shadow:none"  # of letters on these
 STYLE = """
 .tl{font:14px/1.45 system-ui,sans-serif;color:#1b1f23;background:#fff;--line:#d0d7de;--soft:#57606a;--plot:#0072b2;
 max-width:60rem}
@@ -34,7 +35,9 @@ white-space:nowrap;font-size:.8rem;line-height:1.7rem;text-align:center;color:#f
 .tl .dot{position:absolute;width:.7em;height:.7em;margin:-.35em;border-radius:50%;background:var(--plot)}
 .tl .dot b{position:absolute;left:.9em;bottom:.3em;font-weight:400;font-size:.75rem;white-space:nowrap}
 .tl .dot.here{background:#d55e00;width:1em;height:1em;margin:-.5em}.tl .soft{color:var(--soft)}
-.tl .left b{left:auto;right:.9em}.tl .wrong{border-left:4px solid #d33;padding-left:.7em}
+.tl pre{white-space:pre-wrap;overflow-wrap:anywhere;margin:.3em 0 1em;padding:.5em .7em;border:1px solid var(--line);
+border-radius:3px;background:none;
+color:inherit}.tl .left b{left:auto;right:.9em}.tl .wrong{border-left:4px solid #d33;padding-left:.7em}
 @media(max-width:480px){.tl .row{grid-template-columns:4.6rem 1fr}.tl .dot:not(.here):nth-child(even) b{display:none}}
 @media(prefers-color-scheme:dark){.tl{color:#e6edf3;background:#15181c;--line:#3d444d;--soft:#9198a1;--plot:#56b4e9}}
 @media print{.tl{color:#000;background:#fff}.tl section{break-inside:avoid}.tl *{print-color-adjust:exact}}
@@ -81,6 +84,11 @@ def step_colours(names: Sequence[str], busy: Sequence[float]) -> list[str]:
     return [own.get(n, "#888") for n in range(len(names))]
 
 
+def _fitting(part: _Part, whole: float) -> str:
+    """Its name, where the bar has room for it on a narrow screen: some sixty letters."""
+    return escaped(part.name) if part.seconds > whole * max(0.12, len(part.name) / 60) else ""
+
+
 def where_the_time_went(report: dict[str, Any]) -> str:
     """One bar: each step's share of the time of all workers, then what else that went into."""
     parts = _parts(report)
@@ -89,7 +97,7 @@ def where_the_time_went(report: dict[str, Any]) -> str:
     said = "; ".join(f"{part.name} {part.seconds / whole:.0%}" for part in shown)
     bar = "".join(
         f'<span title="{escaped(part.name)} {part.seconds / whole:.1%}" style="width:{100 * part.seconds / whole:.2f}%;'
-        f'background:{part.colour}">{escaped(part.name) if part.seconds > 0.12 * whole else ""}</span>'
+        f'background:{part.colour}{DARK if part.colour in OTHERS.values() else ""}">{_fitting(part, whole)}</span>'
         for part in shown
     )
     key = _key((part.colour, f"{part.name} {part.seconds / whole:.0%} · {duration(part.seconds)}") for part in shown)
@@ -247,7 +255,7 @@ def what_if(report: dict[str, Any]) -> str:
     )
     axis = "".join(f"<span>{point['cores']}</span>" for _, _, point in spots)
     said = "; ".join(f"{point['cores']} cores {duration(point['seconds'])}" for _, _, point in spots)
-    here = next((point for _, _, point in spots if point["here"]), None)
+    here = next(point["cores"] for point in points if point["here"])
     limits: list[tuple[int, str]] = []
     for _, _, point in spots:
         if not limits or limits[-1][1] != point["bottleneck"]:
@@ -255,7 +263,7 @@ def what_if(report: dict[str, Any]) -> str:
     note = "Bottleneck: " + ", ".join(
         f"from {cores} cores on {name!r}" if n else f"{name!r}" for n, (cores, name) in enumerate(limits)
     )
-    note += f". The larger dot is this run, on {here['cores']} cores." if here is not None else "."
+    note += f". The larger dot is this run, on {here} cores."
     return section(
         "What if there were more cores",
         f'<div class="row"><span>time</span><div><div class="plot" style="margin-right:2rem">{dots}'
@@ -264,12 +272,12 @@ def what_if(report: dict[str, Any]) -> str:
         f'</svg></div><div class="axis" style="margin-right:2rem">{axis}</div></div></div>'
         f'<div class="row"><span></span><span class="soft">cores</span></div>',
         note=note,
-    )  # fmt: skip
+    )
 
 
 def bars(rows: Sequence[dict[str, Any]], fastest: str) -> str:
-    """The times of a comparison, with their spread."""
-    timed = [row for row in rows if not row["problem"]]
+    """The times of a comparison, with their spread; what is reckoned from a few records would dwarf them."""
+    timed = [row for row in rows if not row["problem"] and not row.get("reckoned_from")]
     if not timed:
         return ""
     top = max(row["seconds"] + (row["spread"] or 0.0) for row in timed) or 1.0

@@ -7,6 +7,7 @@ import os
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from taktline._excerpts import readable
 from taktline._public import named
 
 
@@ -20,6 +21,18 @@ class StepCount:
     waiting: float  # its workers had no input
     blocked: float  # its workers could not hand their output on
     ns_per_record: float
+    failed: int = 0  # records that failed in it
+
+
+@dataclass(frozen=True, slots=True)
+class NodeCount:
+    """What the workers of one other machine have done so far. `busy`: seconds, summed over them."""
+
+    name: str
+    workers: int  # that are there, or were at the run's end
+    records: int  # they were given; once for each of several segments
+    batches: int
+    busy: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,10 +54,21 @@ class Snapshot:
     reckoned: bool = False  # `total` is about right: from the bytes of a file, not from a count
     resumed_at: int = 0  # records that earlier processes had delivered
     dead_letters: str | None = None  # the file for failed records
+    skipped: int = 0
+    retried: int = 0
+    workers_ended: int = 0  # before the run did
+    memory: int = 0  # bytes, of the whole process tree, when it was last looked at
+    still: float = 0.0  # seconds since anything was done, while there is something to do; 0.0 where there is nothing
+    backlog: int | None = None  # of a live source: records that wait and that nobody has taken,
+    lag: float | None = None  # for how many seconds the oldest of them waits,
+    refused: str = ""  # and why its server gives none now
+    nodes: tuple[NodeCount, ...] = ()  # the other machines that workers run on
 
     def __repr__(self) -> str:
         total = "" if self.total is None else f" of {self.total:,}"
-        return f"<Snapshot {self.name!r}: {self.records_in:,}{total} records, {self.failed:,} failed, {self.seconds:.3g} s>"
+        return readable(
+            f"<Snapshot {self.name!r}: {self.records_in:,}{total} records, {self.failed:,} failed, {self.seconds:.3g} s>"
+        )
 
     def to_dict(self) -> dict[str, Any]:
         """All fields as plain values."""
@@ -60,9 +84,11 @@ class Verdict:
     action: str
     gain: float | None = None  # predicted: time now / time after; None: not predicted
     next: str = ""  # the bottleneck after that
+    doubt: str = ""  # why it may be wrong: a run too short to judge, or other programs on the cores
 
     def __str__(self) -> str:
-        return " ".join(filter(None, (self.evidence, self.action, self.next and f"Then {self.next!r} is next.")))
+        following = self.next and f"Then {self.next!r} is next."
+        return " ".join(filter(None, (self.doubt, self.evidence, self.action, following)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,10 +138,21 @@ class Report:
         default=()
     )  # cores, and about how long the run would have taken on them
     history: dict[str, Any] = field(default_factory=dict)  # over time: points, marks, and each worker's row of cells
+    total: int | None = None  # length of the source, where it is known or can be reckoned
+    reckoned: bool = False  # `total` is about right
+    left: float | None = None  # about how many seconds the rest takes, of a run that ended before its source did
+    workers_ended: int = 0  # before the run did
+    others: float | None = None  # the share of the machine's cores that other programs had; None: not known
+    command: str = ""  # that was given; empty where a program ran it
+    retry: str = (
+        ""  # what runs the dead letters again, to be pasted: a command, or Python where none can reach the line
+    )
+    folder: str = ""  # in which the run began: paths in it that are not absolute begin there
+    nodes: tuple[NodeCount, ...] = field(default=())  # the other machines that workers ran on
 
     def __repr__(self) -> str:
         how = "done" if self.complete else "stopped"
-        return (
+        return readable(
             f"<Report {self.name!r}: {how}, {self.records_in:,} in, {self.records_out:,} out, {self.failed:,} failed, "
             f"{self.seconds:.3g} s>"
         )
@@ -123,7 +160,7 @@ class Report:
     def __str__(self) -> str:
         from taktline._observe import pages
 
-        return pages.report_text(self.to_dict())
+        return readable(pages.report_text(self.to_dict()))
 
     def to_dict(self) -> dict[str, Any]:
         """All fields as plain values."""

@@ -9,6 +9,7 @@ shorter as its highest floor is lower; what the run took beyond that floor stays
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 from taktline._observe.measures import duration
@@ -34,6 +35,7 @@ MOVED = 20e-9  # seconds a record of a worker's busy time that are not its steps
 LOCKED = 1.3  # times the processor time of threads that they are busy, and of one core, where they take turns at it
 HALF = 0.5  # of a call's records, below which it is said to have few; of the busy time, from which that matters
 SHORT = 0.5  # seconds of a run, below which its shares are not to be judged by
+NOISE = 0.3  # share of the cores that other programs may have before times are in doubt
 CORES = (1, 2, 4, 8, 16, 32, 64)  # of machines that are not here
 WORTH = 1.1  # gain below which nothing is advised
 
@@ -71,6 +73,7 @@ class Spent(NamedTuple):
     window: int | None = None  # where it was asked for
     complete: bool = True
     within: bool = False  # the workers are threads of the caller's process
+    others: float = 0.0  # the share of the machine's cores that other programs had
 
     @property
     def workers(self) -> int:
@@ -94,6 +97,36 @@ def judge(spent: Spent) -> Verdict:
     """
     if not spent.seconds or not (spent.records and any(step.busy for step in spent.steps)):
         return Verdict("nothing", "There was nothing to do.", "")
+    return replace(_judged(spent), doubt=_doubt(spent))
+
+
+def _doubt(spent: Spent) -> str:
+    """Why the verdict may be wrong; empty where nothing speaks against it.
+
+    >>> work = StepCount("work", 1000, busy=0.19, waiting=0.0, blocked=0.0, ns_per_record=19e4)
+    >>> _doubt(Spent("loop", 4, 0.2, 1000, [work], []))
+    '0.20 s is too short to judge; take the rest as a hint.'
+    >>> _doubt(Spent("loop", 4, 9.0, 1000, [work], [], others=0.84))
+    'Other programs took 84% of the cores: repeat the run when they have ended.'
+    """
+    if spent.seconds < SHORT:
+        return f"{duration(spent.seconds)} is too short to judge; take the rest as a hint."
+    return noise(spent.others, "run")
+
+
+def noise(others: float, what: str) -> str:
+    """Why the figures of a run, a plan or a comparison may be wrong: other programs had this share of the cores. Empty where
+    that was little.
+
+    >>> noise(0.84, "plan"), noise(0.1, "plan")
+    ('Other programs took 84% of the cores: repeat the plan when they have ended.', '')
+    """
+    if others <= NOISE:
+        return ""
+    return f"Other programs took {others:.0%} of the cores: repeat the {what} when they have ended."
+
+
+def _judged(spent: Spent) -> Verdict:
     for look in (_small_calls, _loop, _giant, _start_up, _locked, _small_batches, _cheap, _crowded):
         if (found := look(spent)) is not None:
             return found
@@ -139,7 +172,7 @@ def _groups(spent: Spent) -> list[tuple[Group, Sequence[StepCount]]]:
 
 
 def _floors(spent: Spent) -> list[_Floor]:
-    """What each part of the run takes at least: the caller's process, each group of workers, all cores."""
+    """What each part of a run with workers takes at least: the caller's process, each group of workers, all cores."""
     groups = _groups(spent)
     here = sum(step.busy for group, steps in groups if not group.workers for step in steps)
     caller = spent.reading + max(spent.handling, here) + spent.consuming
@@ -148,10 +181,8 @@ def _floors(spent: Spent) -> list[_Floor]:
         if group.workers:
             busy = sum(step.busy for step in steps)
             floors.append(_Floor(_heaviest(steps).name, busy / group.workers, f"group {n}"))
-    if spent.workers:
-        busy = min(spent.workers_cpu or 1e99, _busy(spent)) + caller
-        floors.append(_Floor(_heaviest(spent.steps).name, busy / spent.cores, "cores"))
-    return floors
+    busy = min(spent.workers_cpu or 1e99, _busy(spent)) + caller
+    return [*floors, _Floor(_heaviest(spent.steps).name, busy / spent.cores, "cores")]
 
 
 def _largest(spent: Spent, here: float) -> str:
@@ -173,7 +204,7 @@ def _heaviest(steps: Sequence[StepCount]) -> StepCount:
 def _after(spent: Spent, floors: list[_Floor], **changed: float) -> float:
     """Seconds of the run with some floors at other values, by their place."""
     now = max(floor.seconds for floor in floors)
-    if "caller" in changed and spent.workers:  # what the caller's process need not do, no core has to do
+    if "caller" in changed:  # what the caller's process need not do, no core has to do
         less = floors[-1].seconds - (floors[0].seconds - changed["caller"]) / spent.cores
         changed = {"cores": less, **changed}
     then = max(changed.get(floor.place.replace(" ", "_"), floor.seconds) for floor in floors)

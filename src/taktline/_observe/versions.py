@@ -1,4 +1,4 @@
-"""Which versions a run had of what its results may depend on."""
+"""What a run was made with: versions of what its results may depend on."""
 
 from __future__ import annotations
 

@@ -16,10 +16,9 @@ def report_html(report: dict[str, Any]) -> str:
     """A Report as an HTML fragment."""
     names = [step["name"] for step in report["steps"]]
     colours = pictures.step_colours(names, [step["busy"] for step in report["steps"]])
-    facts = [
-        [name, text] for name, text in pages.report_facts(report) if text and name not in ("steps", "verdict", "error")
-    ]
-    verdict = next((text for name, text in pages.report_facts(report) if name == "verdict"), "")
+    told = {name: text for name, text in pages.report_facts(report, anywhere=True) if text}
+    apart = ("steps", "verdict", "error", *pages.PASTED)
+    facts = [[name, text] for name, text in told.items() if name not in apart]
     wrong = f'<p class="wrong"><strong>{escaped(report["error"])}</strong></p>' if report.get("error") else ""
     steps = [
         [
@@ -29,13 +28,20 @@ def report_html(report: dict[str, Any]) -> str:
         for step in report["steps"]
     ]  # fmt: skip
     return _fragment(
-        f"<h3>{escaped(report['name'])}</h3>{wrong}{table((), facts)}", section("Verdict", f"<p>{escaped(verdict)}</p>"),
+        f"<h3>{escaped(report['name'])}</h3>{wrong}{table((), facts)}{_suggested(told)}",
+        section("Verdict", f"<p>{escaped(told.get('verdict', ''))}</p>"),
         pictures.where_the_time_went(report), pictures.over_time(report),
         pictures.who_did_what([("", report.get("history") or {}, report["seconds"])], names, colours),
         pictures.what_if(report),
         section("Steps", table(("step", "records", "busy", "waiting", "blocked", "a record"), steps, range(1, 6))),
         _failures(report), _about(report),
     )  # fmt: skip
+
+
+def _suggested(told: dict[str, str]) -> str:
+    """What goes on after the run, to be copied."""
+    says = {"retry": "To run the dead letters again:", "resume": "To go on where it stopped:"}
+    return "".join(f"<p>{says[name]}</p><pre>{escaped(told[name])}</pre>" for name in pages.PASTED if name in told)
 
 
 def _failures(report: dict[str, Any]) -> str:
@@ -57,7 +63,7 @@ def _failures(report: dict[str, Any]) -> str:
 def _about(report: dict[str, Any]) -> str:
     """What was run, where and when."""
     said = [
-        *((name, report.get(name) or "") for name in ("source", "sink", "host")),
+        *((name, report.get(name) or "") for name in ("command", "source", "sink", "folder", "host")),
         *((name, _local(report.get(name))) for name in ("started", "ended")),
         ("options", ", ".join(f"{name}={value}" for name, value in (report.get("options") or {}).items())),
         ("versions", ", ".join(f"{name} {value}" for name, value in (report.get("versions") or {}).items())),

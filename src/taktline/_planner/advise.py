@@ -6,14 +6,16 @@ import json
 from dataclasses import asdict, dataclass, replace
 from typing import Any, NamedTuple
 
-from taktline._excerpts import masked
+from taktline._excerpts import masked, readable
 from taktline._observe import pages, web
-from taktline._observe.measures import duration
+from taktline._observe.measures import cost, duration
+from taktline._observe.verdict import noise
 from taktline._planner.choose import WORTH, reason_to_move, reason_to_stay
 from taktline._planner.costs import Costs
 from taktline._planner.whatif import Prediction, predict
 from taktline._public import named
 from taktline._recipe import plan as plans
+from taktline._recipe.plan import technique
 from taktline._recipe.steps import Step
 from taktline._segment.batch import READING
 from taktline.errors import TaktlineError
@@ -103,6 +105,14 @@ class Tried(NamedTuple):
     cut: str = ""  # which record gives more than was tried, where one does
     carries: str = ""  # what the steps carry to each launched worker, where that is much
     ended: str = ""  # why no more were tried
+    about: int | None = None  # the length, reckoned, where the source does not tell it
+    others: float = 0.0  # the share of the machine's cores that other programs had meanwhile
+
+    @property
+    def length(self) -> int:
+        """How many records the times are for."""
+        known = self.total if self.total is not None else self.about
+        return known if known is not None else LENGTH
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,13 +154,16 @@ class Plan:
     predictions: tuple[Prediction, ...]
     failed: int = 0  # of the tried records; the costs and times are of the others
     failures: tuple[FailedStep, ...] = ()
+    machines: tuple[Prediction, ...] = ()  # with `on=`: the line on as many as there are, and on other numbers of such
+    reckoned: bool = False  # `records` is about right: from the bytes of a file, not from a count
+    doubt: str = ""  # why costs and times may be wrong: other programs on the cores
 
     def __repr__(self) -> str:
         about = f"about {self.seconds:.3g} s for {self.records:,} records"
-        return f"<Plan {self.name!r}: {self.how}, {self.workers} workers, {about}>"
+        return readable(f"<Plan {self.name!r}: {self.how}, {self.workers} workers, {about}>")
 
     def __str__(self) -> str:
-        return pages.plan_text(self.to_dict())
+        return readable(pages.plan_text(self.to_dict()))
 
     def to_dict(self) -> dict[str, Any]:
         """All fields as plain values."""
@@ -170,7 +183,7 @@ def advise(
 ) -> Plan:  # fmt: skip
     """The plan for what was tried, with `workers` at most on `cores`; with the technique `how`, where it is not "auto"."""
     costs, steps = tried.costs, tried.steps
-    records = tried.total if tried.total is not None else LENGTH
+    records = tried.length
     machines = sorted({*CORES, cores})
     found = everywhere(
         costs, steps, records, machines, window, memory, obstacle=bool(tried.obstacle), batch_size=batch_size
@@ -185,7 +198,8 @@ def advise(
     plan = technique(chosen.how, steps, chosen.workers) if chosen.workers else plans.here(steps)
     moves, ways = costs.moves, costs.ways
     return Plan(
-        name=tried.name, tried=tried.tried, records=records, length_known=tried.total is not None, cores=cores,
+        name=tried.name, tried=tried.tried, records=records, length_known=tried.total is not None,
+        reckoned=tried.total is None and tried.about is not None, cores=cores,
         steps=tuple(
             PlannedStep(
                 step.name, costs.mean_ns(n), costs.spread(n) if costs.records >= FEW else None, step.computing
@@ -200,6 +214,7 @@ def advise(
         reasons=_reasons(tried, chosen, loop, records, workers, window, how),
         advice=(*_failing(tried, on_error, dead_letters), *_advice(tried, chosen, records, cores)),
         predictions=found, failed=len(tried.failures.records), failures=tried.failures.by_step(),
+        doubt=noise(tried.others, "plan"),
     )  # fmt: skip
 
 
@@ -218,15 +233,6 @@ def everywhere(
                 continue
             found.append(predict(costs, plan, records=records, cores=cores, window=window, memory=memory))
     return tuple(found)
-
-
-def technique(how: str, steps: tuple[Step, ...], workers: int, batch_size: int | None = None) -> plans.Plan:
-    """The plan of a technique, as a run makes it."""
-    if how == "loop" or all(step.in_caller for step in steps):
-        return plans.here(steps)
-    if how == "queues":
-        return plans.queues(steps, workers)
-    return plans.pool(steps, workers) if how == "pool" else plans.line(steps, workers, batch_size)
 
 
 def _chosen(
@@ -251,7 +257,7 @@ def _chosen(
 
 def _reasons(
     tried: Tried, chosen: Prediction, loop: Prediction, records: int, workers: int, window: int | None, how: str
-) -> tuple[str, ...]:  # fmt: skip
+) -> tuple[str, ...]:
     costs = tried.costs
     if not costs.records:
         return (
@@ -288,7 +294,22 @@ def _reasons(
         found.append(f"workers {by_workers} themselves: nothing of that passes through the caller's process")
     if len(tried.steps) > 1 and chosen.workers:
         found.append("neighbouring steps run as one in the same worker: nothing is packed between them")
-    return tuple(found)
+    placed = [n for n, step in enumerate(tried.steps) if step.resources]
+    if placed:
+        names = ", ".join(repr(tried.steps[n].name) for n in placed)
+        found.append(f"what resources= wants for {names} is counted with on= alone: here it runs as any other step")
+    return (*found, *(_placed(tried, n) for n in placed if chosen.workers))
+
+
+def _placed(tried: Tried, n: int) -> str:
+    """Of a step that runs where a resource is: what the way there and back costs."""
+    step, moves = tried.steps[n], tried.costs.moves
+    each = " each" if (step.workers or 1) > 1 else ""
+    ns = sum(move.pack_ns + move.unpack_ns for move in moves[n : n + 2])
+    return (
+        f"{step.name!r} has {pages.many(step.workers or 1, 'worker')} with {step.needs()}{each}: batches go there and on "
+        f"through the caller's process, {cost(ns)}"
+    )
 
 
 def _shares(costs: Costs, steps: tuple[Step, ...], workers: int, window: int | None) -> tuple[float, float, str]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import statistics
 from typing import NamedTuple
 
-from taktline._recipe.plan import Plan
+from taktline._recipe.plan import RunPlan
 from taktline._schedule.bounds import worth_splitting
 
 WAITS = 0.5  # share of a step's time on the processor below which it is said to wait
@@ -68,8 +68,8 @@ class Costs(NamedTuple):
     encode: Move | None = None
     table: int = 0  # records that go as one table, whatever the technique; 0: each is one
 
-    def under(self, plan: Plan, window: int | None = None) -> Costs:
-        """The same under a plan with workers: what those read and encode themselves is not the caller's any more."""
+    def under(self, plan: RunPlan, window: int | None = None) -> Costs:
+        """The costs under a plan with workers: what those read and encode themselves is not the caller's any more."""
         costs, last = self, plan.segments[-1]
         if self.cut is not None and worth_splitting(plan, window):
             way = Move(0.0, self.read_ns, self.cut.size)

@@ -7,7 +7,7 @@ from typing import Any
 
 from taktline._planner.choose import Sample
 from taktline._signals import pass_on
-from taktline._wire import carry
+from taktline._wire import serialize
 
 RECORDS = 32  # enough to know costs within some 10 %, few enough to be over at once
 SINGLY = 256  # records that are timed one by one
@@ -85,15 +85,17 @@ class Sampling:
             else:
                 self._heavy = 0
 
-    def learn_table(self, count: int, size: int, *, read: float, work: float, cpu: float) -> None:
-        """As `learn`, of a table: workers read it themselves, and its results, of `size` bytes, go as they are."""
+    def learn_table(self, count: int, size: int, *, given: int, read: float, work: float, cpu: float) -> None:
+        """As `learn`, of a table, whose results of `size` bytes go as they are. So does it itself where it is in memory, of
+        `given` bytes; 0 where workers read it."""
         if not count:
             return
         self.table = max(self.table, count)
         self._count(count, work)
         self._lots.append((count, read, work, cpu))
-        packing = size * COPY_NS / count
-        self._costs["out"] = (2 * packing, packing)  # a stream of Arrow, and copies into and out of shared memory
+        for way, moved in (("in", given), ("out", size)):
+            packing = moved * COPY_NS / count
+            self._costs[way] = (2 * packing, packing)  # a stream of Arrow, and copies into and out of shared memory
 
     def _count(self, count: int, work: float) -> None:
         self.records += count
@@ -148,16 +150,16 @@ def moving(values: list[Any], *, exact: bool = True) -> tuple[float, float, floa
     count = max(1, len(values))
     try:
         began = perf_counter_ns()
-        parts = carry.pack(values)
+        parts = serialize.pack(values)
         size = sum(map(len, parts))
         if not exact and size - len(parts[0]) > LARGE:
             copying = size * COPY_NS
             return (perf_counter_ns() - began + copying) / count, copying / count, size / count, ""
         copied = [bytes(part) for part in parts]  # as the way through the arena does
         packed = perf_counter_ns()
-        carry.unpack(copied)
+        serialize.unpack(copied)
         done = perf_counter_ns()
-    except carry.NotCarried as error:
+    except serialize.NotSerializable as error:
         return 0.0, 0.0, 0.0, f"{type(error.error).__name__}: {error.error}"
     except Exception as error:  # a reducer of the user's: anything may happen in it
         pass_on(error)

@@ -22,11 +22,11 @@ from typing import NamedTuple
 
 from taktline._planner.costs import Costs, StepCost
 from taktline._public import named
-from taktline._recipe.plan import Plan
+from taktline._recipe.plan import RunPlan
 from taktline._schedule import events
 from taktline._schedule.bounds import batch_records, bounds
 from taktline._schedule.machine import Machine
-from taktline._schedule.sizing import Sizing
+from taktline._schedule.sizing import AIM, Sizing
 
 STRETCH = 256  # deliveries at least over which a rate is taken
 LONGEST = 1_000  # deliveries at most: then a rate is taken though not all measured lots were replayed
@@ -54,12 +54,14 @@ class Prediction:
     bottleneck: str
     first_result: float
     batch_size: int  # records of a batch in the steady state
+    machines: int = 0  # on which the workers are; 0: on the caller's
 
 
 def predict(
-    costs: Costs, plan: Plan, *, records: int, cores: int, window: int | None = None, memory: int = MEMORY
-) -> Prediction:
-    """What this plan would take for so many records on so many cores.
+    costs: Costs, plan: RunPlan, *, records: int, cores: int, window: int | None = None, memory: int = MEMORY,
+    aim: float = AIM,
+) -> Prediction:  # fmt: skip
+    """What this plan would take for so many records on so many cores. `aim`: seconds of work a batch.
 
     >>> from taktline._planner.costs import Move, StepCost, Ways
     >>> from taktline._recipe import plan as plans
@@ -72,7 +74,7 @@ def predict(
         return _loop(costs, records, cores)
     if costs.table and (plan.batch_size or 1) == 1:
         plan = replace(plan, batch_size=costs.table)
-    return _Simulation(costs.under(plan, window), plan, records, cores, window, memory).run()
+    return _Simulation(costs.under(plan, window), plan, records, cores, window, memory, aim).run()
 
 
 def _loop(costs: Costs, records: int, cores: int) -> Prediction:
@@ -179,7 +181,7 @@ class _Mark(NamedTuple):
     lanes: tuple[float, ...]
 
 
-class _Worker:
+class _SimulatedWorker:
     __slots__ = ("at_work", "has", "lane")
 
     def __init__(self, lane: int) -> None:
@@ -192,15 +194,15 @@ class _Simulation:
     """One plan over so many records. The hub's methods are named as those of the real one."""
 
     def __init__(
-        self, costs: Costs, plan: Plan, records: int, cores: int, window: int | None, memory: int
-    ) -> None:  # fmt: skip
+        self, costs: Costs, plan: RunPlan, records: int, cores: int, window: int | None, memory: int, aim: float
+    ) -> None:
         self._costs, self._plan, self._window = costs, plan, window
         self._all = self._left = records
         limits = bounds(
             [(s.workers, s.ahead) for s in plan.segments], batch_size=plan.batch_size, window=window, memory=memory
-        )  # fmt: skip
+        )
         self._machine = Machine(limits.lanes, limits.limits)
-        self._sizing = Sizing(plan.batch_size, unit=plan.call, least=plan.call, most_bytes=limits.most_bytes)
+        self._sizing = Sizing(plan.batch_size, unit=plan.call, least=plan.call, most_bytes=limits.most_bytes, aim=aim)
         self._cores = _Cores(cores)
         self._count = cores
         alone = plan.batch_size == 1
@@ -213,10 +215,10 @@ class _Simulation:
         self._computing = [_computing(costs, first, last) for first, last in zip(firsts, self._ends, strict=False)]
         self._ins = [costs.moves[first] for first in firsts[:-1]]
         self._outs = [costs.moves[last] for last in self._ends]
-        self._workers: dict[int, _Worker] = {}
+        self._workers: dict[int, _SimulatedWorker] = {}
         self._batches: dict[int, tuple[int, int]] = {}  # seq: first record, count
         self._seq = self._index = 0
-        self._jobs: deque[events.Run] = deque()
+        self._jobs: deque[events.RunHere] = deque()
         self._out: deque[int] = deque()
         self._inbox: deque[tuple[int, int]] = deque()
         self._seconds = [0.0] * len(plan.segments)  # a record of the last batch, a lane each
@@ -307,7 +309,7 @@ class _Simulation:
 
         self._at_work((count * (ns + ways.hub_record_ns / 2) + ways.hub_batch_ns / 2) / 1e9, received)
 
-    def _run(self, action: events.Run) -> None:
+    def _run(self, action: events.RunHere) -> None:
         """Through a segment in the hub's process."""
         lane = action.lane
         first, count = self._batches[action.seq]
@@ -356,17 +358,18 @@ class _Simulation:
                 self._work(action.worker)
             elif isinstance(action, events.Emit):
                 self._out.append(action.seq)
-            elif isinstance(action, events.Run):
+            elif isinstance(action, events.RunHere):
                 self._jobs.append(action)
-            elif isinstance(action, events.Start):
+            else:
+                assert isinstance(action, events.Start)  # nobody dies here, and no record fails
                 self._start(action.worker, action.lane)
 
     def _start(self, worker: int, lane: int) -> None:
-        self._workers[worker] = _Worker(lane)
+        self._workers[worker] = _SimulatedWorker(lane)
 
         def ready() -> None:
             self._ready = self._cores.now
-            self._tell(events.Ready(worker))
+            self._tell(events.WorkerReady(worker))
             self._go_on()
 
         self._cores.work(self._costs.ways.start_up, ready)
@@ -434,9 +437,7 @@ class _Simulation:
         self._leapt = _Mark(gaps[0] * times, over, gaps[2] * times, gaps[3] * times, gaps[4] * times, lanes)
 
     def _mark(self) -> _Mark:
-        return _Mark(
-            self._cores.now, self._delivered, self._cores.used, self._hub, self._reading, tuple(self._lanes)
-        )  # fmt: skip
+        return _Mark(self._cores.now, self._delivered, self._cores.used, self._hub, self._reading, tuple(self._lanes))
 
     # --- the outcome ---
 

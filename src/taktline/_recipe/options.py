@@ -11,14 +11,17 @@ from typing import Any, Literal, TypeAlias, TypedDict
 
 from taktline._posix import resource
 from taktline._public import named
+from taktline._recipe.numbers import is_number, is_whole
+from taktline._signals import pass_on
 from taktline._urls import is_url
-from taktline.abc import Observer
-from taktline.errors import LineError
+from taktline.abc import Machines, Observer
+from taktline.errors import LineError, did_you_mean
 
 Technique: TypeAlias = Literal["auto", "loop", "pool", "queues", "line"]
 TECHNIQUES: tuple[Technique, ...] = ("auto", "loop", "pool", "queues", "line")
 LETTERS_JSON = (".jsonl", ".ndjson")  # suffixes of dead letters as JSON lines
 LETTERS_SQLITE = (".sqlite", ".sqlite3", ".db")  # and as a database
+CONDITIONAL = ("s3", "s3a", "gs", "gcs")  # schemes of stores that put objects on conditions
 
 
 def _option(default: Any, help: str, check: Callable[[Any], Any], flag: str = "text") -> Any:
@@ -36,7 +39,7 @@ def _one_of(*allowed: str) -> Callable[[Any], Any]:
 
 
 def _whole(value: Any) -> Any:
-    if value is not None and (not isinstance(value, int) or isinstance(value, bool) or value < 1):
+    if value is not None and not is_whole(value, least=1):
         raise ValueError("give a whole number of at least 1, or leave it out")
     return value
 
@@ -53,9 +56,11 @@ def _progress(value: Any) -> Any:
     return value
 
 
-def _not_yet(value: Any) -> Any:
-    if value is not None:
-        raise ValueError("this option is not there yet; leave it out")
+def _machines(value: Any) -> Any:
+    if value is not None and not isinstance(value, Machines):
+        raise ValueError(
+            'give taktline.ray(...), or other taktline.abc.Machines; the command takes "ray" or "ray:HOST:PORT"'
+        )
     return value
 
 
@@ -84,14 +89,35 @@ def _file_here(value: Any) -> Any:
     return value
 
 
+def _in_a_store(value: Any) -> bool:
+    """Whether this is a URL. Raises ValueError where it is one that nothing is put at on a condition."""
+    if _file(value) is None or not is_url(os.fspath(value)):
+        return False
+    if os.fspath(value).startswith("file://"):
+        raise ValueError("give its path alone, without file://")
+    if os.fspath(value).partition("://")[0].lower() not in CONDITIONAL:
+        raise ValueError(
+            "at a URL this needs a store that puts an object on a condition, by which hosts agree on whose it is: that is "
+            "known here of S3 (s3://) and Google's store (gs://). Give such a URL, or a path, on storage that the machines "
+            "share where there are several"
+        )
+    return True
+
+
+def _journal(value: Any) -> Any:
+    _in_a_store(value)
+    return value
+
+
 def _letters_file(value: Any) -> Any:
-    if _file_here(value) is not None and not os.fspath(value).endswith((*LETTERS_JSON, *LETTERS_SQLITE)):
-        raise ValueError(f"name a file that ends in {', '.join((*LETTERS_JSON, *LETTERS_SQLITE))}")
+    suffixes = LETTERS_JSON if _in_a_store(value) else (*LETTERS_JSON, *LETTERS_SQLITE)
+    if value is not None and not os.fspath(value).endswith(suffixes):
+        raise ValueError(f"name a file that ends in {', '.join(suffixes)}")
     return value
 
 
 def _stall(value: Any) -> Any:
-    if value is not None and (isinstance(value, bool) or not isinstance(value, (int, float)) or value <= 0):
+    if value is not None and not is_number(value, above=0):
         raise ValueError("give seconds above 0, or None for never")
     return value
 
@@ -107,13 +133,13 @@ def _recycle(value: Any) -> Any:
         with suppress(ValueError):
             memory_bytes(value)
             return value
-    elif value is None or (isinstance(value, int) and not isinstance(value, bool) and value > 0):
+    elif value is None or is_whole(value, least=1):
         return value
     raise ValueError('give records as a whole number of at least 1, or bytes of a worker\'s memory, such as "1GB"')
 
 
 def _seed(value: Any) -> Any:
-    if value is not None and (not isinstance(value, int) or isinstance(value, bool)):
+    if value is not None and not is_whole(value):
         raise ValueError("give a whole number, or leave it out")
     return value
 
@@ -154,17 +180,17 @@ class Options:
     batch_size: int | None = _option(None, "records a batch; default: set while running", _whole, "int")
     window: int | None = _option(None, "most records read ahead of the delivery; default: from memory", _whole, "int")
     memory: int | str = _option("25%", 'bytes in flight at most, such as "512MB" or "25%"', _memory)
-    ordered: bool = _option(True, "results in input order; False: as they come", _truth, "switch")
+    ordered: bool = _option(True, "results in input order, or as they come", _truth, "switch")
     on_error: Literal["raise", "skip", "keep"] = _option(
         "raise", "a record that fails: raise, skip it, or keep a mark in its place", _one_of("raise", "skip", "keep"),
         "choice",
     )  # fmt: skip
     dead_letters: str | os.PathLike[str] | None = _option(
-        None, "file for records that fail, .jsonl or .sqlite; the run goes on", _letters_file, "path"
+        None, "file for records that fail, .jsonl or .sqlite, or s3://…, gs://…; the run goes on", _letters_file, "path"
     )
     journal: str | os.PathLike[str] | None = _option(
-        None, "file that an interrupted run goes on from", _file_here, "path"
-    )  # fmt: skip
+        None, "file that an interrupted run goes on from; or s3://…, gs://…, for any host", _journal, "path"
+    )
     attempt: int | None = _option(
         None, "which attempt at the run this is, as a scheduler counts them: it takes the journal over from an earlier one "
         "that is frozen, or still at work", _whole, "int",
@@ -204,13 +230,16 @@ class Options:
     )
     observer: Observer | Sequence[Observer] | None = _option(
         None, "who hears what happens in the run", _observer, "none"
+    )
+    on: Machines | None = _option(
+        None, "other machines to run on: ray, or ray:HOST:PORT for the cluster whose head has this address", _machines,
+        "machines",
     )  # fmt: skip
-    on: Any = _option(None, "another engine to run on", _not_yet, "none")
 
     @property
     def cores(self) -> int:
-        """The number of workers asked for, or the usable cores."""
-        return self.workers or usable_cores()
+        """The number of workers asked for, or the usable cores, here or `on` other machines."""
+        return self.workers or (usable_cores() if self.on is None else self.on.slots())
 
     @property
     def recycle_records(self) -> int | None:
@@ -234,13 +263,18 @@ class Options:
         return self.on_error != "raise" or self.dead_letters is not None
 
     @property
+    def in_tables(self) -> bool:
+        """Whether tables go as the source keeps them together: nothing is said of how many rows go at once."""
+        return self.window is None and self.batch_size is None
+
+    @property
     def shows_records(self) -> bool:
         """Whether a record that fails is handed on, as it was read."""
         return self.on_error == "keep" or self.dead_letters is not None
 
 
 class RunOptions(TypedDict, total=False):
-    """The same options as keywords, for type checkers and editors; a test holds both equal."""
+    """The options of `Options` as keywords, for type checkers and editors; a test holds both equal."""
 
     how: Technique
     workers: int | None
@@ -262,7 +296,7 @@ class RunOptions(TypedDict, total=False):
     seed: int | None
     trace: str | os.PathLike[str] | None
     observer: Observer | Sequence[Observer] | None
-    on: Any
+    on: Machines | None
 
 
 def checked(given: Mapping[str, Any]) -> Options:
@@ -294,6 +328,12 @@ def checked(given: Mapping[str, Any]) -> Options:
         raise LineError(
             'seed= cannot make random numbers repeatable in threads, which share the generators; leave out start="threads"'
         )
+    if options.on is not None and options.how == "loop":
+        raise LineError(
+            'on= has records run on other machines, and how="loop" runs them here; leave one of the two out'
+        )
+    if options.on is not None and options.start in ("fork", "threads"):
+        raise LineError(f"workers on other machines are launched; leave out start={options.start!r}")
     for name in ("attempt", "if_changed", "on_lost"):
         if given.get(name) not in (None, "refuse") and options.journal is None:
             raise LineError(f"{name}={given[name]!r} says what to do with a journal; give journal= too")
@@ -335,7 +375,7 @@ def default_progress() -> bool | None:
 
 
 # Options that change what a plan says.
-PLANNED = ("how", "workers", "batch_size", "window", "memory", "on_error", "dead_letters", "start", "setup")
+PLANNED = ("how", "workers", "batch_size", "window", "memory", "on_error", "dead_letters", "start", "setup", "on")
 
 
 def check_planned(options: Options) -> None:
@@ -361,19 +401,12 @@ def check_taken(entry: str, given: Mapping[str, Any], taken: Collection[str]) ->
             raise LineError(f"{entry} does not take {name}={did_you_mean(name, taken)}; it takes {known}")
 
 
-def did_you_mean(name: Any, known: Any) -> str:
-    """Words for the end of a sentence, where a known name is near."""
-    import difflib
-
-    near = difflib.get_close_matches(str(name), list(known), n=1)
-    return f"; did you mean {near[0]!r}?" if near else ""
-
-
 def usable_cores() -> int:
     """How many cores this process may use: its affinity, cut by the container's quota; at least 1."""
     try:
         cores = len(os.sched_getaffinity(0))
-    except (AttributeError, OSError):  # not on this system, or refused by a sandbox
+    except (AttributeError, OSError) as error:  # not on this system, or refused by a sandbox
+        pass_on(error)
         cores = os.cpu_count() or 1
     quota = _first_line("/sys/fs/cgroup/cpu.max").split()
     if len(quota) == 2 and quota[0].isdigit():
@@ -399,7 +432,8 @@ def _first_line(path: str) -> str:
     try:
         with open(path, encoding="ascii") as file:
             return file.readline().strip()
-    except OSError:  # no such control group here
+    except OSError as error:  # no such control group here
+        pass_on(error)
         return ""
 
 

@@ -16,7 +16,7 @@ NEAR = 4  # times the largest size of several batch steps: so large may a batch 
 
 
 @dataclass(frozen=True, slots=True)
-class Segment:
+class PlannedSegment:
     """Steps that one function runs, and how many workers run it; 0 workers: the caller's process, in input order."""
 
     steps: tuple[Step, ...]
@@ -39,11 +39,11 @@ class Segment:
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class RunPlan:
     """How a line is run. `batch_size` None: the controller sets it while running."""
 
     how: str
-    segments: tuple[Segment, ...]
+    segments: tuple[PlannedSegment, ...]
     batch_size: int | None
     reasons: tuple[str, ...] = ()
 
@@ -99,7 +99,44 @@ def takes_tables(steps: Sequence[Step]) -> bool:
     if not steps:
         return False
     first = steps[0]
+    if any(callable(step.by) for step in steps):  # which is a function of a record
+        return False
     return first.role is Role.BATCH and first.form != "list" and not first.waits
+
+
+def keyed(steps: Sequence[Step]) -> Step | None:
+    """The first step that takes its batches by a key; None where there is none."""
+    return next((step for step in steps if step.by is not None), None)
+
+
+def check_keys(steps: Sequence[Step], options: Options) -> None:
+    """Raises LineError where steps that take their batches by a key cannot get whole keys."""
+    with_key = [n for n, step in enumerate(steps) if step.by is not None]
+    if not with_key:
+        return
+    one, last = steps[with_key[0]], with_key[-1]
+    if options.seed is not None:
+        raise LineError(
+            f"seed= cannot be kept with batch(by=), of step {one.name!r}: its lists are not always the same ones"
+        )
+    for n in with_key:
+        if steps[n].by != one.by:
+            raise LineError(
+                f"steps {one.name!r} and {steps[n].name!r} take their batches by two keys, and what is read together can "
+                "only be whole by one; make two lines of them, or give both the same by="
+            )
+    whole = len(line(steps, 2).segments[0].steps)
+    for n, step in enumerate(steps[:last]):
+        if step.role is Role.EXPAND or step.gives is Gives.ANY:
+            why = "makes any number of results of a record"
+        elif n + 1 == whole:
+            why = f"and step {steps[n + 1].name!r} run apart"
+        else:
+            continue
+        raise LineError(
+            f"step {steps[last].name!r} takes its batches by a key of the source's records, and step {step.name!r} before it "
+            f"{why}: put that one behind it, or take the batches in a line of its own"
+        )
 
 
 def check_seed(steps: Sequence[Step], options: Options, *, live: bool) -> None:
@@ -150,22 +187,31 @@ def _check_lists(step: Step, block: int, options: Options, live: bool) -> None:
         )
 
 
-def here(steps: Sequence[Step]) -> Plan:
+def technique(how: str, steps: tuple[Step, ...], workers: int, batch_size: int | None = None) -> RunPlan:
+    """The plan that `how=` asks for; for "auto", the one to move to when workers pay."""
+    if how == "loop" or all(step.in_caller for step in steps):
+        return here(steps)
+    if how == "pool":
+        return pool(steps, workers)
+    return queues(steps, workers) if how == "queues" else line(steps, workers, batch_size)
+
+
+def here(steps: Sequence[Step]) -> RunPlan:
     """All steps in the caller's process."""
-    return Plan("loop", (Segment(tuple(steps), 0),), batch_size=1)
+    return RunPlan("loop", (PlannedSegment(tuple(steps), 0),), batch_size=1)
 
 
-def pool(steps: Sequence[Step], workers: int) -> Plan:
+def pool(steps: Sequence[Step], workers: int) -> RunPlan:
     """Every worker runs the whole chain, one record at a time."""
-    return Plan("pool", _cut(steps, workers), batch_size=1)
+    return RunPlan("pool", _cut(steps, workers), batch_size=1)
 
 
-def line(steps: Sequence[Step], workers: int, batch_size: int | None = None, reasons: tuple[str, ...] = ()) -> Plan:
+def line(steps: Sequence[Step], workers: int, batch_size: int | None = None, reasons: tuple[str, ...] = ()) -> RunPlan:
     """Fused segments, batched and pipelined."""
-    return Plan("line", _cut(steps, workers), batch_size, reasons)
+    return RunPlan("line", _cut(steps, workers), batch_size, reasons)
 
 
-def queues(steps: Sequence[Step], workers: int, costs: Sequence[float] | None = None) -> Plan:
+def queues(steps: Sequence[Step], workers: int, costs: Sequence[float] | None = None) -> RunPlan:
     """A process a step, or a share of `workers` by cost, at least one each; one record at a time. Batch steps of one
     form stay together: nothing is converted between them. So do neighbours where there are more steps than a machine
     should have processes.
@@ -175,8 +221,9 @@ def queues(steps: Sequence[Step], workers: int, costs: Sequence[float] | None = 
     """
     groups: list[list[int]] = []
     many = -(-len(steps) // PROCESSES)
+    together = max((n for n, each in enumerate(steps) if each.by is not None), default=0)  # where keys are known
     for n, each in enumerate(steps):
-        if n and (steps[n - 1].joins(each) or (len(groups[-1]) < many and _fuse(steps[n - 1], each))):
+        if n and (n <= together or steps[n - 1].joins(each) or (len(groups[-1]) < many and _fuse(steps[n - 1], each))):
             groups[-1].append(n)
         else:
             groups.append([n])
@@ -185,11 +232,12 @@ def queues(steps: Sequence[Step], workers: int, costs: Sequence[float] | None = 
     for ns, share in zip(groups, _shares(weights, workers), strict=True):
         first = steps[ns[0]]
         count = 0 if first.in_caller else min(share, _own(first) or share)
-        segments.append(Segment(tuple(steps[n] for n in ns), count))
-    return Plan("queues", tuple(segments), batch_size=1)
+        count = first.workers or count if first.resources else count
+        segments.append(PlannedSegment(tuple(steps[n] for n in ns), count))
+    return RunPlan("queues", tuple(segments), batch_size=1)
 
 
-def _cut(steps: Sequence[Step], workers: int) -> tuple[Segment, ...]:
+def _cut(steps: Sequence[Step], workers: int) -> tuple[PlannedSegment, ...]:
     """Fuse neighbours; cut only where a step must run in the caller's process or has a worker count of its own."""
     groups: list[list[Step]] = []
     for each in steps:
@@ -198,13 +246,21 @@ def _cut(steps: Sequence[Step], workers: int) -> tuple[Segment, ...]:
         else:
             groups.append([each])
     return tuple(
-        Segment(tuple(group), 0 if group[0].in_caller else min(_own(group[0]) or workers, workers)) for group in groups
+        PlannedSegment(tuple(group), 0 if group[0].in_caller else _wide(group[0], workers)) for group in groups
     )
+
+
+def _wide(first: Step, workers: int) -> int:
+    """How many workers a segment has; where other machines have what it needs, their other places are no matter."""
+    own = _own(first)
+    return own if own is not None and first.resources else min(own or workers, workers)
 
 
 def _fuse(one: Step, other: Step) -> bool:
     """Whether one function may run both of these neighbours."""
-    alike = (one.in_caller, one.waits, _own(one)) == (other.in_caller, other.waits, _own(other))
+    alike = (one.in_caller, one.waits, _own(one), one.resources) == (
+        other.in_caller, other.waits, _own(other), other.resources,
+    )  # fmt: skip
     return alike and (other.waits or _own(other) is None)
 
 

@@ -5,19 +5,21 @@ from __future__ import annotations
 import functools
 import inspect
 import os
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterable
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Mapping
 from dataclasses import dataclass, replace
 from enum import Enum
 from importlib.util import find_spec
+from types import ModuleType
 from typing import TYPE_CHECKING, Any, Generic, Literal, TypedDict, Unpack, overload
 
 from taktline._public import named
+from taktline._recipe.numbers import is_number, is_whole
 from taktline._recipe.options import check_taken
 from taktline._types import In, Out
 from taktline.errors import LineError
 
 if TYPE_CHECKING:
-    from taktline._types import A, B, P
+    from taktline._types import A, AnyKind, B, P
 
 FORMS = {"list": "", "numpy": "numpy", "pandas": "pandas", "arrow": "pyarrow", "polars": "polars"}  # form: its package
 
@@ -67,17 +69,23 @@ class Step(Generic[In, Out]):
     size: int | None = None  # of a batch step
     form: str = "list"  # what a batch step is handed and returns
     gives: Gives = Gives.ROWS  # of a batch step
+    by: Callable[[Any], Any] | str | None = None  # of a batch step: what consecutive records that stay together share
     like: Callable[[Any], Any] | None = None
     verify: float | None = None  # compare with `like` on the first records, floats within this relative tolerance
     maker: Maker | None = None  # builds `fn` in each worker
     retries: int = 0  # tries after a first one that raised
     backoff: float = 0.1  # seconds before the first of them, at most; each further one may wait twice as long
     timeout: float | None = None  # seconds that one call may take
+    resources: tuple[tuple[str, float], ...] = ()  # of a machine, that each of its workers has to itself
 
     @property
     def waits(self) -> bool:
         """Whether many records are in this step at once."""
         return self.kind in ("thread", "async") and not self.in_caller
+
+    def needs(self) -> str:
+        """Its `resources` in words, such as "1 GPU, 0.5 disk"."""
+        return ", ".join(f"{amount:g} {name}" for name, amount in self.resources)
 
     @property
     def keeps_number(self) -> bool:
@@ -96,6 +104,7 @@ class Step(Generic[In, Out]):
         return formed and same_place and self.workers is None and other.workers is None
 
 
+SHOWN = 60  # characters of what is shown of something that is no step
 WRAPPED = 100  # partials and the like around one another that are looked into
 CACHED = type(functools.cache(len))
 
@@ -117,6 +126,7 @@ class StepOptions(TypedDict, total=False):
     backoff: float
     timeout: float | None
     rate: float | None
+    resources: Mapping[str, float] | None
 
 
 Form = Literal["list", "numpy", "pandas", "arrow", "polars"]
@@ -124,6 +134,8 @@ Form = Literal["list", "numpy", "pandas", "arrow", "polars"]
 
 @overload
 def step(fn: Step[A, B], **options: Unpack[StepOptions]) -> Step[A, B]: ...
+@overload
+def step(fn: AnyKind, **options: Unpack[StepOptions]) -> Step[Any, Any]: ...
 @overload
 def step(fn: Callable[[A], Coroutine[Any, Any, B]], **options: Unpack[StepOptions]) -> Step[A, B]: ...
 @overload
@@ -141,6 +153,7 @@ def step(
     backoff: float = BACKOFF,
     timeout: float | None = None,
     rate: float | None = None,
+    resources: Mapping[str, float] | None = None,
     **other: Any,
 ) -> Step:
     """One record in, one result out, with options.
@@ -154,6 +167,9 @@ def step(
     time. `timeout`: seconds that one call may take; then it is ended, even inside C code, by replacing its worker, and
     the record fails with StepTimeout once no try is left. In the caller's process a late call can only be noticed
     when it comes back. A batch step's call is that for its whole list; then its records are tried one by one.
+    `resources`: what each of the step's `workers` has to itself in a run on other machines, such as {"GPU": 1}: they run
+    where that is, in a reservation of their own, and batches come to them through the caller's process. A run on this
+    machine counts none.
     Raises LineError where `fn` is no callable or an option makes no sense.
 
     >>> from taktline import line
@@ -163,25 +179,26 @@ def step(
     check_taken("step()", other, tuple(StepOptions.__annotations__))
     if kind not in KINDS:
         raise LineError(f"step(kind={kind!r}) is unknown; choose one of {', '.join(map(repr, KINDS))}")
-    if tasks is not None and (not isinstance(tasks, int) or isinstance(tasks, bool) or tasks < 1):
+    if tasks is not None and not is_whole(tasks, least=1):
         raise LineError(f"step(tasks={tasks!r}): give how many records may be in the step at once, at least 1")
     if tasks is not None and kind in ("process", "inline"):
         raise LineError(f'step(tasks={tasks}) is for steps that wait; kind="{kind}" has one record at a time a worker')
-    if rate is not None and (not _seconds(rate) or rate <= 0):
+    if rate is not None and not is_number(rate, above=0):
         raise LineError(f"step(rate={rate!r}): give records a second, above 0")
-    if workers is not None and (not isinstance(workers, int) or isinstance(workers, bool) or workers < 1):
+    if workers is not None and not is_whole(workers, least=1):
         raise LineError(
             f"step(workers={workers!r}): give a whole number of at least 1, or None for as many as the line"
         )
     if kind == "inline" and workers not in (None, 1):
         raise LineError("step(kind='inline') runs in the caller's process only; leave workers out")
-    if not isinstance(retries, int) or isinstance(retries, bool) or retries < 0:
+    if not is_whole(retries, least=0):
         raise LineError(f"step(retries={retries!r}): give a whole number of further tries, 0 for none")
-    if not _seconds(backoff) or backoff < 0:
+    if not is_number(backoff) or backoff < 0:
         raise LineError(f"step(backoff={backoff!r}): give seconds, 0 for no pause")
-    if timeout is not None and (not _seconds(timeout) or timeout <= 0):
+    if timeout is not None and not is_number(timeout, above=0):
         raise LineError(f"step(timeout={timeout!r}): give seconds above 0, or None for no limit")
     check_name("step", name)
+    _check_resources(resources, workers, kind)
     made = as_step(fn)
     if backoff != BACKOFF and not (retries or made.retries):
         raise LineError(
@@ -209,7 +226,24 @@ def step(
         kind="process" if kind == "inline" else kind, rate=rate or made.rate, retries=retries or made.retries,
         tasks=(tasks or made.tasks or TASKS) if kind in ("thread", "async") else None,
         backoff=backoff if backoff != BACKOFF else made.backoff, timeout=timeout or made.timeout,
+        resources=tuple((resources or {}).items()) or made.resources,
     )  # fmt: skip
+
+
+def _check_resources(resources: Any, workers: int | None, kind: str) -> None:
+    if resources is None:
+        return
+    known = isinstance(resources, Mapping) and resources
+    if not known or not all(isinstance(name, str) and is_number(n, above=0) for name, n in resources.items()):
+        raise LineError(
+            f'step(resources={resources!r}): give names and numbers above 0, as the machines have them: {{"GPU": 1}}'
+        )
+    if kind == "inline":
+        raise LineError('step(resources=) is for steps that workers run; leave out kind="inline"')
+    if workers is None:
+        raise LineError(
+            f"step(resources={resources!r}) is for each of the step's workers; say how many there are: workers=1"
+        )
 
 
 @overload
@@ -218,6 +252,7 @@ def batch(
     size: int | None = None,
     *,
     form: Literal["list"] = "list",
+    by: Callable[[Any], object] | str | None = None,
     like: Callable[[Any], Any] | None = None,
     verify: bool | float = False,
     **step_options: Unpack[StepOptions],
@@ -228,6 +263,7 @@ def batch(
     size: int | None = None,
     *,
     form: Form,
+    by: Callable[[Any], object] | str | None = None,
     like: Callable[[Any], Any] | None = None,
     verify: bool | float = False,
     **step_options: Unpack[StepOptions],
@@ -237,6 +273,7 @@ def batch(
     size: int | None = None,
     *,
     form: str = "list",
+    by: Callable[[Any], object] | str | None = None,
     like: Callable[[Any], Any] | None = None,
     verify: bool | float = False,
     **step_options: Any,
@@ -256,6 +293,10 @@ def batch(
     cannot hold exactly (ints beside floats, rows with other keys) is handed over in several batches; a record that
     cannot stand in the form at all fails with FormError. Where `fn` raises, its records are tried one by one with
     `like`, the same step for one record; without it, in halves down to one: only the record at fault fails.
+    `by`: consecutive records of one key are never parted. `fn` gets whole keys, as many as come to `size` records, or one
+    key that has more. A name is looked up in each record as it comes from the source: the key of a dict, an attribute, the
+    column of a table; a function is given that record. Where `fn` raises, its keys are tried one by one; the records of a
+    key come through, or fail, together, so there is no `like`. A key that has more than a part of `memory` ends the run.
     A step that waits, an `async def` or one with `tasks`, has up to `tasks` calls under way at once, each with records
     that were read together; `retries`, `timeout` and `rate` are those of a call, and `like` is `async def` where `fn` is.
     `verify`: compare with `like` on the first records of each worker, True for equality, or a relative tolerance of
@@ -269,6 +310,12 @@ def batch(
     >>> rows = [{"n": 1, "name": "one"}, {"n": 2, "name": "two"}]
     >>> list(line(batch(lambda columns: {**columns, "half": columns["n"] / 2}, form="numpy"))(rows))
     [{'n': 1, 'name': 'one', 'half': 0.5}, {'n': 2, 'name': 'two', 'half': 1.0}]
+    >>> def since_first(visits):
+    ...     firsts = {}
+    ...     return [visit["day"] - firsts.setdefault(visit["user"], visit["day"]) for visit in visits]
+    >>> visits = [{"user": "ann", "day": 3}, {"user": "ann", "day": 5}, {"user": "bob", "day": 4}]
+    >>> list(line(batch(since_first, size=2, by="user"))(visits))
+    [0, 2, 0]
     >>> async def look_up(keys):  # a service that answers many questions at once
     ...     return [key.upper() for key in keys]
     >>> list(line(batch(look_up, size=100, tasks=8))(["a", "b"]))
@@ -282,14 +329,33 @@ def batch(
     if like is not None and not callable(like):
         raise LineError(f"batch(like={like!r}): give the same step as a function of one record")
     _check_plain("batch", fn)
-    check_taken("batch()", step_options, ("size", "form", "like", "verify", *StepOptions.__annotations__))
+    check_taken("batch()", step_options, ("size", "form", "by", "like", "verify", *StepOptions.__annotations__))
     made = step(fn, **step_options)
+    _check_by(by, like, made)
     if like is not None and is_async(like) != (made.kind == "async"):
         raise LineError(
             f"batch(like=) and step {made.name!r} are the same step: make both of them `async def`, or none"
         )
     tolerance = None if verify is False else 0.0 if verify is True else float(verify)
-    return replace(made, role=Role.BATCH, size=size, form=form, like=like, verify=tolerance)
+    return replace(made, role=Role.BATCH, size=size, form=form, by=by, like=like, verify=tolerance)
+
+
+def _check_by(by: object, like: object, made: Step) -> None:
+    if by is None:
+        return
+    if not (callable(by) or (isinstance(by, str) and by)):
+        raise LineError(
+            f"batch(by={by!r}): give the name of what records have, such as a column, or a function of a record"
+        )
+    if like is not None:
+        raise LineError(
+            "batch(by=) hands over whole keys, so no function of one record can be like it: leave out like="
+        )
+    if made.waits:
+        raise LineError(
+            f"batch(by=) keeps the records of a key together, and step {made.name!r} waits, with records of many batches "
+            "under way: make it a plain function"
+        )
 
 
 def _check_form(builder: str, form: str, size: int | None) -> None:
@@ -297,7 +363,7 @@ def _check_form(builder: str, form: str, size: int | None) -> None:
         raise LineError(f"{builder}(form={form!r}) is unknown; choose one of {', '.join(map(repr, FORMS))}")
     if FORMS[form] and find_spec(FORMS[form]) is None:
         raise LineError(f'{builder}(form={form!r}) needs the package {FORMS[form]}: pip install "taktline[{form}]"')
-    if size is not None and (not isinstance(size, int) or isinstance(size, bool) or size < 1):
+    if size is not None and not is_whole(size, least=1):
         raise LineError(f"{builder}(size={size!r}): give a whole number of at least 1, or None")
 
 
@@ -391,6 +457,8 @@ def expand(
 
 @overload
 def serial(fn: Step[A, B], *, name: str | None = None) -> Step[A, B]: ...
+@overload
+def serial(fn: AnyKind, *, name: str | None = None) -> Step[Any, Any]: ...
 @overload
 def serial(fn: Callable[[A], Coroutine[Any, Any, B]], *, name: str | None = None) -> Step[A, B]: ...
 @overload
@@ -490,6 +558,11 @@ def is_async(fn: Any) -> bool:
     return inspect.iscoroutinefunction(inner) or inspect.isasyncgenfunction(inner)
 
 
+def gives_generator(fn: Any) -> bool:
+    """Whether `fn` is a generator's function."""
+    return inspect.isgeneratorfunction(_inside(fn))
+
+
 def gives_async(fn: Any) -> bool:
     """Whether `fn` is an async generator's function."""
     return inspect.isasyncgenfunction(_inside(fn))
@@ -521,10 +594,15 @@ def _check_takes_one(step: Step) -> None:
         inspect.signature(fn, follow_wrapped=False).bind(None)
     except (TypeError, ValueError) as error:  # a partial with arguments that there are not
         what = "list of records" if step.role is Role.BATCH else "record"
-        takes = f"{name_of(inner)}{inspect.signature(inner, follow_wrapped=False)}"
+        signature = inspect.signature(inner, follow_wrapped=False)
+        remedy = (
+            "Give the others beforehand, such as by functools.partial or a lambda"
+            if signature.parameters
+            else f"Let it take the {what}"
+        )
+        takes = f"{'its signature ' * (inner.__name__ == '<lambda>') or name_of(inner)}{signature}"
         raise LineError(
-            f"step {step.name!r} is called with one argument, the {what}, which {takes} does not take: {error}. Give the "
-            "others beforehand, such as by functools.partial or a lambda"
+            f"step {step.name!r} is called with one argument, the {what}, which {takes} does not take: {error}. {remedy}"
         ) from None
 
 
@@ -564,12 +642,11 @@ def name_of(fn: Any) -> str:
     return str(name)
 
 
-def _seconds(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool)
-
-
 def _shown(value: Any) -> str:
-    return f"{type(value).__name__} {value!r:.60}"
+    if value is None or isinstance(value, ModuleType):
+        return "None" if value is None else f"the module {value.__name__!r}"
+    text = repr(value)
+    return f"{type(value).__name__} {text if len(text) <= SHOWN else f'{text[: SHOWN - 1]}…'}"
 
 
 named(globals())

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import replace
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from taktline._observe.snapshot import Report
 from taktline._recipe.options import Options
@@ -20,7 +20,8 @@ HUNG = 2  # such records after which no more go ahead
 
 
 class Ahead(NamedTuple):
-    """What came of the records: results, and a Failed in the place of each that failed; by the index in what was given."""
+    """What came of the records: results, and a Failed in the place of each that failed; by the index in what was given. Of
+    tables the results that came together, apart from what failed."""
 
     results: list[Any]
     failed: list[Failed]
@@ -56,17 +57,12 @@ def send(
     """Send records through workers; each may be an Unread. Raises what a run raises that cannot begin, or go on.
 
     `source`: what they were read from, whose word it is whether workers may be forked beside it. `options`: of the run
-    that is to be, of which `start` and `setup` count. `keep`: the results are wanted. `came` is called when one is there."""
-    wanted, feed = options or Options(), _Feed(records, source)
+    that is to be, of which `start`, `setup` and `on` count. `keep`: the results are wanted. `came` is
+    called when one is there."""
+    feed = _Feed(records, source)
     failed: list[Failed] = []
     results: list[Any] = []
-    limited = tuple(step if step.in_caller or step.timeout else replace(step, timeout=HANGS) for step in steps)
-    run = Run(
-        limited, name, feed,
-        Options(
-            how="line", workers=workers, on_error="keep", progress=hidden, start=wanted.start, setup=wanted.setup
-        ),
-    )  # fmt: skip
+    run = _run(steps, name, feed, "keep", workers, options)
     left = HUNG
     with closing(run):
         for each in run:
@@ -79,6 +75,43 @@ def send(
                     return Ahead(results, failed, each.index + 1, run.report, tuple(run.missed))
             came()
     return Ahead(results, failed, feed.count, run.report, tuple(run.missed))
+
+
+def send_tables(
+    steps: tuple[Step, ...], name: str, rows: Source, *, workers: int, options: Options | None = None
+) -> Ahead:
+    """As `send`, of a source with columns, whose rows go as tables. The results are what came together."""
+    failed: list[Failed] = []
+    results: list[Any] = []
+    left, read = HUNG, 0
+    run = _run(steps, name, rows, "skip", workers, options)
+    with closing(run):
+        for output in run.outputs():
+            if len(output):
+                results.append(output.results)
+            for each in output.failures:
+                failed.append(Failed(each.index, each.record, each.step, each.error))
+                left -= hung(failed[-1])
+            read = output.first + output.records
+            if left <= 0:
+                break
+    return Ahead(results, failed, read, run.report, tuple(run.missed))
+
+
+def _run(
+    steps: tuple[Step, ...], name: str, source: Source, on_error: Literal["skip", "keep"], workers: int,
+    options: Options | None,
+) -> Run:  # fmt: skip
+    """Through workers, each step within a time."""
+    wanted = options or Options()
+    limited = tuple(step if step.in_caller or step.timeout else replace(step, timeout=HANGS) for step in steps)
+    return Run(
+        limited, name, source,
+        Options(
+            how="line", workers=workers, on_error=on_error, progress=hidden, start=wanted.start, setup=wanted.setup,
+            on=wanted.on,
+        ),
+    )  # fmt: skip
 
 
 class _Feed(Source):

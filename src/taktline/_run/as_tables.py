@@ -8,32 +8,43 @@ from importlib.util import find_spec
 from typing import Any
 
 from taktline._recipe.steps import FORMS
-from taktline._run.lot import Lot
+from taktline._run.in_memory import Tables
+from taktline._run.output import OutputBatch
 from taktline._segment.forms import Unfit, form_of
-from taktline._segment.tables import ArrowRows, put_together, way_of
+from taktline._segment.tables import ArrowRows, Gathering, put_together, way_of
 from taktline._segment.values import records_of
 from taktline.errors import LineError
 
 
-def each(lots: Iterable[Lot], form: str) -> Iterator[Any]:
-    """The results of each lot as a table of this form. Raises LineError where they can be none."""
+def each(outputs: Iterable[OutputBatch], form: str) -> Iterator[Any]:
+    """The results of each output batch as a table of this form. Raises LineError where they can be none."""
     first = 0
-    for lot in lots:
-        if len(lot):
-            yield _formed(lot.results, form, first)
-        first += len(lot)
+    for output in outputs:
+        if len(output):
+            yield _formed(output.results, form, first)
+        first += len(output)
 
 
-def whole(lots: Iterable[Lot], form: str) -> Any:
-    """All results as one table of this form; plain values as one column. Raises LineError where they can be none."""
-    found = [lot.results for lot in lots if len(lot)]
+def whole(outputs: Iterable[OutputBatch], form: str, source: Tables | None = None, most: int | None = None) -> Any:
+    """All results as one table of this form; plain values as one column. `source`: of whose rows each gave one result, in
+    order: columns that are still its own are shared with it. `most`: how many results come, where that is known. Raises
+    LineError where they can be none."""
+    # Columns of Arrow may be in pieces.
+    gathering = Gathering(most, source.read_as if source is not None else None) if most and form != "arrow" else None
+    found = [_kept(output.results, gathering) for output in outputs if len(output)]
     rows = [each for each in found if type(each) is ArrowRows]
     if found and len(rows) == len(found):
         if (one := put_together(rows)) is None:
             one = _of_records(found, rows[0].table.schema)
-        return _formed(one, form, 0)
+        elif gathering is not None and len(rows) > 1:
+            one.made = gathering.made()
+        return _formed(one, form, 0, source)
     records = [record for results in found for record in records_of(results)]
     return _formed(records, form, 0) if records else _empty(form)
+
+
+def _kept(results: Any, gathering: Gathering | None) -> Any:
+    return gathering.of(results) if gathering is not None and type(results) is ArrowRows else results
 
 
 def check_form(form: str) -> None:
@@ -45,11 +56,11 @@ def check_form(form: str) -> None:
         raise LineError(f'tables of {form!r} need the package {FORMS[form]}: pip install "taktline[{form}]"')
 
 
-def _formed(results: Any, form: str, first: int) -> Any:
+def _formed(results: Any, form: str, first: int, source: Tables | None = None) -> Any:
     try:
         way = way_of(form)
         if type(results) is ArrowRows and way is not None:
-            return way.take(results, first)
+            return way.take(results, first) if source is None else way.all_of(results, source.frame, source.read_as)
         return form_of(form).take(records_of(results))
     except Unfit as unfit:
         raise LineError(

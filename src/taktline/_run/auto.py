@@ -8,10 +8,11 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from taktline._observe.counters import LaneCount
+from taktline._observe.measures import size
 from taktline._planner import choose
 from taktline._planner.sample import Sampling
 from taktline._recipe.options import Options, usable_cores
-from taktline._recipe.plan import Plan
+from taktline._recipe.plan import RunPlan
 from taktline._recipe.steps import Role, Step
 from taktline._run.meter import Meter
 from taktline._run.reader import Reader
@@ -22,9 +23,13 @@ if TYPE_CHECKING:
 
 OTHER = 3.0  # times that work must cost more or less than what was decided on
 CERTAIN = 3  # lots in a row
+COPIES = 2  # times what a copy of the results takes, below which steps cost no more than to put results together
+LONG = (
+    64 << 20
+)  # bytes of files, as they are there: to read, work on and write so many takes the better part of a second
 
 
-def _may_share(plan: Plan, options: Options, reader: Reader) -> bool:
+def _may_share(plan: RunPlan, options: Options, reader: Reader) -> bool:
     """Whether workers may be threads of this process: where nothing is asked for that they cannot give."""
     asks = options.goes_on or options.journal or options.recycle or options.seed is not None or reader.live
     steps = plan.segments[0].steps
@@ -40,7 +45,7 @@ class Auto:
     run's ends."""
 
     def __init__(
-        self, steps: tuple[Step, ...], options: Options, reader: Reader, meter: Meter, *, plan: Plan | None, singly: bool,
+        self, steps: tuple[Step, ...], options: Options, reader: Reader, meter: Meter, *, plan: RunPlan | None, singly: bool,
         encoded: bool, beside: str,
     ) -> None:  # fmt: skip
         self.moves = plan is not None
@@ -77,10 +82,30 @@ class Auto:
         ratio = self.sampling.work_ns / self._decided_on if self._decided_on else 1.0
         self._changed = self._changed + 1 if self.moves and not 1 / OTHER < ratio < OTHER else 0
 
+    @property
+    def begins_there(self) -> str:
+        """Why workers are to have all from the first record on; empty where that is to be seen here. Nothing moves where they
+        read the source and make the sink's bytes themselves: what they gain is more than their start costs, whatever the
+        steps cost, if there is enough of it. To try it here would import here what they import."""
+        cores = min(self._options.cores, usable_cores())
+        if not (self.moves and self._apart and cores > 1 and self._reader.weight >= LONG):
+            return ""
+        return (
+            f"move to {self._options.cores} workers: they read, work on and pack {size(self._reader.weight)} themselves, and "
+            "nothing of that is moved"
+        )
+
+    @property
+    def _apart(self) -> bool:
+        """Whether tables never pass through this process, and their steps are such that threads would wait for each other."""
+        reader, asks = self._reader, self._options.start != "threads"
+        locked = any(step.role is not Role.BATCH or step.form in ("list", "pandas") for step in self._steps)
+        return asks and locked and self._encoded and reader.tables and reader.splits and not reader.in_memory
+
     def tries_threads(self, lane: LaneCount) -> choose.Sample | None:
         """What records cost, where it is to be seen now how far two threads overlap; else None."""
         sample = self._sample(lane)
-        if self._reader.in_memory and sample.work < 2 * sample.unpack_out:  # to put the results together takes as long
+        if self._is_copying(sample) or (self._apart and self._for_processes(lane).move):
             return None
         if not self._may_overlap(sample) or not (self._is_long(sample) or self._for_processes(lane).move):
             return None
@@ -91,6 +116,10 @@ class Auto:
             if starts.not_for_threads(self._steps):
                 return None
         return sample
+
+    def _is_copying(self, sample: choose.Sample) -> bool:
+        """Whether to put results together takes about as long as to make them, of a table in memory."""
+        return self._reader.in_memory and sample.work < COPIES * sample.unpack_out
 
     def tried_threads(self, overlap: float) -> None:
         """So many times the loop's speed they have; 0: they do not work."""
@@ -108,9 +137,8 @@ class Auto:
     def _sample(self, lane: LaneCount) -> choose.Sample:
         shares = [count.busy for count in lane.steps()]
         here = sum(b for b, s in zip(shares, self._steps, strict=True) if s.in_caller) / max(1e-9, sum(shares))
-        return choose.without_the_hub(
-            self.sampling.costs(here), records=self._reader.splits, results=self._encoded
-        )  # fmt: skip
+        reads = self._reader.splits and not self._reader.in_memory
+        return choose.without_the_hub(self.sampling.costs(here), records=reads, results=self._encoded)
 
     def decide(self, lane: LaneCount) -> choose.Choice:
         """Whether to move now, by what was sampled and the counters of the steps here."""
@@ -166,10 +194,12 @@ class Auto:
         """Whether workers would be forked, as it looks now."""
         if self._would_fork is None:
             from taktline._crew import starts
+            from taktline._crew.reach import reached
 
             withdraw()  # with its thread, which no fork would have
             may = self._options.start == "auto" and not self._beside
-            self._would_fork = self._options.start == "fork" or (may and not starts.look(self._steps)[0])
+            safe = may and not starts.look(list(reached(self._steps)))[0]
+            self._would_fork = self._options.start == "fork" or safe
         return self._would_fork
 
     def _carried(self, sample: choose.Sample) -> float:

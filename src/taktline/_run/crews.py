@@ -1,4 +1,4 @@
-"""Which crew runs a plan: processes on this machine, or threads of this process."""
+"""Which crew runs a plan: processes on this machine, threads of this process, or workers on other machines."""
 
 from __future__ import annotations
 
@@ -7,32 +7,44 @@ from functools import partial
 
 from taktline._crew.contract import Crew
 from taktline._recipe.options import Options, memory_bytes
-from taktline._recipe.plan import Plan
+from taktline._recipe.plan import RunPlan
 from taktline._run.meter import Meter
 from taktline.errors import WorkersCannotStart
 from taktline.views.progress import withdraw
 
 
-def crew_for(plan: Plan, options: Options, meter: Meter, beside: str = "") -> Crew:
+def crew_for(plan: RunPlan, options: Options, meter: Meter, beside: str = "") -> Crew:
     """The crew for a plan that has workers. `beside`: why nothing can be forked beside the run's source or sink; empty
     where it can. Raises LineError at once where a step cannot be carried over."""
+    if options.on is not None:
+        return _elsewhere(plan, options, meter)
     if options.start == "threads":
         return threads_for(plan, options)
     from taktline._crew import starts
 
     if why := starts.no_processes():
         raise WorkersCannotStart(why)
-    from taktline._crew.local import Local
+    from taktline._crew.processes import ProcessCrew
 
     withdraw()  # workers get the streams that steps hold as they are without it
-    return Local(
+    return ProcessCrew(
         [segment.steps if segment.workers else None for segment in plan.segments],
         goes_on=options.goes_on, start=options.start, most=_most(plan, options), seeds=plan.seeds(options.seed),
         setup=options.setup, tell=partial(_told, meter), beside=beside,
     )  # fmt: skip
 
 
-def threads_for(plan: Plan, options: Options) -> Crew:
+def _elsewhere(plan: RunPlan, options: Options, meter: Meter) -> Crew:
+    assert options.on is not None
+    withdraw()
+    return options.on.crew(
+        [segment.steps if segment.workers else None for segment in plan.segments],
+        goes_on=options.goes_on, workers=max(segment.workers for segment in plan.segments), most=_most(plan, options),
+        seeds=plan.seeds(options.seed), setup=options.setup, tell=partial(_told, meter),
+    )  # fmt: skip
+
+
+def threads_for(plan: RunPlan, options: Options) -> Crew:
     """A crew of threads for a plan that has workers."""
     from taktline._crew.threads import ThreadCrew
 
@@ -40,7 +52,7 @@ def threads_for(plan: Plan, options: Options) -> Crew:
     return ThreadCrew(lanes, goes_on=options.goes_on, most=_most(plan, options))
 
 
-def _most(plan: Plan, options: Options) -> int:
+def _most(plan: RunPlan, options: Options) -> int:
     """Bytes that a worker may hold."""
     return max(1 << 20, memory_bytes(options.memory) // (2 * plan.workers))
 

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from typing import TYPE_CHECKING, Any
 
-from taktline._run.lot import Lot
+from taktline._run.output import OutputBatch
 from taktline._segment.values import Encode
 
 if TYPE_CHECKING:
@@ -20,6 +20,8 @@ class Engine(ABC):
     as delivered when the next is asked for. On every way out `end(complete)` is called, perhaps more than once."""
 
     states: States | None = None  # of serial steps, where a journal keeps them; set before it begins
+    # Which of so many records from an index on are others' by now; set before it begins, where their results can be left out.
+    elsewhere: Callable[[int, int], Collection[int]] | None = None
     encode: Encode | None = None  # makes bytes of the results, for a sink that takes them; set before it begins
 
     @abstractmethod
@@ -27,7 +29,7 @@ class Engine(ABC):
         """The results, one by one, and the generator to close for an early end."""
 
     @abstractmethod
-    def lots(self, end: Callable[[bool], None]) -> Iterator[Lot]:
+    def outputs(self, end: Callable[[bool], None]) -> Iterator[OutputBatch]:
         """The results as they are made, some records' at once."""
 
     @abstractmethod

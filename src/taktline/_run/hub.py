@@ -3,38 +3,39 @@
 from __future__ import annotations
 
 import sys
+from bisect import bisect_right
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import chain
+from math import inf
 from time import perf_counter
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from taktline._crew import contract
-from taktline._crew.contract import Crew, Place
+from taktline._crew.contract import Crew, WorkerPlace
 from taktline._excerpts import excerpt
 from taktline._recipe.options import Options, memory_bytes
-from taktline._recipe.plan import Plan
+from taktline._recipe.plan import RunPlan, keyed
 from taktline._recipe.steps import Role, Step
-from taktline._run.as_read import AsRead
 from taktline._run.engine import Engine
 from taktline._run.in_flight import InFlight
-from taktline._run.lot import Lot, settled
 from taktline._run.meter import Meter, ran_here
+from taktline._run.originals import Originals
+from taktline._run.output import OutputBatch, settled
 from taktline._run.reader import Reader
 from taktline._schedule import events
 from taktline._schedule.bounds import batch_records, bounds
 from taktline._schedule.machine import Machine
-from taktline._schedule.sizing import Sizing
+from taktline._schedule.sizing import AIM, Sizing
 from taktline._schedule.stall import Stall
-from taktline._segment import guard
+from taktline._segment import keys, policies
 from taktline._segment.batch import Batch
-from taktline._segment.fuse import Pieces, Segment
+from taktline._segment.segment import Pieces, Segment
+from taktline._segment.values import records_of
+from taktline.abc import Part
 from taktline.errors import Hanging, LineError, Stalled, StepTimeout, WorkerDied, WorkersCannotStart
 from taktline.views.progress import withdraw
-
-if TYPE_CHECKING:
-    pass
 
 TURN = 0.0002  # seconds of reading between two looks at the workers
 PATIENCE = 0.25  # seconds of waiting after which the clock and the progress are looked at
@@ -45,7 +46,7 @@ class Hub(Engine):
     """Runs a plan by a crew. `clock` tells seconds."""
 
     def __init__(
-        self, plan: Plan, options: Options, reader: Reader, meter: Meter, crew: Crew,
+        self, plan: RunPlan, options: Options, reader: Reader, meter: Meter, crew: Crew,
         clock: Callable[[], float] = perf_counter,
     ) -> None:  # fmt: skip
         self._plan = plan
@@ -58,10 +59,14 @@ class Hub(Engine):
         self._meter = meter
         # A first segment in this process takes records.
         self._tables = reader.tables and bool(plan.segments[0].workers)
-        self._whole = self._tables and options.window is None and options.batch_size is None
+        self._whole = self._tables and options.in_tables
+        with_key = keyed([step for segment in plan.segments for step in segment.steps])
+        self._by = with_key.by if with_key is not None else None
         memory = memory_bytes(options.memory)
         seeds = plan.seeds(options.seed)
         self._crew = crew
+        # What was built for workers may take its time to close, as it does in the loop.
+        crew.closing = options.stall or inf
         limits = bounds(
             [(s.workers, s.ahead) for s in plan.segments], batch_size=plan.batch_size, window=options.window, memory=memory,
             tables=self._whole,
@@ -69,7 +74,7 @@ class Hub(Engine):
         self._machine = Machine(limits.lanes, limits.limits, ordered=options.ordered)
         self._on = self._machine.on if not meter.observers else self._heard_on
         self._sizing = Sizing(
-            plan.batch_size, unit=plan.call, least=plan.call, most_bytes=limits.most_bytes
+            plan.batch_size, unit=plan.call, least=plan.call, most_bytes=limits.most_bytes, aim=crew.batch_seconds or AIM
         )  # fmt: skip
         self._here = [
             None if s.workers else Segment(s.steps, goes_on=options.goes_on, seed=seed)
@@ -96,32 +101,38 @@ class Hub(Engine):
         self._living: set[int] = set()  # workers
         self._starting: set[int] = set()  # of them, those that do not take batches yet
         # On their way out: batches, the records of the source behind them, their results, and the error that follows.
-        self._out: deque[tuple[int, int, Lot, BaseException | None]] = deque()
+        self._out: deque[tuple[int, int, OutputBatch, BaseException | None]] = deque()
         self._fatal: BaseException | None = None
         self._unreadable = 1 << 62  # in results as they come: the first part of the source that cannot be read
         self._leaving = False
+        self._delivered = False  # all that was read
+        self.takes_back = False  # who reads on without workers runs what cannot be sent to them
+        self.unsent: InFlight | None = None  # what was read, and is left for that,
+        self.why_unsent = ""  # and why
         meter.use(plan, within=not self._crew.isolates)
         meter.pids, meter.tasks = self._crew.pids, self._crew.tasks
         meter.under_way = self._at_work if meter.shows else None
+        if options.on is not None:
+            meter.machines = lambda: [crew.where(worker) for worker in list(self._living)]
 
     # --- what the run calls ---
 
     def results(self, end: Callable[[bool], None]) -> tuple[Iterator[Any], Iterator[Any]]:
-        lots = self.lots(end)
-        return chain.from_iterable(lots), lots
+        outputs = self.outputs(end)
+        return chain.from_iterable(outputs), outputs
 
-    def lots(self, end: Callable[[bool], None]) -> Iterator[Lot]:
+    def outputs(self, end: Callable[[bool], None]) -> Iterator[OutputBatch]:
         try:
-            yield from self._lots(end)
+            yield from self._outputs(end)
         except BaseException:  # a signal's handler may have kept this from being called, and again does no harm
             end(False)
             raise
 
-    def _lots(self, end: Callable[[bool], None]) -> Iterator[Lot]:
+    def _outputs(self, end: Callable[[bool], None]) -> Iterator[OutputBatch]:
         complete = False
         try:
             if self._options.setup is not None and (any(self._here) or not self._crew.isolates):
-                guard.set_up(self._options.setup)
+                policies.set_up(self._options.setup)
             self.start()
             yield from self.deliveries()
             complete = True
@@ -155,12 +166,13 @@ class Hub(Engine):
         """Why no worker can be had, where that is so and no record was read for them."""
         return self._fatal if isinstance(self._fatal, WorkersCannotStart) and not self._machine.next_seq else None
 
-    def ready(self) -> bool:
-        """Whether all workers wait for records. Looks, does not wait; an error of theirs is raised by `deliveries`."""
-        self._listen(0)
+    def ready(self, seconds: float = 0.0) -> bool:
+        """Whether all workers wait for records, or do within about so many seconds; an error of theirs is raised by
+        `deliveries`."""
+        self._listen(seconds)
         return not self._starting or self._fatal is not None
 
-    def deliveries(self) -> Iterator[Lot]:
+    def deliveries(self) -> Iterator[OutputBatch]:
         """The results, a list a batch, in order. A list is taken when the next one is asked for."""
         machine, out, meter = self._machine, self._out, self._meter
         while True:
@@ -172,7 +184,7 @@ class Hub(Engine):
                 if error is not None:
                     raise error
                 out.popleft()
-                meter.held -= records
+                meter.in_flight -= records
                 self._tell(events.Took(seq))
             if self._fatal is not None:
                 raise self._fatal
@@ -180,17 +192,18 @@ class Hub(Engine):
                 break
             busy = self._feed()
             # Small batches go out many at once; a slow source is not asked again before results were looked for.
-            until = perf_counter() + TURN
-            while busy and not out and perf_counter() < until:
-                if not self._feed():
-                    break
+            if busy and not out:
+                until = perf_counter() + TURN
+                while not out and perf_counter() < until and self._feed():
+                    pass
             if not out:
                 self._listen(0 if busy else self._patience)
                 meter.tick()
                 if self._tells and not out:
-                    yield Lot([])  # who writes down what is done gets a chance to, also while nothing comes
+                    yield OutputBatch([])  # who writes down what is done gets a chance to, also while nothing comes
         if self._reader.error is not None:
             raise self._reader.error
+        self._delivered = True
 
     def break_off(self) -> None:
         self._fatal = self._fatal or self._reader.error or LineError("this run was left")
@@ -210,10 +223,14 @@ class Hub(Engine):
                 if segment is not None:
                     segment.close()
         finally:
+            if not self._delivered:
+                crew.closing = Crew.closing
             crew.close(gently=self._gently)
             self._crew = None  # type: ignore[assignment]
             self._in_flight.clear()
             self._out.clear()
+        if self._delivered and (unclosed := crew.unclosed()):
+            raise unclosed[0]
 
     # --- feed, listen ---
 
@@ -221,7 +238,7 @@ class Hub(Engine):
         """Read one batch where there is room for it; whether there was."""
         room = self._machine.room()
         reader, workers = self._reader, self._worker_count
-        if not room or self._leaving or (room < reader.block and self._in_flight):
+        if room < 1 or self._leaving or (room < reader.block and self._in_flight):
             return False
         wanted = self._sizing.next(self._about_left, workers)
         size = batch_records(room, wanted, window=self._options.window, workers=workers)
@@ -238,18 +255,25 @@ class Hub(Engine):
         if records:
             count = len(records)
             self._read_cost = seconds / count
-            held = InFlight(first, records, Batch.read(records, reader.unread, first), goes_on=self._goes_on)
+            flight = InFlight(first, records, Batch.read(records, reader.unread, first), goes_on=self._goes_on)
             weight = 0
             if self._here[0] is None:
                 if self._tables and not self._crew.isolates:
-                    self._decode(held, table=True)
-                self._crew.prepare(held.batch, 0)
-                self._sizing.weigh(count, weight := held.weight)
+                    self._decode(flight, table=True)
+                as_read = flight.batch.copy() if self.takes_back else None
+                self._crew.prepare(flight.batch, 0)
+                if as_read is not None and len(flight.batch.failures) > len(as_read.failures):
+                    known = {failure.origin for failure in as_read.failures}
+                    failure = next(each for each in flight.batch.failures if each.origin not in known)
+                    self.unsent, self.why_unsent, flight.batch = flight, str(failure.error), as_read
+                    self.leave()
+                    return False
+                self._sizing.weigh(count, weight := flight.weight)
                 if self._options.shows_records and not self._crew.isolates:
-                    held.before = AsRead(records)
-            self._in_flight[self._machine.next_seq] = held
+                    flight.before = Originals(records)
+            self._in_flight[self._machine.next_seq] = flight
             self._meter.records_in += count
-            self._meter.held += count
+            self._meter.in_flight += count
             self._meter.batch_size = count
             self._tell(events.Read(count, weight))
         self._about_left = left = reader.about_left
@@ -290,22 +314,26 @@ class Hub(Engine):
 
     def _ready(self, heard: contract.Ready) -> None:
         self._starting.discard(heard.worker)
+        self._living.add(heard.worker)
         self._stall.done()
         self._meter.ready()
-        self._tell(events.Ready(heard.worker))
+        self._tell(events.WorkerReady(heard.worker))
 
     def _broken(self, heard: contract.Broken) -> None:
         self._fatal = self._fatal or heard.error
 
     def _spoiled(self, heard: contract.Spoiled) -> None:
-        held = self._in_flight.get(heard.seq)
-        if held is not None and held.attempt == heard.attempt:
-            self._tell(events.Spoiled(heard.seq, heard.worker))
+        flight = self._in_flight.get(heard.seq)
+        if flight is not None and flight.attempt == heard.attempt:
+            unread = isinstance(flight.batch.values, Part)
+            if unread:
+                self._decode(flight)
+            self._tell(events.BatchSpoiled(heard.seq, heard.worker, unread))
 
     def _came(self, heard: contract.Came) -> None:
         worker, seq, attempt, batch, size, figures, last, newest = heard
-        held, lane = self._in_flight.get(seq), self._lane_of[worker]
-        if held is None or held.attempt != attempt:
+        flight, lane = self._in_flight.get(seq), self._lane_of[worker]
+        if flight is None or flight.attempt != attempt:
             return
         count = self._meter.lanes[lane]
         before = count.busy_of(worker)
@@ -313,21 +341,24 @@ class Hub(Engine):
         count.note(worker, *figures)
         self._stall.done()
         if not last:
-            held.has_passed(batch, newest)
-            part = held.part(batch)
-            self._tell(events.Part(seq, worker, max(size, part.weight)), part)
+            flight.has_passed(batch, newest)
+            part = flight.part(batch)
+            self._tell(events.PartDone(seq, worker, max(size, part.weight)), part)
             return
-        held.batch = batch
-        held.passed, held.newest = (0, 0), None
-        self._learn(lane, len(held.records), spent, size, first=not before)
-        work = self._meter.worked(worker, lane, spent, held.first, len(held.records))
+        flight.batch = batch
+        flight.passed, flight.newest = (0, 0), None
+        records = len(flight.records)
+        self._learn(lane, records, spent, size, first=not before)
+        work = self._meter.worked(worker, lane, spent, flight.first, records)
+        if self._options.on is not None and (node := self._crew.where(worker)):  # else it is lost by now
+            self._meter.came_from(node, records, spent)
         if self._most_bytes is not None and self._crew.holds(worker) > self._most_bytes:
             self._tell(events.Worn(worker))
         if len(self._machine.holding(worker)) > 1:
             self._since[worker] = self._clock()
         else:
             self._since.pop(worker, None)
-        self._tell(events.Done(seq, worker, size, held.failed, work))
+        self._tell(events.Done(seq, worker, size, flight.failed, work))
 
     def _learn(self, lane: int, count: int, seconds: float, size: int, *, first: bool = False) -> None:
         """A batch was in a lane; the `first` one of a worker, in which its steps may have imported, tells of no call."""
@@ -340,16 +371,12 @@ class Hub(Engine):
 
     def _ended(self, heard: contract.Ended) -> None:
         worker, place = heard.worker, heard.place
+        self._meter.workers_ended += 1
         self._meter.history.mark(self._meter.elapsed, "died", f"worker {worker + 1} ended{_how(heard)}")
         lane, has = self._lane_of[worker], self._machine.holding(worker)
-        self._meter.lanes[lane].retire(worker)
-        self._living.discard(worker)
-        self._starting.discard(worker)
-        self._since.pop(worker, None)
+        self._is_gone(worker)
         if self._fatal is not None:
             return
-        for seq in has:
-            self._in_flight[seq].attempt += 1
         empty = bool(has) and not len(self._in_flight[has[0]].batch.values)
         mark = (place.seq, place.position or 0) if place is not None else None
         if place is not None and mark is not None and heard.overdue and not empty:
@@ -359,6 +386,28 @@ class Hub(Engine):
             self._tell(events.Overran(worker, mark, exact, tries, heard))
         else:
             self._tell(events.Died(worker, mark, empty, heard))
+
+    def _lost(self, heard: contract.Lost) -> None:
+        says = f"worker {heard.worker + 1} was lost{heard.why and f': {heard.why}'}"
+        self._meter.history.mark(self._meter.elapsed, "died", says)
+        self._is_gone(heard.worker)
+        if self._fatal is None:
+            self._tell(events.WorkerLost(heard.worker))
+
+    def _is_gone(self, worker: int) -> None:
+        """Nothing counts any more that this worker might still answer."""
+        self._meter.lanes[self._lane_of[worker]].retire(worker)
+        self._living.discard(worker)
+        self._starting.discard(worker)
+        self._since.pop(worker, None)
+        for seq in self._machine.holding(worker):
+            self._in_flight[seq].attempt += 1
+
+    def _withdrawn(self, heard: contract.Withdrawn) -> None:
+        if heard.worker not in self._starting:
+            self._is_gone(heard.worker)
+        self._starting.discard(heard.worker)
+        self._tell(events.WorkerUnplaced(heard.worker))
 
     def _look_at_workers(self) -> None:
         """Nothing was done for a while: has any worker moved on to another record since the last look?"""
@@ -372,18 +421,18 @@ class Hub(Engine):
             )
         self._crew.ask(busy)
 
-    def _hanging(self, worker: int, place: Place | None) -> Hanging:
+    def _hanging(self, worker: int, place: WorkerPlace | None) -> Hanging:
         pid, state, stack = self._crew.describe(worker)
         index = records = step = None
         if holds := self._machine.holding(worker):
-            held = self._in_flight[holds[0]]
-            records = (held.first, held.first + len(held.records) - 1)
+            flight = self._in_flight[holds[0]]
+            records = (flight.first, flight.first + len(flight.records) - 1)
             steps = self._plan.segments[self._lane_of[worker]].steps
             if place is not None and place.seq == holds[0]:
                 step = steps[place.step].name
                 if _tells_record(steps, place):
-                    index = held.first + held.batch.origin(place.position or 0)
-            index = held.first if len(held.records) == 1 else index
+                    index = flight.first + flight.batch.origin(place.position or 0)
+            index = flight.first if len(flight.records) == 1 else index
         return Hanging(worker, pid, index, records, step, state, stack)
 
     # --- what the schedule says ---
@@ -419,65 +468,67 @@ class Hub(Engine):
             ACTIONS[type(action)](self, action)
 
     def _send(self, action: events.Send) -> None:
-        held = self._in_flight[action.seq]
+        flight = self._in_flight[action.seq]
         if action.careful:
-            self._decode(held)
-        segment = self._plan.segments[action.lane]
-        last = action.lane + 1 == len(self._here) and not segment.waits
-        orders, encode = contract.PLAIN, self.encode if last else None
+            self._decode(flight)
+        orders, encode = contract.PLAIN, self.encode
+        if encode is not None and (action.lane + 1 < len(self._here) or self._plan.segments[action.lane].waits):
+            encode = None
         seeded = self._options.seed is not None or self._tables
-        if action.careful or seeded or encode is not None or held.passed != (0, 0):
-            orders = contract.Orders(action.careful, held.first if seeded else 0, encode, held.passed, held.newest)
-        held.attempt += 1
+        if action.careful or seeded or encode is not None or flight.passed != (0, 0):
+            orders = contract.Orders(
+                action.careful, flight.first if seeded else 0, encode, flight.passed, flight.newest
+            )
+        flight.attempt += 1
         self._since.setdefault(action.worker, self._clock())
-        self._crew.send(action.worker, action.seq, held.attempt, held.batch, orders)
+        self._crew.send(action.worker, action.seq, flight.attempt, flight.batch, orders)
         if self._most is not None:
-            given = self._given[action.worker] = self._given.get(action.worker, 0) + len(held.records)
+            given = self._given[action.worker] = self._given.get(action.worker, 0) + len(flight.records)
             if given >= self._most:
                 self._tell(events.Worn(action.worker))
 
     def _go_on(self, action: events.More) -> None:
         if action.worker is None:
-            self._run(events.Run(action.seq, action.lane))
+            self._run(events.RunHere(action.seq, action.lane))
         else:
             self._crew.more(action.worker, action.seq)
 
-    def _run(self, action: events.Run) -> None:
+    def _run(self, action: events.RunHere) -> None:
         """Through a segment in this process."""
-        held, segment = self._in_flight.get(action.seq), self._here[action.lane]
-        if held is None or segment is None:  # dropped while an earlier action was done
+        flight, segment = self._in_flight.get(action.seq), self._here[action.lane]
+        if flight is None or segment is None:  # dropped while an earlier action was done
             return
         if self._options.shows_records and action.lane == 0:
-            held.before = AsRead(held.records)
+            flight.before = Originals(flight.records)
         began = perf_counter()
-        part = self._next_piece(action.seq, held, segment)
+        part = self._next_piece(action.seq, flight, segment)
         if part is None and self.states is not None:
-            self.states.passed(segment, held.first + len(held.records))
+            self.states.passed(segment, flight.first + len(flight.records))
         spent = perf_counter() - began
         ran_here(self._meter.lanes[action.lane], segment, int(spent * 1e9))
-        onward, came = action.lane + 1, part or held
+        onward, came = action.lane + 1, part or flight
         if onward < len(self._here) and self._here[onward] is None:
             self._crew.prepare(came.batch, onward)
         if part is not None:
-            self._tell(events.Part(action.seq, None, part.weight), part)
+            self._tell(events.PartDone(action.seq, None, part.weight), part)
             return
-        self._learn(action.lane, len(held.records), spent, 0)
-        work = self._meter.worked(None, action.lane, spent, held.first, len(held.records))
-        self._tell(events.Done(action.seq, None, held.batch.size, held.failed, work))
+        self._learn(action.lane, len(flight.records), spent, 0)
+        work = self._meter.worked(None, action.lane, spent, flight.first, len(flight.records))
+        self._tell(events.Done(action.seq, None, flight.batch.size, flight.failed, work))
 
-    def _next_piece(self, seq: int, held: InFlight, segment: Segment) -> InFlight | None:
+    def _next_piece(self, seq: int, flight: InFlight, segment: Segment) -> InFlight | None:
         """Run a batch here until there is some of it that may go on, or to its end: None then."""
         if not segment.expands:
-            held.batch = segment.run(held.batch)
+            flight.batch = segment.run(flight.batch)
             return None
-        given = self._under_way.pop(seq, None) or segment.pieces(held.batch)
+        given = self._under_way.pop(seq, None) or segment.pieces(flight.batch)
         try:
             piece = next(given)
         except StopIteration as end:
-            held.batch = end.value
+            flight.batch = end.value
             return None
         self._under_way[seq] = given
-        return held.part(piece)
+        return flight.part(piece)
 
     def _start(self, action: events.Start) -> None:
         self._lane_of[action.worker] = action.lane
@@ -516,22 +567,36 @@ class Hub(Engine):
         self._start(events.Start(action.worker, action.lane))
 
     def _condemn(self, action: events.Condemn) -> None:
-        held = self._in_flight[action.seq]
-        self._decode(held)
+        flight = self._in_flight[action.seq]
+        self._decode(flight)
         death: contract.Ended = action.cause
         lane, place = self._lane_of[death.worker], death.place
-        step = self._plan.segments[lane].steps[place.step if place is not None else 0]
-        self._crew.prepare(held.batch, lane, apart=True)
-        if action.position >= len(held.batch.values):
+        steps, at = self._plan.segments[lane].steps, place.step if place is not None else 0
+        step, failing = steps[at], self._failing(flight.batch, action.position, steps[: at + 1])
+        self._crew.prepare(flight.batch, lane, apart=True)
+        if action.position >= len(flight.batch.values):
             return  # the source cannot be read that far, which is known now: its error is in the record's place
-        index = held.first + held.batch.origin(action.position)
-        record = held.records[index - held.first]
+        index = flight.first + flight.batch.origin(action.position)
+        record = flight.records[index - flight.first]
         error: BaseException
         if death.exact:
             error = StepTimeout(step=step.name, seconds=step.timeout or 0.0, index=index)
         else:
             error = WorkerDied(index=index, step=step.name, exit_code=death.code, excerpt=excerpt(record))
-        held.batch.fail(action.position, step.name, error, goes_on=self._goes_on, traceback=death.stack)
+        # All of a key fails, where it is one: what is left before it is another key.
+        whole = self._by is not None and any(each.by is not None for each in steps[: at + 1])
+        for n, position in reversed([*enumerate(failing if self._goes_on else failing[:1])]):
+            flight.batch.fail(
+                position, step.name, error, goes_on=self._goes_on, traceback=death.stack, begins_key=whole and not n
+            )
+
+    def _failing(self, batch: Batch, position: int, steps: Sequence[Step]) -> list[int]:
+        """Which values fail with the one at this position: all of its key, where one of these steps takes whole keys."""
+        if self._by is None or all(step.by is None for step in steps):
+            return [position]
+        borders = [*keys.starts(records_of(batch.values), self._by), len(batch.values)]
+        behind = bisect_right(borders, position)
+        return list(range(*borders[behind - 1 : behind + 1])) or [position]
 
     def _give_up(self, action: events.GiveUp) -> None:
         died = WorkerDied(index=None, step=None, exit_code=action.cause.code)
@@ -551,52 +616,66 @@ class Hub(Engine):
         )
 
     def _drop(self, action: events.Drop) -> None:
-        held = self._in_flight.pop(action.seq, None)
+        flight = self._in_flight.pop(action.seq, None)
         self._under_way.pop(action.seq, None)
-        if held is not None:
-            held.kin[0] -= 1
-            if not held.kin[0]:
-                self._meter.held -= len(held.records)
+        if flight is not None:
+            flight.kin[0] -= 1
+            if not flight.kin[0]:
+                self._meter.in_flight -= len(flight.records)
 
     def _emit(self, action: events.Emit) -> None:
-        held = self._in_flight.pop(action.seq)
-        held.kin[0] -= 1
-        records = held.as_read() if held.batch.failures else held.records
-        results, error = settled(held.batch, held.first, records, self._options, self._meter)
-        if error is None and held.error is not None:
+        flight = self._in_flight.pop(action.seq)
+        flight.kin[0] -= 1
+        if self.elsewhere is not None and (gone := self.elsewhere(flight.first, len(flight.records))):
+            flight.batch.leave_out({index - flight.first for index in gone}, goes_on=self._goes_on)
+            self._meter.elsewhere += len(gone) if not flight.kin[0] else 0
+        records = flight.as_read() if flight.batch.failures else flight.records
+        results, error = settled(flight.batch, flight.first, records, self._options, self._meter, self._by)
+        if error is None and flight.error is not None:
             # What was read behind it was none of the source's records.
             self._reader.ended = True
-            self._meter.records_in = self._reader.index = held.first + len(held.records)
-            error = held.error
-        if held.kin[0]:  # there is more to come of these records
-            results.more_comes(held.batch.tail())
-        self._out.append((action.seq, len(held.records) if not held.kin[0] else 0, results, error))
+            self._meter.records_in = self._reader.index = flight.first + len(flight.records)
+            error = flight.error
+        if flight.kin[0]:  # there is more to come of these records
+            results.more_comes(flight.batch.tail())
+        self._out.append((action.seq, len(flight.records) if not flight.kin[0] else 0, results, error))
 
-    def _decode(self, held: InFlight, *, table: bool = False) -> None:
+    def _says_read_here(self) -> None:
+        says = (
+            "a part of the source was read in the caller's process, since a worker could not: is this file, and the same, "
+            "on the workers' machines?"
+        )
+        if says not in self._meter.reasons:
+            self._meter.reasons.append(says)
+
+    def _decode(self, flight: InFlight, *, table: bool = False) -> None:
         """Read a part of the source here, where a worker could not, or died with it; as a `table`, where it can be one."""
-        counted = len(held.records)
+        counted = len(flight.records)
+        if self._crew.batch_seconds and isinstance(flight.batch.values, Part):
+            self._says_read_here()
         if table:
-            held.read_table()
+            flight.read_table()
         else:
-            held.read()
-        if held.error is None or self._options.ordered:
+            flight.read()
+        if flight.error is None or self._options.ordered:
             return
         # Results behind it may be delivered already, so all are that are under way, and the run ends after them.
-        if held.first < self._unreadable:
-            self._unreadable, self._reader.error = held.first, held.error
-        self._reader.ended, held.error = True, None
-        self._meter.records_in -= counted - len(held.records)
+        if flight.first < self._unreadable:
+            self._unreadable, self._reader.error = flight.first, flight.error
+        self._reader.ended, flight.error = True, None
+        self._meter.records_in -= counted - len(flight.records)
 
 
 # What is done when this is heard of the crew, and when the schedule says that.
 CREW_EVENTS: dict[type, Callable[[Hub, Any], None]] = {
     contract.Ready: Hub._ready, contract.Came: Hub._came, contract.Spoiled: Hub._spoiled, contract.Ended: Hub._ended,
-    contract.StartFailed: Hub._start_failed, contract.Broken: Hub._broken,
+    contract.StartFailed: Hub._start_failed, contract.Broken: Hub._broken, contract.Lost: Hub._lost,
+    contract.Withdrawn: Hub._withdrawn,
 }  # fmt: skip
 ACTIONS: dict[type, Callable[[Hub, Any], None]] = {
-    events.Send: Hub._send, events.Emit: Hub._emit, events.Run: Hub._run, events.Start: Hub._start, events.Drop: Hub._drop,
-    events.Retire: Hub._retire, events.Condemn: Hub._condemn, events.Split: Hub._split, events.More: Hub._go_on,
-    events.Stop: Hub._stop, events.GiveUp: Hub._give_up,
+    events.Send: Hub._send, events.Emit: Hub._emit, events.RunHere: Hub._run, events.Start: Hub._start,
+    events.Drop: Hub._drop, events.Retire: Hub._retire, events.Condemn: Hub._condemn, events.Split: Hub._split,
+    events.More: Hub._go_on, events.Stop: Hub._stop, events.GiveUp: Hub._give_up,
 }  # fmt: skip
 
 
@@ -604,6 +683,6 @@ def _how(death: contract.Ended) -> str:
     return ": a record took too long" if death.overdue else f", exit code {death.code}"
 
 
-def _tells_record(steps: Sequence[Step], place: Place) -> bool:
+def _tells_record(steps: Sequence[Step], place: WorkerPlace) -> bool:
     """Whether a place says which record is at work: with batch steps it may be any of several."""
     return place.position is not None and all(step.role is not Role.BATCH for step in steps[: place.step + 1])

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from taktline._run.as_read import AsRead
+from taktline._run.originals import Originals
 from taktline._run.reader import as_source_error
-from taktline._segment.amount import amount
 from taktline._segment.batch import Batch
+from taktline._segment.memory_size import amount
 from taktline._segment.tables import rows_of
 from taktline._signals import pass_on
 from taktline.abc import Part, Unread
@@ -28,7 +28,7 @@ class InFlight:
         self.goes_on = goes_on
         self.attempt = 0  # to run it, the newest: what is heard of an earlier one is too late
         self.error: BaseException | None = None  # of the source, behind the records
-        self.before: AsRead | None = None  # the records, where steps have run over them here
+        self.before: Originals | None = None  # the records, where steps have run over them here
         self.passed = (0, 0)  # results and failures that have left it in parts, in the lane it is in
         self.newest: bytes | None = None  # the last of these results, packed, where that is known
         self.kin = kin or [1]  # of a batch and its parts: how many are not delivered

@@ -9,7 +9,7 @@ from importlib.util import find_spec
 from typing import Any
 
 from taktline._arrow import stream_of
-from taktline._io.cut import TABLE, Cut, Cuts
+from taktline._io.splitting import TABLE, Cut, Cuts
 from taktline._segment.tables import ArrowRows, Slice, way_of
 from taktline.abc import Source, Splitter, Unread
 from taktline.errors import LineError
@@ -21,18 +21,23 @@ LOOKS, TOGETHER = 64, 16  # places that a journal knows a table by, and rows of 
 
 
 class Tables(Source):
-    """The rows of tables that `begin` gives, one after the other. `length`: how many rows, where that is known."""
+    """The rows of tables that `begin` gives, one after the other. `length`: how many rows, where that is known; `together`:
+    each table goes to the steps as it is."""
 
     columns = True
 
     def __init__(
-        self, what: str, begin: Callable[[], Iterable[Any]], length: int | None, whole: frozenset[str] = frozenset()
+        self, what: str, begin: Callable[[], Iterable[Any]], length: int | None, whole: frozenset[str] = frozenset(),
+        *, together: bool = False, once: bool = False,
     ) -> None:  # fmt: skip
         self._what = what
+        self.once = once  # what is read of them is gone then
         self._begin = begin
         self._length = length
         self.whole = whole
-        self.index: Any = None  # of a DataFrame of pandas
+        self._together = together
+        self.frame: Any = None  # the DataFrame of pandas, where it is one
+        self.read_as: ArrowRows | None = None  # what it was read as, where it is one table
 
     def describe(self) -> str:
         return self._what if self._length is None else f"{self._what} of {self._length:,} rows"
@@ -77,7 +82,7 @@ class Tables(Source):
         wanted, first = (yield None), 0
         for table in self._begin():
             rows, at = ArrowRows(table, self.whole), 0
-            each = max(LEAST, min(MOST, BYTES * len(rows) // max(1, rows.size)))
+            each = max(LEAST, min(MOST, BYTES * len(rows) // max(1, rows.size))) if not self._together else len(rows)
             while at < len(rows):
                 if wanted:
                     end = at + (each if wanted == TABLE else wanted)
@@ -113,9 +118,7 @@ def table_source(value: Any) -> Tables | None:
     if isinstance(value, Mapping):
         return _of_arrays(value)
     if hasattr(type(value), "__arrow_c_stream__") and root not in MADE_OF:
-        import pyarrow as pa
-
-        return _once(pa.RecordBatchReader.from_stream(value), type(value).__name__)
+        return _of_stream(value)
     return None
 
 
@@ -135,7 +138,7 @@ def _of_pandas(value: Any, pd: Any) -> Tables | None:
                 )
     assert rows is not None
     made = _of_table(rows.table, "DataFrame", rows.whole)
-    made.index = value.index
+    made.frame = value
     return made
 
 
@@ -208,7 +211,9 @@ def _of_table(table: Any, what: str, whole: frozenset[str] | None = None) -> Tab
         whole = frozenset(
             name for name, column in zip(table.schema.names, table.columns, strict=True) if not column.null_count
         )
-    return Tables(what, lambda: [table], table.num_rows, whole)
+    made = Tables(what, lambda: [table], table.num_rows, whole)
+    made.read_as = ArrowRows(table, whole)
+    return made
 
 
 def _once(reader: Any, what: str) -> Tables:
@@ -220,6 +225,20 @@ def _once(reader: Any, what: str) -> Tables:
         if not left:
             raise LineError(f"this {what} has been read already, and can be read once; make a new one, or give a Table")
         return _together(left.pop())
+
+    return Tables(what, begin, None, once=True)
+
+
+def _of_stream(value: Any) -> Tables:
+    """Of what another library has, which is asked for its rows anew at each pass."""
+    import pyarrow as pa
+
+    what, stream = type(value).__name__, pa.RecordBatchReader.from_stream
+    first = [stream(value)]
+    _check_names(first[0].schema.names, what)
+
+    def begin() -> Iterator[Any]:
+        return _together(first.pop() if first else stream(value))
 
     return Tables(what, begin, None)
 

@@ -4,38 +4,44 @@ from __future__ import annotations
 
 import os
 import sys
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 from itertools import chain
 from time import perf_counter, process_time, time
 from typing import Any
 
 from taktline import _excerpts as excerpts
-from taktline._observe import cores, memory
+from taktline._observe import cores
 from taktline._observe.counters import LaneCount
 from taktline._observe.history import History
-from taktline._observe.snapshot import Report, Snapshot, StepCount
+from taktline._observe.snapshot import NodeCount, Report, Snapshot, StepCount
 from taktline._observe.verdict import Group, Spent, judge, what_if
 from taktline._observe.versions import versions
 from taktline._recipe.options import Options, in_words, usable_cores
-from taktline._recipe.plan import Plan
+from taktline._recipe.plan import RunPlan
+from taktline._recipe.steps import Gives, Role, Step
+from taktline._run.failures import FailuresByKind, says
+from taktline._run.memory_watch import MemoryWatch
+from taktline._run.places import Places
 from taktline._schedule import events
-from taktline._segment.fuse import Segment
+from taktline._segment.batch import READING
+from taktline._segment.segment import Segment
+from taktline._signals import pass_on
+from taktline._working_folder import working_folder
+from taktline.abc import Health, Live, Observer
 from taktline.views import log
-from taktline.views.progress import View, hidden, view_for
+from taktline.views.progress import View, hidden, resume, view_for
 
 TICK = 0.25  # seconds between two snapshots
-LOOK = 1.0  # seconds between two looks at memory
-KINDS = 50  # of failures that are told apart
-EXAMPLES = 3  # of each
-RARELY = 50  # at least so many times as long between them as one takes: a millisecond a process, 10 a gigabyte
+STUCK = 5.0  # seconds after which one is overdue
 
 
 class Meter:
     """The clock and the counters of one run."""
 
-    def __init__(self, name: str, plan: Plan, options: Options, total: int | None) -> None:
+    def __init__(self, name: str, plan: RunPlan, options: Options, total: int | None) -> None:
         self.name = name
         self.plan = plan
         self.total = total
@@ -45,12 +51,14 @@ class Meter:
         self.records_in = 0
         self.records_out = 0
         self.failed = 0
+        self.given_back = 0  # failures whose records come again, and have no dead letter
         self.skipped = 0
         self.resumed_at = 0
         self.retried_earlier = 0
+        self.workers_ended = 0
         self.dead_letters = None if options.dead_letters is None else os.fspath(options.dead_letters)
         self.journal = None if options.journal is None else os.fspath(options.journal)
-        self.held = 0
+        self.in_flight = 0
         self.batch_size = 1
         self.reading = 0.0
         self.handling = 0.0  # seconds of the hub with records and results
@@ -67,25 +75,27 @@ class Meter:
         self.reasons: list[str] = list(plan.reasons)
         self.missed: list[str] = []  # what workers do not have as it is in the caller's process
         self.notes: list[str] = []
+        self.elsewhere = 0  # records that went to others while they were under way
         self.pids: Callable[[], Iterable[int]] = list
         self.tasks: Callable[[], Iterable[int]] = list  # what the system gives cores to for the workers
+        self.machines: Callable[[], Iterable[str]] = list  # the machine of each worker that is on another one
+        self._nodes: dict[str, tuple[int, int, float]] = {}  # what came from there: records, batches, busy seconds
         self.complete = False
         self.source = self.sink = ""  # in words
+        self.line_of_steps: tuple[Step, ...] = ()  # as the line has them
+        self.places: Places | None = None  # of the records in what is read
         self.error = ""  # what ended it early
         self._options = options
-        self._failures: dict[tuple[str, str], dict[str, Any]] = {}  # by step and kind of error
+        self._failures = FailuresByKind()
+        self.live: Live | None = None  # the source, where its records come when they come
+        self._health = Health()  # of it, when it was last looked at
+        self._moved = perf_counter()  # when something was last done
         self.lanes: list[LaneCount] = []
         asked = options.progress
         # A view looks for itself, in a thread of its own; whatever else is given is called here.
         self._view = asked if isinstance(asked, View) else None if callable(asked) else view_for(asked)
         self.history = History()
-        self.observers = options.observers
-        if options.trace is not None:
-            from taktline.views.trace import Trace
-
-            self.observers += (Trace(os.fspath(options.trace)),)
-        if asked is not hidden and (heard := log.listener(shown=self._view is not None or callable(asked))) is not None:
-            self.observers += (heard,)
+        self.observers = _observers(options, shown=self._view is not None or callable(asked))
         self._shares: dict[int, tuple[tuple[str, float], ...]] = {}  # by lane: of its steps
         self._told = False  # the observers, that it has begun
         self.progress: Callable[[Snapshot], None] | None = None
@@ -93,16 +103,17 @@ class Meter:
             self.progress = asked
         self._began = perf_counter()
         self._cpu_began = process_time()
+        self._cores_began: float | None = None  # seconds that all cores had been at work, for whomever
+        self._others = 0.0  # the share of them that other programs had
         self._started: float | None = None  # seconds since 1970
+        self._folder = ""  # that the run began in
         self._first: float | None = None
         self._ended: float | None = None
         self._handed = self._began
         self._queued = 0.0
         self._cpu_ended = 0.0
-        self._peak = self._held = 0
         self._next_tick = self._began + TICK
-        self._next_look = self._began + LOOK
-        self._affordable = 0.0  # the time from which a look takes no more than its share of the run
+        self._memory = MemoryWatch(self._began)
         self._earlier: list[list[LaneCount]] = []  # counters of an earlier plan of the same run
 
     @property
@@ -114,7 +125,9 @@ class Meter:
         """The clock starts now: the first result was asked for."""
         self._began = perf_counter()
         self._cpu_began = process_time()
+        self._cores_began = cores.busy()
         self._started = time()
+        self._folder = working_folder()
         if self._view is not None:
             self._view.begin(self.snapshot)
         if self.observers:
@@ -145,7 +158,7 @@ class Meter:
         """Seconds since the start."""
         return perf_counter() - self._began
 
-    def use(self, plan: Plan, *, within: bool = False) -> None:
+    def use(self, plan: RunPlan, *, within: bool = False) -> None:
         """The run goes on under this plan. `within`: its workers are threads of this process."""
         if self.lanes:
             self._earlier.append(self.lanes)
@@ -169,23 +182,32 @@ class Meter:
     def ends_with(self, error: BaseException | None) -> None:
         """This ended the run; its words are kept, and not the exception, which keeps much else."""
         if error is not None and not isinstance(error, GeneratorExit):  # which is somebody who took no more results
-            self.error = self.error or excerpts.masked(_in_words(error))
+            self.error = self.error or excerpts.masked(says(error))
 
     def fail(self, index: int, step: str, error: BaseException, record: Any) -> None:
         """This record has failed."""
         self.failed += 1
-        kind = type(error).__name__
-        if (step, kind) not in self._failures:
-            if len(self._failures) >= KINDS:
-                return
-            says = excerpts.masked(_in_words(error).partition("\n")[0][:200])
-            self._failures[step, kind] = {"step": step, "reason": says, "records": 0, "examples": []}
-            if len(self._failures) == 1:
-                self.history.mark(self.elapsed, "failed", f"record {index:,} fails in {step!r}")
-        found = self._failures[step, kind]
-        found["records"] += 1
-        if len(found["examples"]) < EXAMPLES:
-            found["examples"].append([index, excerpts.excerpt(record)])
+        if not self._failures.by_step:
+            self.history.mark(self.elapsed, "failed", f"record {index:,} fails in {step!r}")
+        self._failures.add(index, step, error, record)
+
+    def where(self, index: int) -> str:
+        """Where a record stands in what was read, such as "orders.jsonl:48212"; empty where that is not known."""
+        try:
+            return self.places.of(index) if self.places is not None else ""
+        except Exception as error:  # the source may have gone, and the run's own error is what is to be told
+            pass_on(error)
+            return ""
+
+    def given(self, step: str, excerpt: str) -> str:
+        """What a step was given, in words, and which step made it; empty where it was the record itself."""
+        made_by = ""
+        for each in (each for segment in self.plan.segments for each in segment.steps):
+            if each.name == step:
+                break
+            if each.role is not Role.KEEP and each.gives is not Gives.MASK:
+                made_by = each.name
+        return f"{excerpt}, from step {made_by!r}" if excerpt and made_by else ""
 
     def ready(self) -> None:
         """A worker waits for records."""
@@ -194,13 +216,24 @@ class Meter:
     def worked(self, worker: int | None, lane: int, seconds: float, first: int, records: int) -> events.Work | None:
         """A batch came back from a worker, or went through steps here (None), and took so long. What to tell of it, where
         somebody listens."""
-        ended = perf_counter() - self._began
+        self._moved = perf_counter()
+        ended = self._moved - self._began
         self.history.worked(worker, ended - seconds, ended, lane)
         if worker is not None:
             self.batches += 1
             if seconds > self.longest[0]:
                 self.longest = (seconds, first, records)
         return events.Work(seconds, first, records, self._shares_of(lane)) if self.observers else None
+
+    def came_from(self, node: str, records: int, seconds: float) -> None:
+        """A batch came back from a worker on another machine, which was busy with it for so long."""
+        before = self._nodes.get(node, (0, 0, 0.0))
+        self._nodes[node] = before[0] + records, before[1] + 1, before[2] + seconds
+
+    def _by_node(self) -> tuple[NodeCount, ...]:
+        there = Counter(self.machines())
+        names = sorted({*there, *self._nodes})
+        return tuple(NodeCount(name, there[name], *self._nodes.get(name, (0, 0, 0.0))) for name in names)
 
     def ran(self, seconds: float, first: int, records: int) -> None:
         """Some records went through the loop."""
@@ -216,16 +249,35 @@ class Meter:
             self._shares[lane] = tuple((step.name, step.busy / whole if whole else 1 / len(steps)) for step in steps)
         return self._shares[lane]
 
+    @property
+    def _still(self) -> float:
+        """Seconds since anything was done, while there is something to do."""
+        if self._ended is not None or not (self.in_flight or self._stuck):
+            return 0.0
+        return perf_counter() - self._moved
+
+    @property
+    def _stuck(self) -> bool:
+        """Whether the run's own thread does not come back from a step or a sink: it looks around between two batches, and a
+        live source never holds it for long."""
+        return self.live is not None and perf_counter() > self._next_tick + STUCK
+
     def tick(self) -> None:
         """Look at memory, and show a snapshot, when it is time."""
         now = perf_counter()
-        if now >= self._next_look:
+        if now >= self._memory.next_look:
             self.look()
         if now >= self._next_tick:
             self._next_tick = now + TICK
             self._note(now - self._began)
+            if not self.in_flight:
+                self._moved = now
+            if self.live is not None:
+                self._health = self.live.health()
             if self._view is not None:
                 self._view.keep_up()
+            else:
+                resume()
             if self.progress is None and not self.observers:
                 return
             snapshot = self.snapshot()
@@ -238,25 +290,22 @@ class Meter:
     def _note(self, at: float, *, last: bool = False) -> None:
         """A point of the history."""
         to = self.history.last if last else self.history.point
-        to(at, self.records_in, self.records_out, self.plan.workers, self.batch_size, self._held, self.failed)
+        to(at, self.records_in, self.records_out, self.plan.workers, self.batch_size, self._memory.held, self.failed)
 
     def look(self) -> None:
         """Note how much memory is held."""
-        began, pids = perf_counter(), list(self.pids())
-        self._held = memory.held([*pids, os.getpid()]) if pids else memory.held_here()
-        self._peak = max(self._peak, self._held)
-        ended = perf_counter()
-        self._affordable = ended + RARELY * (ended - began)
-        self._next_look = max(ended + LOOK, self._affordable)
+        self._memory.look(self.pids())
 
     def end(self, *, complete: bool) -> None:
         """The run has ended; call before the workers go."""
         if self._ended is None and not sys.is_finalizing():  # a run left open when Python ends has nobody to tell
-            if perf_counter() >= self._affordable:
+            if perf_counter() >= self._memory.affordable:
                 self.look()
             self._queued = cores.queued(self.tasks())
+            self.machines = partial(list, [*self.machines()])
             self._ended = self.elapsed
             self._cpu_ended = process_time()
+            self._others = self._had_by_others()
             self.complete = complete
             if not complete:
                 self.ends_with(sys.exception())
@@ -271,6 +320,26 @@ class Meter:
             finally:
                 if self._view is not None:
                     self._view.close(self.snapshot(), self.report)
+
+    def _had_by_others(self) -> float:
+        """The share of the machine's cores that other programs than this run had so far."""
+        workers = sum(lane.totals()[3] for lane in self._counts()) / 1e9 if not self.within else 0.0
+        return cores.had_by_others(self._cores_began, process_time() - self._cpu_began + workers, self._seconds)
+
+    @property
+    def _taken(self) -> float | None:
+        """The share of the machine's cores that other programs had; None where the system does not tell."""
+        if self._cores_began is None or not self._seconds:
+            return None
+        return self._others if self._ended is not None else self._had_by_others()
+
+    @property
+    def _left(self) -> float | None:
+        """About how many seconds the records take that are left."""
+        total, done = self.about if self.total is None else self.total, self.records_in - self.resumed_at
+        if self.complete or total is None or done <= 0 or total <= self.records_in:
+            return None
+        return self._seconds * (total - self.records_in) / done
 
     def hide(self) -> None:
         """Nothing of this run is to be seen any more. May be called again."""
@@ -288,9 +357,12 @@ class Meter:
             name=self.name, how=self.plan.how, workers=self.plan.workers, batch_size=self.batch_size,
             seconds=self._seconds, records_in=self.records_in,
             records_out=self.records_out, failed=self.failed, resumed_at=self.resumed_at, dead_letters=self.dead_letters,
-            in_flight=self.held, window=self.window,
+            in_flight=self.in_flight, window=self.window,
             total=self.about if self.total is None else self.total,
             reckoned=self.total is None and self.about is not None, steps=self._steps(),
+            skipped=self.skipped, retried=self.retried, workers_ended=self.workers_ended, memory=self._memory.held,
+            still=self._still, backlog=self._health.backlog, lag=self._health.lag, refused=self._health.refused,
+            nodes=self._by_node(),
         )  # fmt: skip
 
     def report(self) -> Report:
@@ -298,31 +370,64 @@ class Meter:
         seconds, workers_cpu = self._seconds, sum(lane.totals()[3] for lane in self._counts()) / 1e9
         cpu = (self._cpu_ended if self._ended is not None else process_time()) - self._cpu_began
         cpu += workers_cpu if not self.within else 0.0
-        usable = usable_cores()
+        usable = self._cores
         steps = self._steps()
+        back = f"given back after a failure, to come again, and in no dead letter yet: {self.given_back:,}"
+        others = (
+            f"{self.elsewhere:,} records went to other consumers while they were under way; their results are left out"
+        )
         spent = self._spent(seconds, workers_cpu, steps)
         return Report(
             name=self.name, how=self.plan.how, workers=self.plan.workers, batch_size=self.batch_size,
             records_in=self.records_in, records_out=self.records_out, failed=self.failed, skipped=self.skipped,
             retried=self.retried, seconds=seconds, first_result=self._first, cpu_seconds=cpu,
-            cpu_utilisation=min(1.0, cpu / (seconds * usable)) if seconds else 0.0, cores=usable, peak_memory=self._peak,
-            complete=self.complete, resumed_at=self.resumed_at, journal=self.journal, dead_letters=self.dead_letters,
-            dead_lettered=self.failed if self.dead_letters is not None else 0, steps=steps,
-            verdict=judge(spent), reasons=tuple(self.reasons), notes=tuple(self.notes),
+            cpu_utilisation=min(1.0, cpu / (seconds * usable)) if seconds else 0.0, cores=usable,
+            peak_memory=self._memory.peak, complete=self.complete, resumed_at=self.resumed_at, journal=self.journal,
+            dead_letters=self.dead_letters, steps=steps,
+            dead_lettered=self.failed - self.given_back if self.dead_letters is not None else 0,
+            verdict=judge(spent), reasons=(*self.reasons, *self._uncounted()),
+            notes=(*self.notes, *([others] if self.elsewhere else []), *([back] if self.given_back else [])),
             error=self.error,
             started=self._started, ended=None if self._started is None or self._ended is None else self._started + seconds,
             source=self.source, sink=self.sink, options=in_words(self._options), host=os.uname().nodename,
             versions=versions(),
-            failures=tuple({**each, "examples": [list(one) for one in each["examples"]]} for each in self._failures.values()),
+            failures=self._failures.told(),
             spent={
                 "reading": self.reading, "moving": self.handling, "consuming": self.consuming, "no_core": self._queued,
             },
             what_if=what_if(spent), history=self.history.to_dict(seconds, self._shares_by_step()),
+            total=self.about if self.total is None else self.total, reckoned=self.total is None and self.about is not None,
+            left=self._left, others=self._taken, workers_ended=self.workers_ended,
+            retry=self._retry(), folder=self._folder, nodes=self._by_node(),
         )  # fmt: skip
+
+    def _uncounted(self) -> list[str]:
+        """What steps want of a machine, where nobody looks for it."""
+        if self._options.on is not None:
+            return []
+        return [
+            f"step {step.name!r} wants {step.needs()} for each of its workers: that is counted with on= alone, and here it "
+            "runs as any other step"
+            for segment in self.plan.segments for step in segment.steps if step.resources
+        ]  # fmt: skip
+
+    def _retry(self) -> str:
+        if self.dead_letters is None or self.failed <= self.given_back:
+            return ""
+        if {*self._failures.by_step} == {READING}:  # a line that is no record can be given to no step
+            return ""
+        from taktline._run.suggestions import retry
+
+        return retry(self.line_of_steps, self.dead_letters)
+
+    @property
+    def _cores(self) -> int:
+        """That the run can use: those of this machine, or one for each worker elsewhere and one here."""
+        return usable_cores() if self._options.on is None else self.plan.workers + 1
 
     def _spent(self, seconds: float, workers_cpu: float, steps: tuple[StepCount, ...]) -> Spent:
         return Spent(
-            how=self.plan.how, cores=usable_cores(), seconds=seconds, records=self.records_in, steps=steps,
+            how=self.plan.how, cores=self._cores, seconds=seconds, records=self.records_in, steps=steps,
             groups=[
                 Group(
                     len(segment.steps), segment.workers, segment.ahead,
@@ -336,6 +441,7 @@ class Meter:
             queued=self._queued, window=self.window, within=self.within,
             together=1.0 if self._one_by_one else self.records_in / max(1, self.batches + self.lots),
             batch_size=self._asked_size, complete=self.complete,
+            others=(self._taken or 0.0) if self._options.on is None else 0.0,
         )  # fmt: skip
 
     def _shares_by_step(self) -> list[list[float]]:
@@ -355,7 +461,7 @@ class Meter:
         rounds = [[count for lane in lanes for count in lane.steps()] for lanes in (*self._earlier, self.lanes)]
         if self.under_way is not None and self._ended is None and rounds:
             rounds[-1] = self._with_work(rounds[-1])
-        merged = []
+        merged, failed = [], self._failures.by_step
         for counts in zip(*rounds, strict=True):
             records, done = sum(c.records for c in counts), sum(c.ns_per_record * c.records for c in counts)
             merged.append(
@@ -366,6 +472,7 @@ class Meter:
                     sum(c.waiting for c in counts),
                     sum(c.blocked for c in counts),
                     done / records if records else 0.0,
+                    failed.get(counts[0].name, 0),
                 )
             )
         return tuple(merged)
@@ -387,12 +494,15 @@ class Meter:
         return found
 
 
-def _in_words(error: BaseException) -> str:
-    kind = type(error).__name__
-    try:
-        return f"{kind}: {error}".removesuffix(": ")
-    except Exception:  # an exception of somebody's, that cannot say what it is
-        return kind
+def _observers(options: Options, *, shown: bool) -> tuple[Observer, ...]:
+    """All that listen: those that were given, the trace, and the program's log. `shown`: progress is."""
+    found = options.observers
+    if options.trace is not None:
+        from taktline.views.trace import Trace
+
+        found += (Trace(os.fspath(options.trace)),)
+    heard = log.listener(shown=shown) if options.progress is not hidden else None
+    return found if heard is None else (*found, heard)
 
 
 def ran_here(count: LaneCount, segment: Segment, busy_ns: int) -> None:

@@ -8,20 +8,28 @@ from taktline._crew import contract
 from taktline._observe import cores
 from taktline._planner.choose import Sample
 from taktline._recipe.options import Options
-from taktline._recipe.plan import Plan
+from taktline._recipe.plan import RunPlan
 from taktline._run.crews import threads_for
 from taktline._segment.batch import Batch
 
 THREADS = 2
 LOOKS = 3  # the first of which counts for nothing: what it meets is new to its thread
-BATCH = 0.005  # seconds of work in each of the batches
+BATCH = 0.005  # seconds of work in each of the batches, at most
+COPY = (
+    0.001  # seconds that a copy of its results may take: of larger ones the trial would pay for fresh memory above all
+)
 COMPUTING = 0.5  # share of their work that uses the processor, from which steps do not wait
+
+
+def records_for(sample: Sample) -> int:
+    """How many records a batch of the trial has, whose costs are these."""
+    return max(1, int(min(BATCH * 1e9 / sample.work, COPY * 1e9 / max(1.0, sample.unpack_out))))
 
 
 class Overlap:
     """Two workers of a crew that a hub may go on with."""
 
-    def __init__(self, plan: Plan, options: Options) -> None:
+    def __init__(self, plan: RunPlan, options: Options) -> None:
         self.crew = threads_for(plan, options)
         self.broken: BaseException | None = None  # why they cannot work
         self.records = 0  # of all looks that count,

@@ -6,7 +6,9 @@ own. Looking is bounded: what is too large to be looked through counts as the so
 
 from __future__ import annotations
 
+import copyreg
 import io
+import pickle
 import sys
 from collections import deque
 from collections.abc import Iterator
@@ -16,7 +18,8 @@ from enum import EnumType
 from gc import get_referents
 from itertools import count, repeat
 from sys import getrefcount
-from types import BuiltinFunctionType, FunctionType, ModuleType
+from time import perf_counter_ns
+from types import BuiltinFunctionType, FunctionType, GeneratorType, ModuleType
 from typing import Any
 
 from taktline._crew import envelope
@@ -55,6 +58,15 @@ def runs_no_code(source: Any) -> bool:
     """
     kind = type(source)
     return kind in _PLAIN or kind in _PLAIN_ITERATORS or (kind.__module__ == "numpy" and hasattr(source, "ravel"))
+
+
+def stays_ended(records: Iterator[Any]) -> bool:
+    """Whether an iterator that has ended runs nobody's code when it is asked for more.
+
+    >>> stays_ended(iter([])), stays_ended(n for n in ""), stays_ended(map(int, iter([])))
+    (True, True, False)
+    """
+    return type(records) is GeneratorType or type(records) in _PLAIN_ITERATORS
 
 
 def take(records: Iterator[Any], taken: list[Any]) -> int:
@@ -172,16 +184,28 @@ class Copies:
     """
 
     def __init__(self) -> None:
+        self.ns = 0  # that copying took so far
         self._arrays: deque[Any] = deque()  # the oldest first
         self._size = 0  # bytes of them
 
     def of(self, record: Any) -> tuple[Any, bool]:
         """The record as it is now, whatever its source does to it; and whether that could be had."""
+        began = perf_counter_ns()
+        try:
+            return self._of(record)
+        finally:
+            self.ns += perf_counter_ns() - began
+
+    def _of(self, record: Any) -> tuple[Any, bool]:
         if _plain_array(record):
             return self._array(record), True
         try:
             return envelope.copied(record), True
-        except Exception as error:  # then it cannot go to a worker either, and who sends it says so
+        except Exception as error:
+            pass_on(error)
+        try:
+            return _with_views(record), True
+        except Exception as error:  # then it cannot go to another process either, and who sends it says so
             pass_on(error)
             return record, False
 
@@ -203,6 +227,24 @@ class Copies:
         self._arrays.append(made)
         self._size += made.nbytes
         return made
+
+
+def _with_views(record: Any) -> Any:
+    """A copy of a record in which memoryviews stand: they cannot be pickled, and show whatever their memory holds."""
+    packed = io.BytesIO()
+    pickler = pickle.Pickler(packed, pickle.HIGHEST_PROTOCOL)
+    pickler.dispatch_table = {**copyreg.dispatch_table, memoryview: _reduced_view}
+    pickler.dump(record)
+    return pickle.loads(packed.getvalue())
+
+
+def _reduced_view(view: memoryview) -> Any:
+    data = view.tobytes()
+    return _view, (data if view.readonly else bytearray(data), view.format, view.shape)
+
+
+def _view(data: Any, form: str, shape: tuple[int, ...]) -> memoryview:
+    return memoryview(data).cast(form, shape)  # type: ignore[call-overload, no-any-return]
 
 
 def _counts() -> tuple[int, int]:

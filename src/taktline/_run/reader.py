@@ -6,7 +6,8 @@ import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from itertools import islice
+from itertools import chain, islice
+from operator import length_hint
 from time import monotonic, thread_time
 from types import GeneratorType
 from typing import Any
@@ -26,6 +27,9 @@ TABLES = {
 TURN = 0.25  # seconds that a live source is asked to wait at once
 LOOKED_AT = 1 << 26  # bytes that one may take ahead, where its first records are looked at
 SKIP = 4096  # records passed over at once, before it is seen whether the run is to stop
+
+
+LIST_ITERATOR: type = type(iter(list[Any]()))
 
 
 class Reader:
@@ -51,7 +55,8 @@ class Reader:
         self.unread: list[Unread] | None = [] if goes_on else None
         self._splitter: Splitter | None = None
         if split and isinstance(source, Source):
-            self._splitter = source.split(exact=exact, unread=self.unread)
+            cut = source.split_columns if tables else source.split
+            self._splitter = cut(exact=exact, unread=self.unread)
         self.tables = tables and self._splitter is not None  # the first step takes columns, which the source has
         self.in_memory = self.tables and isinstance(source, Tables)
         self.live = isinstance(source, Live)  # records come when they come
@@ -72,8 +77,18 @@ class Reader:
 
     @property
     def splits(self) -> bool:
-        """Whether workers may be given parts of the source."""
-        return self._splitter is not None
+        """Whether workers may be given parts of the source to read."""
+        return self._splitter is not None and not self._splitter.here
+
+    @property
+    def weight(self) -> int:
+        """Bytes of the files that are read, about, as they are there; 0 where that is not known."""
+        return getattr(self._source, "weight", 0)
+
+    @property
+    def copying_ns(self) -> int:
+        """Nanoseconds that copies of what the source may still change took so far; the loop makes none."""
+        return self._copies.ns
 
     @property
     def remaining(self) -> int | None:
@@ -82,7 +97,7 @@ class Reader:
 
     @property
     def about_left(self) -> int | None:
-        """The same; where the source does not tell, reckoned from the bytes that are left, by those of its parts."""
+        """About how many records are left: where the source does not tell, by the bytes that are left and those of parts."""
         if self.total is not None or self._behind is None:
             return self.remaining
         if self.ended:
@@ -94,7 +109,7 @@ class Reader:
         """The iterator itself, for who reads on alone. Raises what the source does where it gives none."""
         if self._records is None:
             try:
-                self._records = self._each() if self._splitter is None else iter(self._splitter)
+                self._records = self._once_ended() if self._splitter is None else iter(self._splitter)
             except BaseException as error:
                 raise self.explained(error, 0)  # noqa: B904  mostly itself, whose cause is its own
         return self._records
@@ -108,6 +123,12 @@ class Reader:
         source = self._source
         return iter(source) if self.unread is None or not isinstance(source, Source) else source.read(self.unread)
 
+    def _once_ended(self) -> Iterator[Any]:
+        """The iterator, which is never asked again once it has ended, as a `for` loop asks no more: one that takes from a
+        queue until there is a None in it would wait for ever."""
+        records = self._each()
+        return records if self._library or ownership.stays_ended(records) else chain(records)
+
     def read(self, most: int, seconds: float | None = None, *, here: bool = False) -> list[Any]:
         """The next records, at most so many; fewer, or none, at the end. An error of the source is kept in `error`.
 
@@ -117,7 +138,15 @@ class Reader:
         records: list[Any] = []
         if self.ended:
             return records
+        if self._records is None and type(self._source) in (list, LIST_ITERATOR):
+            self.iterator()
         most += -(self.index + most) % self.block
+        if type(self._records) is LIST_ITERATOR:
+            # Its end is asked for alone: whoever gets the results of what is under way may make the list longer yet.
+            left = length_hint(self._records)
+            if not left and seconds == 0.0:
+                return records
+            most = min(most, left) or most
         if not (self.runs_no_code or self.live or seconds is None):
             began = monotonic()
             if seconds == 0.0 and self._patience.waits(began):
@@ -184,7 +213,8 @@ class Reader:
         """As `read`; but where the source can be split there, a Part of at most so many, which nobody has read. `whole`: of
         as many as the source keeps together itself."""
         splitter = self._splitter
-        if splitter is None or self.ended or self.note is not None:  # who is told of records must have them
+        # Who is told of records must have them.
+        if splitter is None or self.ended or (self.note is not None and not splitter.here):
             return self.read(most, seconds)
         try:
             self._records = None  # an iterator from before this
@@ -198,14 +228,28 @@ class Reader:
         self._counted += len(part)
         self._weighed += part.size
         self._behind = None if (left := splitter.left) is None else (self.index, left)
+        if self.note is not None:
+            self.note(self.index, part[-1])
         return part
 
     def _taken(self, records: list[Any] | None, *, here: bool) -> list[Any]:
         self.ended = self.ended or records is None
         if records and not self._library and ownership.look(records[-1], alone=True) == ownership.FLEETING:
             self._end_before_fleeting(records, here=here)
+        if records and any(type(record) is Unread for record in records):
+            records = self._without_unread(records)
         self.index += len(records or ())
         return records or []
+
+    def _without_unread(self, records: list[Any]) -> list[Any]:
+        """What goes on where some of these are not to be given to steps: all, and they fail; or those before them."""
+        unread = [(at, record) for at, record in enumerate(records) if type(record) is Unread]
+        if self.unread is not None:
+            self.unread += [record for _, record in unread]
+            return records
+        at, first = unread[0]
+        self.ended, self.error = True, self.explained(first.error, self.index + at)
+        return records[:at]
 
     def stop(self) -> None:
         """Read no more. May be called at any moment, also by a signal's handler in the middle of `read`."""
@@ -315,6 +359,17 @@ def as_source(source: Any) -> Any:
     if not hasattr(source, "__iter__") and not hasattr(source, "__getitem__"):
         hint = "; use flow.stream() for an async source" if hasattr(source, "__aiter__") else ""
         raise LineError(f"the source must be an iterable of records, not {type(source).__name__}{hint}")
+    return source
+
+
+def looked_at(source: Any) -> Any:
+    """As `as_source`, for who only looks at the first records. Raises LineError too where that would use a table up."""
+    source = as_source(source)
+    if isinstance(source, Tables) and source.once:
+        raise LineError(
+            f"to look at this {source.describe()} would use up its rows, since it can be read once: give a Table, such as "
+            "reader.read_all(), or what it is read from"
+        )
     return source
 
 

@@ -6,37 +6,39 @@ import os
 import sys
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from itertools import islice
 from threading import get_ident
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Generic
 
-from taktline._excerpts import masked
+from taktline._excerpts import masked, readable
 from taktline._observe.snapshot import Report, Snapshot
 from taktline._public import named
 from taktline._recipe import plan as plans
-from taktline._recipe.options import Options
-from taktline._recipe.plan import Plan
+from taktline._recipe.options import Options, memory_bytes
 from taktline._recipe.steps import Role, Step
 from taktline._run.draining import Draining
-from taktline._run.ends import check_apart
+from taktline._run.ends import check_apart, check_sink, refuse_unbegun
 from taktline._run.engine import Engine
 from taktline._run.in_memory import Tables
-from taktline._run.inline import Inline
-from taktline._run.lot import Lot
+from taktline._run.loop import Loop
 from taktline._run.meter import Meter
+from taktline._run.output import OutputBatch
+from taktline._run.places import Places
 from taktline._run.reader import Reader, as_source
 from taktline._schedule.bounds import worth_splitting
 from taktline._segment.values import Encode
 from taktline._signals import pass_on
 from taktline._types import Out
+from taktline._urls import is_url, shown
 from taktline.abc import Live, Resumable, Sink, Source
 from taktline.errors import LineError, SinkError
 
 if TYPE_CHECKING:
     from taktline._crew.contract import Crew
+    from taktline._run.checkpointer import Checkpointer
     from taktline._run.hub import Hub
-    from taktline._run.marks import Marks
 
 WRITE = 512  # results that a writer of files gets at once
 
@@ -48,36 +50,51 @@ class _Life:
     def __init__(self, steps: tuple[Step, ...], name: str, source: Iterable[Any], options: Options) -> None:
         self.steps = steps
         self.source = source
-        self.sink: Sink | None = None  # where the results go, as far as Marks must know
+        self.sink: Sink | None = None  # where the results go, as far as the checkpointer must know
         self.options = options
-        self.plan = _plan(steps, options)
+        self.plan = plans.technique(options.how, steps, options.cores, options.batch_size)
         block = plans.block_of_lists(steps) if options.seed is not None else 1
         tables = plans.takes_tables(steps) and options.seed is None and isinstance(source, Source) and source.columns
-        self.reader = Reader(
-            source, split=tables or (worth_splitting(self.plan, options.window) and block == 1), tables=tables,
-            exact=options.batch_size is not None, goes_on=options.goes_on, block=block,
+        with_key = plans.keyed(steps)
+        reader: Callable[..., Reader] = Reader
+        if with_key is not None:
+            from taktline._run.keyed import KeyedReader
+
+            most = memory_bytes(options.memory) // 2
+            reader = partial(KeyedReader, step=with_key, size=most, window=options.window)
+        apart = worth_splitting(self.plan, options.window) and block == 1 and with_key is None
+        self.reader = reader(
+            source, split=tables or apart, tables=tables, exact=options.batch_size is not None, goes_on=options.goes_on,
+            block=block,
         )  # fmt: skip
         self.meter = Meter(name, self.plan, options, self.reader.total)
         self.meter.source = _described(source)
-        self.marks: Marks | None = None
+        self.meter.line_of_steps = steps
+        if isinstance(source, Source):
+            self.meter.places = Places(source.places)
+        if isinstance(source, Live):
+            self.meter.live = source
+        self.checkpointer: Checkpointer | None = None
         if options.journal is not None or options.dead_letters is not None or isinstance(source, Live):
-            from taktline._run.marks import Marks  # with what writes files: some 8 ms
+            from taktline._run.checkpointer import Checkpointer  # with what writes files: some 8 ms
 
-            self.marks = Marks(steps, source, options, self.reader, self.meter)
-        self.beside = _not_beside(source)  # why nothing can be forked beside the run's ends; empty where it can
+            self.checkpointer = Checkpointer(steps, source, options, self.reader, self.meter)
+        self.beside = _not_beside(
+            source, options
+        )  # why nothing can be forked beside the run's ends; empty where it can
         self.draining: Draining | None = None
         self.drained = False  # by `drain`, so that nobody's own code takes the results one by one
         self.encode: Encode | None = None
         self.engine: Engine | None = None
         self.crew: Crew | None = None
         self._process = os.getpid()
-        if self.plan.workers and options.how != "auto":
+        if self.plan.workers and (options.how != "auto" or options.on is not None):
             self.engine = self._hub()  # refuses steps that cannot be carried over, before anything starts
 
     def begin(self) -> tuple[Iterator[Any], Iterator[Any]]:
         """The results one by one, and the generator behind them."""
-        if self.marks is not None:
-            results = self.marks.each(self.lots())
+        if self.checkpointer is not None:
+            results = self.checkpointer.each(self.outputs())
             if self.draining is not None:
                 results = self._until_safe(results)
             return results, results
@@ -94,27 +111,27 @@ class _Life:
         if self.draining is not None:
             self.draining.end()
 
-    def open(self, sink: Sink | None) -> Marks | None:
+    def open(self, sink: Sink | None) -> Checkpointer | None:
         """Take the files that must survive this process, and find where an earlier one stopped."""
-        if self.marks is not None:
+        if self.checkpointer is not None:
             try:
                 if isinstance(self.source, Live) and self.draining is None:
                     self.draining = Draining(self.reader, self.source.drain)
-                self.marks.open(sink)
+                self.checkpointer.open(sink)
             except BaseException:
                 self.end(False)
-                self.marks.close()
+                self.checkpointer.close()
                 self.release()
                 raise
-        return self.marks
+        return self.checkpointer
 
-    def lots(self) -> Iterator[Lot]:
-        """The results lot by lot, for Marks."""
+    def outputs(self) -> Iterator[OutputBatch]:
+        """The results, an output batch at a time, for the Checkpointer."""
         kept = self.open(self.sink)
         if kept is not None and kept.over:
             self.end(True)
             return iter(())
-        return self._engine().lots(self.end)
+        return self._engine().outputs(self.end)
 
     def end(self, complete: bool) -> None:
         """On every way out; after the first time nothing is left to do."""
@@ -145,10 +162,12 @@ class _Life:
             self.engine.close()
             self.engine = self.crew = None
         self.meter.hide()
+        self.meter.places = self.meter.live = None
         self.reader.close()
 
     def _engine(self) -> Engine:
-        meter, automatic = self.meter, self.options.how == "auto" and self.plan.workers > 0
+        meter, options = self.meter, self.options
+        automatic = options.how == "auto" and options.on is None and self.plan.workers > 0
         if meter.shows and meter.total is None and isinstance(self.source, Source):
             meter.about = self.source.about()
         meter.begin()
@@ -158,12 +177,12 @@ class _Life:
         if self.engine is None:
             meter.use(plans.here(self.steps))
             hub = self._hub if automatic else None
-            self.engine = Inline(
+            self.engine = Loop(
                 self.steps, self.options, self.reader, meter, hub, plan=self.plan,
-                by_lots=self.marks is not None or self.encode is not None, encoded=self.encode is not None,
+                by_outputs=self.checkpointer is not None or self.encode is not None, encoded=self.encode is not None,
                 beside=self.beside,
             )  # fmt: skip
-            self.engine.states = self.marks.states if self.marks is not None else None
+            self.engine.states = self.checkpointer.states if self.checkpointer is not None else None
         return self.engine
 
     def _not_here(self) -> str:
@@ -191,7 +210,9 @@ class _Life:
         self.crew = crew or crew_for(self.plan, self.options, self.meter, self.beside)
         hub = Hub(self.plan, self.options, self.reader, self.meter, self.crew)
         hub.encode = self.encode
-        hub.states = self.marks.states if self.marks is not None else None
+        if self.checkpointer is not None:
+            hub.states = self.checkpointer.states
+            hub.elsewhere = self.checkpointer.elsewhere if self.encode is None else None
         return hub
 
     def goes_to(self, sink: object) -> None:
@@ -207,11 +228,12 @@ class _Life:
 
     def encode_for(self, sink: Sink) -> bool:
         """Have workers make the sink's bytes, where there are workers and it has a use for them: the results are to be
-        taken lot by lot then."""
-        if not self.plan.workers or (self.marks is not None and self.marks.resumes_midway):
+        taken by output batches then."""
+        if not self.plan.workers or (self.checkpointer is not None and self.checkpointer.resumes_midway):
             return False
         if sink.encoder is not None or (sink.table_encoder is not None and self.reader.tables):
-            self.encode = Encode(sink.encoder, sink.table_encoder)
+            elsewhere = self.options.on is not None
+            self.encode = Encode(*(sink.encoders_elsewhere() if elsewhere else (sink.encoder, sink.table_encoder)))
         if self.engine is not None:
             self.engine.encode = self.encode
         return self.encode is not None
@@ -227,7 +249,8 @@ class Run(Generic[Out]):
         source = as_source(source)
         plans.check_seed(steps, options, live=isinstance(source, Live))
         plans.check_start(steps, options)
-        _check_forks(_not_beside(source), options)
+        plans.check_keys(steps, options)
+        _check_forks(_not_beside(source, options), options)
         check_apart(source, others=_files(options))
         self._life = _Life(steps, name, source, options)
         self._results: Iterator[Any] | None = None
@@ -264,13 +287,13 @@ class Run(Generic[Out]):
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
         self.close()
 
-    def lots(self) -> Iterator[Lot]:
+    def outputs(self) -> Iterator[OutputBatch]:
         """The results as they are made, some at a time; in the place of iterating over the run."""
         life = self._life
         if life.options.journal is not None:  # each result counts by itself
-            return (Lot([result]) for result in self)
+            return (OutputBatch([result]) for result in self)
         self._results = iter(())
-        self._generator = life.lots() if life.marks is None else life.marks.lots(life.lots())
+        self._generator = life.outputs() if life.checkpointer is None else life.checkpointer.outputs(life.outputs())
         return self._generator  # type: ignore[no-any-return]
 
     def to_list(self) -> list[Any]:
@@ -295,11 +318,15 @@ class Run(Generic[Out]):
         Raises LineError where the results cannot stand in one table exactly: rows with other columns, values of several
         types in one column.
         """
-        source = self._life.source
-        frame, index = self._as_table("pandas"), source.index if isinstance(source, Tables) else None
-        if index is not None and len(index) == len(frame) and all(step.keeps_number for step in self._life.steps):
-            frame.index = index
+        source = self._life.source if isinstance(self._life.source, Tables) else None
+        frame = self._as_table("pandas")
+        if source is not None and source.frame is not None and self._keeps_number and len(source.frame) == len(frame):
+            frame.index = source.frame.index
         return frame
+
+    @property
+    def _keeps_number(self) -> bool:
+        return all(step.keeps_number for step in self._life.steps)
 
     def to_polars(self) -> Any:
         """All results as a DataFrame of Polars; plain values as a Series. Raises LineError as `to_pandas`."""
@@ -319,14 +346,16 @@ class Run(Generic[Out]):
         from taktline._run.as_tables import check_form, each
 
         check_form(form)
-        return each(self.lots(), form)
+        return each(self.outputs(), form)
 
     def _as_table(self, form: str) -> Any:
         from taktline._run.as_tables import check_form, whole
 
         check_form(form)
+        life, keeps = self._life, self._keeps_number
+        source = life.source if keeps and isinstance(life.source, Tables) else None
         with self:
-            return whole(self.lots(), form)
+            return whole(self.outputs(), form, source, life.meter.total if keeps else None)
 
     def leave(self) -> None:
         """From another thread than the run's own: give up what is under way. `close` must follow."""
@@ -337,7 +366,7 @@ class Run(Generic[Out]):
     def __repr__(self) -> str:
         meter = self._life.meter
         state = "has not begun" if self._results is None else f"{meter.records_in:,} in, {meter.records_out:,} out"
-        return f"<Run {meter.name!r}: {state}>"
+        return readable(f"<Run {meter.name!r}: {state}>")
 
     def __len__(self) -> int:
         """How many results it gives in all, where that is known before: so `tqdm(flow(records))` has a total.
@@ -382,7 +411,7 @@ class Run(Generic[Out]):
 
         One is delivered when the next one is asked for. Raises LineError or ResumeError where the journal cannot be used.
         """
-        kept = self._life.marks
+        kept = self._life.checkpointer
         if kept is None:
             return self._life.meter.records_out
         if self._results is None:
@@ -414,22 +443,26 @@ class Run(Generic[Out]):
         if self._generator is not None:
             self._generator.close()
         self._life.end(False)
-        if self._life.marks is not None:
-            self._life.marks.close()
+        if self._life.checkpointer is not None:
+            self._life.checkpointer.close()
         self._life.release()
 
     def drain(self, sink: Sink | Callable[[Any], Any] | None = None) -> Report:
         """All results into `sink`, as `Line.run` does; the report. A run that is stopped finishes nothing: a file does
         not appear under its name, and with a journal its part stays for the run that goes on.
         """
+        check_sink(sink)
         self._life.goes_to(sink)
         self._life.drained = True
         self._life.meter.sink = _described(sink)
         _check_shows(sink, self._life.source)
+        _check_takes(sink, self._life.options)
         check_apart(self._life.source, sink, _files(self._life.options))
         with self:
             try:
                 self._into(sink)
+                if isinstance(sink, Sink):
+                    self._life.meter.reasons += sink.notes()
             except BaseException as error:
                 self._life.meter.complete = False  # all may have been read by then, and not be in the sink
                 self._life.meter.ends_with(error)
@@ -444,7 +477,8 @@ class Run(Generic[Out]):
         else:
             for at, result in enumerate(self):
                 try:
-                    sink(result)
+                    if (returned := sink(result)) is not None:
+                        refuse_unbegun(returned)
                 except Exception as error:
                     raise _sink_failed(error, at) from error
 
@@ -455,13 +489,13 @@ class Run(Generic[Out]):
         if kept is not None and kept.by_mark:
             self._results = iter(())
             life.encode_for(sink)
-            kept.write(life.lots())
+            kept.write(life.outputs())
             return
         sink.open()
         try:
             if life.encode_for(sink) or (sink.tables and life.reader.tables):
-                for lot in self.lots():
-                    lot.into(sink)
+                for output in self.outputs():
+                    output.into(sink)
             else:
                 for some in _some(iter(self)):
                     sink.write(some)
@@ -503,8 +537,12 @@ def _some(results: Iterator[Any]) -> Iterator[list[Any]]:
         yield some
 
 
-def _not_beside(end: object) -> str:
-    """Why workers cannot be forked beside this source or sink; empty where they can."""
+def _not_beside(end: object, options: Options | None = None) -> str:
+    """Why workers cannot be forked beside this source or sink, or the journal; empty where they can."""
+    files = {"journal": options.journal, "dead letters": options.dead_letters} if options is not None else {}
+    for what, path in files.items():
+        if path is not None and is_url(os.fspath(path)):
+            return f"what keeps the {what} at {shown(os.fspath(path))!r} has threads that no worker may inherit"
     if isinstance(end, (Source, Sink)) and not end.forks:
         return f"{end.describe()!r} has threads and connections that no worker may inherit"
     return ""
@@ -524,6 +562,14 @@ def _check_shows(sink: object, source: object) -> None:
         )
 
 
+def _check_takes(sink: object, options: Options) -> None:
+    if options.on_error == "keep" and isinstance(sink, Sink) and not sink.takes_failed:
+        raise LineError(
+            f'{sink.describe()!r} has no place for the records that fail, which on_error="keep" puts among the results. '
+            'Write JSON lines, or keep them aside: dead_letters="failed.jsonl"'
+        )
+
+
 def _sink_failed(error: Exception, at: int) -> SinkError:
     pass_on(error)
     if isinstance(error, SinkError):
@@ -531,18 +577,6 @@ def _sink_failed(error: Exception, at: int) -> SinkError:
     return SinkError(
         f"the sink failed on result {at:,}: {type(error).__name__}: {error}. All results before it were taken.", at=at
     )
-
-
-def _plan(steps: tuple[Step, ...], options: Options) -> Plan:
-    """The plan that an option asks for; for "auto", the one to move to when workers pay."""
-    workers = options.cores
-    if options.how == "loop" or all(step.in_caller for step in steps):
-        return plans.here(steps)
-    if options.how == "pool":
-        return plans.pool(steps, workers)
-    if options.how == "queues":
-        return plans.queues(steps, workers)
-    return plans.line(steps, workers, options.batch_size)
 
 
 named(globals())

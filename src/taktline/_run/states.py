@@ -13,7 +13,7 @@ from time import monotonic
 from typing import Any
 
 from taktline._recipe.steps import Step
-from taktline._segment.fuse import Segment
+from taktline._segment.segment import Segment
 from taktline.errors import LineError
 
 EVERY = 0.25  # seconds between two borders: two of them for each entry of the journal

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
-from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from sys import getrefcount
@@ -19,7 +19,7 @@ END: Any = object()
 
 async def stream(
     start: Callable[[Iterable[Any]], Run], source: Iterable[Any] | AsyncIterable[Any], context: contextvars.Context
-) -> AsyncIterator[Any]:
+) -> AsyncGenerator[Any, None]:
     """The results of the run that `start` makes of a source, in order. `context`: of the code that asked for them."""
     loop = asyncio.get_running_loop()
     run = start(_Fed(source, loop) if isinstance(source, AsyncIterable) else source)
@@ -27,9 +27,9 @@ async def stream(
     with ThreadPoolExecutor(1, "taktline stream") as thread:  # one, so that the run is always driven from the same
         try:
             # Not here: what is refused there closes the source, which waits for this loop.
-            lots = await loop.run_in_executor(thread, context.run, run.lots)
-            while (lot := await loop.run_in_executor(thread, partial(context.run, next, lots, END))) is not END:
-                for result in lot:
+            outputs = await loop.run_in_executor(thread, context.run, run.outputs)
+            while (output := await loop.run_in_executor(thread, partial(context.run, next, outputs, END))) is not END:
+                for result in output:
                     yield result
         finally:
             run.leave()  # the thread may be waiting for a step

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing
+from dataclasses import replace
 from functools import cache
 from itertools import chain, islice, repeat
 from operator import length_hint
@@ -24,16 +25,17 @@ from taktline._recipe.plan import full_calls, here, takes_tables
 from taktline._recipe.steps import Role, Step, as_step
 from taktline._run import ahead
 from taktline._run.ends import check_options
-from taktline._run.reader import Reader, as_source, lent
+from taktline._run.first_rows import first_rows
+from taktline._run.reader import Reader, lent, looked_at
 from taktline._run.run import Run
 from taktline._run.trial_tables import try_tables
 from taktline._schedule.sizing import Calls
-from taktline._segment import firsts, guard
-from taktline._segment.amount import amount
+from taktline._segment import first_results, policies
 from taktline._segment.batch import READING, Batch, Failure
-from taktline._segment.fuse import Segment
+from taktline._segment.memory_size import amount
+from taktline._segment.segment import Segment
 from taktline._signals import came_from_outside
-from taktline._wire import carry
+from taktline._wire import serialize
 from taktline.abc import Sink, Source, Unread
 from taktline.errors import Failed, Stalled, TaktlineError
 from taktline.views.progress import Status, hidden
@@ -64,7 +66,7 @@ EMPTY = 3_000  # records through workers that do nothing
 
 def plan(
     steps: tuple[Step, ...], name: str, source: Iterable[Any], sink: Any, options: Options, length: int | None = None
-) -> Plan:  # fmt: skip
+) -> Plan:
     """What to do with this source of `length` records, where it does not tell, why, and how long it would take. Of a
     `sink` it is only looked at whether workers can make the bytes of its results."""
     check_options(source, sink, options.dead_letters)
@@ -73,6 +75,8 @@ def plan(
         tried = try_out(steps, name, source, options.cores, encode, options, say, sink)
     if length is not None:
         tried = tried._replace(total=length)
+    elif tried.total is None and isinstance(source, Source) and (about := source.about()) is not None:
+        tried = tried._replace(about=max(about, tried.read))
     return advise(
         tried, cores=usable_cores(), workers=options.cores, window=options.window, memory=memory_bytes(options.memory),
         how=options.how, batch_size=options.batch_size, on_error=options.on_error, dead_letters=options.dead_letters,
@@ -85,25 +89,29 @@ def try_out(
 ) -> Tried:  # fmt: skip
     """What the first records of this source cost, in the loop and with workers, and what fails of them. Of `options`
     `start` and `setup` count. Raises what the source raises."""
-    source = as_source(source)
+    source = looked_at(source)
     options = options or Options()
     if options.setup is not None:
-        guard.set_up(options.setup)
+        policies.set_up(options.setup)
     trial = _Trial(steps, source, encode, options)
     with lent(source):
         say("does a record end the process that it is tried in?", 3 * SECONDS)
-        trial.go_ahead(name)
+        if not trial.tables_go_ahead(name):
+            trial.go_ahead(name)
         tabled = None
         if trial.sent and not (trial.failures.records or trial.ended) and _has_tables(steps, source):
             say("the first rows as a table", SECONDS)
-            tabled = try_tables(steps, source, sink, trial.sent)
+            with trial.others.beside():
+                tabled = try_tables(steps, source, sink, trial.sent)
         if tabled is None:
             say("the first records, step by step", 3 * SECONDS)
-            trial.sample()
+            with trial.others.beside():
+                trial.sample()
     ways, loop_ns = Ways(), 0.0
     if trial.records:
         say("the same records in the loop", 2 * SECONDS)
-        loop_ns = trial.loop(name)
+        with trial.others.beside():
+            loop_ns = trial.loop(name)
         if not trial.obstacle and not all(step.in_caller for step in steps):
             say("the same records in workers", SECONDS)
             try:
@@ -119,7 +127,7 @@ def try_out(
         name=name, steps=steps, costs=costs, total=trial.reader.total, read=trial.reader.index,
         tried=trial.tried,
         one_shot=bool(trial.reader.index) and once, failures=trial.failures, obstacle=trial.obstacle,
-        cut=trial.cut, carries=trial.carries, ended=trial.ended,
+        cut=trial.cut, carries=trial.carries, ended=trial.ended, others=trial.others.share,
     )  # fmt: skip
 
 
@@ -141,11 +149,12 @@ class _Trial:
 
     def __init__(
         self, steps: tuple[Step, ...], source: Iterable[Any], encode: Encoder | None, options: Options
-    ) -> None:  # fmt: skip
+    ) -> None:
         self.steps = steps
         self.carries = ""
         self.ended = ""  # why the trial ended before its time
         self.failures = Failures()
+        self.others = cores.Others()
         self._source = source
         self._options = options
         # What cannot be read is passed over, whatever the run does with it.
@@ -161,14 +170,16 @@ class _Trial:
         self.cut = ""  # which record gives more than is tried, where one does
         self._originals: list[Any] = []
         self._gone: set[int] = set()  # positions among them of those that did not come through, or are not to be tried
-        self._packed: list[list[carry.Bytes]] | None = []  # of each lot; None: they cannot be
+        self._packed: list[list[serialize.Bytes]] | None = []  # of each lot; None: they cannot be
         self._bytes = 0
         self._lots: list[int] = []
         self._read_ns = 0  # that reading took so far
         self._readings: list[tuple[int, int]] = []  # records, and the nanoseconds that they cost
-        self._budget = firsts.Budget(GIVEN)
+        self._budget = first_results.Budget(GIVEN)
         self._expands = any(step.role is Role.EXPAND for step in steps)
-        self._segments = [Segment([step], goes_on=False) for step in firsts.within(steps, self._budget)]
+        # Each step is tried by itself, over what the one before it gave: where keys begin is not known there.
+        tried = (replace(step, by=None) for step in first_results.within(steps, self._budget))
+        self._segments = [Segment([step], goes_on=False) for step in tried]
         self._measured = [_Measured([], []) for _ in steps]
         self._moves = [[0.0, 0.0, 0.0] for _ in range(len(steps) + 1)]
         self._moved = [0] * (len(steps) + 1)  # records of the source whose moving was measured
@@ -193,12 +204,31 @@ class _Trial:
         readings = [each for each in self._readings[1:] if each[0]] or self._readings
         return sum(ns for _, ns in readings) / max(1, sum(count for count, _ in readings))
 
+    def tables_go_ahead(self, name: str) -> bool:
+        """Send the first rows through workers as a table, where a run would; whether all came through. What fails is found
+        out record by record."""
+        found = (
+            first_rows(self.steps, self._source, RECORDS, exact=True) if _has_tables(self.steps, self._source) else None
+        )
+        if found is None or all(step.in_caller for step in self.steps):
+            return False
+        workers = min(2, self._options.cores, usable_cores())
+        try:
+            went = ahead.send_tables(self.steps, name, found.rows, workers=workers, options=self._options)
+        except Stalled:
+            raise
+        except TaktlineError:  # told by the records
+            return False
+        if not (went.failed or went.ended):
+            self.sent, self._read = went.read, deque()
+        return self.sent is not None
+
     def go_ahead(self, name: str) -> None:
         """Send the first records through workers: what fails there, or would end or stop this process, is not tried here.
         Where the steps cannot go to workers, all are."""
         if all(step.in_caller for step in self.steps):
             return
-        steps, _ = firsts.cut(self.steps, AHEAD_GIVEN)
+        steps, _ = first_results.cut(self.steps, AHEAD_GIVEN)
         read: list[tuple[int, Any]] = []
         failed: set[int] = set()
         first = 0.0
@@ -285,20 +315,18 @@ class _Trial:
         return some, not self._may_read()
 
     def _may_read(self) -> bool:
-        return (
-            not self.reader.ended
-            and self.reader.index < SKIPPED * RECORDS
-            and self._read_ns < READING_SECONDS * 1e9
-        )  # fmt: skip
+        return not self.reader.ended and self.reader.index < SKIPPED * RECORDS and self._read_ns < READING_SECONDS * 1e9
 
     def _from_source(self, most: int) -> list[tuple[int, Any]]:
         """Records of the source with their indexes, without those that cannot be read, which have failed."""
         began, computing, pauses, first = perf_counter_ns(), process_time_ns(), cores.pauses(), self.reader.index
+        copying = self.reader.copying_ns
         self._as_they_come = self.reader.read_within(most, READING_SECONDS)
         took, computing = perf_counter_ns() - began, process_time_ns() - computing
         self._read_ns += took
-        # What workers take of the cores meanwhile is no cost of reading.
-        self._readings.append((len(self._as_they_come), took if cores.pauses() > pauses else min(took, computing)))
+        # What workers take of the cores meanwhile is no cost of reading, nor are copies, which the loop does not make.
+        took = took if cores.pauses() > pauses else min(took, computing)
+        self._readings.append((len(self._as_they_come), max(0, took - (self.reader.copying_ns - copying))))
         some = []
         for index, record in enumerate(self._as_they_come, first):
             if type(record) is Unread:
@@ -387,7 +415,7 @@ class _Trial:
         """A record gave more than a trial takes: what it gave stands for all of it, and those behind it are not tried."""
         # Of what comes all at once, as with retries, nothing is there.
         given = max(1, len(batch.values) - batch.before(batch.failures[0].origin) or self._budget.given // tried)
-        self.steps, _ = firsts.cut(self.steps, given)
+        self.steps, _ = first_results.cut(self.steps, given)
         self.cut = self.cut or (
             f"record {index:,} gives endlessly many results in step {self.steps[at].name!r}, or more than are "
             f"tried: the first {given:,} stand for all of it, also in the times, and no record behind it was tried"
@@ -397,8 +425,8 @@ class _Trial:
         """The records as a worker would get them; themselves where they cannot be moved."""
         self._move(0, records, len(records))
         try:
-            packed: list[carry.Bytes] = [bytes(part) for part in carry.pack(records)]
-            values: list[Any] = carry.unpack(packed)
+            packed: list[serialize.Bytes] = [bytes(part) for part in serialize.pack(records)]
+            values: list[Any] = serialize.unpack(packed)
         except Exception:  # what cannot be moved was said by _move
             self._packed = None
             return records
@@ -447,7 +475,7 @@ class _Trial:
         """The tried records once more, as new objects."""
         if self._packed is None:
             return [each for at, each in enumerate(self._originals) if at not in self._gone]
-        each = chain.from_iterable(carry.unpack(packed) for packed in self._packed)
+        each = chain.from_iterable(serialize.unpack(packed) for packed in self._packed)
         return [record for at, record in enumerate(each) if at not in self._gone]
 
     def loop(self, name: str) -> float:
@@ -495,6 +523,7 @@ class _Trial:
         for _ in run:
             pass
         report = run.report
+        self.others.add(report.seconds, report.others)
         self.carries = weight.among(report.reasons)
         busy = sum(step.busy for step, own in zip(report.steps, self.steps, strict=True) if not own.in_caller)
         moved = sum((costs.moves[0].unpack_ns, costs.moves[-1].pack_ns)) * report.records_in
@@ -529,10 +558,9 @@ class _Trial:
             Move(*(figure / max(1, count) for figure in figures))
             for figures, count in zip(self._moves, self._moved, strict=True)
         ]
-        return Costs(
-            counts, self.read_ns, tuple(steps), tuple(moves), loop_ns, ways,
-            memory=float(memory.held_here()),
-        )  # fmt: skip
+        copying_ns = self.reader.copying_ns / max(1, self.reader.index)
+        moves[0] = moves[0]._replace(pack_ns=moves[0].pack_ns + copying_ns)
+        return Costs(counts, self.read_ns, tuple(steps), tuple(moves), loop_ns, ways, memory=float(memory.held_here()))
 
     def encoded(self) -> Move | None:
         """What making the sink's bytes costs; None where workers cannot."""
@@ -564,7 +592,7 @@ def _cutting(source: Iterable[Any]) -> Move | None:
                 break
             if part is None:  # its end, or none can be cut here
                 break
-            carry.pack(part)
+            serialize.pack(part)
             records += len(part)
             size += part.size
     return Move((perf_counter_ns() - began) / records, 0.0, size / records) if records else None

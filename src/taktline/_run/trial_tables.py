@@ -17,7 +17,7 @@ from taktline._planner.sample import COPY_NS
 from taktline._recipe.steps import Step
 from taktline._run.reader import Reader
 from taktline._segment.batch import Batch
-from taktline._segment.fuse import Segment
+from taktline._segment.segment import Segment
 from taktline._segment.tables import ArrowRows, rows_of
 from taktline._signals import pass_on
 from taktline.abc import Part, Sink

@@ -10,7 +10,7 @@ from taktline._schedule.sizing import MOST
 from taktline._schedule.window import ENDLESS, Limits
 
 if TYPE_CHECKING:
-    from taktline._recipe.plan import Plan
+    from taktline._recipe.plan import RunPlan
 
 BATCHES = 16  # batches in flight a worker at most: enough that one batch 10 times dearer than the rest stalls nobody
 RECORDS = 4 * MOST  # in flight a worker, where neither the window nor the size of batches was asked for
@@ -58,7 +58,7 @@ def batch_records(room: int, wanted: int, *, window: int | None, workers: int) -
     return size if window is None else min(size, max(1, window // (2 * workers)))
 
 
-def worth_splitting(plan: Plan, window: int | None) -> bool:
+def worth_splitting(plan: RunPlan, window: int | None) -> bool:
     """Whether workers come first, and batches can be so large that it saves something when they read the source.
 
     >>> from taktline._recipe import plan, steps

@@ -14,7 +14,7 @@ class Begin(NamedTuple):
     """The run starts."""
 
 
-class Ready(NamedTuple):
+class WorkerReady(NamedTuple):
     """This worker has its steps and waits for records."""
 
     worker: int
@@ -31,7 +31,7 @@ class Exhausted(NamedTuple):
     """The source has no more records."""
 
 
-class Part(NamedTuple):
+class PartDone(NamedTuple):
     """Some of what comes of the batch went through the lane it is in, before the rest of it."""
 
     seq: int
@@ -58,11 +58,14 @@ class Done(NamedTuple):
     work: Work | None = None  # where somebody listens
 
 
-class Spoiled(NamedTuple):
+class BatchSpoiled(NamedTuple):
     """The batch came through the lane, but its bytes could not be read back as a whole."""
 
     seq: int
     worker: int
+    unread: bool = (
+        False  # it was a part of the source that could not be read there, and is read now: no value is suspect
+    )
 
 
 class Died(NamedTuple):
@@ -82,6 +85,19 @@ class Overran(NamedTuple):
     exact: bool  # it is known to be this value; else one of its batch
     tries: int  # how often a value may be tried
     cause: Any = None
+
+
+class WorkerLost(NamedTuple):
+    """This worker was given up, and may still be at work: what it had goes out again, and no record is to blame."""
+
+    worker: int
+
+
+class WorkerUnplaced(NamedTuple):
+    """There is no place for this worker, or none any more: what it had goes out again, it gets nothing and nobody waits for
+    it, until it is ready."""
+
+    worker: int
 
 
 class Worn(NamedTuple):
@@ -129,7 +145,7 @@ class Send(NamedTuple):
     careful: bool
 
 
-class Run(NamedTuple):
+class RunHere(NamedTuple):
     """Run the batch through the lane in the caller's process."""
 
     seq: int
@@ -184,5 +200,8 @@ class GiveUp(NamedTuple):
     cause: Any = None  # of the last death
 
 
-Event = Begin | Ready | Read | Exhausted | Part | Done | Spoiled | Died | Overran | Worn | Took
-Action = Start | Retire | Send | Run | Split | More | Stop | Condemn | Emit | Drop | GiveUp
+Event = (
+    Begin | WorkerReady | Read | Exhausted | PartDone | Done | BatchSpoiled | Died | Overran | WorkerLost | WorkerUnplaced
+    | Worn | Took
+)  # fmt: skip
+Action = Start | Retire | Send | RunHere | Split | More | Stop | Condemn | Emit | Drop | GiveUp

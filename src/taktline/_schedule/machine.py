@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 from taktline._schedule.events import (
     Action,
+    BatchSpoiled,
     Begin,
     Condemn,
     Died,
@@ -22,17 +23,18 @@ from taktline._schedule.events import (
     GiveUp,
     More,
     Overran,
-    Part,
+    PartDone,
     Read,
-    Ready,
     Retire,
-    Run,
+    RunHere,
     Send,
     Split,
-    Spoiled,
     Start,
     Stop,
     Took,
+    WorkerLost,
+    WorkerReady,
+    WorkerUnplaced,
     Worn,
 )
 from taktline._schedule.window import AHEAD as PARTS
@@ -53,11 +55,14 @@ class Lane(NamedTuple):
 class _Worker:
     """One worker, and the batches it has, oldest first."""
 
-    __slots__ = ("has", "lane", "ready", "worn")
+    __slots__ = ("away", "bit", "free", "has", "lane", "ready", "worn")
 
-    def __init__(self, lane: int) -> None:
+    def __init__(self, lane: int, bit: int) -> None:
         self.lane = lane
+        self.bit = bit  # by which it is known among those of its lane
+        self.free: int | None = None  # among which of them it is: by how many batches it has; None: it takes none
         self.ready = False
+        self.away = False  # there is no place for it
         self.worn = False  # it gets no more
         self.has: list[int] = []
 
@@ -75,8 +80,11 @@ class Machine:
             n: [] for n, lane in enumerate(lanes) if not lane.workers
         }
         self._running: dict[int, int] = {}
-        self._workers = [_Worker(n) for n, lane in enumerate(lanes) for _ in range(lane.workers)]
-        self._crews = [[w for w, worker in enumerate(self._workers) if worker.lane == n] for n in range(len(lanes))]
+        self._workers = [_Worker(n, 1 << w) for n, lane in enumerate(lanes) for w in range(lane.workers)]
+        self._first = [sum(lane.workers for lane in lanes[:n]) for n in range(len(lanes))]  # worker of a lane
+        # Of each lane, by how many batches they have: the workers that take one more, a bit each. To find the one with the
+        # least to do among 2,048 takes as long as among two, and none is looked at that has not changed.
+        self._free = [[0] * lane.ahead for lane in lanes]
         self._where: dict[int, int] = {}  # seq: the lane it is in
         self._asking: dict[int, tuple[int | None, int]] = {}  # seq: who has it, and its parts that were not answered
         self._stopping: set[int] = set()  # workers
@@ -84,9 +92,9 @@ class Machine:
         self._blame: dict[tuple[int, int, int], int] = {}  # lane, seq, position: deaths
         self._vain = 0
         self._answers: dict[type, Callable[[Any], list[Action]]] = {
-            Begin: self._begin, Ready: self._ready, Read: self._read, Exhausted: self._exhausted, Done: self._done,
-            Part: self._part, Spoiled: self._spoiled, Died: self._died, Overran: self._overran, Worn: self._worn,
-            Took: self._took,
+            Begin: self._begin, WorkerReady: self._ready, Read: self._read, Exhausted: self._exhausted, Done: self._done,
+            PartDone: self._part, BatchSpoiled: self._spoiled, Died: self._died, Overran: self._overran, Worn: self._worn,
+            WorkerLost: self._lost, WorkerUnplaced: self._unplaced, Took: self._took,
         }  # fmt: skip
 
     def on(self, event: Event) -> list[Action]:
@@ -102,7 +110,7 @@ class Machine:
         """How many records to read now, at most; 0: none, something else must happen first."""
         if self.exhausted or self.window.last is not None or self._waiting[0]:
             return 0
-        if self._crews[0] and self._free_worker(0) is None:
+        if self._lanes[0].workers and not any(self._free[0]):
             return 0
         return self.window.room()
 
@@ -118,14 +126,15 @@ class Machine:
     @property
     def at_work(self) -> bool:
         """Whether any worker has a batch, or is still getting ready."""
-        return any(worker.has or not worker.ready for worker in self._workers)
+        return any(worker.has or not (worker.ready or worker.away) for worker in self._workers)
 
     def _begin(self, _: Begin) -> list[Action]:
         return [Start(w, worker.lane) for w, worker in enumerate(self._workers)]
 
-    def _ready(self, event: Ready) -> list[Action]:
+    def _ready(self, event: WorkerReady) -> list[Action]:
         worker = self._workers[event.worker]
-        worker.ready = True
+        worker.ready, worker.away = True, False
+        self._sort(event.worker)
         return self._dispatch(worker.lane)
 
     def _read(self, event: Read) -> list[Action]:
@@ -141,13 +150,14 @@ class Machine:
         self.window.take(event.seq)
         return self._answer_parts() if self._asking else []
 
-    def _part(self, event: Part) -> list[Action]:
+    def _part(self, event: PartDone) -> list[Action]:
         self._vain = 0
         seq, lane = event.seq, self._where[event.seq]
         _, asked = self._asking.get(seq, (None, 0))
         self._asking[seq] = event.worker, asked + 1
+        self._sort(event.worker)
         if self._is_dropped(seq):  # a worker stands still with it until it is stopped, or the run ends
-            return self._clear_the_way(lane) if event.worker is not None else self._leave(seq, lane)
+            return self._clear_the_way(lane)
         part = self.window.split(seq, event.size)
         self._will_come(part, lane + 1)
         return [
@@ -157,11 +167,6 @@ class Machine:
             *self._clear_the_way(lane),
         ]
 
-    def _leave(self, seq: int, lane: int) -> list[Action]:
-        """The caller's process is not to go on with this batch."""
-        del self._running[lane]
-        return [*self._forget(seq), *self._dispatch(lane)]
-
     def _answer_parts(self) -> list[Action]:
         """Let those go on for whose parts there is room again."""
         actions: list[Action] = []
@@ -170,6 +175,7 @@ class Machine:
             if not asked or self._is_dropped(seq) or not self.window.may_split(seq, ahead=worker is not None):
                 continue
             self._asking[seq] = worker, 0
+            self._sort(worker)
             actions += [More(seq, self._where[seq], worker)] * (asked if worker is not None else 1)
         return actions
 
@@ -212,6 +218,7 @@ class Machine:
         else:
             self._running.pop(lane, None)
         self._asking.pop(seq, None)
+        self._sort(event.worker)
         if self._is_dropped(seq):
             return [*self._forget(seq), *self._retired(event.worker), *self._dispatch(lane)]
         self._careful.discard(seq)
@@ -223,17 +230,20 @@ class Machine:
             actions += self._answer_parts()
         return actions + self._retired(event.worker) + self._dispatch(lane)
 
-    def _spoiled(self, event: Spoiled) -> list[Action]:
+    def _spoiled(self, event: BatchSpoiled) -> list[Action]:
         self._workers[event.worker].has.remove(event.seq)
         self._asking.pop(event.seq, None)
+        self._sort(event.worker)
         lane = self._where[event.seq]
         if self._is_dropped(event.seq):
             return [*self._forget(event.seq), *self._retired(event.worker), *self._dispatch(lane)]
-        self._careful.add(event.seq)
+        if not event.unread:
+            self._careful.add(event.seq)
         return [*self._retired(event.worker), *self._enter(event.seq, lane)]
 
     def _worn(self, event: Worn) -> list[Action]:
         self._workers[event.worker].worn = True
+        self._sort(event.worker)
         return self._retired(event.worker)
 
     def _retired(self, w: int | None) -> list[Action]:
@@ -256,6 +266,12 @@ class Machine:
             return [GiveUp(event.worker, event.cause)]
         return self._replace(event.worker, self._suspect(held[0], event) if held else [])
 
+    def _lost(self, event: WorkerLost) -> list[Action]:
+        return self._replace(event.worker, [])
+
+    def _unplaced(self, event: WorkerUnplaced) -> list[Action]:
+        return self._replace(event.worker, [], away=True)
+
     def _overran(self, event: Overran) -> list[Action]:
         seq, position = event.mark
         if seq not in self._workers[event.worker].has:  # it was done with it before it ended
@@ -265,10 +281,14 @@ class Machine:
         self._careful.add(seq)
         return self._replace(event.worker, self._blamed(seq, position, event.tries, event.cause) if sure else [])
 
-    def _replace(self, w: int, actions: list[Action]) -> list[Action]:
-        """After `actions`, another worker in the place of one that has ended; what it had goes out again."""
+    def _replace(self, w: int, actions: list[Action], *, away: bool = False) -> list[Action]:
+        """After `actions`, another worker in the place of one that has ended; what it had goes out again. `away`: there is no
+        place for one, and it is started by itself once there is."""
         worker = self._workers[w]
-        held, worker.has, worker.ready, worker.worn = worker.has, [], False, False
+        held, worker.has = worker.has, []
+        worker.ready = worker.worn = False
+        worker.away = away
+        self._sort(w)
         self._stopping.discard(w)
         for seq in held:
             self._asking.pop(seq, None)
@@ -276,7 +296,8 @@ class Machine:
                 actions += self._forget(seq)
             else:
                 heapq.heappush(self._waiting[worker.lane], (self.window.place(seq), seq))
-        return [*actions, Start(w, worker.lane), *self._dispatch(worker.lane)]
+        starts = [] if away else [Start(w, worker.lane)]
+        return [*actions, *starts, *self._dispatch(worker.lane)]
 
     def _suspect(self, seq: int, death: Died) -> list[Action]:
         """The oldest batch of a dead worker was at work: go carefully; condemn a record that kills repeatedly."""
@@ -305,11 +326,12 @@ class Machine:
     def _dispatch(self, lane: int) -> list[Action]:
         """Hand the oldest waiting batches of this lane to whoever is free."""
         waiting, actions = self._waiting[lane], list[Action]()
-        if not self._crews[lane]:
+        if not self._lanes[lane].workers:
             return self._in_turn(lane)
         while waiting and (w := self._free_worker(lane)) is not None:
             _, seq = heapq.heappop(waiting)
             self._workers[w].has.append(seq)
+            self._sort(w)
             actions.append(Send(seq, lane, w, seq in self._careful))
         if waiting and self._asking:
             actions += self._clear_the_way(lane)
@@ -326,24 +348,37 @@ class Machine:
             heapq.heappop(turns)
             _, seq = heapq.heappop(waiting)
             self._running[lane] = seq
-            actions.append(Run(seq, lane))
+            actions.append(RunHere(seq, lane))
         return actions
 
     def _free_worker(self, lane: int) -> int | None:
-        """The ready worker with the least to do; one with a suspect batch gets nothing beside it, and one that stands still
-        with a part nothing behind it."""
-        best, least = None, self._lanes[lane].ahead
-        for w in self._crews[lane]:
-            worker = self._workers[w]
-            if (
-                worker.ready
-                and not worker.worn
-                and (holds := len(worker.has)) < least
-                and not (self._careful and self._careful.intersection(worker.has))
-                and not (self._asking and any(self._stands_still(seq) for seq in worker.has))
-            ):
-                best, least = w, holds
-        return best
+        """The worker with the least to do that takes one more batch."""
+        for free in self._free[lane]:
+            if free:
+                return self._first[lane] + (free & -free).bit_length() - 1
+        return None
+
+    def _sort(self, w: int | None) -> None:
+        """Have a worker that has changed among those that it belongs to now."""
+        if w is None:
+            return
+        worker = self._workers[w]
+        holds = len(worker.has)
+        takes_more = worker.ready and not worker.worn and holds < self._lanes[worker.lane].ahead
+        if takes_more and holds and (self._careful or self._asking):
+            takes_more = self._takes_beside(worker.has)
+        free = holds if takes_more else None
+        if free != worker.free:
+            if worker.free is not None:
+                self._free[worker.lane][worker.free] ^= worker.bit
+            if free is not None:
+                self._free[worker.lane][free] |= worker.bit
+            worker.free = free
+
+    def _takes_beside(self, held: list[int]) -> bool:
+        """Whether one that has these batches may get another: neither beside a suspect one, nor behind a part with which it
+        stands still."""
+        return not (self._careful.intersection(held) or (self._asking and any(self._stands_still(seq) for seq in held)))
 
     def _end_at(self, seq: int) -> list[Action]:
         """The run ends with this batch: forget the later ones that nobody works on."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 AIM = 0.010  # seconds of work a batch: 200 round trips of 50 µs, and the first result still comes early
+FAR_AIM = 0.15  # the same where the way to a worker on another machine costs some 0.5 ms
 LEAST = 0.0005  # seconds of work: below some 10 round trips a smaller batch costs more than the balance it brings
 GROWTH = 4  # at most so many times the last size: the next records may cost more than the last
 SMOOTH = 0.5  # weight of the newest batch's cost: follows a change within a few batches, rides out one odd batch
@@ -58,7 +59,7 @@ class Calls:
 
 
 class Sizing:
-    """Starts at 1 and grows until a batch is worth `AIM` seconds, of work or of reading, whichever is more.
+    """Starts at 1 and grows until a batch is worth `aim` seconds, of work or of reading, whichever is more.
 
     >>> sizing = Sizing()
     >>> sizes = []
@@ -70,9 +71,11 @@ class Sizing:
     """
 
     def __init__(
-        self, fixed: int | None = None, *, unit: int = 1, least: int = 1, most_bytes: int = 1 << 62
-    ) -> None:  # fmt: skip
+        self, fixed: int | None = None, *, unit: int = 1, least: int = 1, most_bytes: int = 1 << 62, aim: float = AIM
+    ) -> None:
         self._fixed = fixed
+        self._aim = aim
+        self._shortest = LEAST * aim / AIM
         self._unit = unit  # batches are made of whole lots of so many records, once they are that large
         # The size that a batch step asks for: a call may take as long for one record as for so many, and with fewer the
         # records would seem dear for ever.
@@ -97,7 +100,7 @@ class Sizing:
             # (guided self-scheduling, Polychronopoulos and Kuck 1987).
             share = -(-remaining // (2 * max(1, workers)))
             share = max(share, min(self._even, -(-remaining // max(1, workers))))
-            size = min(size, max(1, share, int(LEAST / self._cost) if self._cost else 1))
+            size = min(size, max(1, share, int(self._shortest / self._cost) if self._cost else 1))
         return max(size, min(self._least, self._fits))
 
     def learn(self, count: int, seconds: float, size: int) -> None:
@@ -109,7 +112,7 @@ class Sizing:
         self._note(1, size / count)
         # Only a batch about as large as the last size may make it grow: many small batches in flight say the same.
         grown = count * GROWTH if count * GROWTH > self._size else self._size
-        self._size = max(1, min(grown, int(AIM / self._cost + 0.5), self._fits))
+        self._size = max(1, min(grown, int(self._aim / self._cost + 0.5), self._fits))
 
     def learn_calls(self, lane: int, count: int, seconds: float) -> None:
         """A batch took so long in a lane whose batch steps take as many records at once as there are."""

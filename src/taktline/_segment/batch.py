@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Container, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from taktline._segment.values import Encoded, without
+from taktline._segment.values import Encoded, records_of, without
 from taktline.abc import Unread
 from taktline.errors import ResultsTooLarge
 
@@ -37,7 +37,9 @@ class Failure:
     step: str
     error: BaseException
     traceback: str = ""  # of the step's own code, as text
-    record: Any = None  # what the step was given; only kept where it never was packed
+    record: Any = None  # which of those sent along it is, in a worker
+    given: str = ""  # an excerpt of what the step was given, where that is known
+    begins_key: bool = False  # none of the values has its key: all of that has failed, or what is behind it
 
 
 @dataclass(slots=True)
@@ -104,6 +106,11 @@ class Batch:
         """Whether a failure ends the run here."""
         return bool(self.failures) and (not goes_on or isinstance(self.failures[-1].error, ResultsTooLarge))
 
+    def copy(self) -> Batch:
+        """A batch of the same values, which keeps them whatever fails of them here."""
+        origins = self.origins if self.origins is None else [*self.origins]
+        return Batch(self.values, origins, [replace(each) for each in self.failures], self.first)
+
     def taken(self) -> Batch:
         """All of it, which is taken out."""
         all_of_it = Batch(self.values, self.origins, self.failures, self.first)
@@ -123,6 +130,24 @@ class Batch:
             yield start, end, failure
             start = end
         yield start, len(self.values), None
+
+    def leave_out(self, origins: Container[int], *, goes_on: bool) -> None:
+        """Take out what came of the records at these places, and their failures but for one that ends the run.
+
+        >>> batch = Batch(["of 0", "of 2", "of 2", "of 4"], [0, 2, 2, 4], [Failure(1, 1, "score", ValueError())])
+        >>> batch.leave_out({0, 4}, goes_on=True)
+        >>> batch.values, batch.origins, batch.failures[0].place
+        (['of 2', 'of 2'], [2, 2], 0)
+        """
+        values = records_of(self.values)
+        kept = [at for at in range(len(values)) if self.origin(at) not in origins]
+        failures = []
+        for failure in self.failures:
+            ends = not goes_on or isinstance(failure.error, ResultsTooLarge)
+            if ends or failure.origin not in origins:
+                failures.append(replace(failure, place=bisect_left(kept, failure.place)))
+        self.origins = [self.origin(at) for at in kept]
+        self.values, self.failures = [values[at] for at in kept], failures
 
     def keep(self, failure: Failure) -> None:
         """Add a failure that came in with the values, behind what came of those before it."""
@@ -154,9 +179,11 @@ class Batch:
         self.origins += one.origins
         self.values += one.values
 
-    def fail(self, position: int, step: str, error: BaseException, *, goes_on: bool, traceback: str = "") -> None:
+    def fail(
+        self, position: int, step: str, error: BaseException, *, goes_on: bool, traceback: str = "", begins_key: bool = False
+    ) -> None:  # fmt: skip
         """The value at `position` failed: take out all that its record gave, or all from here on where the run ends."""
-        failure = Failure(position, self.origin(position), step, error, traceback)
+        failure = Failure(position, self.origin(position), step, error, traceback, begins_key=begins_key)
         if goes_on:
             self.origins = self.origins if self.origins is not None else list(range(len(self.values)))
             start = bisect_left(self.origins, failure.origin)

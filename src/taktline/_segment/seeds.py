@@ -105,7 +105,7 @@ class Seeds:
         return expanded
 
     def wrap_like(self, step: int, fn: Callable[[Any], Any]) -> Callable[[Any], Any]:
-        """The same for what a batch step is `like`."""
+        """`fn`, which the batch step with this number is `like`, seeded before each call."""
 
         def seeded(record: Any) -> Any:
             self._sow(-1 - step)
@@ -198,7 +198,8 @@ class _Awaited:
 def _sow(digest: bytes) -> None:
     random.seed(int.from_bytes(digest, "little"))
     if (numpy_random := _numpy()) is not None:
-        numpy_random.seed(struct.unpack("<4I", digest))
+        # Both make their state of it in the same way: with the same words they would draw the same numbers.
+        numpy_random.seed(struct.unpack(">4I", digest))
 
 
 def _with_its_own(values: Iterator[Any]) -> Iterator[Any]:

@@ -7,24 +7,31 @@ types of the source where that changes no value. Where a result has no exact col
 from __future__ import annotations
 
 import functools
+import json
 import pickle
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from importlib import import_module
+from types import MappingProxyType
 from typing import Any
 
 from taktline._arrow import records_of, stream_of, table_of
 from taktline._segment.forms import Unfit, form_of
+from taktline._segment.forms.libraries import form_of_library
 from taktline._signals import pass_on
 from taktline.abc import Part, Unread
 from taktline.errors import SourceError
 
 AT_ONCE = 4096  # rows that become records at once
+PANDAS = b"pandas"  # what it has noted in the metadata of a schema
 NONE: frozenset[str] = frozenset()
+NOTHING: Mapping[str, Any] = MappingProxyType({})
 
 
 class ArrowRows:
     """Some rows. `whole`: the names of columns that have no null in the whole run, so that each batch of them is alike.
+    `made`: of columns the objects of a form, or arrays, that they were made of and share memory with, where those are nobody
+    else's.
 
     >>> import pyarrow
     >>> rows = ArrowRows(pyarrow.table({"n": [1, 2, 3]}))
@@ -32,11 +39,12 @@ class ArrowRows:
     (2, [{'n': 2}, {'n': 3}])
     """
 
-    __slots__ = ("table", "whole")
+    __slots__ = ("made", "table", "whole")
 
-    def __init__(self, table: Any, whole: frozenset[str] = NONE) -> None:
+    def __init__(self, table: Any, whole: frozenset[str] = NONE, made: Mapping[str, Any] = NOTHING) -> None:
         self.table = table
         self.whole = whole
+        self.made = made
 
     @property
     def size(self) -> int:
@@ -85,6 +93,70 @@ def put_together(pieces: list[ArrowRows]) -> ArrowRows | None:
         return None
     columns = [_neighbours(column) for column in table.columns]
     return ArrowRows(pa.Table.from_arrays(columns, schema=table.schema), whole)
+
+
+class Gathering:
+    """Puts the rows of a run together as they come: numbers that steps have made are copied behind each other into one piece
+    of memory a column while they are still in the processor's cache, and what they stood in is used again. What is still a
+    column of `read` stays where it is. `most`: how many rows come.
+
+    >>> import pyarrow
+    >>> gathering = Gathering(4, None)
+    >>> pieces = [gathering.of(ArrowRows(pyarrow.table({"n": some}))) for some in ([1, 2], [3, 4])]
+    >>> put_together(pieces).table["n"].num_chunks, gathering.made()["n"].tolist()
+    (1, [1, 2, 3, 4])
+    """
+
+    def __init__(self, most: int, read: ArrowRows | None) -> None:
+        self._most = most
+        self._read = read
+        self._came = 0
+        # By column: its array, the same as Arrow's, and how many rows are in there.
+        self._memory: dict[str, tuple[Any, Any, int]] = {}
+
+    def of(self, rows: ArrowRows) -> ArrowRows:
+        """These rows in memory that may stay."""
+        first, table = not self._came, rows.table
+        self._came += len(rows)
+        if first and len(rows) == self._most:
+            return rows  # all there are
+        for at, name in enumerate(table.schema.names):
+            column = table.column(at)
+            if is_plain(column) and not self._is_read(name, column):
+                table = table.set_column(at, table.schema.field(at), self._moved(name, column))
+        return ArrowRows(table, rows.whole)
+
+    def made(self) -> Mapping[str, Any]:
+        """The columns that stand in one piece of memory as a whole."""
+        return {name: array[:filled] for name, (array, _, filled) in self._memory.items() if filled == self._came}
+
+    def _is_read(self, name: str, column: Any) -> bool:
+        """Whether it is somewhere in the memory of the source's column."""
+        if self._read is None or name not in self._read.table.schema.names:
+            return False
+        source = self._read.table.column(name)
+        wide = column.type.bit_width // 8
+        ours = [(at, at + count * wide) for at, _, count in _places(source)] if source.type == column.type else []
+        return all(
+            any(start <= at and at + count * wide <= end for start, end in ours) for at, _, count in _places(column)
+        )
+
+    def _moved(self, name: str, column: Any) -> Any:
+        import pyarrow as pa
+
+        if name not in self._memory:
+            array = import_module("numpy").empty(self._most, column.type.to_pandas_dtype())
+            self._memory[name] = array, pa.array(array), 0
+        array, whole, filled = self._memory[name]
+        end = filled + len(column)
+        if whole.type != column.type or end > self._most:
+            return column
+        at = filled
+        for chunk in column.chunks:
+            array[at : at + len(chunk)] = chunk.to_numpy()
+            at += len(chunk)
+        self._memory[name] = array, whole, end
+        return pa.chunked_array([whole.slice(filled, len(column))])
 
 
 def rows_of(part: Part) -> ArrowRows | None:
@@ -160,6 +232,11 @@ class Way(ABC):
         share the memory of the rows, as long as whoever asks keeps this very batch until all that is made of it is done.
         Raises Unfit."""
 
+    def all_of(self, rows: ArrowRows, source: Any, read: ArrowRows | None) -> Any:
+        """The rows of a run as a batch that is the caller's. What is still a column of the frame `source`, which was read as
+        `read`, is shared with it, and what a step has made is taken as it is, where who writes into it copies it first."""
+        return self.take(rows, 0)
+
     @abstractmethod
     def give(self, result: Any, rows: ArrowRows | None) -> ArrowRows | None:
         """What a step made of the rows; None where it has no columns of Arrow: then it goes by way of records."""
@@ -211,7 +288,9 @@ class _Pandas(Way):
         np, kind, made = self.np, column.type, self.pd.arrays
         if types.is_integer(kind) or types.is_floating(kind) or types.is_boolean(kind):
             if whole:
-                return column.to_numpy() if lent else _own(column.to_numpy())
+                return column.to_numpy() if lent else _own_of(column)
+            if types.is_float16(kind):  # pandas has no column of them with nulls
+                column = column.cast("float32")
             mask = _own(column.is_null().to_numpy())
             values = _own(column.fill_null(False if types.is_boolean(kind) else 0).to_numpy())
             if types.is_floating(kind) and mask.any() and np.isnan(values).any():
@@ -229,8 +308,26 @@ class _Pandas(Way):
     def give(self, result: Any, rows: ArrowRows | None) -> ArrowRows | None:
         if not isinstance(result, self.pd.DataFrame) or (columns := self._columns(result)) is None:
             return None
-        whole = frozenset(name for name, kind in result.dtypes.items() if isinstance(kind, self.np.dtype))
-        return _as_read(columns, rows, whole)
+        kinds = {name: kind for name, kind in result.dtypes.items() if isinstance(kind, self.np.dtype)}
+        given = _as_read(columns, rows, frozenset(kinds))
+        given.made = {name: result[name] for name, kind in kinds.items() if kind.kind in "iuf"}
+        return given
+
+    def all_of(self, rows: ArrowRows, source: Any, read: ArrowRows | None) -> Any:
+        if not self.lends:
+            return self.take(rows, 0)
+        index, columns = self.pd.RangeIndex(len(rows)), {}
+        for name, column in zip(_names(rows.table.schema), rows.table.columns, strict=True):
+            own = read.table.schema.names if source is not None and read is not None else ()
+            if read is not None and name in own and is_at(column, read.table.column(name)):
+                columns[name] = source[name].set_axis(index)
+            elif isinstance(made := rows.made.get(name), self.np.ndarray) and name in rows.whole:
+                columns[name] = made
+            elif isinstance(made, self.pd.Series) and _may_be_written(made) and is_at(column, self._given(made)):
+                columns[name] = made.set_axis(index)
+            else:
+                columns[name] = self._column(column, name, whole=name in rows.whole, lent=False)
+        return self.pd.DataFrame(columns, index=index, copy=False)
 
     def _given(self, series: Any) -> Any:
         import pyarrow as pa
@@ -294,7 +391,11 @@ class _Arrow(Way):
 
         if isinstance(result, pa.RecordBatch):
             result = pa.Table.from_batches([result])
-        return ArrowRows(result, _untouched(result, rows)) if isinstance(result, pa.Table) else None
+        if not isinstance(result, pa.Table):
+            return None
+        if rows is not None and (told := result.schema.metadata) and PANDAS in told:
+            result = result.replace_schema_metadata(_metadata(rows.table.schema.with_metadata(told), result.schema))
+        return ArrowRows(result, _untouched(result, rows))
 
 
 class _Polars(Way):
@@ -304,8 +405,14 @@ class _Polars(Way):
     def take(self, rows: ArrowRows, first: int, *, lent: bool = False) -> Any:
         import pyarrow as pa
 
+        table = rows.table
+        for at, field in enumerate(table.schema):
+            if field.type == pa.date64():  # Polars would make moments of these dates
+                table = table.set_column(at, field.with_type(pa.date32()), table.column(at).cast(pa.date32()))
+            elif pa.types.is_decimal256(field.type):  # it would panic, with a page of its own stack on standard error
+                raise Unfit(f"column {field.name!r}: Polars has no decimals of more than 38 digits")
         try:
-            return self.pl.from_arrow(rows.table)
+            return self.pl.from_arrow(table)
         # Its PanicException is no Exception.
         except (
             self.pl.exceptions.PolarsError,
@@ -337,6 +444,18 @@ def _names(schema: Any) -> list[str]:
     return names
 
 
+def _own_of(column: Any) -> Any:
+    """The numbers of a column in memory of their own: where they stand in several chunks, they are copied for that anyway."""
+    array = column.to_numpy()
+    return array if column.num_chunks > 1 and array.flags.writeable else _own(array)
+
+
+def _may_be_written(series: Any) -> bool:
+    """Whether the memory of a column of pandas is no other library's."""
+    array = getattr(getattr(series, "array", None), "_ndarray", None)
+    return array is not None and bool(array.flags.writeable)
+
+
 def _own(array: Any) -> Any:
     """Memory that may be written into and is nobody else's."""
     return array if array.flags.writeable and array.flags.owndata else array.copy()
@@ -355,7 +474,7 @@ def _exactly(form: Any, column: Any, name: str) -> Any:
 def _objects(values: list[Any]) -> Any:
     """A column of Arrow that holds Python's values exactly; None where there is none."""
     try:
-        return form_of("arrow").column(values, "")  # type: ignore[attr-defined]
+        return form_of_library("arrow").column(values, "")
     except Unfit:
         return None
 
@@ -379,7 +498,7 @@ def _as_read(columns: dict[str, Any], rows: ArrowRows | None, whole: frozenset[s
         at = before.get_field_index(name)
         wanted = before.field(at) if at >= 0 else None
         column = _alike(column, wanted.type) if wanted is not None else _alike(column, _common(column.type))
-        if wanted is not None and rows is not None and _is_at(column, own := rows.table.column(at)):
+        if wanted is not None and rows is not None and is_at(column, own := rows.table.column(at)):
             column = own  # nobody has touched it
         if wanted is None or wanted.type != column.type:
             wanted = pa.field(name, column.type)
@@ -387,7 +506,23 @@ def _as_read(columns: dict[str, Any], rows: ArrowRows | None, whole: frozenset[s
             wanted = wanted.with_nullable(True)
         fields.append(wanted)
         arrays.append(column)
-    return ArrowRows(pa.Table.from_arrays(arrays, schema=pa.schema(fields, before.metadata)), whole)
+    return ArrowRows(pa.Table.from_arrays(arrays, schema=pa.schema(fields, _metadata(before, fields))), whole)
+
+
+def _metadata(before: Any, fields: Iterable[Any]) -> Any:
+    """Those of a schema, for a table of these fields. What pandas has noted there of columns that are of another type now, or
+    gone, is left out: whoever reads them by it would make of them what they were, or fail."""
+    told = before.metadata
+    if not told or PANDAS not in told:
+        return told
+    known = dict(zip(before.names, before.types, strict=True))
+    same = {field.name for field in fields if known.get(field.name) == field.type}
+    noted = json.loads(told[PANDAS])
+    columns = [each for each in noted["columns"] if each["field_name"] in same]
+    if len(columns) == len(noted["columns"]):
+        return told
+    index = [each for each in noted["index_columns"] if not isinstance(each, str) or each in same]
+    return {**told, PANDAS: json.dumps({**noted, "columns": columns, "index_columns": index}).encode()}
 
 
 def _alike(column: Any, kind: Any) -> Any:
@@ -422,22 +557,30 @@ def _common(kind: Any) -> Any:
     return pa.binary() if types.is_large_binary(kind) or types.is_binary_view(kind) else kind
 
 
-def _is_at(column: Any, other: Any) -> bool:
-    """Whether two columns of numbers without nulls are the same memory."""
+def is_plain(column: Any) -> bool:
+    """Whether a column is of numbers without nulls: nothing but its values in memory."""
     from pyarrow import types
 
-    if column.type != other.type or not (types.is_integer(column.type) or types.is_floating(column.type)):
-        return False
-    chunks, others = getattr(column, "chunks", [column]), other.chunks
-    if len(chunks) != 1 or len(others) != 1 or chunks[0].null_count or others[0].null_count:
-        return False
-    return len(chunks[0]) == len(others[0]) and _start(chunks[0]) == _start(others[0])
+    return (types.is_integer(column.type) or types.is_floating(column.type)) and not column.null_count
 
 
-def _start(array: Any) -> int:
-    """Where the values of an array of numbers begin."""
-    data = array.buffers()[1]
-    return int(data.address) + array.offset * array.type.bit_width // 8 if data is not None else 0
+def is_at(column: Any, other: Any) -> bool:
+    """Whether two columns of numbers without nulls are the same memory."""
+    return column.type == other.type and is_plain(column) and is_plain(other) and _places(column) == _places(other)
+
+
+def _places(column: Any) -> list[tuple[int, int, int]]:
+    """Where the values of a column are: of each chunk its memory, the first value in there, and how many there are. Of
+    numbers it is told where the first one is."""
+    from pyarrow import types
+
+    wide = column.type.bit_width // 8 if types.is_integer(column.type) or types.is_floating(column.type) else 0
+    places = []
+    for chunk in getattr(column, "chunks", [column]):
+        data = chunk.buffers()[1]
+        at = data.address if data is not None else 0
+        places.append((at + chunk.offset * wide, 0 if wide else chunk.offset, len(chunk)))
+    return places
 
 
 def _neighbours(column: Any) -> Any:
@@ -470,7 +613,3 @@ def _untouched(table: Any, rows: ArrowRows | None) -> frozenset[str]:
         for name in rows.whole.intersection(table.schema.names)
         if name in names and _places(table.column(name)) == _places(rows.table.column(name))
     )
-
-
-def _places(column: Any) -> list[tuple[Any, int, int]]:
-    return [(chunk.buffers()[1] and chunk.buffers()[1].address, chunk.offset, len(chunk)) for chunk in column.chunks]

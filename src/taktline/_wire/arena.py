@@ -26,7 +26,7 @@ class Arena:
 
     >>> arena = Arena(1 << 16)
     >>> position = arena.put([b"abc", b"de"], 5)
-    >>> reader = Reader(arena.descriptor, arena.size, arena.base)
+    >>> reader = ArenaReader(arena.descriptor, arena.size, arena.base)
     >>> bytes(reader.at(position, 5))
     b'abcde'
     >>> arena.close(), reader.close()
@@ -86,7 +86,7 @@ class Arena:
         self._file.close()
 
 
-class Reader:
+class ArenaReader:
     """The receiver's end."""
 
     def __init__(self, descriptor: int, size: int, base: int) -> None:
@@ -209,7 +209,7 @@ def kept_above(owner: Owner, make: Callable[[int], Owner]) -> Owner:
 
 
 def above_standard(descriptor: int) -> int:
-    """The same for a plain number."""
+    """`descriptor`, or another one for the same file where it has the place of standard input, output or error."""
     if descriptor > 2:
         return descriptor
     try:

@@ -21,7 +21,7 @@ PLACE = struct.Struct("<QQQQQ")  # version, batch + 1 (0: none), position, step,
 TEXT = 1 << 16  # bytes of the newest stack that are read at most
 
 
-class Place(NamedTuple):
+class BoardPlace(NamedTuple):
     """A value on its way through a segment: `position` in its batch as the worker got it."""
 
     seq: int
@@ -35,7 +35,7 @@ class Board:
 
     >>> board = Board()
     >>> board.mark.set(7, 3, 1), board.mark.get()
-    (None, Place(seq=7, position=3, step=1, deadline_ns=0))
+    (None, BoardPlace(seq=7, position=3, step=1, deadline_ns=0))
     >>> board.mark.clear(), board.mark.get()
     (None, None)
     >>> board.close()
@@ -99,13 +99,13 @@ class Slot:
         """Whether the worker has ever written here."""
         return bool(PLACE.unpack_from(self._view)[0])
 
-    def get(self) -> Place | None:
+    def get(self) -> BoardPlace | None:
         """Where the worker is, or was when it ended."""
         before = PLACE.unpack_from(self._view)
         after = PLACE.unpack_from(self._view)
         if before != after or before[0] % 2 or before[1] == 0:
             return None
-        return Place(before[1] - 1, *before[2:])
+        return BoardPlace(before[1] - 1, *before[2:])
 
     def close(self) -> None:
         """Let go of the page."""

@@ -7,19 +7,20 @@ announced on it, and each frame says up to where its sender has read the other d
 
 from __future__ import annotations
 
+import _socket  # `socket` is 2 ms more
 import array
 import errno
 import io
 import os
-import socket
 import struct
 import weakref
 from collections import deque
 from collections.abc import Sequence
+from itertools import islice, takewhile
 from typing import Any, NamedTuple
 
 from taktline._signals import pass_on
-from taktline._wire.arena import Arena, Reader, wanted
+from taktline._wire.arena import Arena, ArenaReader, wanted
 
 # rest of the frame's bytes, seq, freed, arena position, note bytes, parts, kind, and what tells a head from other bytes
 HEAD = struct.Struct("<QQQQIIB3s")
@@ -47,7 +48,7 @@ def new_poll() -> tuple[Any, Any]:
     return select.poll(), select
 
 
-class Message(NamedTuple):
+class Frame(NamedTuple):
     """One frame as it arrived. `parts` may lie in the arena: valid until `Channel.release`, which must follow."""
 
     kind: int
@@ -65,14 +66,14 @@ def descriptors() -> list[int]:
 class Channel:
     """One end. The hub's end never blocks: it keeps what the socket does not take. A worker's end blocks."""
 
-    def __init__(self, sock: socket.socket, *, blocking: bool, most: int) -> None:
+    def __init__(self, sock: _socket.socket, *, blocking: bool, most: int) -> None:
         sock.setblocking(blocking)
         _CHANNELS.add(self)
         self._socket = sock
         self._blocking = blocking
         self._most = most  # bytes of the largest arena
         self._out: Arena | None = None
-        self._in: Reader | None = None
+        self._in: ArenaReader | None = None
         self._unsent: deque[Bytes] = deque()
         self._passing: dict[int, io.FileIO] = {}  # id of an unsent frame: the file that goes with it
         self._got = bytearray()
@@ -120,9 +121,7 @@ class Channel:
     ) -> list[Bytes]:
         count, note_size = len(parts), len(note)
         sizes = struct.pack(f"<{count}Q", *map(len, parts))
-        head = HEAD.pack(
-            8 * count + note_size + inline, seq, self._consumed, position, note_size, count, kind, OURS
-        )  # fmt: skip
+        head = HEAD.pack(8 * count + note_size + inline, seq, self._consumed, position, note_size, count, kind, OURS)
         if not inline:
             return [head + sizes + note]
         if inline <= SMALL:
@@ -183,17 +182,13 @@ class Channel:
 
     def _lot(self) -> list[Bytes]:
         """Unsent buffers for one system call; a frame with a descriptor goes by itself."""
-        lot: list[Bytes] = []
-        for buffer in self._unsent:
-            if len(lot) == GATHER or (self._passing and id(buffer) in self._passing):
-                break
-            lot.append(buffer)
-        return lot
+        lot = islice(self._unsent, GATHER)
+        return list(takewhile(lambda buffer: id(buffer) not in self._passing, lot) if self._passing else lot)
 
     def _pass(self) -> None:
         frame = self._unsent[0]
         descriptor = self._passing[id(frame)].fileno()
-        extra = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [descriptor]))]
+        extra = [(_socket.SOL_SOCKET, _socket.SCM_RIGHTS, array.array("i", [descriptor]))]
         sent = self._socket.sendmsg([frame], extra)
         self._passing.pop(id(frame)).close()
         self._unsent.popleft()
@@ -206,7 +201,7 @@ class Channel:
             self._passing.popitem()[1].close()
         self._unsent.clear()
 
-    def receive(self) -> Message | None:
+    def receive(self) -> Frame | None:
         """The next message; None where the other end is gone, something else was `damaged`, or (hub) where no whole one
         is there yet."""
         self.torn = True
@@ -222,7 +217,7 @@ class Channel:
         self._read = self._held
         self._consumed = next(iter(self._kept)) if self._kept else self._read
 
-    def buffers(self, message: Message) -> list[Any]:
+    def buffers(self, message: Frame) -> list[Any]:
         """All parts of a message but the first one, as buffers for keeps. Call it before `release`.
 
         They are the arena's own memory, so that an array crosses by the sender's one copy; its space is free again when
@@ -277,12 +272,12 @@ class Channel:
     def _look_into_extra(self) -> None:
         found = array.array("i")
         for level, kind, content in self._extra:
-            if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
+            if level == _socket.SOL_SOCKET and kind == _socket.SCM_RIGHTS:
                 found.frombytes(content[: len(content) - len(content) % found.itemsize])
         # In one line: what a signal's handler raises before it or behind it loses no descriptor.
         self._descriptors, self._extra = self._descriptors + deque(found), []
 
-    def _next(self) -> Message | None:
+    def _next(self) -> Frame | None:
         got = self._got
         there = len(got)
         if there < HEAD.size:
@@ -313,7 +308,7 @@ class Channel:
         for size in sizes:
             parts.append(payload[at : at + size])
             at += size
-        return Message(kind, seq, note, parts, position)
+        return Frame(kind, seq, note, parts, position)
 
     def _adopt(self, note: bytes) -> None:
         size, base = struct.unpack("<QQ", note)
@@ -324,7 +319,7 @@ class Channel:
                 self._in.close()
                 self._kept.clear()
                 self._leases.clear()
-            self._in = Reader(file.fileno(), size, base)
+            self._in = ArenaReader(file.fileno(), size, base)
 
     def abandon(self) -> None:
         """In a fork of this process: let go of the socket, which belongs to the process that was forked."""

@@ -38,7 +38,7 @@ def pack(thing: Any, *, root: Any = None, nameless: bool = False, buffer_callbac
 
 
 def pack_into(file: Any, thing: Any, seen: Callable[[Any], None]) -> None:
-    """The same into a file. `seen` is called with each object that is more than a plain value, before it is written."""
+    """Write what `pack` makes into a file. `seen` is called with each object that is more than a plain value, before that."""
     pickler = _pickler()(file, pickle.HIGHEST_PROTOCOL)
     pickler.seen = seen
     _dump(pickler, thing)

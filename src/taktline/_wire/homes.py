@@ -15,6 +15,7 @@ from taktline._signals import pass_on
 NEVER = {"taktline", "__main__", "__mp_main__", "sitecustomize", "usercustomize", "cloudpickle"}
 _found: tuple[Any, tuple[str, ...]] = (None, ())  # what was there at the last look, and what it found
 _specs: dict[Any, str | None] = {}  # where an import finds a name
+_packages: dict[str, ModuleType] = {}  # modules that were found to be installed, by the names they are loaded under
 
 
 def loaded() -> Iterator[tuple[str, ModuleType]]:
@@ -28,6 +29,11 @@ def _is_real(module: Any) -> bool:
     """Whether it is a module that one may look into: what cffi puts there only says that it is one, and one of importlib's
     LazyLoader that nobody has used yet would be loaded."""
     return issubclass(type(module), ModuleType) and type(module).__name__ != "_LazyModule"
+
+
+def known_as_installed(name: str, module: ModuleType) -> bool:
+    """Whether it was seen already that this module is Python's own or an installed package's."""
+    return _packages.get(name) is module
 
 
 def of_user(module: Any) -> bool:
@@ -74,11 +80,12 @@ def installed(file: str) -> bool:
 def _homes() -> tuple[str, ...]:
     """The folders of Python's own modules and of packages."""
     import site
-    import sysconfig  # 2 ms, and a worker hardly ever asks
 
-    paths = {sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")}
+    # What `sysconfig` would say, 3 ms later.
+    version = f"python{sys.version_info[0]}.{sys.version_info[1]}"
+    paths = {os.path.join(prefix, sys.platlibdir, version) for prefix in (sys.exec_prefix, sys.base_exec_prefix)}
     paths |= {os.path.dirname(os.__file__), *getattr(site, "getsitepackages", list)()}
-    return tuple(path.rstrip(os.sep) + os.sep for path in paths if path)
+    return tuple(path.rstrip(os.sep) + os.sep for path in paths)
 
 
 def stand_ins(*, anew: bool = False) -> tuple[str, ...]:
@@ -90,8 +97,12 @@ def stand_ins(*, anew: bool = False) -> tuple[str, ...]:
     if anew or _found[0] != around:
         if anew:
             _specs.clear()
-        homeless = {name for name, module in loaded() if _is_homeless(name, module)}
-        _found = (around, ("__main__", *sorted({*by_value, *homeless} - {"__main__"})))
+        homeless = {
+            name for name, module in loaded() if not known_as_installed(name, module) and _is_homeless(name, module)
+        }
+        # In a process that multiprocessing has started the program is a module of this name, in no other one.
+        mains = ("__main__", *(["__mp_main__"] if "__mp_main__" in sys.modules else ()))
+        _found = (around, (*mains, *sorted({*by_value, *homeless} - {*mains})))
     return _found[1]
 
 
@@ -104,7 +115,10 @@ def _is_homeless(name: str, module: Any) -> bool:
     if spec is None and file is None:
         return type(module) is ModuleType and _is_written(name, module) and _origin(name) is None
     file = file or getattr(spec, "origin", None)
-    if not isinstance(file, str) or installed(file):
+    if not isinstance(file, str):
+        return False
+    if installed(file):
+        _packages[name] = module
         return False
     found = _origin(name)
     return found is None or (found != file and os.path.realpath(found) != os.path.realpath(file))
@@ -141,6 +155,29 @@ def _looked_up(name: str, path: list[str] | None) -> str | None:
         if spec is not None:
             return spec.origin or ""
     return None
+
+
+def source_of(name: str) -> tuple[str, bytes, bool] | None:
+    """The file, the text and whether it is a package, of a module of the user's own that is written in Python; None of all
+    others. It need not be loaded. A package without a file of its own has no text."""
+    path: list[str] | None = None
+    spec: Any = None
+    parts = name.split(".")
+    for n in range(len(parts)):
+        finders = (PathFinder, *_installed_finders())
+        spec = next((found for each in finders if (found := each.find_spec(".".join(parts[: n + 1]), path))), None)
+        if spec is None:
+            return None
+        path = list(spec.submodule_search_locations or ())
+    file = spec.origin if spec.has_location else None
+    if parts[0] in NEVER or installed(file or next(iter(path or ()), "<")):
+        return None
+    if file is None:
+        return "", b"", True
+    if not file.endswith(".py"):
+        return None
+    with open(file, "rb") as source:
+        return file, source.read(), spec.submodule_search_locations is not None
 
 
 def _installed_finders() -> list[Any]:

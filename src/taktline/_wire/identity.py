@@ -68,6 +68,8 @@ def look(stand_ins: Iterable[str] | None = None) -> None:
     out = frozenset(_stand_ins if _stand_ins is not None else homes.stand_ins())
     _named.clear()
     for home, module in homes.loaded():
+        if home in _looked_at and home not in out and homes.known_as_installed(home, module):
+            continue  # most are, and there are thousands
         space = vars(module)
         if home in out:
             for _, value in _told_by_identity(space, home, ""):
@@ -112,7 +114,7 @@ def _plainly(space: dict[str, Any]) -> Iterator[tuple[str, Any]]:
 
 
 def _told_by_identity(space: Any, home: str, path: str) -> Iterator[tuple[str, Any]]:
-    """The same with those in classes that were written there, and behind members of enumerations."""
+    """The names of `_plainly`, and those in classes that were written there and behind members of enumerations."""
     yield from ((path + name, value) for name, value in _plainly(dict(space)))
     for name, value in list(space.items()):
         if not isinstance(value, type) or value.__dict__.get("__module__") != home or value.__qualname__ != path + name:

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
 __all__ = ["ReportLink", "TaktlineOperator", "connection_url", "get_provider_info", "taktline_task"]
 
+OLDEST = (3, 1)
+
 # Airflow asks every installed package for its provider info: that must work, and be quick, where no line is ever used.
 _ON_FIRST_USE = {
     "ReportLink": "taktline.airflow.operator",
@@ -42,6 +44,24 @@ def __getattr__(name: str) -> Any:
     if name in _ON_FIRST_USE:
         from importlib import import_module
 
+        _check_airflow()
         value = globals()[name] = getattr(import_module(_ON_FIRST_USE[name]), name)
         return value
     raise AttributeError(f"module 'taktline.airflow' has no attribute {name!r}")
+
+
+def _check_airflow() -> None:
+    """Raises ImportError where there is no Airflow, or one that is too old for what it is needed for."""
+    from importlib.metadata import PackageNotFoundError, version
+
+    for name in ("apache-airflow-core", "apache-airflow"):  # 3 has the first one, 2 the second one alone
+        try:
+            found = version(name)
+        except PackageNotFoundError:
+            continue
+        if tuple(int(part) for part in found.split(".")[:2]) < OLDEST:
+            raise ImportError(
+                f"taktline.airflow needs Airflow {'.'.join(map(str, OLDEST))} or newer, and this is {found}"
+            )
+        return
+    raise ImportError("taktline.airflow needs Airflow, and there is none here: pip install 'taktline[airflow]'")

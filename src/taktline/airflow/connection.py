@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 from urllib.parse import quote, urlencode, urlsplit
 
@@ -15,7 +16,16 @@ except ImportError:  # before Airflow 3.3
 from taktline import LineError
 
 DATABASES = ("postgres", "sqlite")
-WITHOUT = ("http", "https", "ftp", "sftp", "pubsub")  # schemes whose user is no connection of Airflow's
+WITHOUT = (
+    "http",
+    "https",
+    "ftp",
+    "sftp",
+    "pubsub",
+    "redis",
+    "rediss",
+    "kafka",
+)  # schemes whose user is no connection of Airflow's
 SETTINGS = (
     "sslmode",
     "sslcert",
@@ -74,6 +84,33 @@ def connection_url(conn_id: str) -> str:
 def is_database(conn_id: str) -> bool:
     """Whether an Airflow connection is one to a database that `connection_url` knows. Raises LineError."""
     return _connection(conn_id).conn_type in DATABASES
+
+
+def google_credentials(conn_id: str) -> Any:
+    """The credentials that an Airflow connection to Google Cloud has: of the key in its extras (`keyfile_dict`, `key_path`),
+    or of the environment, where it names none. Raises LineError."""
+    found = _connection(conn_id)
+    if found.conn_type != "google_cloud_platform":
+        raise LineError(
+            f"the Airflow connection {conn_id!r} is of type {found.conn_type!r}; Pub/Sub needs one of google_cloud_platform"
+        )
+    extras = {name.removeprefix("extra__google_cloud_platform__"): value for name, value in found.extra_dejson.items()}
+    key, path = extras.get("keyfile_dict"), extras.get("key_path")
+    if not key and not path:
+        return None
+    try:
+        from google.oauth2.service_account import Credentials
+
+        if path:
+            return Credentials.from_service_account_file(path)
+        return Credentials.from_service_account_info(json.loads(key) if isinstance(key, str) else key)
+    except (ImportError, OSError, ValueError) as error:
+        raise LineError(f"the key of the Airflow connection {conn_id!r} cannot be used: {error}") from error
+
+
+def is_pubsub(url: str) -> bool:
+    """Whether this is a subscription or topic."""
+    return url.startswith("pubsub://")
 
 
 def through(conn_id: str, url: str) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import inspect
 import json
 import os
@@ -11,13 +10,13 @@ import signal
 import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import fields
 from pathlib import Path
 from time import monotonic, sleep
 from typing import Any
 
-from airflow.sdk import Asset, BaseOperator, BaseOperatorLink, ObjectStoragePath
+from airflow.sdk import Asset, AssetAlias, BaseOperator, BaseOperatorLink, ObjectStoragePath
 from airflow.sdk.definitions.template import literal
 
 try:
@@ -42,12 +41,21 @@ from taktline import (
     write,
     write_sql,
 )
-from taktline._files import check_at
-from taktline._recipe.options import Options, checked
+from taktline._files import check_at, take_away_at
+from taktline._recipe.options import CONDITIONAL, Options, checked
 from taktline.abc import Observer, Sink
 from taktline.airflow.address import KEY, report_path
-from taktline.airflow.connection import connection_url, is_database, store_by_connection, through
+from taktline.airflow.connection import (
+    connection_url,
+    google_credentials,
+    is_database,
+    is_pubsub,
+    store_by_connection,
+    through,
+)
+from taktline.airflow.lineage import Lineage, counts, written_by
 from taktline.cli.target import line_of
+from taktline.errors import did_you_mean
 from taktline.views.drawing import plain
 
 AGAIN = 2.0  # seconds until another look at what another run has
@@ -108,14 +116,18 @@ class TaktlineOperator(BaseOperator):  # type: ignore[misc]
     `check_target=False` leaves that to the run, for targets that take long to load.
     `source`: a path, a glob, a URL, a list of path objects, any iterable of records, or an upstream task's output that is
     one of these. `reading`: keywords of `taktline.read`; a list of texts is one of paths then, not of records.
-    `sink`: a path, a URL, a callable of one result, or None (results are dropped). Fixed absolute paths and URLs become the
-    task's inlets and outlets. `source_conn_id`, `sink_conn_id`: the Airflow connection that a URL is reached by, which
-    `s3://conn_id@bucket/key` says too; or that of a database: then `source` is a query, `sink` the name of a table, and
+    `sink`: a path, a URL, a Sink such as `taktline.write("s3://bucket/out/", "parquet")`, a callable of one result, or None
+    (results are dropped). Fixed absolute paths and URLs become the
+    task's inlets and outlets, whose events have the counts of records; an AssetAlias among `outlets` gets what a sink with a
+    template has written as its asset. OpenLineage's provider is told of both ends.
+    `source_conn_id`, `sink_conn_id`: the Airflow connection that a URL is reached by, which `s3://conn_id@bucket/key` says
+    too; or that of a database: then `source` is a query, `sink` the name of a table, and
     `sink_key` the columns that its rows are replaced by.
 
     `if_incomplete`: what becomes of the task where records were skipped or dead-lettered: "succeed", "fail" (without
     a retry, which would give the same) or "skip". `journal`: a file, a folder (ending in "/"), or True for the folder of
-    the sink: what a retry goes on from, one for each task of each DAG run. The report is on the task's page;
+    the sink: what a retry goes on from, one for each task of each DAG run. At a URL (`s3://bucket/journals/`), with a sink
+    at one, a retry may come to any host. The report is on the task's page;
     `report_html`: a file, or a URL, for it as a page of its own; `report_url`: where people open that.
 
     All other options of a run are taken too, also with templates, and those of any Airflow task. With a journal
@@ -160,10 +172,12 @@ class TaktlineOperator(BaseOperator):  # type: ignore[misc]
         super().__init__(**kwargs)
         if if_incomplete not in OUTCOMES:
             raise LineError(f"if_incomplete={if_incomplete!r}: choose one of {', '.join(map(repr, OUTCOMES))}")
-        if journal is True and not (_is_template(sink) or _is_file(sink)):
+        if isinstance(sink, str) and sink.endswith("/"):
             raise LineError(
-                'journal=True puts the journal beside the sink, which is no file; name a folder: journal="/…/"'
+                f'sink={sink!r}: say what the parts of the folder are to be: sink=write({sink!r}, "parquet")'
             )
+        if journal is True and not _is_template(sink):
+            _folder_beside(sink, sink_conn_id)
         later = {name: value for name, value in options.items() if _is_template(value)}
         options = {name: value for name, value in options.items() if name not in later}
         checked({**options, "journal": _known_now(journal), "dead_letters": _known_now(dead_letters)})
@@ -188,6 +202,7 @@ class TaktlineOperator(BaseOperator):  # type: ignore[misc]
         self.later_options = later
         self.report_link = ""
         self._running = False
+        self._lineage: Lineage | None = None
         self.inlets += _assets(source) if source_conn_id is None else []
         self.outlets += _assets(sink) if sink_conn_id is None else []
 
@@ -240,12 +255,14 @@ class TaktlineOperator(BaseOperator):  # type: ignore[misc]
         observers = options.get("observer") or []
         options["observer"] = [*(observers if isinstance(observers, (list, tuple)) else [observers]), ended]
         ends = {"source": _named(records), "sink": _written(writer)}
+        self._lineage = Lineage(records, writer)
         try:
             with self.interruptible():
                 report = self.run_when_free(flow, records, writer, options)
         except BaseException as error:
             for note in getattr(error, "__notes__", ()):  # the log's own rendering leaves them out
                 self.log.error("%s", note)
+            self._lineage.report = ended.report
             if ended.report is not None:
                 self.show(ended.report, context)
                 context["ti"].xcom_push(key=KEY, value=_facts(ended.report, ends))
@@ -253,9 +270,25 @@ class TaktlineOperator(BaseOperator):  # type: ignore[misc]
         if not report.complete:
             raise AirflowException(f"the run was stopped after {report.records_in:,} records{self._goes_on()}")
         if report.journal:  # whoever clears a task that ended well wants all of it again
-            with suppress(FileNotFoundError):  # another try at the task has found all done, and taken it away
-                os.unlink(report.journal)
+            take_away_at(report.journal)  # another try at the task may have found all done, and done this
+        self._lineage.report, self._lineage.ended = report, True
+        self.tell_assets(report, writer, context)
         return self.conclude(report, ends, context)
+
+    def tell_assets(self, report: Report, sink: Any, context: Any) -> None:
+        """Have the events of the task's outlets say how many records there were; an alias gets what the sink has written
+        as its asset."""
+        told, events = counts(report), context["outlet_events"]
+        for outlet in self.outlets:
+            if isinstance(outlet, AssetAlias):
+                for asset in _assets(written_by(sink)):
+                    events[outlet].add(asset, extra=told)
+            elif isinstance(outlet, Asset):
+                events[outlet].extra.update(told)
+
+    def get_openlineage_facets_on_complete(self, task_instance: Any) -> Any:
+        """What was read and written, with counts, where OpenLineage's provider asks; of a failed run what it has read."""
+        return self._lineage.told() if self._lineage is not None else None
 
     def read_from(self, source: Any) -> Any:
         """The source of a run: a path, or what a connection reaches, as it is to be read. Raises LineError, SourceError."""
@@ -271,6 +304,10 @@ class TaktlineOperator(BaseOperator):  # type: ignore[misc]
                 raise LineError(f"source_conn_id={conn_id!r} takes a URL or a query for source=, not {_named(source)}")
             if is_database(conn_id):
                 return read_sql(connection_url(conn_id), source)
+            if is_pubsub(source):
+                from taktline import pubsub
+
+                return pubsub.read(source, google_credentials(conn_id))
             source = through(conn_id, source)
         if self.reading is not None:
             return read(
@@ -290,6 +327,10 @@ class TaktlineOperator(BaseOperator):  # type: ignore[misc]
                 )
             if is_database(conn_id):
                 return write_sql(connection_url(conn_id), sink, key=self.sink_key)
+            if is_pubsub(sink):
+                from taktline import pubsub
+
+                return pubsub.write(sink, google_credentials(conn_id))
             sink = through(conn_id, sink)
         return write(sink) if isinstance(sink, str) else sink
 
@@ -386,7 +427,7 @@ class TaktlineOperator(BaseOperator):  # type: ignore[misc]
         if not self.journal:
             return None
         if self.journal is True:
-            folder = os.path.dirname(os.path.abspath(self.sink))
+            folder = _folder_beside(self.sink, self.sink_conn_id)
         elif self.journal.endswith("/") or os.path.isdir(self.journal):
             folder = self.journal
         else:
@@ -411,9 +452,7 @@ def _refuse_unknown(given: Mapping[str, Any], operator: BaseOperator) -> None:
             taken |= dict.fromkeys(inspect.signature(kind).parameters)
     for name in given:
         if name not in taken and not name.startswith("_") and name != "default_args":
-            near = difflib.get_close_matches(name, list(taken), n=1)
-            hint = f"; did you mean {near[0]!r}?" if near else ""
-            raise LineError(f"there is no option {name!r} of a run or of a task{hint}")
+            raise LineError(f"there is no option {name!r} of a run or of a task{did_you_mean(name, taken)}")
 
 
 def _is_template(value: Any) -> bool:
@@ -462,9 +501,19 @@ def _as_option(name: str, value: Any) -> Any:
     return int(value) if kind == "amount" and value.isdigit() else value
 
 
-def _is_file(sink: Any) -> bool:
-    sink = _path(sink)
-    return isinstance(sink, str) and "://" not in sink and sink != "-"
+def _folder_beside(sink: Any, conn_id: str | None) -> str:
+    """The folder that a sink's file, folder of parts or object is in. Raises LineError where a journal cannot be there."""
+    place = _written(sink) if isinstance(sink, Sink) else _path(sink)
+    if isinstance(place, str) and place != "-":
+        if place.partition("://")[0].lower() in CONDITIONAL:
+            return (through(conn_id, place) if conn_id is not None else place).rstrip("/").rpartition("/")[0]
+        if "://" not in place and conn_id is None:  # with a connection it is a table
+            return os.path.dirname(os.path.abspath(place.rstrip("/")))
+    what = repr(place) if isinstance(place, str) else _named(sink)
+    raise LineError(
+        f"journal=True puts the journal beside the sink, and {what} is no file, nor at s3:// or gs://; name a folder: "
+        'journal="/…/"'
+    )
 
 
 def _known_now(path: Any) -> Any:
@@ -492,7 +541,7 @@ def _make_folder_of(path: Any) -> None:
 
 def _assets(end: Any) -> list[Asset]:
     """The asset that a source or sink is: a path or URL that is the same in every run, as far as that is known here."""
-    end = _path(end)
+    end = _written(end) if isinstance(end, Sink) else _path(end)
     if not isinstance(end, str) or any(mark in end for mark in (*TEMPLATE, "*", "?", "[")):
         return []
     if os.path.isabs(end):

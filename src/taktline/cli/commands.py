@@ -3,41 +3,39 @@
 from __future__ import annotations
 
 import os
-import signal
 import sys
-from collections.abc import Callable, Collection, Iterator
-from contextlib import contextmanager, suppress
-from dataclasses import fields, replace
-from functools import partial, wraps
-from itertools import islice
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import click
 
-from taktline import Line, LineError, ResumeError, SourceError, TaktlineError, __version__
+from taktline import Line, LineError, ResumeError, SourceError, __version__
 from taktline._excerpts import harmless
-from taktline._files import check_at, write_at
+from taktline._files import check_at, is_there, write_at
 from taktline._recipe.options import PLANNED, Options
-from taktline.abc import Live, Sink, Source, Unread
+from taktline.abc import Live, Source
 from taktline.cli import standard
-from taktline.cli.completing import paths, targets
-from taktline.cli.wording import Asked, as_flags
+from taktline.cli.completing import errors, paths, targets
+from taktline.cli.ending import ENDS, Signals, Terminated, caught
+from taktline.cli.failures import described
+from taktline.cli.first import First
+from taktline.cli.flags import flags, on_records, on_results, run_options
+from taktline.cli.wording import Asked, as_flags, in_flags
 
 if TYPE_CHECKING:
-    from taktline import Report, Run
+    from taktline import Comparison, Report, Run
 
-DONE, FAILED, WRONG_USAGE, INCOMPLETE, HUNG_UP, INTERRUPTED, TERMINATED = 0, 1, 2, 3, 129, 130, 143
-_OURS = os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep
-CALLS = 5  # of the user's own functions that are shown where one fails
-_ENDS = {"Ctrl-C": INTERRUPTED, "SIGTERM": TERMINATED, "SIGHUP": HUNG_UP}
+DONE, FAILED, WRONG_USAGE, INCOMPLETE = range(4)
+FIRST_COMMANDS = (  # in a new project
+    "taktline check steps.py:flow --in orders.jsonl",
+    "taktline run steps.py:flow --in orders.jsonl --out labels.jsonl",
+    "python -m pytest",
+)
 
 
 _asked = Asked()  # by this command
-
-
-class Terminated(KeyboardInterrupt):
-    """A signal to end has arrived, named as people call it: unwind and clean up, and end with a code of its own. Any other
-    KeyboardInterrupt a step has raised."""
 
 
 def main() -> None:
@@ -47,21 +45,20 @@ def main() -> None:
 
 def run_main(arguments: list[str]) -> int:
     """The command with these arguments; its exit code."""
-    for number in _ending():
-        if signal.getsignal(number) != signal.SIG_IGN:
-            signal.signal(number, _on_end)
-    standard.fill()
-    try:
-        code = commands.main(arguments, prog_name="taktline", standalone_mode=False)
-        return int(code or DONE)
-    except _Raised as raised:
-        return _code_of(raised.error)
-    except click.exceptions.Exit as ended:
-        return ended.exit_code
-    except click.Abort as aborted:  # which click makes of what ends a command early
-        return _code_of(aborted.__cause__ or aborted)
-    except (Exception, KeyboardInterrupt) as error:
-        return _code_of(error)
+    with caught():
+        standard.fill()
+        _asked.begins(arguments)
+        try:
+            code = commands.main(arguments, prog_name="taktline", standalone_mode=False)
+            return int(code or DONE)
+        except _Raised as raised:
+            return _code_of(raised.error)
+        except click.exceptions.Exit as ended:
+            return ended.exit_code
+        except click.Abort as aborted:  # which click makes of what ends a command early
+            return _code_of(aborted.__cause__ or aborted)
+        except (Exception, KeyboardInterrupt) as error:
+            return _code_of(error)
 
 
 def _code_of(error: BaseException) -> int:
@@ -71,15 +68,15 @@ def _code_of(error: BaseException) -> int:
         return WRONG_USAGE
     if isinstance(error, Terminated):
         _tell(f"stopped by {error}; nothing was written")
-        return _ENDS[str(error)]
+        return ENDS[str(error)]
     if isinstance(error, BrokenPipeError) and not hasattr(error, "__taktline__"):
         standard.empty(1)  # whoever read our standard output has had enough
         return FAILED
     if isinstance(error, _WrongUsage):
         error = error.cause
-        _tell(_described(error))
+        _tell(described(error, _asked))
         return WRONG_USAGE
-    _tell(_described(error))
+    _tell(described(error, _asked))
     return WRONG_USAGE if isinstance(error, (LineError, ResumeError)) else FAILED
 
 
@@ -119,85 +116,8 @@ def _before_anything_runs() -> Iterator[None]:
         raise _WrongUsage(error) from error
 
 
-def _on_end(number: int, frame: Any) -> None:
-    raise Terminated(_called(number))
-
-
-def _called(number: int) -> str:
-    return "Ctrl-C" if number == signal.SIGINT else signal.Signals(number).name
-
-
-def _ending() -> list[int]:
-    """The signals that end a command; a terminal's end (SIGHUP) only where nohup has not said that it does not."""
-    hung_up = [signal.SIGHUP] if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN else []
-    return [signal.SIGINT, signal.SIGTERM, *hung_up]
-
-
 def _tell(text: str) -> None:
     standard.say(harmless(text, keep="\n\t"))
-
-
-def _described(error: BaseException) -> str:
-    """An error for the terminal: what happened, to which record and step, where in the user's code, what to do."""
-    place = getattr(error, "__taktline__", None)
-    code = getattr(error, "code", "TK200")
-    if isinstance(error, TaktlineError):
-        told = (str(error) or type(error).__name__).split("\n")
-        # What is shown of a record is the user's own, whatever it looks like.
-        told = [each if each.lstrip().startswith("record ") else as_flags(each) for each in told]
-        return "\n".join([f"error {error.code}: {told[0]}", *told[1:]])
-    what = f"{type(error).__name__}: {error}".removesuffix(": ")
-    if place is None:
-        lines = [f"error TK000: {what}"]
-        if source := _own_line(error, ""):
-            lines.append(f"  at {source}")
-        return "\n".join([*lines, *(f"  {note}" for note in getattr(error, "__notes__", ()))])
-    lines = [
-        f"error {code if isinstance(code, str) else 'TK200'}: step {place.step!r} failed on record {place.index:,}"
-    ]
-    lines.append(f"  {what}")
-    if source := _own_line(error, place.traceback):
-        lines.append(f"  at {source}")
-    lines.append(f"  record  {place.excerpt}")
-    if isinstance(error, KeyboardInterrupt):
-        lines.append("  next    have the step raise another exception: this one means that somebody has pressed Ctrl-C")
-    else:
-        lines.append(
-            "  next    keep such records aside: --dead-letters failed.jsonl, or leave them out: --on-error skip"
-        )
-        if _asked.source and _asked.source != "-":
-            lines.append(f"          try this one: {_asked.command('check', '--record', str(place.index))}")
-    return "\n".join(lines)
-
-
-def _is_installed(path: str) -> bool:
-    """Whether a file is Python's own or of an installed package, or none that is here, such as compiled code."""
-    parts = path.split(os.sep)
-    return (
-        "site-packages" in parts
-        or path.startswith(os.path.dirname(os.__file__))
-        or path.endswith((".pyx", ".pxi", ".pxd"))
-    )
-
-
-def _own_line(error: BaseException, text: str) -> str:
-    """The line of the user's code that raised, from the worker's traceback or the exception's own, and below it those that
-    led there."""
-    import re
-    import traceback
-
-    text = text or "".join(traceback.format_tb(error.__traceback__))
-    found = re.findall(r'File "([^"]+)", line (\d+), in .*\n(?:    (.*)\n)?', text)
-    # What called taktline (click, the interpreter) stands before its frames, what it called behind them.
-    ours = [n for n, each in enumerate(found) if each[0].startswith((_OURS, "<taktline"))]
-    own = found[ours[-1] + 1 :] if ours else found
-    # Where a library has raised, the user's call of it is what can be mended.
-    own = [each for each in own if not _is_installed(each[0])] or own
-    lines = [
-        f"{os.path.relpath(path) if os.path.isabs(path) else path}:{number}   {source.strip()}"
-        for path, number, source in reversed(own[-CALLS:])
-    ]
-    return "\n  by ".join(lines)
 
 
 @click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -212,189 +132,8 @@ def commands() -> None:
     """
 
 
-def _on_records(command: Callable[..., Any]) -> Callable[..., Any]:
-    """The steps that a command works with, and where it reads their records."""
-    path = 'file, folder, pattern, URL, or "-" for standard input'
-    format = click.option("--in-format", help="jsonl, csv, tsv, parquet, arrow or text; default: by suffix")
-    delimiter = click.option("--delimiter", metavar="SIGN", help='of CSV, such as ";" or "\\t"')
-    quoting = click.option(
-        "--quoting/--no-quoting", default=None, help="of CSV: whether cells may stand in double quotes"
-    )
-    encoding = click.option("--encoding", metavar="NAME", help="of CSV and text, such as latin-1  [default: utf-8]")
-    header = click.option(
-        "--header", metavar="NAMES", help='of CSV without a row of names: "id,name", or "none" for column1, …'
-    )
-    columns = click.option("--columns", metavar="NAMES", help='only these, such as "id,name"')
-    types = click.option(
-        "--types", metavar="TYPES", help='of CSV: "n=int,day=date", or "infer": as the first rows are written'
-    )
-    filters = click.option(
-        "--filter",
-        "filters",
-        multiple=True,
-        metavar="TERM",
-        help='of Parquet: rows such as "year>=2023"; repeated: all hold',
-    )
-    path_column = click.option("--path-column", metavar="NAME", help="of a column with the name of each record's file")
-    where = click.option("--in", "source", required=True, metavar="PATH", shell_complete=paths, help=path)
-
-    @wraps(command)
-    def with_reading(
-        *, source: str, in_format: str | None, delimiter: str | None, quoting: bool | None, encoding: str | None,
-        header: str | None, columns: str | None, types: str | None, path_column: str | None,
-        filters: tuple[str, ...], **given: Any,
-    ) -> Any:  # fmt: skip
-        names = True if header is None else header != "none" and header.split(",")
-        delimiter = "\t" if delimiter == "\\t" else delimiter
-        reading = {
-            "format": in_format, "delimiter": delimiter, "quoting": quoting, "encoding": encoding, "header": names,
-            "columns": None if columns is None else columns.split(","), "types": _types(types),
-            "path_column": path_column, "filters": _filters(filters),
-        }  # fmt: skip
-        with standard.input_apart(source):
-            return command(source=source, reading=reading, **given)
-
-    made: Callable[..., Any] = with_reading
-    for option in (
-        filters,
-        path_column,
-        types,
-        columns,
-        header,
-        encoding,
-        quoting,
-        delimiter,
-        format,
-        where,
-        click.argument("target", shell_complete=targets),
-    ):
-        made = option(made)
-    return made
-
-
-def _on_results(command: Callable[..., Any]) -> Callable[..., Any]:
-    """How a command writes results."""
-    written = [
-        click.option("--out-format", help="jsonl, csv, tsv, parquet, arrow or text; default: by suffix"),
-        click.option("--rows", type=int, help="of a folder of parts: results of each"),
-        click.option(
-            "--partition-by", metavar="NAMES", help='of a folder of parts: columns that make folders, "year,month"'
-        ),
-        click.option("--mode", help="of a folder that is there already: replace or append"),
-        click.option("--codec", help="of Parquet and of a folder of parts, such as zstd or gzip"),
-        click.option("--level", type=int, help="of the codec, or of a file packed by its suffix"),
-        click.option("--row-group", type=int, help="of Parquet: most rows of a row group"),
-    ]
-
-    @wraps(command)
-    def with_writing(
-        *, out_format: str | None, rows: int | None, partition_by: str | None, mode: str | None, codec: str | None,
-        level: int | None, row_group: int | None, **given: Any,
-    ) -> Any:  # fmt: skip
-        writing = {
-            "format": out_format, "rows": rows, "partition_by": partition_by and partition_by.split(","), "mode": mode,
-            "codec": codec, "level": level, "row_group": row_group,
-        }  # fmt: skip
-        return command(writing=writing, **given)
-
-    made: Callable[..., Any] = with_writing
-    for option in reversed(written):
-        made = option(made)
-    return made
-
-
-def _filters(terms: tuple[str, ...]) -> Any:
-    """What --filter says. Raises BadParameter."""
-    import json
-    import re
-
-    made = []
-    for term in terms:
-        found = re.fullmatch(r"([^=<>!]+?)\s*(<=|>=|!=|==?|<|>)\s*(.*)", term.strip())
-        if found is None:
-            raise click.BadParameter(
-                f"{term!r}: give column, =, !=, <, <=, > or >=, and a value", param_hint="--filter"
-            )
-        column, sign, text = found.groups()
-        try:
-            value = json.loads(text)
-        except ValueError:
-            value = text
-        made.append((column, sign, value))
-    return made or None
-
-
-def _types(named: str | None) -> Any:
-    """What --types names. Raises BadParameter."""
-    if named is None or named == "infer":
-        return named
-    from datetime import date, datetime, time
-    from decimal import Decimal
-
-    known = {each.__name__.lower(): each for each in (int, float, bool, str, date, datetime, time, Decimal)}
-    types = {}
-    for each in named.split(","):
-        column, _, kind = each.rpartition("=")
-        if not column or kind.lower() not in known:
-            raise click.BadParameter(
-                f'{each!r}: give "infer", or column=type,…; types are {", ".join(known)}', param_hint="--types"
-            )
-        types[column] = known[kind.lower()]
-    return types
-
-
-class _Amount(click.ParamType):  # type: ignore[type-arg]
-    """A whole number of records, or text such as "1GB"."""
-
-    name = "amount"
-
-    def convert(self, value: Any, *_: Any) -> Any:
-        return int(value) if str(value).isdigit() else value
-
-
-def _run_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """What is shown of a run, and every option of a run as a flag, from the table of options."""
-    command = _flags([each.name for each in fields(Options)])(command)
-    command = click.option("--quiet", is_flag=True, help="no progress, no report")(command)
-    return click.option("--json", "as_json", is_flag=True, help="the report as JSON, on standard error")(command)
-
-
-def _flags(names: Collection[str]) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """Some options of a run as flags, from the table of options."""
-    return partial(_flagged, names)
-
-
-def _flagged(names: Collection[str], command: Callable[..., Any]) -> Callable[..., Any]:
-    for each in reversed([each for each in fields(Options) if each.name in names]):
-        kind, help = each.metadata["flag"], each.metadata["help"]
-        flag = "--" + each.name.replace("_", "-")
-        if kind == "choice":
-            choices = click.Choice(each.metadata["check"].choices)
-            command = click.option(
-                flag, each.name, type=choices, default=None, help=f"{help}  [default: {each.default}]"
-            )(command)
-        elif kind in ("int", "float"):
-            number = int if kind == "int" else float
-            command = click.option(flag, each.name, type=number, default=None, help=help)(command)
-        elif kind == "switch":
-            command = click.option(f"{flag}/--no-{flag[2:]}", each.name, default=None, help=help)(command)
-        elif kind == "path":
-            command = click.option(flag, each.name, metavar="PATH", shell_complete=paths, default=None, help=help)(
-                command
-            )
-        elif kind == "function":
-            command = click.option(
-                flag, each.name, metavar="FUNCTION", shell_complete=targets, default=None, help=help
-            )(command)
-        elif kind == "amount":
-            command = click.option(flag, each.name, metavar="AMOUNT", default=None, help=help, type=_Amount())(command)
-        elif kind == "text":
-            command = click.option(flag, each.name, default=None, help=f"{help}  [default: {each.default}]")(command)
-    return command
-
-
 @commands.command()
-@_on_records
+@on_records
 @click.option(
     "--out",
     "sink",
@@ -403,8 +142,14 @@ def _flagged(names: Collection[str], command: Callable[..., Any]) -> Callable[..
     shell_complete=paths,
     help='file, URL, folder of parts such as out/, or "-" for standard output',
 )
-@_on_results
+@on_results
 @click.option("--limit", type=click.IntRange(1), help="only the first so many records")
+@click.option(
+    "--serve",
+    metavar="PORT",
+    help="show how it is at http://127.0.0.1:PORT/, with /healthz and /metrics; 0.0.0.0:PORT to all",
+)
+@click.option("--otel", is_flag=True, help="tell OpenTelemetry of the run: taktline[otel], and an SDK")
 @click.option(
     "--report",
     "saved",
@@ -412,10 +157,10 @@ def _flagged(names: Collection[str], command: Callable[..., Any]) -> Callable[..
     shell_complete=paths,
     help="save the report to PATH.json, for taktline report, or PATH.html; also a URL",
 )
-@_run_options
+@run_options
 def run(
     target: str, source: str, sink: str, reading: dict[str, Any], writing: dict[str, Any], limit: int | None,
-    saved: str | None, as_json: bool, quiet: bool, **options: Any,
+    serve: str | None, otel: bool, saved: str | None, as_json: bool, quiet: bool, **options: Any,
 ) -> int:  # fmt: skip
     """Run TARGET over the records of a file into another.
 
@@ -437,16 +182,26 @@ def run(
                 raise LineError(f"--report {saved!r}: name a .json or .html file")
             saved = _made_later("--report", saved)
             flow, records = _opened(target, source, reading)
+            _asked.sets_up(options["setup"])
             options["setup"] = function_of("--setup", options["setup"])
             writer = write(out, **writing)
             _check_apart(records, writer, options, {"--report": saved})
+            if serve is not None:
+                from taktline.cli.serving import address
+
+                address(serve)
         if limit is not None and isinstance(records, Live):
             raise LineError(
                 f"--limit {limit}: {records.describe()!r} gives records when they come; limit it in its URL"
             )
         if limit is not None:
-            records = _First(records, limit)
-        return _carried_out(flow, records, writer, options, as_json=as_json, quiet=quiet, saved=saved).code
+            records = First(records, limit)
+        if otel:
+            from taktline.otel import Telemetry
+
+            options["observer"] = Telemetry()
+        _asked.out_format = writing["format"]
+        return _carried_out(flow, records, writer, options, as_json=as_json, quiet=quiet, saved=saved, serve=serve).code
 
 
 @commands.command()
@@ -456,7 +211,7 @@ def run(
     "--out", "sink", required=True, metavar="PATH", shell_complete=paths, help='a new file, or "-" for standard output'
 )
 @click.option("--out-format", help="jsonl, csv, tsv or text; default: by suffix")
-@_run_options
+@run_options
 def retry(
     letters: str, target: str, sink: str, out_format: str | None, as_json: bool, quiet: bool, **options: Any
 ) -> int:
@@ -477,13 +232,16 @@ def retry(
         with _before_anything_runs():
             flow: Line = line_of(target)
             _asked.target = target
+            _asked.sets_up(options["setup"])
             options["setup"] = function_of("--setup", options["setup"])
             again = Again(letters, options.get("journal"))
-            if os.path.isfile(sink) and not again.goes_on:
-                raise LineError(f"there is a file {sink!r} already, which may hold results; name a new one")
             if options.get("dead_letters") is not None:
                 raise LineError(f"what still fails stays in {letters!r}; leave out --dead-letters")
             writer = write(out, out_format)
+            _asked.out_format = out_format
+            taken = os.path.isfile(sink) or any("://" in each and is_there(each) for each in writer.writes())
+            if taken and not again.goes_on:
+                raise LineError(f"there is a file {sink!r} already, which may hold results; name a new one")
             _check_apart(None, writer, options, {"FILE": letters, "FILE's records that fail again": again.pending})
         with again:
             options["dead_letters"] = again.pending
@@ -513,43 +271,6 @@ def _opened(target: str, source: str, reading: dict[str, Any]) -> tuple[Line, So
     return line_of(target), read(source, **reading)
 
 
-class _First(Source):
-    """The first so many records of a source."""
-
-    def __init__(self, source: Source, limit: int) -> None:
-        self._source = source
-        self._limit = limit
-
-    def __iter__(self) -> Iterator[Any]:
-        return islice(iter(self._source), self._limit)
-
-    def read(self, unread: list[Unread]) -> Iterator[Any]:
-        return islice(self._source.read(unread), self._limit)
-
-    def beside(self, sink: Sink, *, journal: bool) -> Source:
-        return _First(self._source.beside(sink, journal=journal), self._limit)
-
-    def about(self) -> int | None:
-        try:
-            known: int | None = len(self._source)  # type: ignore[arg-type]
-        except TypeError:
-            known = self._source.about()
-        return self._limit if known is None else min(self._limit, known)
-
-    def describe(self) -> str:
-        return self._source.describe()
-
-    def reads(self, path: str) -> bool:
-        return self._source.reads(path)
-
-    def fingerprint(self) -> Any:
-        known = self._source.fingerprint()
-        return None if known is None else [known, self._limit]
-
-    def untold(self) -> str:
-        return self._source.untold()
-
-
 class _Ended(NamedTuple):
     code: int
     complete: bool
@@ -557,10 +278,10 @@ class _Ended(NamedTuple):
 
 def _carried_out(
     flow: Line, records: Any, writer: Any, options: dict[str, Any], *, as_json: bool, quiet: bool,
-    letters: str | None = None, saved: str | None = None,
+    letters: str | None = None, saved: str | None = None, serve: str | None = None,
 ) -> _Ended:  # fmt: skip
     """Run it, with progress and signals. `letters`: where the report is to say that dead letters are; `saved`: the file
-    that the report goes to."""
+    that the report goes to; `serve`: where its health is to be seen."""
     from taktline.views.progress import hidden, view_for
 
     for flag, wanted in (("--progress", options.get("progress")), ("--json", as_json)):
@@ -570,35 +291,56 @@ def _carried_out(
     asked = given.pop("progress", None)
     progress = None if quiet else view_for(asked, silent=False)
     run = flow(records, progress=progress or hidden, **given)
-    signals = _Signals(run, live=isinstance(records, Live))
+    with _health(serve, run, given.get("stall", Options().stall)):
+        return _run_to_its_end(run, records, writer, as_json=as_json, quiet=quiet, letters=letters, saved=saved)
+
+
+@contextmanager
+def _health(serve: str | None, run: Run, stall: float | None) -> Iterator[None]:
+    """The page that tells how the run is, where that is asked for."""
+    if serve is None:
+        yield
+        return
+    from taktline.cli.serving import HealthPage
+
+    health = HealthPage(serve, stall)
+    health.watch(run.snapshot)
+    _tell(f"serving {health.url}, {health.url}healthz and {health.url}metrics")
+    try:
+        yield
+    finally:
+        health.close()
+
+
+def _run_to_its_end(
+    run: Run, records: Any, writer: Any, *, as_json: bool, quiet: bool, letters: str | None, saved: str | None
+) -> _Ended:
+    signals = Signals(run, live=isinstance(records, Live))
     try:
         with signals:
             report = run.drain(writer)
     except BaseException as error:
         if signals.first is None or not isinstance(error, KeyboardInterrupt):  # a step may raise that too
             if saved is not None:
-                _save(run.report, saved)
+                _save(_as_asked(run.report, letters, writer.describe()), saved)
             raise
         report = run.report
-    if letters is not None:
-        report = replace(report, dead_letters=letters)
+    report = _as_asked(report, letters, writer.describe())
     if not quiet:
-        _tell(report.to_json() if as_json else _in_flags(report, writer.describe()))
+        _tell(report.to_json() if as_json else str(report))
     if saved is not None:
         _save(report, saved)
     if signals.first is not None and not report.complete:
         _tell(f"stopped by {signals.first}; {_what_is_left(report.journal, writer.describe())}")
-        return _Ended(_ENDS[signals.first], False)
+        return _Ended(ENDS[signals.first], False)
     return _Ended(INCOMPLETE if report.failed else DONE, True)
 
 
-def _in_flags(report: Report, out: str) -> str:
-    """A report as text, in the words of the command."""
-    text = as_flags(str(report))
-    if report.dead_lettered and report.dead_letters is not None:
-        asked = f"taktline retry {report.dead_letters} TARGET --out PATH"
-        text = text.replace(asked, _asked.retry(report.dead_letters, out))
-    return text
+def _as_asked(report: Report, letters: str | None, out: str) -> Report:
+    """A report in the words of the command, with commands to be pasted."""
+    letters = letters or report.dead_letters
+    again = _asked.retry(letters, out) if report.retry and letters is not None else ""
+    return replace(in_flags(report), dead_letters=letters, retry=again, command=_asked.words)
 
 
 def _made_later(flag: str, place: str | None) -> str | None:
@@ -648,7 +390,7 @@ def report(saved: str, page: str | None) -> None:
     try:
         with open(saved, encoding="utf-8") as file:
             facts = json.load(file)
-        text, fragment = pages.report_text(facts), web.report_html(facts)
+        text, fragment = as_flags(pages.report_text(facts)), web.report_html(facts)
     except OSError as error:
         raise LineError(f"{saved!r} cannot be read: {error.strerror}") from error
     except (ValueError, KeyError, TypeError) as error:
@@ -666,38 +408,7 @@ def _what_is_left(journal: str | None, out: str) -> str:
         return "the same command goes on from here"
     if out == "a stream":
         return "what was given out so far is all there is"
-    return "no output file was made. With --journal FILE a run that is stopped can go on later"
-
-
-class _Signals:
-    """While a run lasts, the first signal to end lets it finish what is in flight; the second stops it at once."""
-
-    def __init__(self, run: Run, *, live: bool) -> None:
-        self._run = run
-        self._live = live  # the run itself sees to SIGTERM: at the first one it ends well
-        self._before: dict[int, Any] = {}
-        self.first: str | None = None
-
-    def __enter__(self) -> None:
-        for number in _ending():
-            if self._live and number == signal.SIGTERM:
-                continue
-            self._before[number] = signal.signal(number, self._on_signal)
-
-    def __exit__(self, *_: object) -> None:
-        for number, before in self._before.items():
-            signal.signal(number, before)
-
-    def _on_signal(self, number: int, frame: Any) -> None:
-        if self.first is not None:
-            raise KeyboardInterrupt
-        self.first = _called(number)
-        self._run.stop()
-        # Not print(): the signal may have come in the middle of one, and a stream cannot be entered twice.
-        above = "\x1b[J" if os.isatty(2) else ""  # of progress, which is drawn from the cursor on
-        left = f"{self._run.snapshot().in_flight:,} in flight are finished first"
-        with suppress(OSError):  # the terminal is gone
-            os.write(2, f"{above}{self.first}, stopping: {left}; once more: at once\n".encode())
+    return "no output file was made\n  next    with --journal FILE a run that is stopped can go on later"
 
 
 def _check_apart(source: Any, sink: Any, options: dict[str, Any], more: dict[str, str | None]) -> None:
@@ -713,10 +424,10 @@ _json = click.option("--json", "as_json", is_flag=True, help="JSON in place of t
 
 
 @commands.command()
-@_on_records
+@on_records
 @click.option("--out", metavar="PATH", shell_complete=paths, help="where a run would write; nothing is written")
 @click.option("--length", type=click.IntRange(0), help="how many records there are, for the predicted times")
-@_flags(PLANNED)
+@flags(PLANNED)
 @_json
 def plan(
     target: str, source: str, reading: dict[str, Any], out: str | None, length: int | None, as_json: bool, **options: Any,
@@ -739,15 +450,18 @@ def plan(
 
 
 @commands.command()
-@_on_records
+@on_records
 @click.option(
-    "--limit", type=click.IntRange(1), help="the first so many records; 20,000 by default, 1,000 for steps over columns"
+    "--limit",
+    type=click.IntRange(1),
+    help="the first so many records; 20,000 by default, 1,000 for steps over columns, "
+    "1,000,000 rows in whole row groups where they go as tables",
 )
 @click.option("--rounds", default=3, show_default=True, type=click.IntRange(1), help="how often, in turn")
 @click.option("--workers", type=click.IntRange(1), help="worker processes; default: the usable cores")
 @click.option("--export", metavar="FILE", help="write it to FILE.md, FILE.json or FILE.html too")
 @click.option("--on-error", type=click.Choice(["raise", "skip"]), help="a record that fails  [default: raise]")
-@_flags(("setup",))
+@flags(("setup",))
 @_json
 def compare(
     target: str, source: str, reading: dict[str, Any], limit: int, rounds: int, workers: int | None,
@@ -775,14 +489,14 @@ def compare(
 
 
 @commands.command()
-@_on_records
+@on_records
 @click.option("--limit", default=1_000, show_default=True, type=click.IntRange(1), help="the first so many records")
 @click.option("--record", type=click.IntRange(0), help="only this record, by its index, with its value after each step")
-@_flags(("on_error", "dead_letters", "setup"))
+@flags(("on_error", "dead_letters", "setup", "on"))
 @_json
 def check(
     target: str, source: str, reading: dict[str, Any], limit: int, record: int | None, as_json: bool, **options: Any
-) -> int:  # fmt: skip
+) -> int:
     """Tell before a long run what would go wrong: in steps, records, batches and workers.
 
     \b
@@ -806,7 +520,7 @@ def check(
 
 def _print_comparison(
     flow: Line, records: Any, *, export: str | None = None, as_json: bool = False, **options: Any
-) -> None:  # fmt: skip
+) -> Comparison:
     import shutil
 
     from taktline._observe import pages
@@ -823,48 +537,102 @@ def _print_comparison(
                     file.write(table.to_markdown() if export.endswith(".md") else table.to_json())
         except OSError as error:
             raise standard.cannot_be_written(f"the table {export!r}", error, "It is above") from error
+    return table
 
 
 @commands.command()
 @click.option("--limit", type=click.IntRange(1), help="only the first so many of the 336,776 flights")
-@click.option("--part", default=20_000, show_default=True, type=click.IntRange(1), help="flights for the comparison")
-@click.option("--rounds", default=3, show_default=True, type=click.IntRange(1), help="rounds of the comparison")
-def demo(limit: int | None, part: int, rounds: int) -> None:
+@click.option("--part", default=8_000, show_default=True, type=click.IntRange(1), help="flights for the comparison")
+@click.option("--rounds", default=1, show_default=True, type=click.IntRange(1), help="rounds of the comparison")
+@click.option(
+    "--pages", "folder", metavar="DIR", help="write the pages with pictures here  [default: a new folder in /tmp]"
+)
+def demo(limit: int | None, part: int, rounds: int, folder: str | None) -> None:
     """Show the main job on real data: the flights that left New York City in 2013.
 
-    Compares the techniques on a part of them, then runs all of them with the technique that pays.
+    Compares the techniques on a part of them, then runs all of them with the technique that pays. Both have a page with
+    pictures. Some 20 seconds on two cores; --part 20000 --rounds 3 measures more, and takes longer.
     """
+    import tempfile
+    from pathlib import Path
+
     from taktline.cli import demo as flights
     from taktline.views.progress import hidden, view_for
 
     with _before_anything_runs():
         flow = flights.line_for_flights()
         rows = flights.flight_rows(limit)
+        pages = Path(folder or tempfile.mkdtemp(prefix="taktline-demo-")).absolute()
+        try:
+            pages.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise LineError(f"the folder {folder!r} for the pages cannot be made: {error.strerror or error}") from error
     print(f"{len(rows):,} flights out of New York City in 2013, as text rows; steps: {flow.name}\n", flush=True)
-    _print_comparison(flow, rows, limit=part, rounds=rounds)
+    compared = _print_comparison(flow, rows, limit=part, rounds=rounds)
     print(f'\nall {len(rows):,} flights, how="auto":\n', flush=True)
     late = flights.Tally()
     report = flow.run(rows, late, progress=view_for(None, silent=False) or hidden)
     print(f"{report}\n\n{late}")
+    compared.to_html(pages / "compared.html")
+    report.to_html(pages / "run.html")
+    print(f"\nthe same with pictures, for a browser:\n  {pages / 'compared.html'}\n  {pages / 'run.html'}")
 
 
 @commands.command()
-@click.option("--astro", "folder", required=True, metavar="DIR", help="write an Astro project into this folder")
-def init(folder: str) -> None:
-    """Write a project to start from.
+@click.argument("name", required=False, metavar="[NAME]", shell_complete=paths)
+@click.option("--astro", "astro", metavar="DIR", help="write an Astro project into this folder")
+@click.option("--airflow", metavar="DIR", help="add a DAG to the Airflow or Astro project in this folder")
+def init(name: str | None, astro: str | None, airflow: str | None) -> None:
+    """Write a project to start from, or add to one.
 
     \b
+    taktline init orders
     taktline init --astro orders
+    taktline init --airflow .
 
-    The folder must be new or empty. With --astro: all that `astro dev start` and `astro deploy` need, with DAGs that
-    run lines, and tests.
+    The folder must be new or empty. It gets steps.py with a line, orders.jsonl with some records, and test_steps.py. With
+    --astro: all that `astro dev start` and `astro deploy` need, with DAGs that run lines, and tests. With --airflow, to a
+    project that is there: dags/nightly_orders.py, its steps in include/lines.py and a sample of data; nothing is replaced.
     """
+    import shlex
     from pathlib import Path
 
-    from taktline.cli.projects import write_astro
+    from taktline.cli.projects import add_to_airflow, write_astro, write_project
 
-    written = write_astro(Path(folder))
-    _tell(f"{len(written)} files in {folder}\n next  cd {folder} && astro dev start")
+    if sum(each is not None for each in (name, astro, airflow)) != 1:
+        raise click.UsageError(
+            "name one folder: taktline init NAME, taktline init --astro DIR, or taktline init --airflow DIR"
+        )
+    if airflow is not None:
+        names = "".join(f"\n  {path}" for path in add_to_airflow(Path(airflow)))
+        _tell(f"written:{names}\n next  airflow dags test nightly_orders")
+        return
+    folder = name or astro or ""
+    if astro is not None:
+        written = write_astro(Path(folder))
+        _tell(f"{len(written)} files in {folder}\n next  cd {shlex.quote(folder)} && astro dev start")
+        return
+    written = write_project(Path(folder))
+    there = [f"cd {shlex.quote(folder)}", *FIRST_COMMANDS]
+    _tell(f"{', '.join(path.name for path in written)} in {folder}\n next  " + "\n       ".join(there))
+
+
+@commands.command()
+@click.argument("name", required=False, shell_complete=errors)
+def explain(name: str | None) -> None:
+    """Tell at length what an error means, why it comes, and what to do. NAME is its code or its class.
+
+    \b
+    taktline explain TK310
+    taktline explain WorkerDied
+    """
+    from taktline.cli.explaining import explanation_of, explanations
+
+    if name is None:
+        print("\n".join(f"{each.code}  {each.name}" for each in explanations()))
+        return
+    found = explanation_of(name)
+    print(f"{found.code} {found.name}\n\n{found.text}")
 
 
 @commands.command()

@@ -33,6 +33,15 @@ def targets(ctx: Any, param: Any, incomplete: str) -> list[CompletionItem]:
     ]
 
 
+def errors(ctx: Any, param: Any, incomplete: str) -> list[CompletionItem]:
+    """Codes and classes of errors."""
+    from taktline.cli.explaining import explanations
+
+    names = [(name, each) for each in explanations() for name in (each.code, each.name) if " " not in name]
+    begun = incomplete.lower()
+    return [CompletionItem(name, help=each.name) for name, each in names if name.lower().startswith(begun)]
+
+
 def functions(place: str) -> Iterator[tuple[str, str]]:
     """Names at the top of a file or module that may be steps or lines, each with the first line of what it says of itself."""
     path = place if place.endswith(".py") else _file_of(place)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import codecs
+import io
 import os
 import sys
 from collections.abc import Iterator
@@ -9,8 +11,10 @@ from contextlib import contextmanager
 from typing import IO, Any, TextIO, cast
 
 from taktline import LineError, SinkError
+from taktline._excerpts import in_ascii
 
 _INPUT, _OUTPUT, _ERROR = range(3)
+PLAIN = "taktline-plain"  # how signs are written that a stream does not have
 _closed: set[int] = set()  # those that the command was started without
 
 
@@ -29,6 +33,16 @@ def fill() -> None:
         sys.stdout = _text(_OUTPUT, "w")
     if _INPUT in _closed:
         sys.stdin = _text(_INPUT, "r")
+    codecs.register_error(PLAIN, _plain)
+    for each in (sys.stdout, sys.stderr):
+        if isinstance(each, io.TextIOWrapper):  # a terminal or a file that takes nothing but ASCII gets that
+            each.reconfigure(errors=PLAIN)
+
+
+def _plain(error: UnicodeError) -> tuple[str, int]:
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    return in_ascii(error.object[error.start : error.end]), error.end
 
 
 def _text(stream: int, mode: str) -> TextIO:

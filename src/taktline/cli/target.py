@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import importlib
 import importlib.util
 import os
@@ -13,6 +12,7 @@ from types import ModuleType
 from typing import Any
 
 from taktline import Line, LineError, line
+from taktline.errors import did_you_mean
 
 
 def line_of(target: str) -> Line:
@@ -39,7 +39,7 @@ def function_of(flag: str, target: str | None) -> Any:
 
 def _from_file(path: str) -> ModuleType:
     if not os.path.isfile(path):
-        raise LineError(f"there is no file {path!r}")
+        raise LineError(f"there is no file {path!r}{_near(path)}")
     folder, file = os.path.split(os.path.abspath(path))
     # Not the bare stem: a file called queue.py must not stand in the standard library's place.
     name = f"taktline_target_{file[:-3]}"
@@ -57,6 +57,16 @@ def _from_file(path: str) -> ModuleType:
 
     cloudpickle.register_pickle_by_value(module)
     return module
+
+
+def _near(path: str) -> str:
+    """Which file beside it may be meant."""
+    folder, name = os.path.split(path)
+    try:
+        there = [each for each in os.listdir(folder or ".") if each.endswith(".py")]
+    except OSError:
+        return f": there is no folder {folder!r}"
+    return did_you_mean(name, there, lambda near: repr(os.path.join(folder, near)))
 
 
 class _Script(SourceFileLoader):
@@ -77,16 +87,23 @@ def _from_name(name: str) -> ModuleType:
 def _loading(what: str, load: Any) -> Any:
     try:
         return load()
-    except Exception as error:
-        own = traceback.extract_tb(error.__traceback__)[-1]
+    except (
+        SystemExit
+    ) as error:  # of a script without a guard around its own program: nothing would be run, and 0 returned
+        code = "" if error.code is None else error.code
         raise LineError(
-            f"{what!r} cannot be loaded: {type(error).__name__}: {error} (at {own.filename}:{own.lineno})"
+            f"{what!r} cannot be loaded: it calls sys.exit({code}) when it is imported; put its program behind "
+            'if __name__ == "__main__":'
         ) from error
+    except Exception as error:
+        calls = [each for each in traceback.extract_tb(error.__traceback__) if not each.filename.startswith("<frozen ")]
+        # Of a file that is no Python the error itself says where.
+        where = "" if isinstance(error, SyntaxError) else f" (at {calls[-1].filename}:{calls[-1].lineno})"
+        raise LineError(f"{what!r} cannot be loaded: {type(error).__name__}: {error}{where}") from error
 
 
 def _attribute(module: ModuleType, place: str, name: str) -> Any:
     if not hasattr(module, name):
-        near = difflib.get_close_matches(name, [each for each in vars(module) if not each.startswith("__")], n=1)
-        hint = f"; did you mean {near[0]!r}?" if near else ""
+        hint = did_you_mean(name, [each for each in vars(module) if not each.startswith("__")])
         raise LineError(f"there is no {name!r} in {place!r}{hint}")
     return getattr(module, name)

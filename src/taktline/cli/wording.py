@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
-import os
 import re
 import shlex
 from collections.abc import Mapping
-from dataclasses import fields
+from dataclasses import fields, replace
+from typing import TYPE_CHECKING
 
+from taktline._excerpts import masked
+from taktline._files import beside
 from taktline._recipe.options import Options
+
+if TYPE_CHECKING:
+    from taktline import Report
 
 _OF_ENDS = (
     "mode",
+    "roll",
     "rows",
+    "size",
     "partition_by",
     "codec",
     "level",
@@ -21,49 +28,87 @@ _OF_ENDS = (
     "delimiter",
     "encoding",
     "path_column",
+    "quoting",
+    "header",
+    "row_group",
+    "record",
 )
 _NAMES = "|".join([*(each.name for each in fields(Options) if each.metadata["flag"] != "none"), *_OF_ENDS])
-_OPTION = re.compile(rf"""(?<![\w.("'])({_NAMES})=(?:"([^"\s]+)"|([\w.%]+)|)(?![\w"'(])""")
+_OPTION = re.compile(rf"""(?<![\w.("'])({_NAMES})=(?:"([^"\s]+)"|'([^'\s]+)'|([\w.%]+)|)(?![\w"'(\[])""")
 
 
 def as_flags(text: str) -> str:
     """A text with the options of a run as flags.
 
+    >>> as_flags('or begin anew: if_changed="restart" (--if-changed restart), or name its parts, such as format="parquet"')
+    'or begin anew: --if-changed restart, or name its parts, such as --out-format parquet'
+
     >>> as_flags('use start="launch", or workers=4 and a smaller memory=; journal= too, step(timeout=5), on_error="skip"')
     'use --start launch, or --workers 4 and a smaller --memory; --journal too, step(timeout=5), --on-error skip'
-    >>> as_flags("ordered=False")
-    '--no-ordered'
+    >>> as_flags("ordered=False"), as_flags("delimiter=';'"), as_flags("give format= one of csv")
+    ('--no-ordered', "--delimiter ';'", 'give --in-format or --out-format one of csv')
     """
 
     def flag(found: re.Match[str]) -> str:
-        name, value = found[1].replace("_", "-"), found[2] or found[3]
+        name, quoted = found[1].replace("_", "-"), found[2] or found[3]
+        value = shlex.quote(quoted) if quoted else found[4]
         if value in ("True", "False"):
             return f"--{'no-' if value == 'False' else ''}{name}"
         return f"--{name} {value}" if value else f"--{name}"
 
-    return _OPTION.sub(flag, text)
+    said = _OPTION.sub(flag, text).replace("format= ", "--in-format or --out-format ")
+    said = re.sub(r'such as format="(\w+)"', r"such as --out-format \1", said)
+    return re.sub(r"(--[\w-]+ \S+) \(\1\)", r"\1", said)  # which was said in both ways
+
+
+def in_flags(report: Report) -> Report:
+    """A report whose words speak of flags."""
+    verdict = report.verdict
+    said = replace(
+        verdict, doubt=as_flags(verdict.doubt), evidence=as_flags(verdict.evidence), action=as_flags(verdict.action)
+    )
+    return replace(
+        report, verdict=said, error=as_flags(report.error),
+        reasons=tuple(map(as_flags, report.reasons)), notes=tuple(map(as_flags, report.notes)),
+    )  # fmt: skip
 
 
 class Asked:
     """What a command was asked to run: so that others about the same can be named whole."""
 
-    target = "TARGET"
+    words = ""  # the command itself, without secrets
+    target = ""
     source = ""
     reading: tuple[str, ...] = ()  # how the source is read, as flags
+    setup: tuple[str, ...] = ()
+    out_format: str | None = None
+
+    def begins(self, arguments: list[str]) -> None:
+        """The command has begun with these."""
+        self.words = _joined("taktline", *arguments)
 
     def opens(self, target: str, source: str, reading: dict[str, object]) -> None:
         """The command works on these."""
         self.target, self.source, self.reading = target, source, tuple(_flags(reading))
 
+    def sets_up(self, function: str | None) -> None:
+        """The command has each worker call this function first."""
+        self.setup = () if function is None else ("--setup", function)
+
     def command(self, name: str, *more: str) -> str:
         """Another command about the same line and records, to be pasted."""
-        return shlex.join(("taktline", name, self.target, "--in", self.source, *self.reading, *more))
+        return _joined("taktline", name, self.target, "--in", self.source, *self.reading, *self.setup, *more)
 
     def retry(self, letters: str, out: str) -> str:
         """The command that runs the dead letters again, into a file that is not there yet."""
-        stem, suffix = os.path.splitext(out)
-        again = f"{stem}.again{suffix}" if out and out != "-" and "://" not in out else "again.jsonl"
-        return shlex.join(("taktline", "retry", letters, self.target, "--out", again))
+        to_file = out not in ("", "-") and "://" not in out
+        form = () if self.out_format is None or not to_file else ("--out-format", self.out_format)
+        again = beside(out) if to_file else "again.jsonl"
+        return _joined("taktline", "retry", letters, self.target, "--out", again, *form, *self.setup)
+
+
+def _joined(*words: str) -> str:
+    return shlex.join(map(masked, words))
 
 
 def _flags(reading: dict[str, object]) -> list[str]:

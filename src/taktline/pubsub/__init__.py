@@ -14,5 +14,6 @@ receive messages and keep their leases, belong to the caller's process and end w
 from taktline.pubsub.message import Message
 from taktline.pubsub.subscription import subscribe
 from taktline.pubsub.topic import publish
+from taktline.pubsub.url import read, write
 
-__all__ = ["Message", "publish", "subscribe"]
+__all__ = ["Message", "publish", "read", "subscribe", "write"]

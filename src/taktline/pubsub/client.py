@@ -26,7 +26,7 @@ def check_name(name: str, kind: str) -> None:
         raise LineError(f'{name!r} is no {kind}: give "projects/PROJECT/{kind}s/NAME"')
 
 
-def connect(kind: str, endpoint: str | None, trouble: Trouble) -> Any:
+def connect(kind: str, endpoint: str | None, trouble: Trouble, credentials: Any = None) -> Any:
     """A client ("SubscriberClient", "PublisherClient") with a connection of its own; close its `transport`."""
     emulator = os.environ.get("PUBSUB_EMULATOR_HOST")
     if emulator == "":  # the library would take it as unset, and use the real service
@@ -42,7 +42,7 @@ def connect(kind: str, endpoint: str | None, trouble: Trouble) -> Any:
         channel = grpc.insecure_channel(emulator, options=UNLIMITED)
         return client(transport=client.get_transport_class("grpc")(channel=channel))
     try:
-        return client(client_options={"api_endpoint": endpoint} if endpoint else None)
+        return client(credentials=credentials, client_options={"api_endpoint": endpoint} if endpoint else None)
     except GoogleAuthError as error:
         raise trouble(_no_credentials(error)) from error
 

@@ -10,13 +10,15 @@ import threading
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from time import monotonic, sleep
+from time import monotonic, sleep, time
 from typing import Any
 
+from taktline.abc import Health
 from taktline.errors import SourceError
 from taktline.pubsub.client import CALL, FIRST_PAUSE, LONGEST_PAUSE, PASSING, check_there, connect, explained, passes
 from taktline.pubsub.ledger import Ledger
 from taktline.pubsub.message import received
+from taktline.queues.ending import warn_full
 
 EXTEND = 3.0  # seconds between two extensions of all leases: the shortest deadline that Pub/Sub knows is 10 s
 HEARTBEAT = 30.0  # seconds: what lies between drops a stream on which nothing moves
@@ -26,6 +28,7 @@ FLUSH = 15.0  # seconds the last acknowledgements may take
 FULL = 0.002  # seconds that a full window is waited for
 STOOD = 60.0  # seconds after which a stream that breaks has stood: servers end each one now and then
 LOOK = 0.25  # seconds of waiting after which it looks around
+REFUSAL = 1.0  # seconds a server may take to refuse a stream: one that has nothing to send does not say that it accepts
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,8 +41,11 @@ class Settings:
     limit: int | None
     seconds: float | None
     nacks: bool
+    delay: int
+    deliveries: int | None
     lease: int
     endpoint: str | None
+    credentials: Any = None
 
 
 class Intake:
@@ -51,7 +57,7 @@ class Intake:
         self._settings = settings
         self._window = min(window, settings.limit or window)
         self._memory = memory
-        self._client = connect("SubscriberClient", settings.endpoint, SourceError)
+        self._client = connect("SubscriberClient", settings.endpoint, SourceError, settings.credentials)
         try:
             found = check_there(self._client.get_subscription, "subscription", settings.name, SourceError)
         except BaseException:
@@ -59,7 +65,7 @@ class Intake:
             raise
         self._exactly_once = found is not None and found.enable_exactly_once_delivery
         self._changed = threading.Condition()  # guards all below
-        self._ledger = Ledger()
+        self._ledger = Ledger(deliveries=settings.deliveries)
         self._over = threading.Event()  # nothing more is wanted
         self._last = threading.Event()  # all that is owed is in the ledger: send it, and end
         self._error: Exception | None = None  # that ended the receiving
@@ -68,6 +74,7 @@ class Intake:
         self._ends = self._opened + settings.seconds if settings.seconds is not None else None
         self._oldest = 0.0  # when the first of those that wait came
         self._standing = False  # a stream is open, and nothing is known of it but good
+        self._proven = False  # something came through it
         self._away: float | None = None  # since when no stream has stood for long
         self._reason: BaseException | None = None  # why the newest one broke
         self._unconfirmed = 0  # acknowledgements
@@ -105,10 +112,14 @@ class Intake:
                 elif self._error is not None:
                     raise self._error
                 else:
-                    due = self._moved + settings.idle if settings.idle is not None else until
+                    due = until if settings.idle is None else self._moved + settings.idle
+                    if settings.idle is not None and self._standing and not self._proven:
+                        due = max(due, self._opened + REFUSAL)
                     # A full window tells nothing of what there is to come, while the run still works on it.
                     if settings.idle is not None and (seconds or ledger.held < self._window):
                         if self._standing and now >= due and self._answers():
+                            if seconds and ledger.held >= self._window:
+                                warn_full(settings.name, ledger.held)
                             return None
                         if not self._standing or now >= due:
                             self._check_reached(settings.idle)
@@ -148,12 +159,26 @@ class Intake:
             raise SourceError(f"the subscription {name!r} cannot be read: its server ends every stream it has opened")
         raise explained(self._reason, "subscription", name, SourceError) from self._reason
 
+    def health(self) -> Health:
+        """How long the oldest message that is not safe waits since it was published, and why no stream stands. How many wait
+        at the server only Cloud Monitoring tells."""
+        with self._changed:
+            oldest, away, reason = self._ledger.oldest, self._away, self._reason
+        lag = max(0.0, time() - oldest) if oldest is not None else 0.0
+        refused = "" if away is None or reason is None else f"{type(reason).__name__} since {monotonic() - away:.0f} s"
+        return Health(lag=lag, refused=refused)
+
     def safe(self, records: int, skipped: Sequence[int]) -> None:
         """The results of all before the index `records` are safe, but those at `skipped`, which were left out."""
         with self._changed:
             if self._ledger.safe(records, skipped, nack=self._settings.nacks):
                 self._moved = monotonic()
             self._changed.notify_all()
+
+    def comes_again(self, index: int) -> bool:
+        """Whether the message at this index, which failed, is given back."""
+        with self._changed:
+            return self._settings.nacks and self._ledger.comes_again(index)
 
     def close(self) -> None:
         """Give back what is not safe, send what is to be acknowledged, end the threads."""
@@ -216,10 +241,8 @@ class Intake:
                 return None
             route = (("x-goog-request-params", f"subscription={self._settings.name}"),)
             self._stream = self._client.transport.streaming_pull(self._requests(), metadata=route)
-            self._standing, self._opened = True, monotonic()
-            if (
-                self._away is not None
-            ):  # while there was none nothing could come: the time without a message begins anew
+            self._standing, self._proven, self._opened = True, False, monotonic()
+            if self._away is not None:  # while there was none nothing could come: the idle time begins anew
                 self._moved = self._opened
             self._changed.notify_all()
             return self._stream
@@ -255,7 +278,7 @@ class Intake:
         ):  # a message is ours only once the server has confirmed the lease
             refused = self._extend([one.ack_id for one in deliveries])
         with self._changed:
-            self._moved, self._away, self._reason = monotonic(), None, None
+            self._moved, self._away, self._reason, self._proven = monotonic(), None, None, True
             if not self._ledger.waiting:
                 self._oldest = self._moved
             for one in deliveries:
@@ -302,16 +325,18 @@ class Intake:
         with self._changed:
             acks, ledger.acks = ledger.acks, []
             nacks, ledger.nacks = ledger.nacks, []
+            later, ledger.later = ledger.later, []
         acks_again, refused = self._in_lots(self._acknowledge, acks)
         nacks_again, _ = self._in_lots(lambda ids: self._modify(ids, 0), nacks)
+        later_again, _ = self._in_lots(lambda ids: self._modify(ids, self._settings.delay), later)
         self._unconfirmed += len(refused)
         with self._changed:
-            ledger.acks[:0], ledger.nacks[:0] = acks_again, nacks_again
-        return not acks_again and not nacks_again
+            ledger.acks[:0], ledger.nacks[:0], ledger.later[:0] = acks_again, nacks_again, later_again
+        return not acks_again and not nacks_again and not later_again
 
     def _rest_until(self, when: float) -> None:
         with self._changed:
-            if not (self._ledger.acks or self._ledger.nacks or self._last.is_set()):
+            if not (self._ledger.acks or self._ledger.nacks or self._ledger.later or self._last.is_set()):
                 self._changed.wait(max(0.0, min(LOOK, when - monotonic())))
 
     # --- requests ---
@@ -324,7 +349,7 @@ class Intake:
     def _acknowledge(self, ids: list[str]) -> None:
         self._client.acknowledge(
             request={"subscription": self._settings.name, "ack_ids": ids}, retry=None, timeout=CALL
-        )  # fmt: skip
+        )
 
     def _modify(self, ids: list[str], seconds: int) -> None:
         self._client.modify_ack_deadline(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from taktline.abc import Live
+from taktline.abc import Health, Live
 from taktline.errors import LineError
 from taktline.pubsub.client import check_name
 from taktline.pubsub.intake import Intake, Settings
@@ -15,7 +15,8 @@ WINDOW, MEMORY = 1000, 100 << 20  # messages and bytes, where the run does not s
 
 def subscribe(
     subscription: str, *, wait: float = 0.01, idle: float | None = None, limit: int | None = None,
-    seconds: float | None = None, drain: float = 30.0, failed: str = "nack", lease: int = 60, endpoint: str | None = None,
+    seconds: float | None = None, drain: float = 30.0, failed: str = "nack", delay: int = 0, deliveries: int | None = None,
+    lease: int = 60, endpoint: str | None = None, credentials: Any = None,
 ) -> Live:  # fmt: skip
     """The messages of a subscription ("projects/PROJECT/subscriptions/NAME"), for ever, as a source of a line.
 
@@ -28,8 +29,11 @@ def subscribe(
     safe; in SourceError where the subscription could not be read then. drain: seconds that a SIGTERM gives to what is under
     way; what is not done then goes back and SystemExit(143) is raised. failed: "nack" gives a message that
     `on_error="skip"` leaves out back, to come again or to go to the subscription's dead letter topic; "ack" drops it.
-    lease: seconds (10 to 600) after which another subscriber gets the messages of one that was killed. endpoint: host of a
-    regional service.
+    delay: seconds (0 to 600) after which a message that was given back as it failed comes again, where the server has no
+    longer pause. deliveries: how often a message that fails is tried; then it goes to the run's `dead_letters`, and only
+    then, or is dropped where there are none. The server's count holds where the subscription has a dead letter topic, else
+    this run's. lease: seconds (10 to 600) after which another subscriber gets the messages of one that was killed.
+    endpoint: host of a regional service. credentials: of google.auth; those of the environment where it is None.
 
     Raises LineError for wrong settings; the run raises SourceError where the subscription cannot be read.
 
@@ -41,13 +45,21 @@ def subscribe(
     check_name(subscription, "subscription")
     for name, value, low, high in (
         ("wait", wait, 0, 3600), ("idle", idle, 0, None), ("limit", limit, 1, None), ("seconds", seconds, 0, None),
-        ("drain", drain, 0, None), ("lease", lease, 10, 600),
+        ("drain", drain, 0, None), ("lease", lease, 10, 600), ("delay", delay, 0, 600), ("deliveries", deliveries, 1, None),
     ):  # fmt: skip
         if value is not None and (value < low or (high is not None and value > high)):
             raise LineError(f"{name}={value!r}: give at least {low}" + (f" and at most {high}" if high else ""))
     if failed not in ("nack", "ack"):
         raise LineError(f"failed={failed!r}: choose one of 'nack', 'ack'")
-    return Subscription(Settings(subscription, wait, idle, limit, seconds, failed == "nack", lease, endpoint), drain)
+    nacks = failed == "nack"
+    if not nacks and (delay or deliveries is not None):
+        raise LineError(
+            "failed='ack' drops a message that fails, so it never comes again: leave out delay= and deliveries="
+        )
+    settings = Settings(
+        subscription, wait, idle, limit, seconds, nacks, delay, deliveries, lease, endpoint, credentials
+    )
+    return Subscription(settings, drain)
 
 
 class Subscription(Live):
@@ -78,6 +90,12 @@ class Subscription(Live):
     def safe(self, records: int, skipped: Sequence[int]) -> None:
         if self._intake is not None:
             self._intake.safe(records, skipped)
+
+    def health(self) -> Health:
+        return self._intake.health() if self._intake is not None else Health()
+
+    def comes_again(self, index: int) -> bool:
+        return self._settings.deliveries is not None and self._intake is not None and self._intake.comes_again(index)
 
     def close(self) -> None:
         intake, self._intake = self._intake, None

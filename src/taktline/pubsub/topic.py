@@ -8,24 +8,25 @@ from itertools import islice
 from time import monotonic, sleep
 from typing import Any
 
-from taktline._excerpts import excerpt
 from taktline.abc import Resumable
 from taktline.errors import SinkError
 from taktline.pubsub.client import CALL, FIRST_PAUSE, LONGEST_PAUSE, check_name, check_there, connect, explained, passes
 from taktline.pubsub.message import Message
+from taktline.queues.published import Published, bytes_of
 
 # Of one publish request; the limits are 1000 messages and 10 MB, with what surrounds them.
 REQUEST_MESSAGES, REQUEST_BYTES = 1000, 9_000_000
 PARALLEL = 32  # publish requests under way
 
 
-def publish(topic: str, *, patience: float = 60.0, endpoint: str | None = None) -> Resumable:
+def publish(topic: str, *, patience: float = 60.0, endpoint: str | None = None, credentials: Any = None) -> Resumable:
     """A topic ("projects/PROJECT/topics/NAME") as a sink; each result a Message, bytes, or str.
 
     Returns from a write when the server has confirmed all of it, so a source's messages are acknowledged after that.
     Messages of one ordering key are published in order: after a failure that passes, the key goes on where it stopped;
     `patience`: seconds until a failure counts as one that does not. What was published stays, also when the run fails; a
-    run that goes on from a journal publishes again what was published after the journal's last mark.
+    run that goes on from a journal publishes again what was published after the journal's last mark. `credentials`: of
+    google.auth; those of the environment where it is None.
 
     Raises LineError for a wrong name; the run raises SinkError where the topic cannot be written to.
 
@@ -33,26 +34,24 @@ def publish(topic: str, *, patience: float = 60.0, endpoint: str | None = None) 
     'projects/p/topics/scored'
     """
     check_name(topic, "topic")
-    return Topic(topic, patience, endpoint)
+    return Topic(topic, patience, endpoint, credentials)
 
 
-class Topic(Resumable):
-    """Publishes, and returns when that is confirmed: so what was written is safe, and nothing is left to commit."""
+class Topic(Published):
+    """A topic. Nothing is left to commit when a write has returned."""
 
-    forks = False
-    visible = True
-
-    def __init__(self, name: str, patience: float, endpoint: str | None) -> None:
+    def __init__(self, name: str, patience: float, endpoint: str | None, credentials: Any = None) -> None:
         self._name = name
         self._patience = patience
         self._endpoint = endpoint
+        self._credentials = credentials
         self._client: Any = None
 
     def describe(self) -> str:
         return self._name
 
     def open(self) -> None:
-        self._client = connect("PublisherClient", self._endpoint, SinkError)
+        self._client = connect("PublisherClient", self._endpoint, SinkError, self._credentials)
         try:
             check_there(self._client.get_topic, "topic", self._name, SinkError)
         except BaseException:
@@ -100,25 +99,6 @@ class Topic(Resumable):
         request = PublishRequest(topic=self._name, messages=messages)
         return self._client.transport.publish.future(request, timeout=CALL, metadata=route)
 
-    def begin(self, run: str) -> None:
-        self.open()
-
-    def save(self, mark: str) -> Any:
-        return True
-
-    def resume(self, run: str, position: Any) -> str | None:
-        self.open()
-        return None
-
-    def finished(self, run: str, position: Any) -> bool:
-        return True
-
-    def commit(self) -> None:
-        self.suspend()
-
-    def abort(self) -> None:
-        self.suspend()
-
     def suspend(self) -> None:
         client, self._client = self._client, None
         if client is not None:
@@ -132,7 +112,7 @@ def _by_key(results: Sequence[Any]) -> dict[str, deque[list[Any]]]:
     queues: dict[str, deque[list[Any]]] = {}
     sizes: dict[str, int] = {}  # bytes in the last lot of each key
     for at, result in enumerate(results):
-        message = _as_message(result, at)
+        message = result if isinstance(result, Message) else Message(bytes_of(result, "Message", at))
         key, attributes = message.ordering_key, dict(message.attributes)
         size = len(message.data) + sum(len(name) + len(value) for name, value in attributes.items()) + 100
         lots = queues.setdefault(key, deque([[]]))
@@ -142,20 +122,6 @@ def _by_key(results: Sequence[Any]) -> dict[str, deque[list[Any]]]:
         lots[-1].append(PubsubMessage(data=message.data, attributes=attributes, ordering_key=key))
         sizes[key] = sizes.get(key, 0) + size
     return queues
-
-
-def _as_message(result: Any, at: int) -> Message:
-    if isinstance(result, Message):
-        return result
-    if isinstance(result, str):
-        return Message(result.encode())
-    if isinstance(result, (bytes, bytearray, memoryview)):
-        return Message(bytes(result))
-    raise SinkError(
-        f"a result of type {type(result).__name__} cannot be published\n  result  {excerpt(result)}\n"
-        "  next    end the line with a step that makes it a Message, bytes or str",
-        at=at,
-    )
 
 
 publish.__module__ = "taktline.pubsub"

@@ -2,40 +2,39 @@
 
 from __future__ import annotations
 
-import difflib
 from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 
 from taktline.abc import Live, Resumable
-from taktline.errors import LineError
+from taktline.errors import LineError, did_you_mean
 from taktline.pubsub.subscription import subscribe
 from taktline.pubsub.topic import publish
 
 _OF_READ = {
     "wait": float, "idle": float, "limit": int, "seconds": float, "drain": float, "failed": str,
-    "lease": int, "endpoint": str,
+    "delay": int, "deliveries": int, "lease": int, "endpoint": str,
 }  # fmt: skip
 _OF_WRITE = {"patience": float, "endpoint": str}
 
 
-def read(url: str) -> Live:
+def read(url: str, credentials: Any = None) -> Live:
     """The messages of a subscription; options of `subscribe` stand behind a "?".
 
     >>> read("pubsub://projects/p/subscriptions/orders?idle=5&limit=100").describe()
     'projects/p/subscriptions/orders'
     """
     name, options = _parsed(url, _OF_READ)
-    return subscribe(name, **options)
+    return subscribe(name, **options, credentials=credentials)
 
 
-def write(url: str) -> Resumable:
+def write(url: str, credentials: Any = None) -> Resumable:
     """A topic to publish to; options of `publish` stand behind a "?".
 
     >>> write("pubsub://projects/p/topics/scored").describe()
     'projects/p/topics/scored'
     """
     name, options = _parsed(url, _OF_WRITE)
-    return publish(name, **options)
+    return publish(name, **options, credentials=credentials)
 
 
 def _parsed(url: str, known: dict[str, Any]) -> tuple[str, dict[str, Any]]:
@@ -43,8 +42,7 @@ def _parsed(url: str, known: dict[str, Any]) -> tuple[str, dict[str, Any]]:
     parts, options = urlsplit(url), {}
     for name, text in parse_qsl(parts.query, keep_blank_values=True):
         if name not in known:
-            near = difflib.get_close_matches(name, known, n=1)
-            hint = f"; did you mean {near[0]!r}?" if near else f"; there are {', '.join(known)}"
+            hint = did_you_mean(name, known) or f"; there are {', '.join(known)}"
             raise LineError(f"{url!r}: there is no option {name!r}{hint}")
         try:
             options[name] = known[name](text)
@@ -52,3 +50,6 @@ def _parsed(url: str, known: dict[str, Any]) -> tuple[str, dict[str, Any]]:
             kind = "a whole number" if known[name] is int else "a number"
             raise LineError(f"{url!r}: {name}={text!r} is not {kind}") from None
     return f"{parts.netloc}{parts.path}", options
+
+
+read.__module__ = write.__module__ = "taktline.pubsub"

@@ -12,6 +12,7 @@ from taktline._observe.snapshot import Snapshot, StepCount
 BAR = 10  # characters of a step's bar
 LENGTH = 52  # of the bar of the whole run
 STEPS = 8  # rows for steps: with head and foot 12 lines at most
+SOON = 0.5  # seconds that are left, below which nothing is said of it: it may take longer than was thought
 DIGITS = 3  # of a number of records that is only reckoned
 BOTTLENECK, FAILED, DONE = "bottleneck", "failed", "done"  # the colours; each stands beside a word that says the same
 
@@ -37,10 +38,9 @@ def plain(what: Snapshot | Doing) -> str:
 def rows(what: Snapshot | Doing, *, brief: bool = False, columns: int = 80) -> list[Row]:
     """At most 12 rows for a terminal; `brief`: one. No text in them steers a terminal, and none is longer than a row."""
     if isinstance(what, Doing):
-        left = f" · about {duration(what.left)} left" if what.left is not None else ""
-        return [
-            [(_short(f" {_clean(what.name)}: {_clean(what.says)}{left}", columns - 9), ""), (_clock(what.seconds), "")]
-        ]
+        left = f" · about {duration(what.left)} left" if what.left is not None and what.left >= SOON else ""
+        says = _short(f" {_clean(what.name)}: {_clean(what.says)}", columns - 10 - len(left))
+        return [[(f"{says}{left}", ""), (_clock(what.seconds), "")]]
     return [_status(what, columns)] if brief else _drawn(what, columns)
 
 
@@ -54,6 +54,8 @@ def _drawn(snapshot: Snapshot, columns: int) -> list[Row]:
     head = f" {_short(_clean(snapshot.name), 32)}  {snapshot.how} · {workers} · batch {snapshot.batch_size:,}"
     drawn: list[Row] = [[(f"{_short(head, 70):<70}{_clock(snapshot.seconds)}", "")]]
     drawn += _steps(snapshot)
+    if snapshot.nodes:
+        drawn.append([(_short(f" {_nodes(snapshot)}", columns - 1), "")])
     drawn.append([(f" {_progress(snapshot)}", "")])
     if snapshot.failed:
         # A file's name is never cut: it goes on in the next row.
@@ -86,7 +88,8 @@ def _steps(snapshot: Snapshot) -> list[Row]:
     """The dearest steps, in the order of the line, and what the others take together."""
     steps = snapshot.steps
     dearest = sorted(range(len(steps)), key=lambda n: -steps[n].busy)
-    shown = sorted(dearest if len(steps) <= STEPS else dearest[: STEPS - 1])
+    most = STEPS - bool(snapshot.nodes)
+    shown = sorted(dearest if len(steps) <= most else dearest[: most - 1])
     rest = [steps[n] for n in range(len(steps)) if n not in shown]
     drawn = [_step(steps[n], snapshot, slowest=n == dearest[0] and len(steps) > 1) for n in shown]
     if rest:
@@ -94,6 +97,13 @@ def _steps(snapshot: Snapshot) -> list[Row]:
         share = sum(step.busy for step in rest) / whole if whole else 0.0
         drawn.append([(f" … {len(rest)} more, {share:.0%} of the busy time together", "")])
     return drawn
+
+
+def _nodes(snapshot: Snapshot) -> str:
+    """The machines that workers run on, the busiest last: it is the idle ones that tell something."""
+    busy = {node.name: node.busy / (snapshot.seconds * max(1, node.workers) or 1) for node in snapshot.nodes}
+    shown = sorted(busy, key=lambda name: busy[name])
+    return f"{len(shown)} nodes: " + " · ".join(f"{_clean(name)} busy {min(1.0, busy[name]):.0%}" for name in shown)
 
 
 def _step(step: StepCount, snapshot: Snapshot, *, slowest: bool) -> Row:

@@ -50,6 +50,8 @@ class Logged(Observer):
             self._logger.info("%s: goes on in %s: %s", self._name, _place(event.how), event.why)
         elif what in ("Died", "Overran"):
             self._logger.info("%s: worker %d has ended%s", self._name, event.worker + 1, _code(event.cause))
+        elif what == "WorkerLost":
+            self._logger.info("%s: worker %d is lost; what it had goes to others", self._name, event.worker + 1)
         for action in actions:
             kind = type(action).__name__
             if kind == "Retire":

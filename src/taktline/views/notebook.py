@@ -24,6 +24,8 @@ class Notebook:
 
     def show(self, what: Snapshot | Doing, *, brief: bool) -> None:
         """This is how far it is now."""
+        if Notebook.now is not self:  # a thread that is late: the report stands there
+            return
         drawn = rows(what, brief=brief)
         lines = "\n".join(
             "".join(f'<span style="color:{COLOURS[colour]}">{escape(said)}</span>' if colour else escape(said)
@@ -32,7 +34,7 @@ class Notebook:
         self._put({"text/plain": text(drawn), "text/html": f'<pre role="status">{lines}</pre>'})
 
     def end(self, what: Snapshot | Doing | None, report: Report | None) -> None:
-        """It is over: the report takes its place, or nothing."""
+        """The run is over: its report takes the place of the picture, or nothing."""
         Notebook.now = None
         if report is not None:
             Notebook.shown = (_cell(), *_key(report))
@@ -44,7 +46,7 @@ class Notebook:
         """Its output comes with the first picture."""
 
     def withdraw(self) -> None:
-        """It bears that others print."""
+        """Nothing is to be done: a notebook's output bears that others print."""
 
     def _put(self, data: dict[str, str]) -> None:
         if self._handle is not None:

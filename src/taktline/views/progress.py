@@ -14,7 +14,7 @@ from typing import Any, Protocol
 
 from taktline._observe.snapshot import Report, Snapshot
 from taktline._recipe.options import default_progress
-from taktline._segment import guard
+from taktline._segment import policies
 from taktline.errors import LineError
 from taktline.views.drawing import Doing
 
@@ -30,7 +30,7 @@ class Shower(Protocol):
         """This is how far it is now; `brief`: in one row."""
 
     def end(self, what: Snapshot | Doing | None, report: Report | None) -> None:
-        """It is over; `what` and `report` say how, where that is to be shown."""
+        """What was shown is over; `what` and `report` say how it ended, where that is to be shown."""
 
     def stand_in(self) -> None:
         """In the thread that the run is in: something may be shown from now on."""
@@ -71,6 +71,7 @@ class View:
     It never fails the run that it shows: where the stream is closed or broken, nothing more is shown."""
 
     now: View | None = None  # whose thread runs
+    withdrawn: View | None = None  # that is to be shown again as soon as it may be
 
     def __init__(self, where: str, *, first: float, last: bool = False) -> None:
         self.brief = False  # one row: somebody's program goes on beside it
@@ -97,7 +98,7 @@ class View:
             self._given_up = True
 
     def begin(self, look: Callable[[], Snapshot | Doing]) -> None:
-        """It begins; `look` tells how far it is. It is not kept alive for that."""
+        """What is to be shown begins; `look` tells how far it is, and is held weakly."""
         self._look = weakref.WeakMethod(look)
         self.keep_up()
 
@@ -116,9 +117,9 @@ class View:
         except Exception:  # as above
             self._given_up = True
             return
-        self._stop.clear()
+        self._stop = threading.Event()  # of this thread alone: one that is late ends all the same
         self._clock = threading.Thread(
-            target=contextvars.copy_context().run, args=(self._turn,), name="taktline progress", daemon=True
+            target=contextvars.copy_context().run, args=(self._turn, self._stop), name="taktline progress", daemon=True
         )
         _watch_forks()
         try:
@@ -131,8 +132,8 @@ class View:
         self._shower = self._shower or _shower(self._where, asked=self._last)
         return self._shower is not None
 
-    def _turn(self) -> None:
-        while not self._stop.wait(TURN) and not self._given_up:
+    def _turn(self, stop: threading.Event) -> None:
+        while not stop.wait(TURN) and not self._given_up:
             look = self._look and self._look()
             if look is None:
                 return
@@ -146,6 +147,7 @@ class View:
     def withdraw(self) -> None:
         """Nothing is to be drawn now, and no thread is to run: until it is to `keep_up`."""
         self._halt()
+        View.withdrawn = self
         try:
             if self._shower is not None:
                 self._shower.withdraw()
@@ -161,8 +163,10 @@ class View:
             clock.join(1.0)  # it may hang on a terminal that takes nothing
 
     def close(self, what: Snapshot | Doing | None = None, report: Callable[[], Report] | None = None) -> None:
-        """It has ended; `what` and `report` say how."""
+        """What was shown has ended; `what` and `report` say how."""
         self._look = None
+        if View.withdrawn is self:
+            View.withdrawn = None
         self._halt()
         shower, self._shower = self._shower, None
         try:
@@ -223,6 +227,13 @@ def withdraw() -> None:
         View.now.withdraw()
 
 
+def resume() -> None:
+    """What was withdrawn is shown again, such as the row of a comparison, whose runs show nothing themselves."""
+    view = View.withdrawn
+    if view is not None and View.now is None and threading.current_thread() is threading.main_thread():
+        view.keep_up()
+
+
 _watched = False
 
 
@@ -273,7 +284,7 @@ def _in_the_main_thread() -> bool:
     """Whether this is the program's own main thread: not a worker's, and not one of another pool of processes."""
     processes = sys.modules.get("multiprocessing.process")
     apart = processes is not None and processes.parent_process() is not None
-    return guard.in_callers_process and not apart and threading.current_thread() is threading.main_thread()
+    return policies.in_callers_process and not apart and threading.current_thread() is threading.main_thread()
 
 
 def _shower(where: str, *, asked: bool) -> Shower | None:

@@ -9,7 +9,7 @@ import threading
 from time import monotonic
 from typing import Any, ClassVar
 
-from taktline._excerpts import harmless
+from taktline._excerpts import LIKE, harmless
 from taktline._observe.snapshot import Snapshot
 from taktline.views.drawing import BOTTLENECK, DONE, FAILED, Doing, Row, cut, plain, rows
 
@@ -17,7 +17,6 @@ PLAIN = 30.0  # seconds between two lines where there is no terminal
 COLUMNS, ROWS = 80, 24  # of a terminal that does not tell
 ERASE = "\x1b[J"  # from where the cursor is to the end of the screen
 COLOURS = {BOTTLENECK: "\x1b[33m", FAILED: "\x1b[31m", DONE: "\x1b[32m"}
-IN_ASCII = str.maketrans("█░━╌·◄µ→±…", "#-=-|<u>+~")
 
 
 class Lines:
@@ -33,7 +32,7 @@ class Lines:
             self._say(what)
 
     def end(self, what: Snapshot | Doing | None, report: Any) -> None:
-        """It is over."""
+        """The run is over: print its last line."""
         if what is not None:
             self._say(what)
 
@@ -63,6 +62,7 @@ class Region:
         self._terminal = sys.stderr
         self._pid = os.getpid()
         self._drawn = False
+        self._away = True  # nothing is to be drawn, though a thread that is late may still be about to
         self._above: list[Above] = []
         self.lock = threading.RLock()  # a signal's handler may print in the middle of drawing
         Region.now = self
@@ -70,7 +70,9 @@ class Region:
     def show(self, what: Snapshot | Doing, *, brief: bool) -> None:
         """This is how far it is now."""
         with self.lock:
-            self.stand_in()
+            if self._away:
+                return
+            self._put_in()
             if any(each.in_line for each in self._above) or _keys_are_read(self._terminal):
                 return
             for each in self._above:
@@ -87,6 +89,11 @@ class Region:
     def stand_in(self) -> None:
         """Something may be drawn from now on. Whoever has looked up a stream's `write` before passes this by: so it is
         to be called in the thread that prints, and again after it was withdrawn."""
+        with self.lock:
+            self._away = False
+            self._put_in()
+
+    def _put_in(self) -> None:
         for stream in (sys.stdout, sys.stderr):
             if _on_terminal(stream) and all(each.stream is not stream for each in self._above):
                 try:
@@ -107,6 +114,8 @@ class Region:
 
     def withdraw(self) -> None:
         """Take the lines away, and what stands in the place of the streams' `write`."""
+        with self.lock:
+            self._away = True
         try:
             self.step_aside()
         finally:
@@ -115,7 +124,7 @@ class Region:
                     self._above.pop().leave()
 
     def end(self, what: Snapshot | Doing | None, report: Any) -> None:
-        """It is over: nothing is left of it."""
+        """The run is over: take the lines away."""
         if Region.now is self:
             Region.now = None
         self.withdraw()
@@ -192,5 +201,5 @@ def _for(stream: Any, text: str) -> str:
     try:
         text.encode(encoding)
     except (UnicodeError, LookupError):
-        return text.translate(IN_ASCII).encode("ascii", "replace").decode()
+        return text.translate(LIKE).encode("ascii", "replace").decode()
     return text

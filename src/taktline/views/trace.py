@@ -57,7 +57,9 @@ class Trace(Observer):
                 self._batch(at, event)
         elif what in ("Died", "Overran"):
             self._mark(at, f"worker {event.worker + 1} has ended", event.worker + 1)
-        elif what == "Ready":
+        elif what == "WorkerLost":
+            self._mark(at, f"worker {event.worker + 1} is lost", event.worker + 1)
+        elif what == "WorkerReady":
             self._mark(at, "ready", event.worker + 1)
         elif what == "Moved":
             self._mark(at, f"goes on in {'this process' if event.how == 'loop' else 'workers'}: {event.why}", 0)

@@ -33,7 +33,7 @@ def timed():
         source=DATA + "/{{ run_id }}.csv",
         sink=DATA + "/{{ run_id }}.jsonl",
         journal=f"{DATA}/",
-        execution_timeout=timedelta(seconds=10),
+        execution_timeout=timedelta(seconds=30),
         how="line",
         workers=2,
         batch_size=20,

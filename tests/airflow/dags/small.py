@@ -69,7 +69,7 @@ def small():
         task_id="late_url",
         target="steps.py:double",
         source=f"{DATA}/numbers.jsonl",
-        journal="{{ 's3' }}://shop/journals/",
+        journal="{{ 'gs' }}://shop/journals/",
         retries=3,
     )
     TaktlineOperator(

@@ -1,0 +1,344 @@
+"""A line on a Ray cluster of two nodes with a CPU each, beside the same line with two workers here, Ray Data and Dask.
+
+python3 dev.py ray bench [--rounds 3] [--seconds 20] [--only records,lines,parquet,arrays]
+python3 dev.py ray bench --faults    how long it takes until a loss is noticed
+python3 dev.py ray bench --way       what a batch costs the caller's process, its helper and a node
+
+Each contestant does a short and a long run of a work in a process of its own; the difference is what counts, and what the
+short one took is its start.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shutil
+import signal
+import statistics
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from functools import partial
+from importlib.util import find_spec
+from pathlib import Path
+from time import monotonic, perf_counter, process_time
+from typing import Any
+
+import taktline
+from benchmarks.anew import anew
+from faults.ray_cluster import NODES, Cluster, gone, processes
+from taktline import batch, line
+
+WORKERS = 2
+GOALS = {"records": 1.08, "lines": 1.12, "parquet": 1.12}
+SHARE = 20  # of the long run is the short one
+SIZES = {"records": 1_250, "lines": 1_000, "parquet": 250_000, "arrays": 40}  # records a second of two workers, about
+LOST_AFTER = 10.0
+
+
+def spin(n: int) -> int:
+    """0.8 ms and more of work."""
+    total = 0
+    for i in range(16_000):
+        total += i & n
+    return total
+
+
+def raised(row: dict[str, Any]) -> dict[str, Any]:
+    return {**row, "n": row["n"] + 1, "work": spin(row["n"]) & 1}
+
+
+def grown(frame: Any) -> Any:
+    import numpy as np
+
+    values = frame["x"].to_numpy()
+    for _ in range(40):
+        values = np.sqrt(values * values + 1.0)
+    return frame.assign(y=values)
+
+
+def one_more(array: Any) -> Any:
+    return array + 1
+
+
+# --- sources, made once a work ---
+
+
+def make(work: str, folder: Path, count: int) -> None:
+    if work == "lines":
+        with open(folder / f"{count}.jsonl", "w") as file:
+            file.writelines(f'{{"n": {n}, "text": "{n:0100}"}}\n' for n in range(count))
+    elif work == "parquet":
+        import numpy as np
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        table = pa.table({"n": np.arange(count), "x": np.random.default_rng(1).random(count)})
+        pq.write_table(table, folder / f"{count}.parquet", row_group_size=max(1_000, count // 64))
+
+
+def arrays(count: int) -> Iterator[Any]:
+    import numpy as np
+
+    return (np.full(125_000, n, dtype=np.float64) for n in range(count))
+
+
+# --- contestants: each does a work of so many records, and returns its seconds ---
+
+
+def ours(where: dict[str, Any], work: str, folder: str, count: int) -> float:
+    began = perf_counter()
+    if work == "records":
+        assert sum(1 for _ in line(spin)(range(count), **where)) == count
+    elif work == "arrays":
+        assert sum(1 for _ in line(one_more)(arrays(count), **where)) == count
+    else:
+        ending, steps = {"lines": ("jsonl", raised), "parquet": ("parquet", batch(grown, form="pandas"))}[work]
+        source = taktline.read(f"{folder}/{count}.{ending}")
+        line(steps).run(source, taktline.write(f"{folder}/out/", format=ending), **where)
+    return perf_counter() - began
+
+
+def here(address: str, work: str, folder: str, count: int) -> float:
+    return ours({"how": "line", "workers": WORKERS, "start": "launch", "progress": False}, work, folder, count)
+
+
+def there(address: str, work: str, folder: str, count: int) -> float:
+    return ours({"on": taktline.ray(address), "progress": False}, work, folder, count)
+
+
+def ray_data(address: str, work: str, folder: str, count: int) -> float:
+    import ray
+
+    ray.init(address=address, log_to_driver=False, logging_level="ERROR")
+    ray.data.DataContext.get_current().execution_options.preserve_order = True
+    ray.data.DataContext.get_current().enable_progress_bars = False
+    began = perf_counter()
+    if work == "records":
+        data = ray.data.range(count, override_num_blocks=max(WORKERS, count // 200))
+        data = data.map_batches(lambda some: {"id": [spin(int(n)) for n in some["id"]]}, batch_size=200)
+        assert sum(len(some["id"]) for some in data.iter_batches(batch_size=200)) == count
+    elif work == "arrays":
+        data = ray.data.from_items([{"a": a} for a in arrays(count)], override_num_blocks=max(WORKERS, count // 8))
+        data = data.map_batches(lambda some: {"a": some["a"] + 1}, batch_size=8)
+        assert sum(len(some["a"]) for some in data.iter_batches(batch_size=8)) == count
+    elif work == "lines":
+        data = ray.data.read_json(f"{folder}/{count}.jsonl", override_num_blocks=max(WORKERS, count // 200))
+        data.map(raised).write_json(f"{folder}/out")
+    else:
+        data = ray.data.read_parquet(f"{folder}/{count}.parquet")
+        data.map_batches(grown, batch_format="pandas").write_parquet(f"{folder}/out")
+    return perf_counter() - began
+
+
+def dask(address: str, work: str, folder: str, count: int) -> float:
+    from distributed import Client, LocalCluster
+
+    with LocalCluster(WORKERS, threads_per_worker=1, dashboard_address=None) as cluster, Client(cluster):
+        began = perf_counter()
+        if work in ("records", "arrays"):
+            from dask import bag
+
+            source: Any = range(count) if work == "records" else list(arrays(count))
+            done = bag.from_sequence(
+                source, npartitions=max(WORKERS, count // 200 if work == "records" else count // 8)
+            )
+            assert len(done.map(spin if work == "records" else one_more).compute()) == count
+        elif work == "lines":
+            from dask import bag
+
+            texts = bag.read_text(f"{folder}/{count}.jsonl", blocksize=1 << 18)
+            texts.map(json.loads).map(raised).map(json.dumps).to_textfiles(f"{folder}/out/*.jsonl")
+        else:
+            from dask import dataframe
+
+            dataframe.read_parquet(f"{folder}/{count}.parquet", split_row_groups=1).map_partitions(grown).to_parquet(
+                f"{folder}/out"
+            )
+        return perf_counter() - began
+
+
+CONTESTANTS: dict[str, Callable[..., float]] = {"2 workers here": here, "2 nodes": there, "Ray Data": ray_data}
+if find_spec("distributed") is not None:
+    CONTESTANTS["Dask"] = dask
+
+
+def took(address: str, contestant: str, work: str, folder: str, count: int) -> float | str:
+    """In a process of its own."""
+    shutil.rmtree(f"{folder}/out", ignore_errors=True)
+    try:
+        return CONTESTANTS[contestant](address, work, folder, count)
+    except Exception as error:  # of another library, say: its row tells it
+        if contestant in ("2 workers here", "2 nodes"):
+            raise
+        return f"{type(error).__name__}: {error}"[:80]
+
+
+def figures(address: str, rounds: int, seconds: float, only: list[str]) -> None:
+    print("| work | contestant | seconds | of 2 workers here | start | goal |\n|---|---|---|---|---|---|", flush=True)
+    for work in only:
+        with tempfile.TemporaryDirectory() as name:
+            long = int(SIZES[work] * seconds)
+            short = max(WORKERS, long // SHARE)
+            for count in (short, long):
+                make(work, Path(name), count)
+            times: dict[str, list[tuple[float, float]]] = {}
+            failed: dict[str, str] = {}
+            for _ in range(rounds):
+                for contestant in CONTESTANTS:
+                    if contestant in failed:
+                        continue
+                    both = [anew(took, address, contestant, work, name, count) for count in (short, long)]
+                    if any(isinstance(each, str) for each in both):
+                        failed[contestant] = next(each for each in both if isinstance(each, str))
+                        continue
+                    times.setdefault(contestant, []).append((both[0], both[1] - both[0]))
+            base = statistics.median(each for _, each in times["2 workers here"])
+            for contestant, found in times.items():
+                took_long, start = (statistics.median(each[n] for each in found) for n in (1, 0))
+                goal = GOALS.get(work) if contestant == "2 nodes" else None
+                said = f"≤ {goal}: {'met' if took_long / base <= goal else 'missed'}" if goal else ""
+                print(
+                    f"| {work} | {contestant} | {took_long:.1f} | {took_long / base:.2f} | {start:.1f} s | {said} |",
+                    flush=True,
+                )
+            for contestant, why in failed.items():
+                print(f"| {work} | {contestant} | {why} | | | |", flush=True)
+
+
+# --- how long it takes until a loss is noticed ---
+
+
+class Losses(taktline.abc.Observer):
+    """When a worker was told of as lost or dead first."""
+
+    def __init__(self) -> None:
+        self.at: float | None = None
+
+    def heard(self, at: float, event: Any, actions: Any) -> None:
+        if type(event).__name__ in ("WorkerLost", "Died") and self.at is None:
+            self.at = monotonic()
+
+
+def _one(cluster: Cluster, what: str) -> list[int]:
+    return [pid for pid in cluster.of_node(NODES[1]) if what in processes()[pid][1]][:1]
+
+
+FAULTS: dict[str, tuple[Callable[[Cluster], list[int]], int, float]] = {
+    "a worker is killed": (partial(_one, what="_crew.worker "), signal.SIGKILL, 1),
+    "the agent of a node is killed": (partial(_one, what="_crew.agent "), signal.SIGKILL, 2),
+    "a node is killed": (lambda cluster: cluster.of_node(NODES[1]), signal.SIGKILL, 5),
+    "a node is frozen": (lambda cluster: cluster.of_node(NODES[1]), signal.SIGSTOP, LOST_AFTER + 2),
+}
+
+
+CALLER = """
+import sys, taktline
+from benchmarks.clusters import spin
+for n, _ in enumerate(taktline.line(spin)(range(1 << 40), on=taktline.ray(sys.argv[1]), progress=False)):
+    if n == 1_000:
+        print("at work", flush=True)
+"""
+
+
+def outlived(cluster: Cluster, rounds: int) -> None:
+    """How long something of a caller that was killed is at work on the nodes."""
+    found = []
+    for _ in range(rounds):
+        cluster.mend()
+        caller = subprocess.Popen([sys.executable, "-c", CALLER, cluster.address], stdout=subprocess.PIPE)
+        assert caller.stdout is not None
+        caller.stdout.readline()
+        ours = [
+            pid for pid, (_, command) in processes().items() if sys.executable in command and "taktline._crew" in command
+        ]  # fmt: skip
+        caller.kill()
+        began = monotonic()
+        caller.wait()
+        gone(ours, 60)
+        found.append(monotonic() - began)
+    said = "met" if max(found) <= 5 else "missed"
+    seconds = ", ".join(f"{each:.1f}" for each in found)
+    print(f"| the caller is killed: all is gone | {seconds} s | ≤ 5 s: {said} |", flush=True)
+
+
+def noticed(cluster: Cluster, rounds: int) -> None:
+    print("| what happens | noticed after | goal |\n|---|---|---|", flush=True)
+    for name, (whom, number, goal) in FAULTS.items():
+        found = []
+        for _ in range(rounds):
+            cluster.mend()
+            losses = Losses()
+            with line(spin)(range(1 << 40), on=taktline.ray(cluster.address), observer=losses, progress=False) as run:
+                while run.snapshot().records_out < 1_000:
+                    next(run)
+                began, pids = monotonic(), whom(cluster)
+                for pid in pids:
+                    os.kill(pid, number)
+                while losses.at is None:
+                    next(run)
+                found.append(losses.at - began)
+            for pid in pids if number == signal.SIGSTOP else ():
+                os.kill(pid, signal.SIGCONT)
+        said = "met" if max(found) <= goal else "missed"
+        print(f"| {name} | {', '.join(f'{each:.1f}' for each in found)} s | ≤ {goal:g} s: {said} |", flush=True)
+
+
+# --- what a batch costs whom ---
+
+
+def _cpu(pids: list[int]) -> dict[int, float]:
+    """Seconds of processor time of those that are there."""
+    found = {}
+    for pid in pids:
+        try:
+            fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        except FileNotFoundError:
+            continue
+        found[pid] = (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+    return found
+
+
+def _spent(pids: list[int], before: dict[int, float]) -> float:
+    now = _cpu(pids)
+    return sum(now[pid] - began for pid, began in before.items() if pid in now)
+
+
+def way(cluster: Cluster, batches: int = 20_000) -> None:
+    """Seconds of processor time, which others at work change little."""
+    for name, source, size in (("ints", iter(range(1 << 40)), 10), ("arrays of 1 MB", arrays(1 << 40), 1)):
+        count = batches if size > 1 else batches // 50
+        with line(one_more)(source, on=taktline.ray(cluster.address), batch_size=size, progress=False) as run:
+            for _ in range(100):
+                next(run)
+            helper = [pid for pid, (_, command) in processes().items() if "_crew.helper" in command]
+            on_nodes = [pid for address in NODES for pid in cluster.of_node(address)]
+            began, before = process_time(), (_cpu(helper), _cpu(on_nodes))
+            for _ in range(count * size):
+                next(run)
+            spent = process_time() - began, _spent(helper, before[0]), _spent(on_nodes, before[1])
+        caller, helpers, nodes = (1e6 * each / count for each in spent)
+        print(f"{name}: µs a batch: caller {caller:.0f}, helper {helpers:.0f}, nodes {nodes:.0f}", flush=True)
+
+
+def main(arguments: list[str]) -> None:
+    parser = argparse.ArgumentParser(prog="python3 dev.py ray bench")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--seconds", type=float, default=20, help="of each work, about, on a quiet machine")
+    parser.add_argument("--only", default=",".join(SIZES), help="works, comma between them")
+    parser.add_argument("--faults", action="store_true", help="how long it takes until a loss is noticed")
+    parser.add_argument(
+        "--cpus", type=int, default=1, help="of a node, as the cluster is told: as many workers run there"
+    )
+    parser.add_argument("--way", action="store_true", help="what a batch costs whom")
+    given = parser.parse_args(arguments)
+    with Cluster(cpus=given.cpus) as cluster:
+        if given.faults:
+            noticed(cluster, given.rounds)
+            outlived(cluster, given.rounds)
+        elif given.way:
+            way(cluster)
+        else:
+            figures(cluster.address, given.rounds, given.seconds, given.only.split(","))

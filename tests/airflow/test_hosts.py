@@ -1,0 +1,20 @@
+"""A slice of `python3 dev.py hosts`: a few tasks on hosts of Celery that are killed and frozen."""
+
+from __future__ import annotations
+
+import pytest
+
+from faults.brokers import NoServer
+from faults.hosts.__main__ import run_chaos
+
+pytestmark = pytest.mark.timeout(1800)
+
+
+def test_tasks_go_on_when_their_hosts_are_killed_and_frozen():
+    try:
+        toll = run_chaos(tasks=4, kills=3, seed=17)
+    except NoServer as none:
+        pytest.skip(str(none))
+    assert toll.wrong == []
+    assert toll.done.total() == 3
+    assert toll.tries > 4

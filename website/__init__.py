@@ -1,0 +1,1 @@
+"""The site, and the pictures on it. The README beside this file says how they are made."""
