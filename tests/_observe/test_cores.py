@@ -67,7 +67,7 @@ def test_who_waits_for_another_thread_gives_its_core_away():
 
 def test_what_others_had_is_what_was_busy_beside_this_program(proc, monkeypatch):
     monkeypatch.setattr(os, "sysconf", {"SC_CLK_TCK": 100}.get, raising=False)
-    monkeypatch.setattr(os, "cpu_count", lambda: 2)
+    monkeypatch.setattr(cores, "CORES", 2)
     (proc / "stat").write_text("cpu  1000 0 0 0 0 0 0 0 0 0\n")
     assert cores.had_by_others(6.0, cpu=1.0, seconds=2.0) == pytest.approx((10 - 6 - 1) / 4)
     assert cores.had_by_others(0.0, cpu=0.0, seconds=2.0) == 1.0

@@ -24,6 +24,7 @@ from time import perf_counter, perf_counter_ns, thread_time_ns
 from types import FrameType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from taktline import _printing
 from taktline._crew import contract, envelope, library_limits, protocol, starts
 from taktline._crew.contract import PLAIN, Crew, Figures, Heard, Orders, WorkerPlace
 from taktline._crew.partial import newest_of, pieces
@@ -448,47 +449,19 @@ class ThreadCrew(Crew):
         return iter(())
 
 
-class _WholeLines:
-    """The `write` of a stream while there are workers in threads: what one of them writes comes out in whole lines."""
-
-    def __init__(self, stream: Any) -> None:
-        self._stream = stream
-        self._before = vars(stream).get("write")  # somebody else's that was put in
-        self._write = stream.write
-        self._begun: dict[int, str] = {}  # of each thread of a worker: a line that is not ended
-        self._lock = threading.Lock()
-        stream.write = self
-
-    def __call__(self, text: str) -> Any:
-        thread = threading.get_ident()
-        if own.get(None) is None or not isinstance(text, str):
-            return self._write(text)
-        whole, end, rest = (self._begun.pop(thread, "") + text).rpartition("\n")
-        if rest:
-            self._begun[thread] = rest
-        if end:
-            with self._lock:
-                self._write(whole + end)
-        return len(text)
-
-    def leave(self) -> None:
-        """Write what was begun; the stream has its own again, where nobody has put in another one meanwhile."""
-        for thread in list(self._begun):
-            self._write(self._begun.pop(thread))
-        if vars(self._stream).get("write") is self:
-            if self._before is None:
-                del self._stream.write
-            else:
-                self._stream.write = self._before
-
-
-def _streams() -> list[_WholeLines]:
+def _streams() -> list[_printing.Write]:
     """Of the streams that programs print to: those that let themselves be written to in another way."""
-    lines = []
+    writes = []
     for stream in dict.fromkeys((sys.stdout, sys.stderr)):
         with suppress(AttributeError, TypeError):  # there is none, or it has no attributes of its own
-            lines.append(_WholeLines(stream))
-    return lines
+            write = _printing.put_in(stream)
+            write.is_workers = _is_workers
+            writes.append(write)
+    return writes
+
+
+def _is_workers() -> bool:
+    return own.get(None) is not None
 
 
 class TellingFactory:
@@ -496,7 +469,7 @@ class TellingFactory:
 
     def __init__(self) -> None:
         self._crews = 0
-        self._lines: list[_WholeLines] = []
+        self._writes: list[_printing.Write] = []
         self.around: Callable[..., logging.LogRecord] = logging.getLogRecordFactory()  # the program's own factory
 
     def begin(self) -> None:
@@ -505,13 +478,15 @@ class TellingFactory:
         if self._crews == 1:
             self.around = logging.getLogRecordFactory()
             logging.setLogRecordFactory(self)
-            self._lines = _streams()
+            self._writes = _streams()
 
     def end(self) -> None:
         """One less."""
         self._crews -= 1
-        while not self._crews and self._lines:
-            self._lines.pop().leave()
+        while not self._crews and self._writes:
+            write = self._writes.pop()
+            write.end_lines()
+            write.leave()
         if not self._crews and logging.getLogRecordFactory() is self:  # nobody has put another one around it
             logging.setLogRecordFactory(self.around)
 

@@ -11,6 +11,7 @@ from taktline._posix import resource
 from taktline._signals import pass_on
 
 PROC = "/proc"
+CORES = os.cpu_count() or 1  # of the machine; told once, as the user's own tests may put something else there later
 LEAST = 0.2  # seconds below which nothing is said of other programs: the system counts in hundredths
 OF_THIS_THREAD = getattr(
     resource, "RUSAGE_THREAD", getattr(resource, "RUSAGE_SELF", 0)
@@ -43,7 +44,7 @@ def had_by_others(before: float | None, cpu: float, seconds: float) -> float:
     now = busy()
     if now is None or before is None or not seconds:
         return 0.0
-    return min(1.0, max(0.0, now - before - cpu) / (seconds * (os.cpu_count() or 1)))
+    return min(1.0, max(0.0, now - before - cpu) / (seconds * CORES))
 
 
 class Others:

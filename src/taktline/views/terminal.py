@@ -5,10 +5,11 @@ from __future__ import annotations
 import atexit
 import os
 import sys
-import threading
+from contextlib import suppress
 from time import monotonic
 from typing import Any, ClassVar
 
+from taktline import _printing
 from taktline._excerpts import LIKE, harmless
 from taktline._observe.snapshot import Snapshot
 from taktline.views.drawing import BOTTLENECK, DONE, FAILED, Doing, Row, cut, plain, rows
@@ -53,7 +54,6 @@ class Region:
     The cursor waits in the first column of the first of them, and what anybody else prints takes their place: so nothing
     of that can be lost, whoever prints it. What goes through `sys.stdout` or `sys.stderr`, by whatever name they are
     known, finds the lines erased before, and is passed on as it is; a line that is not ended is let be until it is.
-    The streams stay the program's own objects: only their `write` is another one meanwhile.
     """
 
     now: ClassVar[Region | None] = None  # that is open; a terminal has room for one
@@ -63,19 +63,18 @@ class Region:
         self._pid = os.getpid()
         self._drawn = False
         self._away = True  # nothing is to be drawn, though a thread that is late may still be about to
-        self._above: list[Above] = []
-        self.lock = threading.RLock()  # a signal's handler may print in the middle of drawing
+        self._writes: list[_printing.Write] = []  # of the streams over this terminal
         Region.now = self
 
     def show(self, what: Snapshot | Doing, *, brief: bool) -> None:
         """This is how far it is now."""
-        with self.lock:
+        with _printing.lock:
             if self._away:
                 return
             self._put_in()
-            if any(each.in_line for each in self._above) or _keys_are_read(self._terminal):
+            if any(each.in_line for each in self._writes) or _keys_are_read(self._terminal):
                 return
-            for each in self._above:
+            for each in self._writes:
                 each.stream.flush()
             size = os.get_terminal_size(self._terminal.fileno())
             columns, height = size.columns or COLUMNS, size.lines or ROWS
@@ -89,39 +88,40 @@ class Region:
     def stand_in(self) -> None:
         """Something may be drawn from now on. Whoever has looked up a stream's `write` before passes this by: so it is
         to be called in the thread that prints, and again after it was withdrawn."""
-        with self.lock:
+        with _printing.lock:
             self._away = False
             self._put_in()
 
     def _put_in(self) -> None:
         for stream in (sys.stdout, sys.stderr):
-            if _on_terminal(stream) and all(each.stream is not stream for each in self._above):
-                try:
-                    self._above.append(Above(stream))
-                except (
-                    AttributeError
-                ):  # somebody's own, which bears nothing put in: what it writes takes the lines' place
-                    continue
+            if _on_terminal(stream) and all(each.stream is not stream for each in self._writes):
+                # Somebody's own may bear nothing put in: what it writes takes the lines' place.
+                with suppress(AttributeError, TypeError):
+                    write = _printing.put_in(stream)
+                    write.step_aside = self.step_aside
+                    self._writes.append(write)
 
     def step_aside(self) -> None:
         """Somebody is about to write."""
         if not self._drawn or os.getpid() != self._pid:  # in a fork nothing is drawn
             return
-        with self.lock:
+        with _printing.lock:
             if self._drawn:
                 self._drawn = False
                 self._write(ERASE)
 
     def withdraw(self) -> None:
         """Take the lines away, and what stands in the place of the streams' `write`."""
-        with self.lock:
+        with _printing.lock:
             self._away = True
         try:
             self.step_aside()
         finally:
-            with self.lock:
-                while self._above:
-                    self._above.pop().leave()
+            with _printing.lock:
+                while self._writes:
+                    write = self._writes.pop()
+                    write.step_aside = None
+                    write.leave()
 
     def end(self, what: Snapshot | Doing | None, report: Any) -> None:
         """The run is over: take the lines away."""
@@ -130,38 +130,9 @@ class Region:
         self.withdraw()
 
     def _write(self, text: str) -> None:
-        own = next((each.passed_on for each in self._above if each.stream is self._terminal), self._terminal.write)
+        own = next((each.passed_on for each in self._writes if each.stream is self._terminal), self._terminal.write)
         own(text)
         self._terminal.flush()
-
-
-class Above:
-    """The `write` of a stream over a terminal on which something is drawn: what is written goes above that."""
-
-    def __init__(self, stream: Any) -> None:
-        self.stream = stream
-        self.in_line = False  # what was written last is not the end of a line
-        self._own = vars(stream).get("write")  # somebody else's that was put in
-        self.passed_on = stream.write
-        stream.write = self
-
-    def __call__(self, text: str) -> Any:
-        region = Region.now
-        if region is None or os.getpid() != region._pid:  # kept by somebody
-            return self.passed_on(text)
-        with region.lock:
-            region.step_aside()
-            written = self.passed_on(text)
-            self.in_line = not text.endswith("\n") if text else self.in_line
-            return written
-
-    def leave(self) -> None:
-        """The stream has its own again, where nobody has put in another one meanwhile."""
-        if vars(self.stream).get("write") is self:
-            if self._own is None:
-                del self.stream.write
-            else:
-                self.stream.write = self._own
 
 
 def _on_terminal(stream: Any) -> bool:
