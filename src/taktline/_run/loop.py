@@ -243,8 +243,10 @@ class Loop(Engine):
         assert self._make_hub is not None
         if choice.move:
             try:
-                if choice.threads and self._overlap is not None:
-                    self._hub, self._overlap = self._make_hub(self._overlap.crew), None
+                if choice.threads and (overlap := self._overlap) is not None:
+                    self._hub, self._overlap = self._make_hub(overlap.crew), None
+                    for worker, figures in overlap.figures.items():  # it may give them nothing more
+                        self._meter.lanes[0].note(worker, *figures)
                 else:
                     self._end_threads()
                     self._hub = self._make_hub(None)
