@@ -12,7 +12,8 @@ import pytest
 from browser import page
 
 from taktline import Report, line
-from taktline._observe import verdict, web
+from taktline._observe import pictures, verdict, web
+from taktline._observe.measures import duration
 
 SECTIONS = [
     "Verdict", "Where the time went", "Over time", "Who did what when", "What if there were more cores", "Steps",
@@ -88,6 +89,42 @@ def test_the_page_of_a_run_shows_all_its_pictures(width, dark, report, tmp_path)
     shown_width, _, different = colours(picture)
     assert shown_width == width
     assert different > 50
+
+
+SHOWN_TEXTS = """[...document.querySelectorAll('.fits b, .fits li, .ticks span')].filter(e => e.checkVisibility())
+.map(e => [e.textContent, e.getBoundingClientRect().toJSON()])"""
+
+
+def test_the_times_on_other_numbers_of_cores_can_all_be_read_at_any_width(tmp_path):
+    curves = [(20.8, 10.4, 5.3, 2.7, 1.5, 1.4, 1.39, 1.38), (754, 740, 735, 731, 730, 730, 729), (15_420, 9_000, 8_000)]
+    for curve in curves:
+        points = [
+            {"cores": 1 << n, "seconds": each, "bottleneck": "score", "here": n == len(curve) // 2}
+            for n, each in enumerate(curve)
+        ]
+        (tmp_path / "page.html").write_text(web.html_page("page", web._fragment(pictures.what_if({"what_if": points}))))
+
+        async def texts():
+            async with page() as shown:
+                for width in (390, 500, 640, 760, 900, 1280):
+                    await shown.open(f"file://{tmp_path / 'page.html'}", width=width)
+                    assert await shown.value("document.documentElement.scrollWidth") == width
+                    yield width, await shown.value(SHOWN_TEXTS)
+
+        async def looks():
+            return [each async for each in texts()]
+
+        for width, found in asyncio.run(looks()):
+            times = [text for text, _ in found if text.rpartition(": ")[2] in {duration(each) for each in curve}]
+            assert len(times) == len(curve), width
+            over = [
+                (text, other)
+                for n, (text, one) in enumerate(found)
+                for other, two in found[:n]
+                if one["left"] < two["right"] and two["left"] < one["right"]
+                if one["top"] < two["bottom"] and two["top"] < one["bottom"]
+            ]
+            assert not over, (width, over)
 
 
 def test_the_page_of_a_comparison_has_bars_and_the_time_diagram_of_each_technique(tmp_path):

@@ -60,3 +60,12 @@ def size(count: float) -> str:
             return f"{count:.0f} {unit}"
         count /= 1000
     return f"{count:.1f} GB"
+
+
+def many(count: int, thing: str) -> str:
+    """So many of a thing.
+
+    >>> many(1, "core"), many(20_000, "record")
+    ('1 core', '20,000 records')
+    """
+    return f"{count:,} {thing}{'' if count == 1 else 's'}"

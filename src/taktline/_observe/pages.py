@@ -6,7 +6,7 @@ import shlex
 from typing import Any
 
 from taktline._excerpts import harmless
-from taktline._observe.measures import cost, duration, rate, size
+from taktline._observe.measures import cost, duration, many, rate, size
 from taktline._working_folder import working_folder
 
 WIDTH = 80  # columns
@@ -284,10 +284,6 @@ def _spread(spread: float, seconds: float) -> str:
     if seconds < 0.0995:
         return f"{spread * 1e3:.1f}"
     return f"{spread:.2f}" if seconds < 99.95 else duration(spread)
-
-
-def many(count: int, thing: str) -> str:
-    return f"{count:,} {thing}{'' if count == 1 else 's'}"
 
 
 def _folded(text: str, indent: int = 10, width: int = WIDTH) -> str:

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 from taktline._excerpts import harmless
-from taktline._observe.measures import duration, rate, size
+from taktline._observe.measures import duration, many, rate, size
 
 COLOURS = ("#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#d55e00", "#b0a300", "#7b61c4")
 MOST_STEPS = 8  # that have a colour of their own
@@ -34,11 +34,14 @@ white-space:nowrap;font-size:.8rem;line-height:1.7rem;text-align:center;color:#f
 .tl .plot{position:relative;border-left:1px solid var(--line);border-bottom:1px solid var(--line)}
 .tl .dot{position:absolute;width:.7em;height:.7em;margin:-.35em;border-radius:50%;background:var(--plot)}
 .tl .dot b{position:absolute;left:.9em;bottom:.3em;font-weight:400;font-size:.75rem;white-space:nowrap}
-.tl .dot.here{background:#d55e00;width:1em;height:1em;margin:-.5em}.tl .soft{color:var(--soft)}
+.tl .dot.here{background:#d55e00;width:1em;height:1em;margin:-.5em}.tl .dot.here b{left:1.2em}.tl .soft{color:var(--soft)}
+.tl .fits{container-type:inline-size}.tl .fits .key{display:none}.tl .ticks{position:relative;height:1.3em;color:var(--soft)}
+.tl .ticks span{position:absolute;transform:translateX(-50%)}.tl .fits .inset{margin-right:4.5rem}
 .tl pre{white-space:pre-wrap;overflow-wrap:anywhere;margin:.3em 0 1em;padding:.5em .7em;border:1px solid var(--line);
 border-radius:3px;background:none;
-color:inherit}.tl .left b{left:auto;right:.9em}.tl .wrong{border-left:4px solid #d33;padding-left:.7em}
-@media(max-width:480px){.tl .row{grid-template-columns:4.6rem 1fr}.tl .dot:not(.here):nth-child(even) b{display:none}}
+color:inherit}.tl .wrong{border-left:4px solid #d33;padding-left:.7em}
+@media(max-width:480px){.tl .row{grid-template-columns:4.6rem 1fr}}
+@container(max-width:46rem){.tl .fits .dot b{display:none}.tl .fits .key{display:flex}.tl .fits .inset{margin-right:1rem}}
 @media(prefers-color-scheme:dark){.tl{color:#e6edf3;background:#15181c;--line:#3d444d;--soft:#9198a1;--plot:#56b4e9}}
 @media print{.tl{color:#000;background:#fff}.tl section{break-inside:avoid}.tl *{print-color-adjust:exact}}
 """.replace("\n", "")
@@ -249,12 +252,16 @@ def what_if(report: dict[str, Any]) -> str:
         spots.append((x, y, point))
     path = " ".join(f"{10 * x:.0f},{y:.1f}" for x, y, _ in spots)
     dots = "".join(
-        f'<span class="dot{" here" if point["here"] else ""}{" left" if x > 75 else ""}" style="left:{x:.1f}%;top:{y:.1f}%">'
+        f'<span class="dot{" here" if point["here"] else ""}" style="left:{x:.1f}%;top:{y:.1f}%">'
         f"<b>{duration(point['seconds'])}</b></span>"
         for x, y, point in spots
     )
-    axis = "".join(f"<span>{point['cores']}</span>" for _, _, point in spots)
-    said = "; ".join(f"{point['cores']} cores {duration(point['seconds'])}" for _, _, point in spots)
+    ticks = "".join(f'<span style="left:{x:.1f}%">{point["cores"]}</span>' for x, _, point in spots)
+    told = [
+        ("#d55e00" if point["here"] else "var(--plot)", f"{many(point['cores'], 'core')}: {duration(point['seconds'])}")
+        for _, _, point in spots
+    ]
+    said = "; ".join(text for _, text in told)
     here = next(point["cores"] for point in points if point["here"])
     limits: list[tuple[int, str]] = []
     for _, _, point in spots:
@@ -263,14 +270,16 @@ def what_if(report: dict[str, Any]) -> str:
     note = "Bottleneck: " + ", ".join(
         f"from {cores} cores on {name!r}" if n else f"{name!r}" for n, (cores, name) in enumerate(limits)
     )
-    note += f". The larger dot is this run, on {here} cores."
+    note += f". The larger dot is this run, on {many(here, 'core')}."
+    # The curve falls, so right above its dot a time is clear of it; where the times have no room beside each other they
+    # are listed below.
     return section(
         "What if there were more cores",
-        f'<div class="row"><span>time</span><div><div class="plot" style="margin-right:2rem">{dots}'
+        f'<div class="fits"><div class="row"><span>time</span><div class="inset"><div class="plot">{dots}'
         f'<svg viewBox="0 0 1000 100" height="120" preserveAspectRatio="none" role="img"><title>{escaped(said)}</title>'
         f'<polyline points="{path}" fill="none" stroke="currentColor" stroke-width="1.5" vector-effect="non-scaling-stroke"/>'
-        f'</svg></div><div class="axis" style="margin-right:2rem">{axis}</div></div></div>'
-        f'<div class="row"><span></span><span class="soft">cores</span></div>',
+        f'</svg></div></div></div><div class="row"><span>cores</span><div class="inset"><div class="ticks">{ticks}</div></div>'
+        f"</div>{_key(told)}</div>",
         note=note,
     )
 

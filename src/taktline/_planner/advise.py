@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from taktline._excerpts import masked, readable
 from taktline._observe import pages, web
-from taktline._observe.measures import cost, duration
+from taktline._observe.measures import cost, duration, many
 from taktline._observe.verdict import noise
 from taktline._planner.choose import WORTH, reason_to_move, reason_to_stay
 from taktline._planner.costs import Costs
@@ -307,7 +307,7 @@ def _placed(tried: Tried, n: int) -> str:
     each = " each" if (step.workers or 1) > 1 else ""
     ns = sum(move.pack_ns + move.unpack_ns for move in moves[n : n + 2])
     return (
-        f"{step.name!r} has {pages.many(step.workers or 1, 'worker')} with {step.needs()}{each}: batches go there and on "
+        f"{step.name!r} has {many(step.workers or 1, 'worker')} with {step.needs()}{each}: batches go there and on "
         f"through the caller's process, {cost(ns)}"
     )
 
