@@ -102,6 +102,9 @@ def test_the_schedule_knows_no_clock_and_no_system():
         assert not names & {"os", "time", "threading", "socket", "select", "subprocess"}, path
 
 
+HEAVY = {"click", "rich", "numpy", "pandas", "pyarrow", "cloudpickle", "multiprocessing", "asyncio", "logging", "json"}
+
+
 def loaded_by(code: str) -> set[str]:
     """The modules that are loaded when this code has run in a fresh interpreter."""
     command = [sys.executable, "-c", f"import sys; {code}; print(*sys.modules)"]
@@ -109,8 +112,20 @@ def loaded_by(code: str) -> set[str]:
 
 
 def test_importing_taktline_is_light():
-    heavy = {"click", "rich", "numpy", "pandas", "pyarrow", "cloudpickle", "multiprocessing", "asyncio"}
-    assert not heavy & loaded_by("import taktline")
+    assert not HEAVY & loaded_by("import taktline")
+
+
+def test_what_the_command_can_do_is_told_without_what_does_it():
+    code = "import io; from taktline.cli.commands import run_main; sys.stdout = io.StringIO(); "
+    for asked in (["--help"], ["run", "--help"], ["compare", "--help"]):
+        loaded = loaded_by(
+            f"{code}run_main({asked}); assert 'Usage' in sys.stdout.getvalue(); sys.stdout = sys.__stdout__"
+        )
+        assert "taktline.cli.commands" in loaded
+        assert not HEAVY - {"click"} & loaded
+        rooms = {".".join(name.split(".")[:2]) for name in loaded if name.startswith("taktline.")}
+        doing = {"_run", "_crew", "_io", "_durable", "_planner", "_schedule", "_wire", "_compare", "_check", "views"}
+        assert not {f"taktline.{room}" for room in doing} & rooms
 
 
 def test_a_run_in_the_loop_loads_nothing_of_the_workers():

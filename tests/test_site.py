@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import html
 import re
 import shutil
 import subprocess
@@ -13,6 +14,7 @@ from pathlib import Path
 import browser
 import pytest
 
+from taktline.cli import explaining
 from website import pages, pictures
 
 ROOT = Path(__file__).parents[1]
@@ -55,6 +57,13 @@ def test_each_page_is_there_with_what_its_docstrings_and_the_command_say(site):
     assert "taktline compare steps.py:parse,enrich,score" in (site / "reference/commands.html").read_text()
     assert "What comes of" not in (site / "faults.html").read_text()[:200]
     assert "| verdict |" not in (site / "faults.html").read_text()  # a table, not its source
+
+
+def test_each_error_is_explained_in_the_words_of_the_command(site):
+    page = re.sub(r"<[^>]+>", "", (site / "errors.html").read_text())
+    words = " ".join(html.unescape(page).split())
+    for each in explaining.explanations():
+        assert " ".join(re.sub(r"\*\*|`|\[([^]]+)\]\([^)]+\)", r"\1", each.text).split()) in words, each.code
 
 
 def test_nothing_comes_from_elsewhere(site):

@@ -12,8 +12,9 @@ from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
 from taktline._crew.weight import NOTED, weigh
-from taktline._excerpts import excerpt, harmless, readable
-from taktline._observe.measures import cost, size
+from taktline._excerpts import excerpt, readable
+from taktline._observe import pages
+from taktline._observe.measures import cost, many, size
 from taktline._planner.advise import FailedStep, Failures, what_becomes
 from taktline._public import named
 from taktline._recipe import plan as plans
@@ -70,9 +71,7 @@ class Finding:
     records: int = 1  # that show it, where each is looked at for it: such as fail
 
     def __str__(self) -> str:
-        where = "line" if not self.step else self.step if self.step == READING else f"step {self.step!r}"
-        where += f", record {self.index:,}" if self.index is not None else ""
-        return f" {'advice' if self.advice else 'found':<7} {where}: {self.says}\n         next: {self.next}"
+        return readable(pages.finding_text(asdict(self)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,11 +95,7 @@ class Check:
         return readable(f"<Check of {self.line!r} over {self.records:,} records: {says}>")
 
     def __str__(self) -> str:
-        head = f" checked {self.records:,} record{'' if self.records == 1 else 's'} through {self.line}"
-        lines = [head, *(f"  {each}" for each in self.path), *map(str, self.findings)]
-        of_what = "a run" if self.record is None else f"record {self.record:,}"
-        lines += [f" fine    nothing stands in the way of {of_what}"] if self.fine else []
-        return readable(harmless("\n".join(lines), keep="\n"))
+        return readable(pages.check_text(self.to_dict()))
 
     def to_dict(self) -> dict[str, Any]:
         """All fields as plain values."""
@@ -156,20 +151,20 @@ def _checked(flow: Line, source: Iterable[Any], limit: int, record: int | None, 
     flow = type(flow)(steps, flow.name)
     findings = looking.findings
     with closing(_Walk(flow.steps, looking, show=record is not None)) as walk:
-        many = f"{len(at_hand):,} record{'' if len(at_hand) == 1 else 's'}"
+        all_of_them = many(len(at_hand), "record")
         if any(step.in_caller for step in flow.steps) or findings or not len(at_hand):
-            say(f"{many}, each step twice")
+            say(f"{all_of_them}, each step twice")
             walk.through(at_hand)  # a step with state would go on from one run to the next
         else:
-            say(f"{many} in workers")
+            say(f"{all_of_them} in workers")
             went, at_hand = _in_workers(flow, at_hand, looking)
-            say(f"{many}, each step twice")
+            say(f"{all_of_them}, each step twice")
             walk.through(at_hand)
             late = any(each.late for each in looked_at)
             if not (late or walk.interrupted) and not any(
                 finding.kind in ("build", "pickle", "unequal", "changes", "forms") for finding in findings
             ):
-                say(f"{many} in batches, and are their results the same?")
+                say(f"{all_of_them} in batches, and are their results the same?")
                 _compare(flow, at_hand, went, walk, findings)
     findings += looking.failures()
     findings += map(_cut, (each for each in looked_at if each.cut))

@@ -223,3 +223,17 @@ def test_records_behind_tables_are_compared_too(orders):
     flow = line(batch(typed, form="pandas"), lambda row: row["twice"])
     table = flow.compare(taktline.read(orders), rounds=1, workers=2, reference=False, predictions=False)
     assert set(problems(table).values()) == {""}
+
+
+@pytest.mark.parametrize("on_error", ["raise", "skip"])
+def test_nothing_is_not_compared(on_error):
+    with pytest.raises(LineError, match="there is nothing to compare: the source has no records"):
+        line(abs).compare([], on_error=on_error)
+
+
+def test_where_nothing_was_left_of_the_records_it_says_why():
+    def fails(n):
+        os.kill(os.getpid(), 9)
+
+    with pytest.raises(LineError, match=r"there is nothing to compare: 2 fail, and give no result"):
+        line(fails).compare([1, 2], on_error="skip")

@@ -167,7 +167,7 @@ def test_a_scheme_that_nobody_knows(packages, tmp_path, capsys):
             assert {"file", "https", "s3", "shelf", "sqlite"} <= set(
                 str(told.value).rpartition("There are ")[2].split(", ")
             )
-    with pytest.raises(LineError, match=r"taktline\.read_sql\(\) reads it"):
+    with pytest.raises(LineError, match=r"is a database.* In Python:\n  read    taktline\.read_sql\("):
         read("sqlite:///a.db")
     steps = tmp_path / "steps.py"
     steps.write_text("def double(n):\n    return 2 * n\n")

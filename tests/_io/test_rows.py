@@ -12,6 +12,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+import taktline
 from taktline import LineError, SinkError, SourceError, line, read, write
 
 text = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\r\n"), max_size=20)
@@ -122,8 +123,28 @@ def test_a_file_that_is_not_there_is_refused_at_once_with_the_near_one(tmp_path)
         read(tmp_path / "order.jsonl")
     with pytest.raises(SourceError, match="no file matches"):
         read(tmp_path / "*.csv")
-    with pytest.raises(LineError, match="cannot be told from its suffix"):
-        written(tmp_path / "a.xyz", [])
+    (tmp_path / "a.xyz").touch()
+    with pytest.raises(LineError, match="suffix; say how to read it: format= one of arrow, csv, jsonl, orc, parquet,"):
+        read(tmp_path / "a.xyz")
+
+
+def test_what_is_read_only_is_not_named_for_writing(tmp_path):
+    with pytest.raises(LineError, match="suffix; say how to write it: format= one of arrow, csv, jsonl, parquet,"):
+        write(tmp_path / "a.xyz")
+    with pytest.raises(LineError, match="no format 'orcs'; choose one of arrow, csv, jsonl, parquet,"):
+        write(tmp_path / "a", "orcs")
+    with pytest.raises(LineError, match="ORC is read and not written"):
+        write(tmp_path / "a.orc")
+
+
+@pytest.mark.parametrize("make", [read, write])
+def test_a_database_is_answered_with_what_reads_and_writes_it(make):
+    with pytest.raises(LineError) as refused:
+        make("postgresql://me:hunter2@host/shop")
+    assert "hunter2" not in str(refused.value)
+    for each in re.findall(r"taktline\.(\w+)\(", str(refused.value)):
+        assert hasattr(taktline, each)
+    assert "taktline.read_sql(" in str(refused.value)
 
 
 def test_a_glob_is_one_stream_in_sorted_order(tmp_path):

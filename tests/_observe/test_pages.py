@@ -114,6 +114,92 @@ def test_nothing_that_steers_a_terminal_comes_out_of_a_report():
     assert "\\x1b[2Jgone" in text
 
 
+def test_sentences_are_folded_to_the_terminal_but_not_wider_than_is_good_to_read_and_a_flag_stays_with_its_value():
+    text = "let them be left out with --on-error skip, or kept with --dead-letters failed.jsonl\n  next    mend it"
+    assert pages.folded(text, 2, 40).split("\n") == [
+        "let them be left out with",
+        "  --on-error skip, or kept with",
+        "  --dead-letters failed.jsonl",
+        "    next    mend it",
+    ]
+    for width, most in ((300, pages.WIDEST), (10, pages.NARROWEST)):
+        assert most - len("word ") < max(map(len, pages.folded("word " * 90, 4, width).split("\n"))) <= most
+
+
+# --- plans and checks ---
+
+
+def plan(**facts: Any) -> dict[str, Any]:
+    cores = (1, 2, 4, 8, 64)
+    predicted = [
+        {"how": how, "cores": n, "seconds": 1e4 / n, "cpu_utilisation": 0.9, "memory": 5e7 * n, "bottleneck": "parse"}
+        for how in ("loop", "line")
+        for n in cores
+    ]
+    return {
+        "name": "parse", "tried": 100, "failed": 0, "records": 1_000, "length_known": True, "cores": 2,
+        "steps": [{"name": "parse", "ns_per_record": 100.0, "spread": 0.1, "computing": 1.0}], "move_in_ns": 10.0,
+        "move_out_ns": 10.0, "size_in": 9, "size_out": 9, "read_ns": 5.0, "start_up": 0.1, "workers": 0, "seconds": 2.0,
+        "reasons": ("give on_error=\"skip\"",), "advice": (), "predictions": predicted,
+    } | facts  # fmt: skip
+
+
+@pytest.mark.parametrize(("width", "machines"), [(200, 5), (72, 5), (60, 4), (40, 2), (20, 1)])
+def test_a_plan_shows_as_many_machines_as_fit_and_this_one_whatever_does(width, machines):
+    lines = pages.plan_text(plan(), width, said=str.upper).splitlines()
+    (header,) = [each for each in lines if each.startswith(" predicted")]
+    assert header.count("core") == machines
+    assert "2 cores, here" in header
+    assert all(len(each) <= max(width, pages.NARROWEST) for each in lines)
+    assert ' why      GIVE ON_ERROR="SKIP"' in lines
+
+
+def test_a_plan_for_nothing_says_that_there_is_nothing():
+    text = pages.plan_text(plan(tried=0, reasons=("there are no records",)))
+    assert text == " plan     parse · no records · 2 cores\n why      there are no records"
+
+
+def found(**facts: Any) -> dict[str, Any]:
+    finding = {"kind": "fails", "step": "parse", "index": 1_048, "says": "it fails", "next": "mend it", "advice": False}
+    return finding | facts
+
+
+def check(*findings: dict[str, Any], **facts: Any) -> dict[str, Any]:
+    fine = all(each["advice"] for each in findings)
+    return {"line": "parse", "records": 2_000, "findings": findings, "path": (), "record": None, "fine": fine} | facts
+
+
+def test_a_check_says_of_each_thing_where_it_is_and_what_to_do():
+    reading = found(kind="reading", step="(reading)", index=None)
+    text = pages.check_text(check(found(), reading, found(step="", index=None, advice=True)), said=str.upper)
+    assert text.splitlines() == [
+        " checked 2,000 records through parse",
+        " found   step 'parse', record 1,048: IT FAILS", "         next: MEND IT",
+        " found   (reading): IT FAILS", "         next: MEND IT",
+        " advice  line: IT FAILS", "         next: MEND IT",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("facts", "says"),
+    [
+        ({}, "nothing stands in the way of a run"),
+        ({"records": 1, "record": 1_048}, "nothing stands in the way of record 1,048"),
+        ({"records": 0}, "there are no records: no step was tried"),
+    ],
+)
+def test_a_check_that_found_nothing_says_of_what_that_holds(facts, says):
+    assert pages.check_text(check(**facts)).splitlines()[1:] == [f" fine    {says}"]
+
+
+def test_the_way_of_one_record_is_folded_too_and_steers_no_terminal():
+    lines = pages.check_text(check(path=("parse: " + "word " * 30, "a\x07bell")), 60).splitlines()
+    assert all(len(each) <= 60 for each in lines)
+    assert lines[1].startswith("  parse: word")
+    assert lines[2].startswith("    word")
+    assert "  a\\x07bell" in lines
+
+
 # --- comparisons ---
 
 
@@ -137,6 +223,17 @@ def test_where_not_all_of_it_fits_the_predictions_stand_below_the_table(width):
     assert "predicted: loop 2.20 s (+10%), line 0.90 s (-10%)" in " ".join(text.split())
     assert "a chunk of 64" not in text
     assert " ◄" in text
+
+
+@pytest.mark.parametrize(("width", "columns"), [(70, 6), (56, 5), (48, 4), (38, 3), (10, 3)])
+def test_a_comparison_leaves_out_the_columns_that_a_narrow_terminal_has_no_room_for(width, columns):
+    lines = pages.comparison_text(comparison(LOOP, LINE).to_dict(), width).splitlines()
+    (header,) = [each for each in lines if each.startswith(" technique")]
+    assert header.split() == ["technique", "runtime", "cpu", "speed-up", "memory", "first"][:columns] or (
+        header.split() == ["technique", "runtime", "speed-up"]
+    )
+    assert len(header.split()) == columns
+    assert all(len(each) <= max(width, pages.NARROWEST) for each in lines)
 
 
 def test_nothing_is_said_below_where_nothing_was_predicted():

@@ -91,7 +91,7 @@ def test_what_workers_read_and_encode_themselves_passes_by_the_caller():
 def test_without_records_nothing_is_predicted():
     empty = tried(DEAR, lots=())._replace(read=0)
     plan = planned(empty)
-    assert plan.reasons == ("there are no records",)
+    assert plan.reasons == ("there are no records, so nothing can be said of the costs",)
     assert {each.seconds for each in plan.predictions} == {0.0}
     failed = empty._replace(read=9, tried=9)
     assert planned(failed).reasons == ("nothing can be said of the costs: no record that was tried came through",)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -9,7 +10,9 @@ from pathlib import Path
 import pytest
 
 from taktline import LineError, errors
+from taktline._observe.pages import WIDTH
 from taktline.cli import explaining
+from taktline.cli.commands import run_main
 
 PAGE = Path(__file__).parents[2] / "docs/errors.md"
 
@@ -39,7 +42,17 @@ def test_a_typo_is_answered_with_the_nearest(name, near):
         explaining.explanation_of(name)
 
 
-def test_the_command_tells_it_offline_and_lists_all():
+def test_the_command_tells_each_by_code_and_by_class_without_a_network(capsys, monkeypatch):
+    monkeypatch.setattr(socket, "socket", None)
+    for each in explaining.explanations():
+        for name in {each.code, each.name} - {"An exception of a step"}:
+            assert run_main(["explain", name]) == 0
+            said = capsys.readouterr().out
+            assert said.split() == [each.code, *each.name.split(), *each.text.split()]
+            assert all(len(line) <= WIDTH for line in said.splitlines())
+
+
+def test_the_command_lists_all():
     def told(*arguments):
         command = [sys.executable, "-m", "taktline", "explain", *arguments]
         return subprocess.run(command, capture_output=True, text=True)

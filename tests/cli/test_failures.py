@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import shlex
 
@@ -9,7 +10,8 @@ import pytest
 
 import taktline
 from taktline import BatchLengthError, LineError, StepError, WorkerDied, line
-from taktline.cli.failures import described
+from taktline._run.failures import says
+from taktline.cli.failures import described, fitting
 from taktline.cli.target import line_of
 from taktline.cli.wording import Asked
 from taktline.errors import DAMAGED, Hanging, Stalled, placed
@@ -121,3 +123,32 @@ def test_letters_of_lines_alone_are_not_to_be_run_again(tmp_path):
     source, letters = taktline.read(tmp_path / "in.jsonl"), tmp_path / "failed.jsonl"
     report = line(dict).run(source, dead_letters=letters, progress=False)
     assert (report.dead_lettered, report.retry) == (1, "")
+
+
+class Screen(io.StringIO):
+    """A terminal, as far as its width goes: it has no descriptor, so that is what most have."""
+
+    def isatty(self):
+        return True
+
+
+def test_on_a_terminal_the_sentences_of_an_error_are_folded_and_code_data_and_commands_are_not(asked):
+    long = "word " * 30
+    error = placed(
+        ValueError(long),
+        index=7,
+        step="price",
+        record="x" * 100,
+        traceback=f'  File "s.py", line 1, in f\n    {long}\n',
+    )
+    text = described(error, asked)
+    lines = fitting(text, Screen()).splitlines()
+    whole = [each for each in lines if len(each) > 80]
+    assert [each.split()[0] for each in whole] == ["at", "record", "try"]
+    assert " ".join(" ".join(lines).split()) == " ".join(text.split())
+    assert fitting(text, io.StringIO()) == text
+
+
+def test_a_reason_has_the_code_by_which_it_can_be_looked_up():
+    assert says(WorkerDied(index=7, step="price", exit_code=-9)).startswith("TK310 WorkerDied: the worker was killed")
+    assert says(ValueError("bad")) == "ValueError: bad"

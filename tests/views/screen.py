@@ -16,10 +16,11 @@ ROWS, COLUMNS = 24, 80
 PARTS = re.compile(r"\x1b\[(\d*)([A-Zm])|(.)", re.DOTALL)
 
 
-def on_a_terminal(script, *arguments, env=None, **streams):
-    """All that a Python program writes on a terminal of its own, and its exit code. `streams`: those that go elsewhere."""
+def on_a_terminal(script, *arguments, env=None, columns=COLUMNS, **streams):
+    """All that a Python program writes on a terminal of its own, so wide, and its exit code. `streams`: those that go
+    elsewhere."""
     ours, theirs = pty.openpty()
-    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", ROWS, COLUMNS, 0, 0))
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", ROWS, columns, 0, 0))
     around = {**os.environ, "TERM": "xterm", "CI": None, "NO_COLOR": None, "TAKTLINE_PROGRESS": None, **(env or {})}
     around = {name: value for name, value in around.items() if value is not None}
     given = {"stdin": theirs, "stdout": theirs, "stderr": theirs, **streams}
@@ -40,13 +41,13 @@ def on_a_terminal(script, *arguments, env=None, **streams):
     return data.decode(), program.wait()
 
 
-def shown(written):
-    """The lines that a terminal shows after this, those that have left it at the top among them."""
+def shown(written, columns=COLUMNS):
+    """The lines that a terminal so wide shows after this, those that have left it at the top among them."""
     lines, row, column, top = [""], 0, 0, 0
     for number, what, char in PARTS.findall(written):
         if char == "\r":
             column = 0
-        elif char == "\n" or (char and column == COLUMNS):
+        elif char == "\n" or (char and column == columns):
             row += 1
             lines += [""] * (row + 1 - len(lines))
             top = max(top, row - ROWS + 1)

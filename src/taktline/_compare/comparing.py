@@ -45,8 +45,8 @@ def compare(
 
     With `on_error="skip"` lines that are no records and records that end or stop their process are left out beforehand, and
     all techniques leave out those that fail. `setup` is called in each process, as in a run. Raises LineError for a limit,
-    rounds or workers below 1 and for other options; and with "raise" whatever the source or the plain loop raises on these
-    records, or WorkerDied and StepTimeout where that would end or stop this process.
+    rounds or workers below 1, for other options, and where there are no records; and with "raise" whatever the source or the
+    plain loop raises on these records, or WorkerDied and StepTimeout where that would end or stop this process.
     """
     asked, limit = limit, limit if limit is not None else LIMIT if not dear_alone(flow) else LIMIT_ALONE
     for name, value in (("limit", limit), ("rounds", rounds), ("workers", workers if workers is not None else 1)):
@@ -73,6 +73,8 @@ def compare(
 def _compared(
     subject: Subject, rounds: int, workers: int, predictions: bool, options: Options, say: Status
 ) -> Comparison:
+    if not len(subject.taken):
+        raise LineError(f"there is nothing to compare: {subject.left_out or 'the source has no records'}")
     scores = [Score(each) for each in subject.contestants]
     for n, each in enumerate(scores):  # a round of its own, since looking at memory takes time
         known = [before.seconds for before in scores[:n]]

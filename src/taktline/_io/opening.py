@@ -34,6 +34,7 @@ FORMATS = {
     ".orc": "orc",
 }
 OF_COLUMNS = {"parquet", "arrow", "orc"}  # whose bytes nobody takes for lines
+READ_ONLY = {"orc"}
 BUILT_IN = sorted(set(FORMATS.values()))
 PACKINGS = {".gz": "gzip", ".zst": "zstd", ".zstd": "zstd", ".bz2": "bzip2", ".xz": "xz"}
 # What a name promises that nothing here makes: it is never plain text instead.
@@ -167,10 +168,11 @@ def format_of_all(paths: list[str], given: str | None) -> str:
     return first
 
 
-def format_of(path: str, given: str | None) -> str:
-    """The format of a file: as given, or by its suffix. Raises LineError where neither tells."""
+def format_of(path: str, given: str | None, *, to_write: bool = False) -> str:
+    """The format of a file that is to be read, or written: as given, or by its suffix. Raises LineError where neither
+    tells."""
     if given is not None:
-        if given not in BUILT_IN and given not in (known := _known()):
+        if given not in BUILT_IN and given not in (known := _known(to_write)):
             hint = did_you_mean(given, known)
             raise LineError(f"there is no format {given!r}; choose one of {', '.join(known)}{hint}")
         return given
@@ -180,14 +182,17 @@ def format_of(path: str, given: str | None) -> str:
     suffix, path = _suffix(path), remote.shown(path)
     if suffix in FORMATS:
         return FORMATS[suffix]
-    if suffix[1:] in (known := _known()):
+    if suffix[1:] in (known := _known(to_write)):
         return suffix[1:]
-    raise LineError(f"the format of {path!r} cannot be told from its suffix; give format= one of {', '.join(known)}")
+    do = "write" if to_write else "read"
+    raise LineError(
+        f"the format of {path!r} cannot be told from its suffix; say how to {do} it: format= one of {', '.join(known)}"
+    )
 
 
-def _known() -> list[str]:
-    """All formats, those of other packages too: to ask for them takes some milliseconds."""
-    return sorted({*BUILT_IN, *plugins.names(plugins.FORMATS)})
+def _known(to_write: bool) -> list[str]:
+    """All formats that are read, or written, those of other packages too: to ask for them takes some milliseconds."""
+    return sorted({*BUILT_IN, *plugins.names(plugins.FORMATS)} - (READ_ONLY if to_write else set()))
 
 
 def _suffix(path: str) -> str:

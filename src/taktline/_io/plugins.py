@@ -104,8 +104,11 @@ def _scheme(url: str) -> str:
 
 def _nobody_knows(url: str, scheme: str, ours: Sequence[str], known: set[str]) -> str:
     if scheme in DATABASES:
+        base = remote.shown(url)
         return (
-            f"{remote.shown(url)!r} is a database: taktline.read_sql() reads it, and taktline.write_sql() writes to it"
+            f"{base!r} is a database, and a URL alone says neither what to read there nor where to write. In Python:\n"
+            f'  read    taktline.read_sql({base!r}, "SELECT * FROM orders")\n'
+            f'  write   taktline.write_sql({base!r}, "orders", key="id")'
         )
     hint = did_you_mean(scheme, sorted(known.union(ours)), "{}://".format) or "."
     usual = [each for each in USUAL if each in known]

@@ -101,10 +101,10 @@ def write(
                 {"format": format, "schema": schema, "codec": codec, "level": level, "row_group": row_group},
             )
             return made
-        how = opening.format_of(target, format)
+        how = opening.format_of(target, format, to_write=True)
         opening.check_promise(target, how)
     elif hasattr(path, "write"):
-        target, how = path, opening.format_of(opening.STANDARD, format)
+        target, how = path, opening.format_of(opening.STANDARD, format, to_write=True)
     else:
         raise LineError(f"write() takes a path or a binary stream, not {type(path).__name__}")
     _check_written(how)
@@ -171,7 +171,7 @@ def _kind_of(
     """What the parts of a folder are. Raises LineError."""
     if format is None:
         raise LineError(f'{path!r} is a folder: say what its parts are to be, such as format="parquet", or name a file')
-    how = opening.format_of(path, format)
+    how = opening.format_of(path, format, to_write=True)
     _check_written(how)
     if rows is not None and not (isinstance(rows, int) and rows > 0):
         raise LineError(f"rows={rows!r} must be a whole number of results a part, 1 or more")
@@ -190,7 +190,7 @@ def _kind_of(
 
 
 def _check_written(how: str) -> None:
-    if how == "orc":
+    if how in opening.READ_ONLY:
         raise LineError("ORC is read and not written: write Parquet or Arrow, which have its types")
 
 

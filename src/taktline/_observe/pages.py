@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 import shlex
+from collections.abc import Callable
 from typing import Any
 
 from taktline._excerpts import harmless
@@ -10,16 +12,17 @@ from taktline._observe.measures import cost, duration, many, rate, size
 from taktline._working_folder import working_folder
 
 WIDTH = 80  # columns
+NARROWEST, WIDEST = 40, 100  # that sentences are folded to
 NODES = 8  # that are told of one by one
+_FLAG = re.compile(r"(?<!\S)(--[a-z][a-z-]*) (?=\w)")
 PASTED = ("retry", "resume")  # facts that stay on one line, to be copied
 
 
-def report_text(report: dict[str, Any]) -> str:
-    """A Report as some lines of text."""
-    facts = report_facts(report)
-    return harmless(
-        "\n".join(f" {name:<8} {text if name in PASTED else _folded(text)}" for name, text in facts if text), keep="\n"
-    )
+def report_text(report: dict[str, Any], width: int = WIDTH, said: Callable[[str], str] = str) -> str:
+    """A Report as some lines of text for a terminal of so many columns. `said`: what becomes of its words."""
+    facts = [(name, said(text)) for name, text in report_facts(report) if text]
+    lines = (f" {name:<8} {text if name in PASTED else folded(text, width=width)}" for name, text in facts)
+    return harmless("\n".join(lines), keep="\n")
 
 
 def report_facts(report: dict[str, Any], *, anywhere: bool = False) -> list[tuple[str, str]]:
@@ -92,17 +95,24 @@ def left_of(report: dict[str, Any]) -> str:
     return f"{total - report['records_in']:,} of {about}{total:,} records{takes}"
 
 
-def plan_text(plan: dict[str, Any]) -> str:
-    """A Plan as text for the terminal: what was measured, what to do, why, and the times on this and other machines."""
-    lines = [f" {name:<8} {_folded(text)}" for name, text in plan_facts(plan) if text]
+def plan_text(plan: dict[str, Any], width: int = WIDTH, said: Callable[[str], str] = str) -> str:
+    """A Plan as text for a terminal of so many columns: what was measured, what to do, why, and the times on this and other
+    machines, as many as fit. `said`: what becomes of its words."""
+    lines = [f" {name:<8} {folded(said(text), width=width)}" for name, text in plan_facts(plan) if text]
     header, rows = plan_table(plan)
     if rows:
         widths = [max(len(row[n]) for row in [header, *rows]) for n in range(len(header))]
-        lines += [
-            " " + "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
-            for row in [header, *rows]
-        ]
+        columns = _that_fit(widths, width, needed={0, *(n for n, name in enumerate(header) if name.endswith(", here"))})
+        lines += [" " + "  ".join(row[n].ljust(widths[n]) for n in columns).rstrip() for row in [header, *rows]]
     return harmless("\n".join(lines), keep="\n")
+
+
+def _that_fit(widths: list[int], width: int, needed: set[int]) -> list[int]:
+    """The columns of a table that a terminal has room for: those that are needed, and of the others the first."""
+    columns = list(range(len(widths)))
+    while sum(widths[n] + 2 for n in columns) > width and (more := [n for n in columns if n not in needed]):
+        columns.remove(more[-1])
+    return columns
 
 
 def plan_facts(plan: dict[str, Any]) -> list[tuple[str, str]]:
@@ -110,9 +120,8 @@ def plan_facts(plan: dict[str, Any]) -> list[tuple[str, str]]:
     known = plan["length_known"] or about
     length = f"of {about}{plan['records']:,}" if known else f"length unknown, times are for {plan['records']:,}"
     failed = f", {plan['failed']:,} of them failed" if plan["failed"] else ""
-    facts = [
-        ("plan", f"{plan['name']} · {plan['tried']:,} records tried{failed}, {length} · {many(plan['cores'], 'core')}")
-    ]
+    counts = f"{plan['tried']:,} records tried{failed}, {length}" if plan["tried"] else "no records"
+    facts = [("plan", f"{plan['name']} · {counts} · {many(plan['cores'], 'core')}")]
     if plan["tried"] <= plan["failed"]:  # nothing is known of the costs
         return [*facts, *_words(plan)]
     for n, step in enumerate(plan["steps"]):
@@ -180,28 +189,64 @@ def _short(name: str) -> str:
     return name if len(name) <= 14 else f"{name[:13]}…"
 
 
+def check_text(check: dict[str, Any], width: int = WIDTH, said: Callable[[str], str] = str) -> str:
+    """A Check as text for a terminal of so many columns. `said`: what becomes of its words."""
+    head = f"checked {many(check['records'], 'record')} through {check['line']}"
+    lines = [f" {folded(head, 9, width)}"]
+    lines += [f"  {folded(each, 4, width)}" for each in check["path"]]
+    lines += [finding_text(finding, width, said) for finding in check["findings"]]
+    if check["fine"]:
+        of_what = "a run" if check["record"] is None else f"record {check['record']:,}"
+        why = (
+            f"nothing stands in the way of {of_what}" if check["records"] else "there are no records: no step was tried"
+        )
+        lines.append(f" fine    {why}")
+    return harmless("\n".join(lines), keep="\n")
+
+
+def finding_text(finding: dict[str, Any], width: int = WIDTH, said: Callable[[str], str] = str) -> str:
+    """One thing that a check has found."""
+    step, index = finding["step"], finding["index"]
+    where = "line" if not step else step if finding["kind"] == "reading" else f"step {step!r}"
+    where += f", record {index:,}" if index is not None else ""
+    kind, says = "advice" if finding["advice"] else "found", folded(f"{where}: {said(finding['says'])}", 9, width)
+    return f" {kind:<7} {says}\n         next: {folded(said(finding['next']), 15, width)}"
+
+
 COMPARED = ("technique", "runtime", "cpu", "speed-up", "memory", "first result", "predicted")
 
 
 def comparison_text(comparison: dict[str, Any], width: int = WIDTH) -> str:
     """A Comparison as a table for a terminal of so many columns: where not all of it fits, the predictions stand below."""
-    wide = _table_lines(comparison, [cells_of(row) for row in comparison["rows"]], COMPARED, short=False)
+    wide = _table_lines(comparison, [cells_of(row) for row in comparison["rows"]], COMPARED, width, short=False)
     if any(len(line) > width for line in wide):
         rows = [(_fitting(row["technique"]), *cells_of(row)[1:-1]) for row in comparison["rows"]]
-        narrow = _table_lines(comparison, rows, (*COMPARED[:-2], "first"), short=True)
+        narrow = _narrow_lines(comparison, rows, width)
         guesses = [
             f"{_fitting(row['technique'])} {cells_of(row)[-1]}" for row in comparison["rows"] if _is_guessed(row)
         ]
         guessed = f"predicted: {', '.join(guesses)}"
-        told = [f" {_folded(guessed, indent=1, width=width)}"] if guesses else []
+        told = [f" {folded(guessed, indent=1, width=width)}"] if guesses else []
         wide = [*narrow, *told]
-    above_it = [f" {_folded(text, indent=1, width=width)}" for text in above(comparison)]
-    closing = f" {_folded(comparison['closing'], indent=1, width=width)}"
+    above_it = [f" {folded(text, indent=1, width=width)}" for text in above(comparison)]
+    closing = f" {folded(comparison['closing'], indent=1, width=width)}"
     return harmless("\n".join([*above_it, *wide, closing]), keep="\n")
 
 
+def _narrow_lines(comparison: dict[str, Any], rows: list[tuple[str, ...]], width: int) -> list[str]:
+    """The table without predictions, and without the columns that there is no room for."""
+    header = (*COMPARED[:-2], "first")
+    for left_out in ((), ("first",), ("first", "memory"), ("first", "memory", "cpu")):
+        kept = [n for n, name in enumerate(header) if name not in left_out]
+        cells = [tuple(row[n] for n in kept) for row in rows]
+        lines = _table_lines(comparison, cells, tuple(header[n] for n in kept), width, short=True)
+        if all(len(line) <= width for line in lines):
+            break
+    return lines
+
+
 def _table_lines(
-    comparison: dict[str, Any], rows: list[tuple[str, ...]], header: tuple[str, ...], *, short: bool
+    comparison: dict[str, Any], rows: list[tuple[str, ...]], header: tuple[str, ...], width: int, *, short: bool
 ) -> list[str]:
     widths = [max(len(cells[n]) for cells in [header, *rows]) for n in range(len(header))]
     lines = [" " + "  ".join(cell.ljust(width) for cell, width in zip(header, widths, strict=True)).rstrip()]
@@ -215,7 +260,9 @@ def _table_lines(
         mark = mark[:4].rstrip() if short else mark
         problem = row["problem"]
         lines.append(
-            f" {text}{mark}" if not problem else f" {cells[0].ljust(widths[0])}  {_folded(problem, widths[0] + 3)}"
+            f" {text}{mark}"
+            if not problem
+            else f" {cells[0].ljust(widths[0])}  {folded(problem, widths[0] + 3, width)}"
         )
     return lines
 
@@ -286,10 +333,11 @@ def _spread(spread: float, seconds: float) -> str:
     return f"{spread:.2f}" if seconds < 99.95 else duration(spread)
 
 
-def _folded(text: str, indent: int = 10, width: int = WIDTH) -> str:
-    """Lines no wider than a terminal; those after the first are indented."""
+def folded(text: str, indent: int = 10, width: int = WIDTH) -> str:
+    """Lines no wider than a terminal, and no wider than is good to read; those after the first are indented."""
     import textwrap
 
-    return ("\n" + " " * indent).join(
-        textwrap.wrap(text, width - indent, break_long_words=False, break_on_hyphens=False) or [""]
-    )
+    room = min(max(width, NARROWEST), WIDEST) - indent
+    held = _FLAG.sub("\\1\xa0", text)  # a flag stays with its value
+    parts = (textwrap.wrap(part, room, break_long_words=False, break_on_hyphens=False) for part in held.split("\n"))
+    return ("\n" + " " * indent).join(line for part in parts for line in part or [""]).replace("\xa0", " ")

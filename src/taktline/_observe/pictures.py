@@ -278,8 +278,8 @@ def what_if(report: dict[str, Any]) -> str:
         f'<div class="fits"><div class="row"><span>time</span><div class="inset"><div class="plot">{dots}'
         f'<svg viewBox="0 0 1000 100" height="120" preserveAspectRatio="none" role="img"><title>{escaped(said)}</title>'
         f'<polyline points="{path}" fill="none" stroke="currentColor" stroke-width="1.5" vector-effect="non-scaling-stroke"/>'
-        f'</svg></div></div></div><div class="row"><span>cores</span><div class="inset"><div class="ticks">{ticks}</div></div>'
-        f"</div>{_key(told)}</div>",
+        f'</svg></div></div></div><div class="row"><span>cores</span><div class="inset"><div class="ticks">{ticks}</div>'
+        f"</div></div>{_key(told)}</div>",
         note=note,
     )
 

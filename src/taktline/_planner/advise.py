@@ -263,7 +263,7 @@ def _reasons(
         return (
             "nothing can be said of the costs: no record that was tried came through"
             if tried.read
-            else "there are no records",
+            else "there are no records, so nothing can be said of the costs",
         )
     found = []
     moving, work, by_workers = _shares(costs, tried.steps, chosen.workers or workers, window)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from taktline import _excerpts as excerpts
+from taktline.errors import TaktlineError
 
 KINDS = 50  # that are told apart
 EXAMPLES = 3  # of each
@@ -36,8 +37,8 @@ class FailuresByKind:
 
 
 def says(error: BaseException) -> str:
-    """An error's class and what it says."""
-    kind = type(error).__name__
+    """An error's class and what it says; one of taktline's own has its code in front, by which it can be looked up."""
+    kind = f"{error.code} {type(error).__name__}" if isinstance(error, TaktlineError) else type(error).__name__
     try:
         return f"{kind}: {error}".removesuffix(": ")
     except Exception:  # an exception of somebody's, that cannot say what it is

@@ -14,12 +14,13 @@ import click
 from taktline import Line, LineError, ResumeError, SourceError, __version__
 from taktline._excerpts import harmless
 from taktline._files import check_at, is_there, write_at
+from taktline._observe import pages
 from taktline._recipe.options import PLANNED, Options
 from taktline.abc import Live, Source
 from taktline.cli import standard
 from taktline.cli.completing import errors, paths, targets
 from taktline.cli.ending import ENDS, Signals, Terminated, caught
-from taktline.cli.failures import described
+from taktline.cli.failures import described, fitting
 from taktline.cli.first import First
 from taktline.cli.flags import flags, on_records, on_results, run_options
 from taktline.cli.wording import Asked, as_flags, in_flags
@@ -74,9 +75,9 @@ def _code_of(error: BaseException) -> int:
         return FAILED
     if isinstance(error, _WrongUsage):
         error = error.cause
-        _tell(described(error, _asked))
+        _tell(fitting(described(error, _asked), sys.stderr))
         return WRONG_USAGE
-    _tell(described(error, _asked))
+    _tell(fitting(described(error, _asked), sys.stderr))
     return WRONG_USAGE if isinstance(error, (LineError, ResumeError)) else FAILED
 
 
@@ -327,7 +328,7 @@ def _run_to_its_end(
         report = run.report
     report = _as_asked(report, letters, writer.describe())
     if not quiet:
-        _tell(report.to_json() if as_json else str(report))
+        _tell(report.to_json() if as_json else pages.report_text(report.to_dict(), standard.columns(sys.stderr)))
     if saved is not None:
         _save(report, saved)
     if signals.first is not None and not report.complete:
@@ -383,14 +384,15 @@ def report(saved: str, page: str | None) -> None:
     """
     import json
 
-    from taktline._observe import pages, web
+    from taktline._observe import web
 
     _check_apart(None, None, {}, {"FILE": saved, "--html": page})
     page = _made_later("--html", page)
     try:
         with open(saved, encoding="utf-8") as file:
             facts = json.load(file)
-        text, fragment = as_flags(pages.report_text(facts)), web.report_html(facts)
+        text = pages.report_text(facts, standard.columns(sys.stdout), as_flags)
+        fragment = web.report_html(facts)
     except OSError as error:
         raise LineError(f"{saved!r} cannot be read: {error.strerror}") from error
     except (ValueError, KeyError, TypeError) as error:
@@ -446,7 +448,8 @@ def plan(
         options["setup"] = function_of("--setup", options["setup"])
     given = {name: value for name, value in options.items() if value is not None}
     found = flow.plan(records, sink, length=length, **given)
-    print(found.to_json() if as_json else as_flags(str(found)), flush=True)
+    text = pages.plan_text(found.to_dict(), standard.columns(sys.stdout), as_flags)
+    print(found.to_json() if as_json else text, flush=True)
 
 
 @commands.command()
@@ -507,13 +510,14 @@ def check(
     """
     from taktline.cli.target import function_of
 
+    width = standard.columns(sys.stdout)
     with standard.output_apart("-") as out, _before_anything_runs():
         flow, records = _opened(target, source, reading)
         options["setup"] = function_of("--setup", options["setup"])
         given = {name: value for name, value in options.items() if value is not None}
         found = flow.check(records, limit=limit, record=record, **given)
         assert not isinstance(out, str)
-        out.write(f"{found.to_json() if as_json else as_flags(str(found))}\n".encode())
+        out.write(f"{found.to_json() if as_json else pages.check_text(found.to_dict(), width, as_flags)}\n".encode())
         out.flush()
     return DONE if found.fine else FAILED
 
@@ -521,13 +525,9 @@ def check(
 def _print_comparison(
     flow: Line, records: Any, *, export: str | None = None, as_json: bool = False, **options: Any
 ) -> Comparison:
-    import shutil
-
-    from taktline._observe import pages
-
     table = flow.compare(records, **options)
-    columns = shutil.get_terminal_size().columns if sys.stdout.isatty() else pages.WIDTH
-    print(table.to_json() if as_json else pages.comparison_text(table.to_dict(), columns), flush=True)
+    text = pages.comparison_text(table.to_dict(), standard.columns(sys.stdout))
+    print(table.to_json() if as_json else text, flush=True)
     if export is not None:
         try:
             if export.endswith(".html"):
@@ -632,7 +632,12 @@ def explain(name: str | None) -> None:
         print("\n".join(f"{each.code}  {each.name}" for each in explanations()))
         return
     found = explanation_of(name)
-    print(f"{found.code} {found.name}\n\n{found.text}")
+    width = standard.columns(sys.stdout)
+    told = (
+        part if part.startswith("    ") else pages.folded(part.replace("\n", " "), 0, width)
+        for part in found.text.split("\n\n")
+    )
+    print("\n\n".join([f"{found.code} {found.name}", *told]))
 
 
 @commands.command()

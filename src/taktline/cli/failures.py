@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import os
+from typing import TextIO
 
 from taktline import TaktlineError
+from taktline._observe import pages
 from taktline._segment.batch import READING
 from taktline._working_folder import working_folder
+from taktline.cli import standard
 from taktline.cli.wording import Asked, as_flags
 from taktline.errors import Place, StepError
 
 _OURS = os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep
+_WHOLE = ("  at ", "  by ", "    ", "  record ", "  given ")  # lines of code and of data
 CALLS = 5  # of the user's own functions that are shown where one fails
 
 
@@ -46,6 +50,20 @@ def described(error: BaseException, asked: Asked) -> str:
         )
         lines += _alone(place, lines, asked)
     return "\n".join(lines)
+
+
+def fitting(text: str, stream: TextIO) -> str:
+    """What is told of an error, with its sentences folded to the terminal that it goes to. Code and commands stay whole, and
+    so does all of it where it goes elsewhere: one line is found by one search."""
+    if not stream.isatty():
+        return text
+    width = standard.columns(stream)
+    return "\n".join(
+        line
+        if line.startswith(_WHOLE) or "try this one:" in line
+        else pages.folded(line, 10 if line.startswith("  ") else 2, width)
+        for line in text.split("\n")
+    )
 
 
 def _said(line: str) -> str:

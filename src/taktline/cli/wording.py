@@ -45,8 +45,8 @@ def as_flags(text: str) -> str:
 
     >>> as_flags('use start="launch", or workers=4 and a smaller memory=; journal= too, step(timeout=5), on_error="skip"')
     'use --start launch, or --workers 4 and a smaller --memory; --journal too, step(timeout=5), --on-error skip'
-    >>> as_flags("ordered=False"), as_flags("delimiter=';'"), as_flags("give format= one of csv")
-    ('--no-ordered', "--delimiter ';'", 'give --in-format or --out-format one of csv')
+    >>> as_flags("ordered=False"), as_flags("delimiter=';'"), as_flags("say how to write it: format= one of csv")
+    ('--no-ordered', "--delimiter ';'", 'say how to write it: --out-format one of csv')
     """
 
     def flag(found: re.Match[str]) -> str:
@@ -56,7 +56,9 @@ def as_flags(text: str) -> str:
             return f"--{'no-' if value == 'False' else ''}{name}"
         return f"--{name} {value}" if value else f"--{name}"
 
-    said = _OPTION.sub(flag, text).replace("format= ", "--in-format or --out-format ")
+    said = _OPTION.sub(flag, text)
+    for how, name in (("read it: ", "--in-format"), ("write it: ", "--out-format")):
+        said = said.replace(f"{how}format= ", f"{how}{name} ")
     said = re.sub(r'such as format="(\w+)"', r"such as --out-format \1", said)
     return re.sub(r"(--[\w-]+ \S+) \(\1\)", r"\1", said)  # which was said in both ways
 
