@@ -83,8 +83,9 @@ def set_up(folder: Path) -> None:
         if folder in MORE:
             install(folder, *group(MORE[folder]))
         mark.write_text(wanted)
-    # As an installed package is: each worker would compile it anew where Python is told not to write what it compiles.
-    compileall.compile_dir(ROOT / "src", quiet=2)
+    # As an installed package is: each worker would compile anew what it imports where Python is told not to write that.
+    for imported in ("src", "tests", "faults"):
+        compileall.compile_dir(ROOT / imported, quiet=2)
 
 
 def install_locked(folder: Path, lock: Path) -> None:
@@ -201,7 +202,7 @@ def main() -> None:
         for check in CHECKS:
             run(folder, *check)
         what = "test"
-    program = ("pytest",) if what == "test" and rest else PROGRAMS[what]
+    program = ("pytest",) if what == "test" and rest not in ([], ["--whole"]) else PROGRAMS[what]
     if what == "ray" and rest[:1] == ["bench"]:
         program, rest = ("benchmarks", "ray"), rest[1:]
     if what == "ray" and rest[:1] == ["ways"]:

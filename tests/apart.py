@@ -1,6 +1,9 @@
-"""All tests, each file in a pytest of its own, as many at once as there are cores.
+"""All tests, each file in a pytest of its own, as many at once as there are cores and one, as they wait now and then.
 
-    python -m tests.apart [--jobs N] [arguments of pytest, files and folders among them]
+    python -m tests.apart [--jobs N] [--whole] [arguments of pytest, files and folders among them]
+
+Of files that have many cases of a kind (tests/conftest.py says which) a third is drawn where no file is named; the seed is
+told, and `--draw SEED` draws the same. `--whole` runs all of them.
 
 A worker that is launched looks at every module that its caller has imported, and imports the user's own among them. In one
 pytest for all files these are the other hundred test files with all that they need, at every start of a worker; by itself a
@@ -12,6 +15,7 @@ from __future__ import annotations
 import argparse
 import os
 import re
+import secrets
 import shutil
 import subprocess
 import sys
@@ -106,10 +110,16 @@ def show(ended: Ended) -> None:
 def main() -> int:
     """The command."""
     parser = argparse.ArgumentParser(prog="python -m tests.apart", description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--jobs", type=int, default=len(os.sched_getaffinity(0)), help="files at once")
+    parser.add_argument("--jobs", type=int, default=len(os.sched_getaffinity(0)) + 1, help="files at once")
+    parser.add_argument("--draw", metavar="SEED", help="of files with many cases: those that this draws")
+    parser.add_argument("--whole", action="store_true", help="all cases of all files")
     options, arguments = parser.parse_known_args()
     asked = [each for each in arguments if (ROOT / each).exists()]
     arguments = [each for each in arguments if each not in asked]
+    seed = options.draw or (None if asked or options.whole else str(secrets.randbelow(1_000_000)))
+    if seed is not None:
+        print(f"of files with many cases a third, drawn with --draw {seed}", flush=True)
+        arguments += ["--draw", seed]
     began, all_ended = time.monotonic(), []
     with ThreadPoolExecutor(options.jobs) as threads:
         for done in as_completed([threads.submit(run, name, arguments) for name in files(asked)]):

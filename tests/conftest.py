@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import random
 import signal
 import subprocess
 from collections.abc import Iterator
@@ -48,7 +49,42 @@ FAST = (
     "test_excerpts.py",
     "test_public.py",
 )
+# Files with many cases of a kind, which take a while: with `--draw` one case in three of each of their tests is run.
+DRAWN = (
+    "_io/test_stored_parts.py",
+    "_run/test_in_memory.py",
+    "promises/test_another_host.py",
+    "promises/test_bad_surroundings.py",
+    "promises/test_before_a_run.py",
+    "promises/test_fault_suite.py",
+    "promises/test_faults.py",
+    "promises/test_masks.py",
+    "promises/test_on_agents.py",
+    "promises/test_split_files.py",
+    "promises/test_tables.py",
+    "promises/test_the_callers_source.py",
+    "promises/test_whole_keys.py",
+    "test_testing.py",
+)
+ONE_IN = 3
 PURE = ("_schedule", "_planner", "_observe")  # rooms that decide, and touch no process
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """`--draw`, which `python -m tests.apart` gives."""
+    parser.addoption("--draw", metavar="SEED", help=f"of files with many cases: one in {ONE_IN}, as this draws them")
+
+
+def drawn(items: list[pytest.Item], seed: str) -> list[pytest.Item]:
+    """The tests without two thirds of the cases of those that have many; one case of each is always there."""
+    cases: dict[str, list[pytest.Item]] = {}
+    for item in items:
+        if item.path.relative_to(Path(__file__).parent).as_posix() in DRAWN:
+            cases.setdefault(item.nodeid.partition("[")[0], []).append(item)
+    left_out: set[pytest.Item] = set()
+    for test, alike in cases.items():
+        left_out.update(random.Random(f"{seed} {test}").sample(alike, len(alike) - -(-len(alike) // ONE_IN)))
+    return [item for item in items if item not in left_out]
 
 
 def is_fast(path: Path) -> bool:
@@ -74,6 +110,10 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
     Slow ones are run where they are asked for.
     """
+    if config.option.draw is not None:
+        keep = drawn(items, config.option.draw)
+        config.hook.pytest_deselected(items=[item for item in items if item not in set(keep)])
+        items[:] = keep
     if "slow" not in config.option.markexpr:
         slow = [item for item in items if item.get_closest_marker("slow")]
         config.hook.pytest_deselected(items=slow)
