@@ -27,6 +27,7 @@ from taktline._run.first_rows import all_here, came_of, first_rows, first_unlike
 from taktline._run.in_memory import Tables
 from taktline._run.output import OutputBatch
 from taktline._run.reader import Reader, lent, looked_at
+from taktline._run.run import outputs_of
 from taktline._segment import first_results, policies
 from taktline._segment.batch import READING, Batch, Failure
 from taktline._segment.equality import same
@@ -400,7 +401,7 @@ def _compare(
 def _compare_tables(flow: Line, at_hand: _RowsAtHand, went: ahead.Ahead, findings: list[Finding]) -> None:
     """Tables made by workers beside those that one process makes, in batches too."""
     run = type(flow)(all_here(flow.steps), flow.name)(at_hand.rows, on_error="skip", progress=hidden)
-    here = list(came_of(run.outputs()))
+    here = list(came_of(outputs_of(run)))
     there = list(came_of(OutputBatch(results) for results in went.results))
     counts = sum(map(len, here)), sum(map(len, there))
     says = ""

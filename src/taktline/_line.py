@@ -6,6 +6,7 @@ import sys
 from collections.abc import AsyncGenerator, AsyncIterable, Callable, Coroutine, Iterable
 from typing import TYPE_CHECKING, Any, Generic, Literal, TypeAlias, Unpack, overload
 
+import taktline  # whose names are imported when they are first looked at: annotations are resolved where somebody asks
 from taktline._public import named
 from taktline._recipe.numbers import is_whole
 from taktline._recipe.options import RunOptions, check_planned, check_taken, checked
@@ -13,17 +14,12 @@ from taktline._recipe.steps import Form, Step, StepLike, StepOptions, check_name
 from taktline._recipe.steps import batch as batch_step
 from taktline._recipe.steps import expand as expand_step
 from taktline._recipe.steps import keep as keep_step
-from taktline._types import In, Out
+from taktline._types import B, In, Out, T
 from taktline.abc import Sink
 from taktline.errors import LineError
 
 if TYPE_CHECKING:
-    from taktline._check import Check
-    from taktline._compare.table import Comparison
-    from taktline._observe.snapshot import Report
-    from taktline._planner.advise import Plan
-    from taktline._run.run import Run
-    from taktline._types import A, AnyKind, B, C, D, E, F, G, H, I, T
+    from taktline._types import A, AnyKind, C, D, E, F, G, H, I
 
     # Two sets of overloads of `line`: with coroutines and lines in one union with plain functions, mypy takes fault with
     # lambdas and a bare `async def`.
@@ -106,10 +102,10 @@ class Line(Generic[In, Out]):
     @overload
     def __call__(
         self: Line[A, Coroutine[Any, Any, T]], source: Iterable[A], **options: Unpack[RunOptions]
-    ) -> Run[T]: ...
+    ) -> taktline.Run[T]: ...
     @overload
-    def __call__(self, source: Iterable[In], **options: Unpack[RunOptions]) -> Run[Out]: ...
-    def __call__(self, source: Iterable[Any], **options: Any) -> Run:
+    def __call__(self, source: Iterable[In], **options: Unpack[RunOptions]) -> taktline.Run[Out]: ...
+    def __call__(self, source: Iterable[Any], **options: Any) -> taktline.Run:
         """The results of `source`, an iterable of records, in order: an iterator that starts with its first use.
 
         Options are those of docs/options.md; wrong ones raise LineError at once. While iterating, an exception
@@ -128,12 +124,14 @@ class Line(Generic[In, Out]):
     def run(
         self: Line[A, Coroutine[Any, Any, T]], source: Iterable[A], sink: Sink | Callable[[T], object] | None = None,
         **options: Unpack[RunOptions],
-    ) -> Report: ...  # fmt: skip
+    ) -> taktline.Report: ...  # fmt: skip
     @overload
     def run(
         self, source: Iterable[In], sink: Sink | Callable[[Out], object] | None = None, **options: Unpack[RunOptions]
-    ) -> Report: ...
-    def run(self, source: Iterable[Any], sink: Sink | Callable[[Any], object] | None = None, **options: Any) -> Report:
+    ) -> taktline.Report: ...
+    def run(
+        self, source: Iterable[Any], sink: Sink | Callable[[Any], object] | None = None, **options: Any
+    ) -> taktline.Report:
         """Run `source` into `sink`: a callable of one result, a writer of `taktline.write`, or None to drop results.
 
         Returns the Report. Raises what iterating would raise, and SinkError where the sink fails.
@@ -155,7 +153,7 @@ class Line(Generic[In, Out]):
     def plan(
         self, source: Iterable[In], sink: Sink | Callable[[Out], object] | None = None, *, length: int | None = None,
         **options: Unpack[RunOptions],
-    ) -> Plan:  # fmt: skip
+    ) -> taktline.Plan:  # fmt: skip
         """Try the first records, then say what to do with this source, why, and how long it would take.
 
         Runs for a second or two and starts workers for it. The steps see copies of the first records, as in a run; the
@@ -219,7 +217,7 @@ class Line(Generic[In, Out]):
         context = contextvars.copy_context()
         return stream(lambda records: Run(self._steps, self.name, records, wanted), source, context)
 
-    def compare(self, records: Iterable[In], **options: Any) -> Comparison:
+    def compare(self, records: Iterable[In], **options: Any) -> taktline.Comparison:
         """Run the four techniques in turn over the first records and set them side by side.
 
         `limit`: records to take, 20,000 by default; 1,000 where steps take columns, of which the techniques that move one
@@ -240,7 +238,7 @@ class Line(Generic[In, Out]):
         check_taken("flow.compare()", options, list(signature(compare).parameters)[2:])
         return compare(self, records, **options)
 
-    def check(self, source: Iterable[In], **options: Any) -> Check:
+    def check(self, source: Iterable[In], **options: Any) -> taktline.Check:
         """Tell before a long run what would go wrong: on the first records, each step twice, in batches, in workers.
 
         `limit`: records to take, 1,000 by default. `record`: only the one with this index. Finds steps, records and

@@ -1,8 +1,9 @@
-"""What a step, a line, a run and a source are of: the type variables, for type checkers and editors."""
+"""What a step, a line, a run and a source are of: the type variables, for type checkers, editors and `get_type_hints`."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
+from typing import TypeVar as Variable
 
 if TYPE_CHECKING:  # with defaults, so that a plain Step or Line is one of any; Python has them from 3.13 on
     from typing_extensions import TypeVar
@@ -15,21 +16,21 @@ else:
     In = TypeVar("In", contravariant=True)
     Out = TypeVar("Out", covariant=True)
 
+A = Variable("A")
+B = Variable("B")
+C = Variable("C")
+D = Variable("D")
+E = Variable("E")
+F = Variable("F")
+G = Variable("G")
+H = Variable("H")
+I = Variable("I")  # noqa: E741  the ninth
+T = Variable("T")
+
 if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Never, ParamSpec, TypeAlias
-    from typing import TypeVar as Variable
 
-    A = Variable("A")
-    B = Variable("B")
-    C = Variable("C")
-    D = Variable("D")
-    E = Variable("E")
-    F = Variable("F")
-    G = Variable("G")
-    H = Variable("H")
-    I = Variable("I")  # noqa: E741  the ninth
-    T = Variable("T")
     P = ParamSpec("P")
 
     # What takes and gives values of any type that are alike, as abs, max, sorted and list do. A type checker that looks at

@@ -17,14 +17,18 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Generic, NamedTuple
 
+import taktline
 from taktline._types import Out
 
 if TYPE_CHECKING:
     from taktline._crew.contract import PLAIN as PLAIN
+    from taktline._crew.contract import Batch as Batch
     from taktline._crew.contract import Broken as Broken
     from taktline._crew.contract import Came as Came
     from taktline._crew.contract import Crew as Crew
+    from taktline._crew.contract import Encode as Encode
     from taktline._crew.contract import Ended as Ended
+    from taktline._crew.contract import Failure as Failure
     from taktline._crew.contract import Figures as Figures
     from taktline._crew.contract import Lost as Lost
     from taktline._crew.contract import Orders as Orders
@@ -37,11 +41,11 @@ if TYPE_CHECKING:
 
 # Of the contract of crews, which a run in the caller's process does not load.
 CREWS = (
-    "Broken", "Came", "Crew", "Ended", "Figures", "Lost", "Orders", "PLAIN", "Ready", "Spoiled", "StartFailed",
-    "Withdrawn", "WorkerPlace", "WorkerState",
+    "Batch", "Broken", "Came", "Crew", "Encode", "Ended", "Failure", "Figures", "Lost", "Orders", "PLAIN", "Ready", "Spoiled",
+    "StartFailed", "Withdrawn", "WorkerPlace", "WorkerState",
 )  # fmt: skip
 __all__ = [  # noqa: PLE0604, RUF100
-    "Live", "Machines", "Observer", "Part", "Resumable", "Sink", "Source", "Splitter", "Unread", *CREWS,
+    "Health", "Live", "Machines", "Observer", "Part", "Resumable", "Sink", "Source", "Splitter", "Unread", *CREWS,
 ]  # fmt: skip
 
 
@@ -200,7 +204,7 @@ class Machines(ABC):
         self, lanes: Sequence[tuple[Any, ...] | None], *, goes_on: bool, workers: int, most: int,
         seeds: Sequence[tuple[int, int, int] | None], setup: Callable[[], object] | None,
         tell: Callable[[list[str], list[str]], None],
-    ) -> Crew:  # fmt: skip
+    ) -> taktline.abc.Crew:  # fmt: skip
         """The crew for one run. `lanes`: the steps that workers run together, None where no worker does. `goes_on`: after a
         record that fails, too. `workers`: how many there will be in all; `most`: bytes that one may hold. `seeds`: what the
         run's seed says of each lane. `setup`: to be called in each worker before its first record. `tell`: what is worth

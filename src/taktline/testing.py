@@ -16,9 +16,10 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing, suppress
 from itertools import islice
 from time import monotonic, sleep
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from uuid import uuid4
 
+from taktline import abc
 from taktline._arrow import records_of
 from taktline._durable.fingerprint import look
 from taktline._excerpts import excerpt
@@ -27,9 +28,6 @@ from taktline._recipe.options import Technique
 from taktline._segment.equality import same
 from taktline.abc import Live, Part, Resumable, Sink, Source
 from taktline.errors import SourceError
-
-if TYPE_CHECKING:
-    from taktline.abc import Crew
 
 __all__ = ["check_crew", "check_live", "check_sink", "check_source", "same_as_loop"]
 
@@ -62,7 +60,7 @@ def same_as_loop(flow: Line, records: Any, *, hows: Sequence[Technique] = TECHNI
 
 
 def check_crew(
-    make: Callable[[Sequence[tuple[Any, ...] | None], bool], Crew], *, dies: Callable[[], object] | None = None
+    make: Callable[[Sequence[tuple[Any, ...] | None], bool], abc.Crew], *, dies: Callable[[], object] | None = None
 ) -> None:
     """Check that a crew does what `taktline.abc.Crew` promises.
 
@@ -77,9 +75,9 @@ def check_crew(
     from taktline._crew_promises import PROMISES, killed
 
     for promise in PROMISES:
-        made: list[Crew] = []
+        made: list[abc.Crew] = []
 
-        def one(*steps: Any, goes_on: bool = True, made: list[Crew] = made) -> Crew:
+        def one(*steps: Any, goes_on: bool = True, made: list[abc.Crew] = made) -> abc.Crew:
             made.append(make([line(*steps).steps], goes_on))
             return made[-1]
 

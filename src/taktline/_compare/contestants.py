@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from taktline._recipe.options import Options
 from taktline._run.first_rows import all_here, came_of
 from taktline._run.in_memory import Tables
+from taktline._run.run import outputs_of
 from taktline.views.progress import hidden
 
 if TYPE_CHECKING:
@@ -98,7 +99,7 @@ def by_technique(
 
 
 def technique_over_tables(flow: Line, how: Any, workers: int, options: Options) -> Measure:
-    return by_technique(flow, how, workers, options, lambda run: list(came_of(run.outputs())))
+    return by_technique(flow, how, workers, options, lambda run: list(came_of(outputs_of(run))))
 
 
 def loop_over_rows(flow: Line, options: Options) -> Measure:
@@ -109,7 +110,7 @@ def loop_over_rows(flow: Line, options: Options) -> Measure:
         results: list[Any] = []
         began, seconds = perf_counter(), 0.0
         with closing(run):
-            for output in run.outputs():
+            for output in outputs_of(run):
                 results += came_of([output])
                 seconds = perf_counter() - began
                 if seconds > LOOP_SECONDS and output.first + output.records >= LOOP_LEAST:

@@ -17,6 +17,7 @@ from taktline._run import ahead
 from taktline._run.first_rows import FirstRows, all_here, came_of, without_rows
 from taktline._run.in_memory import Tables
 from taktline._run.reader import Reader, lent
+from taktline._run.run import outputs_of
 from taktline._segment import first_results
 from taktline._segment.batch import READING
 from taktline._segment.values import records_of
@@ -101,7 +102,7 @@ def _in_one_process(
     here = type(flow)(all_here(flow.steps), flow.name)
     run = here(taken, progress=hidden, on_error=options.on_error, setup=options.setup)
     found: list[Any] = []
-    for output in run.outputs():
+    for output in outputs_of(run):
         found += came_of([output])
         for each in output.failures:
             failures.add(each.index if indexes is None else indexes[each.index], each.step, each.error)

@@ -14,7 +14,9 @@ from typing import NamedTuple
 from taktline._crew.protocol import PLAIN as PLAIN
 from taktline._crew.protocol import Figures as Figures
 from taktline._crew.protocol import Orders as Orders
-from taktline._segment.batch import Batch
+from taktline._segment.batch import Batch as Batch
+from taktline._segment.batch import Failure as Failure
+from taktline._segment.values import Encode as Encode
 
 
 class WorkerPlace(NamedTuple):

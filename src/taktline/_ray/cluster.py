@@ -11,6 +11,7 @@ from taktline._crew.agents import HelperProcess
 from taktline._crew.machines import IDLE_AFTER, LOST_AFTER, Agents
 from taktline._public import named
 from taktline._recipe.numbers import is_number, is_whole
+from taktline.abc import Machines
 from taktline.errors import LineError
 
 CONNECT = 30.0  # seconds in which a cluster is to answer
@@ -35,7 +36,7 @@ def ray(
     address: str | None = None, *, nodes: int | None = None, cpus: int | None = None, gpus: float | None = None,
     resources: Mapping[str, float] | None = None, runtime_env: Mapping[str, Any] | None = None,
     start_within: float | None = None, lost_after: float = LOST_AFTER, idle_after: float | None = IDLE_AFTER,
-) -> Agents:  # fmt: skip
+) -> Machines:  # fmt: skip
     """A Ray cluster to run a line on: `on=` of a run. Nothing is connected before the run.
 
     `address`: the head as "HOST:PORT"; None: the cluster of RAY_ADDRESS, else the one that runs on this machine, else one

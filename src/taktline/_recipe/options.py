@@ -274,7 +274,15 @@ class Options:
 
 
 class RunOptions(TypedDict, total=False):
-    """The options of `Options` as keywords, for type checkers and editors; a test holds both equal."""
+    """All options of a run as keywords, for a function of yours that hands them on:
+
+    >>> from typing import Unpack
+    >>> from taktline import RunOptions, line
+    >>> def nightly(records: list[int], **options: Unpack[RunOptions]) -> list[int]:
+    ...     return line(abs)(records, **options).to_list()
+    >>> nightly([-1, 2], how="loop")
+    [1, 2]
+    """
 
     how: Technique
     workers: int | None

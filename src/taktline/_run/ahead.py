@@ -10,7 +10,7 @@ from typing import Any, Literal, NamedTuple
 from taktline._observe.snapshot import Report
 from taktline._recipe.options import Options
 from taktline._recipe.steps import Step
-from taktline._run.run import Run
+from taktline._run.run import Run, outputs_of
 from taktline.abc import Source, Unread
 from taktline.errors import Failed, StepError, StepTimeout, WorkerDied
 from taktline.views.progress import hidden
@@ -86,7 +86,7 @@ def send_tables(
     left, read = HUNG, 0
     run = _run(steps, name, rows, "skip", workers, options)
     with closing(run):
-        for output in run.outputs():
+        for output in outputs_of(run):
             if len(output):
                 results.append(output.results)
             for each in output.failures:

@@ -287,15 +287,6 @@ class Run(Generic[Out]):
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
         self.close()
 
-    def outputs(self) -> Iterator[OutputBatch]:
-        """The results as they are made, some at a time; in the place of iterating over the run."""
-        life = self._life
-        if life.options.journal is not None:  # each result counts by itself
-            return (OutputBatch([result]) for result in self)
-        self._results = iter(())
-        self._generator = life.outputs() if life.checkpointer is None else life.checkpointer.outputs(life.outputs())
-        return self._generator  # type: ignore[no-any-return]
-
     def to_list(self) -> list[Any]:
         """All results in a list.
 
@@ -346,7 +337,7 @@ class Run(Generic[Out]):
         from taktline._run.as_tables import check_form, each
 
         check_form(form)
-        return each(self.outputs(), form)
+        return each(outputs_of(self), form)
 
     def _as_table(self, form: str) -> Any:
         from taktline._run.as_tables import check_form, whole
@@ -355,13 +346,7 @@ class Run(Generic[Out]):
         life, keeps = self._life, self._keeps_number
         source = life.source if keeps and isinstance(life.source, Tables) else None
         with self:
-            return whole(self.outputs(), form, source, life.meter.total if keeps else None)
-
-    def leave(self) -> None:
-        """From another thread than the run's own: give up what is under way. `close` must follow."""
-        self._life.reader.leave()
-        if (engine := self._life.engine) is not None:
-            engine.break_off()
+            return whole(outputs_of(self), form, source, life.meter.total if keeps else None)
 
     def __repr__(self) -> str:
         meter = self._life.meter
@@ -438,7 +423,7 @@ class Run(Generic[Out]):
     def _close(self) -> None:
         self._results = iter(())
         if getattr(self._generator, "gi_running", False):  # in another thread, or below us: whoever runs it cleans up
-            self.leave()
+            leave(self)
             return
         if self._generator is not None:
             self._generator.close()
@@ -494,7 +479,7 @@ class Run(Generic[Out]):
         sink.open()
         try:
             if life.encode_for(sink) or (sink.tables and life.reader.tables):
-                for output in self.outputs():
+                for output in outputs_of(self):
                     output.into(sink)
             else:
                 for some in _some(iter(self)):
@@ -508,6 +493,26 @@ class Run(Generic[Out]):
             raise
         if kept is not None:
             kept.committed()
+
+
+# What other rooms do with a run, and users do not.
+
+
+def outputs_of(run: Run) -> Iterator[OutputBatch]:
+    """The results of a run as they are made, some at a time; in the place of iterating over it."""
+    life = run._life
+    if life.options.journal is not None:  # each result counts by itself
+        return (OutputBatch([result]) for result in run)
+    run._results = iter(())
+    run._generator = life.outputs() if life.checkpointer is None else life.checkpointer.outputs(life.outputs())
+    return run._generator  # type: ignore[no-any-return]
+
+
+def leave(run: Run) -> None:
+    """From another thread than the run's own: give up what is under way. `close` must follow."""
+    run._life.reader.leave()
+    if (engine := run._life.engine) is not None:
+        engine.break_off()
 
 
 def _described(end: object) -> str:

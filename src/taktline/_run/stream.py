@@ -11,7 +11,7 @@ from sys import getrefcount
 from typing import Any
 
 from taktline._run import ownership
-from taktline._run.run import Run
+from taktline._run.run import Run, leave, outputs_of
 from taktline.abc import Live
 
 END: Any = object()
@@ -27,12 +27,12 @@ async def stream(
     with ThreadPoolExecutor(1, "taktline stream") as thread:  # one, so that the run is always driven from the same
         try:
             # Not here: what is refused there closes the source, which waits for this loop.
-            outputs = await loop.run_in_executor(thread, context.run, run.outputs)
+            outputs = await loop.run_in_executor(thread, context.run, outputs_of, run)
             while (output := await loop.run_in_executor(thread, partial(context.run, next, outputs, END))) is not END:
                 for result in output:
                     yield result
         finally:
-            run.leave()  # the thread may be waiting for a step
+            leave(run)  # the thread may be waiting for a step
             await asyncio.shield(loop.run_in_executor(thread, context.run, run.close))
 
 
