@@ -16,7 +16,7 @@ from time import perf_counter
 from typing import Any
 
 from benchmarks.anew import anew
-from taktline._crew.contract import PLAIN, Came, Crew, Figures, Heard, Orders, Ready, WorkerPlace
+from taktline._crew.contract import PLAIN_ORDERS, Came, Crew, Figures, Heard, Orders, Ready, WorkerPlace
 from taktline._recipe import plan as plans
 from taktline._recipe.options import Options
 from taktline._recipe.steps import as_step
@@ -43,7 +43,7 @@ class NoCrew(Crew):
     def prepare(self, batch: Batch, lane: int, *, apart: bool = False) -> None:
         pass
 
-    def send(self, worker: int, seq: int, attempt: int, batch: Batch, orders: Orders = PLAIN) -> None:
+    def send(self, worker: int, seq: int, attempt: int, batch: Batch, orders: Orders = PLAIN_ORDERS) -> None:
         busy = self._busy[worker] = self._busy.get(worker, 0) + 150_000_000
         figures = Figures(busy, 0, 0, busy, 0, [busy], [0], [0])
         self._heard.append(Came(worker, seq, attempt, batch, 100, figures))

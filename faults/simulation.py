@@ -16,7 +16,7 @@ from dataclasses import dataclass, fields
 
 from taktline._schedule import events
 from taktline._schedule.machine import Lane, Machine
-from taktline._schedule.window import AHEAD, ENDLESS, Limits
+from taktline._schedule.window import ENDLESS_CREDITS, PARTS_AHEAD, Limits
 
 STEPS = 20_000  # events of a life; one that has not ended by then is stuck
 LET_GO = 0.05  # how often machines may be let go
@@ -34,7 +34,7 @@ class World:
         self.window = chance.choice([None, chance.randint(1, 40)])
         self.ordered = chance.random() < 0.8
         self.length = chance.choice([0, 1, chance.randint(0, 60)])
-        self.enough = chance.choice([ENDLESS, chance.randint(1, 40)])
+        self.enough = chance.choice([ENDLESS_CREDITS, chance.randint(1, 40)])
         limits = Limits(self.window, chance.randint(1, 4 if self.splits else 12), 1 << 40, self.enough)
         self.machine = Machine(self.lanes, limits, ordered=self.ordered)
         self.fails = self.some(0.02)
@@ -105,7 +105,7 @@ class World:
         found += [lambda w=w: self.get_ready(w) for w in self.starting]
         found += [lambda w=w: self.find_place(w) for w in self.away]
         for worker, batches in self.at.items():
-            if batches and worker not in self.hung and self.asked.get(worker, 0) < AHEAD:
+            if batches and worker not in self.hung and self.asked.get(worker, 0) < PARTS_AHEAD:
                 found += [lambda w=worker: self.work(w)] * 3
         if self.death and self.chance.random() < self.death:
             found += [lambda w=w: self.die(w, None) for w in {*self.at, *self.starting}]
@@ -286,7 +286,7 @@ class World:
                     self.batches[part], self.head = self.head, []
                     self.seq = part + 1
                 case events.Stop(worker):
-                    assert self.asked[worker] == AHEAD, "stopped though it could go on"
+                    assert self.asked[worker] == PARTS_AHEAD, "stopped though it could go on"
                     self.stops += 1
                     self.deaths_to_come.append(worker)
                 case events.Emit(seq):

@@ -5,7 +5,19 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Sequence
 
-from taktline._crew.contract import PLAIN, Broken, Came, Crew, Ended, Figures, Heard, Lost, Orders, Ready, WorkerPlace
+from taktline._crew.contract import (
+    PLAIN_ORDERS,
+    Broken,
+    Came,
+    Crew,
+    Ended,
+    Figures,
+    Heard,
+    Lost,
+    Orders,
+    Ready,
+    WorkerPlace,
+)
 from taktline._recipe.steps import Step
 from taktline._segment.batch import Batch
 from taktline._segment.segment import Pieces, Segment
@@ -77,7 +89,7 @@ class CrewHere(Crew):
     def prepare(self, batch: Batch, lane: int, *, apart: bool = False) -> None:
         batch.values = list(records_of(batch.values))
 
-    def send(self, worker: int, seq: int, attempt: int, batch: Batch, orders: Orders = PLAIN) -> None:
+    def send(self, worker: int, seq: int, attempt: int, batch: Batch, orders: Orders = PLAIN_ORDERS) -> None:
         self.sent.append((worker, seq, attempt))
         self.careful += [(seq, attempt)] * orders.careful
         copy = Batch(list(records_of(batch.values)), batch.origins and [*batch.origins], [*batch.failures], batch.first)

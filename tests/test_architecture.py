@@ -201,6 +201,34 @@ def test_what_a_signals_handler_raises_is_no_error_of_the_system():
     assert not swallowed
 
 
+# Kinds, states and tables of one thing that there is only once.
+SAY_IT_ALONE = {
+    "BOM", "BOTTLENECK", "COUNTER", "DELIVERED", "DONE", "FAILED", "FORMS", "HOME", "MISSING", "POSTGRES", "REGISTRIES",
+    "RUNNING", "SQLITE", "TECHNIQUES",
+}  # fmt: skip
+
+
+def constants(tree: ast.Module) -> set[str]:
+    """The names in capitals that a file gives at its top."""
+    found = set()
+    for node in tree.body:
+        given = node.targets if isinstance(node, ast.Assign) else [getattr(node, "target", None)]
+        for each in filter(None, given):
+            found |= {name.id for name in ast.walk(each) if isinstance(name, ast.Name) and name.id.isupper()}
+    return found
+
+
+def test_a_constant_that_another_file_reads_says_of_what():
+    """`MOST` is clear beside the line that uses it; in another file it is `MAX_BATCH_RECORDS`."""
+    known = {name: constants(ast.parse(path.read_text())) for name, path in modules().items()}
+    bare = {
+        alias.name for path in modules().values() for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.ImportFrom) and node.module != "taktline._types" for alias in node.names
+        if alias.name in known.get(node.module or "", ()) and "_" not in alias.name
+    }  # fmt: skip
+    assert bare == SAY_IT_ALONE
+
+
 def test_a_class_name_means_one_thing():
     names = [
         node.name for path in modules().values() for node in ast.walk(ast.parse(path.read_text()))

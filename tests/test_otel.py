@@ -10,7 +10,7 @@ import pytest
 
 from taktline import LineError, line
 from taktline.otel import EVENTS, Telemetry
-from taktline.views.metrics import RUN, STEP
+from taktline.views.metrics import RUN_METRICS, STEP_METRICS
 
 metrics = pytest.importorskip("opentelemetry.sdk.metrics")
 export = pytest.importorskip("opentelemetry.sdk.metrics.export")
@@ -57,11 +57,11 @@ def test_the_numbers_are_those_of_the_report(how, heard):
     flow = line(abs, parse, name="orders")
     report = flow.run(range(2_000), how=how, workers=2, on_error="skip", observer=heard.telemetry, progress=False)
     points = heard.points()
-    for metric in RUN:
+    for metric in RUN_METRICS:
         if metric.kind == "counter" and (value := metric.of(report)):
             assert points[metric.name, ""].value == value
     for step in report.steps:
-        for metric in STEP:
+        for metric in STEP_METRICS:
             if value := metric.of(step):
                 told = points[metric.name, step.name].value
                 assert told >= value if metric.unit == "s" else told == value  # a counter does not go back

@@ -12,7 +12,7 @@ from faults.ways.steps import FAULTS, SERIAL, Befallen, Spec, Stuck, built, plai
 from taktline import line
 from taktline._recipe.plan import block_of_lists
 from taktline._recipe.steps import Role
-from taktline._segment.batch import READING
+from taktline._segment.batch import READING_STEP
 from taktline.errors import Failed
 
 if TYPE_CHECKING:
@@ -155,9 +155,9 @@ def wanted(case: Case, broken: Broken | None) -> Wanted:
         record = case.origin.record(index)
         results: list[Any] = []
         if unread is not None and index == unread.records:
-            out.lost.append(Lost(index, READING, unread.errors, unread.text, [], takes_all=False))
+            out.lost.append(Lost(index, READING_STEP, unread.errors, unread.text, [], takes_all=False))
             if case.options.get("on_error") == "keep":
-                out.results.append(Failed(index, unread.text, READING, ValueError()))
+                out.results.append(Failed(index, unread.text, READING_STEP, ValueError()))
             continue
         try:
             for result in through(case.origin.record(index), steps):

@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass, replace
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
-from taktline._crew.weight import NOTED, weigh
+from taktline._crew.weight import NOTED_BYTES, weigh
 from taktline._excerpts import excerpt, readable
 from taktline._observe import pages
 from taktline._observe.measures import cost, many, size
@@ -29,7 +29,7 @@ from taktline._run.output import OutputBatch
 from taktline._run.reader import Reader, lent, looked_at
 from taktline._run.run import outputs_of
 from taktline._segment import first_results, policies
-from taktline._segment.batch import READING, Batch, Failure
+from taktline._segment.batch import READING_STEP, Batch, Failure
 from taktline._segment.equality import same
 from taktline._segment.segment import Segment
 from taktline._segment.tables import ArrowRows, each_record
@@ -196,7 +196,7 @@ class _Looking:
         becomes = what_becomes(self.options.on_error, self.options.dead_letters)
         found = [*self.failed, *(each for step in self._failures.values() for each in step.by_step())]
         for each in sorted(found, key=lambda each: each.first):
-            reading = each.step == READING
+            reading = each.step == READING_STEP
             says = f"it {'cannot be read' if reading else 'fails'}: {each.error}{self.why.get(each.step, '')}"
             says += f"; {each.records:,} such records in all" if each.records > 1 else ""
             yield Finding(
@@ -290,7 +290,7 @@ def _read(source: Iterable[Any], first: int, count: int) -> tuple[_AtHand, Failu
                 if index < first:
                     continue
                 if type(record) is Unread:
-                    unread.add(index, READING, record.error)
+                    unread.add(index, READING_STEP, record.error)
                 else:
                     records[index] = record
     if reader.error is not None and reader.index < first + count:
@@ -308,7 +308,7 @@ def _carried(steps: tuple[Step, ...]) -> Iterable[Finding]:
                 "carry", step.name, None, f"it cannot be carried over to a worker: {_told(found[1])}",
                 'build what it needs in the worker with per_worker(), keep it here with kind="inline", or start="fork"',
             )  # fmt: skip
-        elif (carried := weigh([step], float("inf"))) is not None and carried.size > NOTED:
+        elif (carried := weigh([step], float("inf"))) is not None and carried.size > NOTED_BYTES:
             says = f"it carries {carried.size / 1e6:,.0f} MB to each launched worker ({carried.seconds:.2g} s to pack)"
             remedy = "keep that in a module that workers import, or build it there with per_worker()"
             yield Finding("carry", step.name, None, says, f'{remedy}; start="fork" shares it', advice=True)
@@ -348,7 +348,7 @@ def _in_workers(
         elif limited:
             looking.add(index, mark.step, mark.error)
         else:
-            says = f"it was not done after {ahead.HANGS:g} s, and was ended"
+            says = f"it was not done after {ahead.HANGS_AFTER:g} s, and was ended"
             remedy = 'give it a limit, step(timeout=), and leave such records out with on_error="skip"'
             findings.append(Finding("hangs", mark.step, index, says, remedy))
         left_out.add(index)

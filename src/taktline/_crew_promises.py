@@ -14,7 +14,7 @@ from collections.abc import Callable
 from time import sleep
 from typing import Any, Protocol
 
-from taktline._crew.contract import PLAIN, Broken, Came, Crew, Ended, Orders, Ready
+from taktline._crew.contract import PLAIN_ORDERS, Broken, Came, Crew, Ended, Orders, Ready
 from taktline._recipe.steps import expand, per_worker
 from taktline._segment.batch import Batch
 from taktline._segment.values import Encoded
@@ -100,7 +100,7 @@ def ready(crew: Crew, *workers: int) -> None:
     assert {each.worker for each in until(crew, Ready, len(workers))} == set(workers)
 
 
-def sent(crew: Crew, seq: int, *values: object, orders: Orders = PLAIN, attempt: int = 1) -> Batch:
+def sent(crew: Crew, seq: int, *values: object, orders: Orders = PLAIN_ORDERS, attempt: int = 1) -> Batch:
     """A batch of these values that worker 0 was given."""
     one = Batch(list(values))
     crew.prepare(one, 0)
@@ -285,7 +285,7 @@ def a_crew_may_be_closed_again_and_before_anything_has_started(make: Make, dies:
         crew.close(gently=False)
 
 
-PROMISES: tuple[Callable[[Make, Dies], None], ...] = (
+CREW_PROMISES: tuple[Callable[[Make, Dies], None], ...] = (
     a_batch_comes_back_with_its_number_its_attempt_and_what_the_steps_made_of_it,
     a_worker_gives_its_batches_back_in_the_order_in_which_it_got_them,
     a_large_batch_is_the_hearers_own_whatever_becomes_of_the_worker,

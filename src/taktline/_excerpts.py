@@ -97,10 +97,10 @@ def in_ascii(text: str) -> str:
     >>> in_ascii("a → b · 7.1 µs · 名")
     'a > b | 7.1 us | \\\\u540d'
     """
-    return text.translate(LIKE).encode("ascii", "backslashreplace").decode()
+    return text.translate(ASCII_LIKE).encode("ascii", "backslashreplace").decode()
 
 
-LIKE = str.maketrans("█░▒━╌╸─│▕▏·◄µ→×±≈…–", "#-:=-=-||||<u>x+~~-")  # a sign each, so that tables stay in line
+ASCII_LIKE = str.maketrans("█░▒━╌╸─│▕▏·◄µ→×±≈…–", "#-:=-=-||||<u>x+~~-")  # a sign each, so that tables stay in line
 
 
 def is_secret(key: Any) -> bool:

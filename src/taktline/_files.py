@@ -14,7 +14,7 @@ from taktline import _urls
 from taktline._signals import pass_on
 
 PATIENCE = 3.0  # seconds for another run to let go of a file: the workers of a caller that was just killed may have it
-CANNOT = {errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EBADF, errno.EISDIR}
+CANNOT_SYNC = {errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EBADF, errno.EISDIR}
 
 
 def private(path: str, *, make: bool = True) -> int:
@@ -100,7 +100,7 @@ def sync_folder(path: str) -> None:
     try:
         os.fsync(folder)
     except OSError as error:
-        if error.errno not in CANNOT:
+        if error.errno not in CANNOT_SYNC:
             raise
     finally:
         os.close(folder)

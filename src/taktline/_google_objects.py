@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 from uuid import uuid4
 
-from taktline._objects import ANY, LARGE, PAGE, Missing, Objects
+from taktline._objects import ANY_TAG, LARGE_FILE, LIST_PAGE, Missing, Objects
 
 MOST_COMPOSED = 32  # objects that are put together at once
 OBJECT = "b/{}/o/{}"
@@ -33,7 +33,7 @@ class GoogleObjects(Objects):
         except Missing:
             return None
 
-    def put(self, path: str, data: bytes, tag: str | None = ANY) -> str:
+    def put(self, path: str, data: bytes, tag: str | None = ANY_TAG) -> str:
         bucket, key, _ = self._store.split_path(path)
         line = uuid4().hex.encode()  # which is not in the data
         body = b"\r\n".join(
@@ -56,7 +56,9 @@ class GoogleObjects(Objects):
         bucket, prefix, _ = self._store.split_path(folder)
         more: dict[str, Any] = {}
         while True:
-            page = self._request(folder, "GET", "b/{}/o", bucket, prefix=prefix, maxResults=PAGE, json_out=True, **more)
+            page = self._request(
+                folder, "GET", "b/{}/o", bucket, prefix=prefix, maxResults=LIST_PAGE, json_out=True, **more
+            )
             yield from (
                 (f"{bucket}/{each['name']}", {"Size": each["size"], "ETag": each["generation"]})
                 for each in page.get("items", [])
@@ -66,7 +68,7 @@ class GoogleObjects(Objects):
             more = {"pageToken": page["nextPageToken"]}
 
     def copy(self, path: str, to: str, size: int) -> str:
-        return self._rewrite(path, to, ANY)
+        return self._rewrite(path, to, ANY_TAG)
 
     def _rewrite(self, path: str, to: str, tag: str | None) -> str:
         (bucket, key, _), (new_bucket, new_key, _) = self._store.split_path(path), self._store.split_path(to)
@@ -96,9 +98,9 @@ class GoogleObjects(Objects):
 
     def put_file(self, file: str, path: str, tag: str | None) -> str:
         with open(file, "rb") as opened:
-            if os.path.getsize(file) <= LARGE:
+            if os.path.getsize(file) <= LARGE_FILE:
                 return self.put(path, opened.read(), tag)
-            return self._send(path, iter(lambda: opened.read(LARGE), b""), tag)
+            return self._send(path, iter(lambda: opened.read(LARGE_FILE), b""), tag)
 
     def join(self, path: str, pieces: Iterable[tuple[Objects, str]], last: bytes, tag: str | None) -> str:
         """They are put together beside the first one, by 32 at a time, and go to their place from there."""
@@ -168,7 +170,7 @@ class GoogleObjects(Objects):
 
 
 def _condition(tag: str | None) -> dict[str, str]:
-    return {} if tag == ANY else {"ifGenerationMatch": tag or "0"}
+    return {} if tag == ANY_TAG else {"ifGenerationMatch": tag or "0"}
 
 
 def _data_of(pieces: Iterable[tuple[Objects, str]], last: bytes) -> Iterator[bytes]:

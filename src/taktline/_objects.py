@@ -14,9 +14,9 @@ from typing import Any, Literal
 from taktline._urls import shown, told, url_of
 from taktline.errors import SinkError
 
-ANY: Literal["*"] = "*"  # as a tag: whatever is there
-PAGE = 1000  # objects that are listed, or deleted, at once
-LARGE = 64 << 20  # bytes of a file that are put at once
+ANY_TAG: Literal["*"] = "*"  # as a tag: whatever is there
+LIST_PAGE = 1000  # objects that are listed, or deleted, at once
+LARGE_FILE = 64 << 20  # bytes of a file that are put at once
 MOST_PARTS = 9_000  # of one upload: stores take 10,000
 MOST_COPIED = 5 << 30  # bytes that a store copies by one request
 REFUSED = {"PreconditionFailed", "ConditionalRequestConflict", "412", "409"}
@@ -71,7 +71,7 @@ class Objects:
         except Missing:
             return None
 
-    def put(self, path: str, data: bytes, tag: str | None = ANY) -> str:
+    def put(self, path: str, data: bytes, tag: str | None = ANY_TAG) -> str:
         """Put an object there where the tag is still this one; the new tag. Raises Conflict."""
         try:
             return str(self._call("put_object", path, Body=data, **_condition(tag))["ETag"])
@@ -91,7 +91,7 @@ class Objects:
         more: dict[str, Any] = {}
         while True:
             list_them = partial(
-                self._store.call_s3, "list_objects_v2", Bucket=bucket, Prefix=prefix, MaxKeys=PAGE, **more
+                self._store.call_s3, "list_objects_v2", Bucket=bucket, Prefix=prefix, MaxKeys=LIST_PAGE, **more
             )
             page = self._asked(folder, list_them)
             yield from ((f"{bucket}/{each['Key']}", each) for each in page.get("Contents", []))
@@ -113,7 +113,7 @@ class Objects:
         """Those that are there."""
         left = [self._named(path) for path in paths]
         while left:
-            some, left = left[:PAGE], left[PAGE:]
+            some, left = left[:LIST_PAGE], left[LIST_PAGE:]
             bucket = some[0]["Bucket"]
             objects = {"Objects": [{"Key": each["Key"]} for each in some], "Quiet": True}
             answer = self._asked(bucket, partial(self._store.call_s3, "delete_objects", Bucket=bucket, Delete=objects))
@@ -143,9 +143,9 @@ class Objects:
         """A file as `put` does its bytes. Raises Conflict."""
         size = os.path.getsize(file)
         with open(file, "rb") as opened:
-            if size <= LARGE:
+            if size <= LARGE_FILE:
                 return self.put(path, opened.read(), tag)
-            some = max(LARGE, -(-size // MOST_PARTS))
+            some = max(LARGE_FILE, -(-size // MOST_PARTS))
 
             def part(number: int, upload: dict[str, str]) -> str:
                 return self._data(path, opened.read(some), number, upload)
@@ -253,4 +253,4 @@ class Objects:
 def _condition(tag: str | None) -> dict[str, str]:
     if tag is None:
         return {"IfNoneMatch": "*"}
-    return {} if tag == ANY else {"IfMatch": tag}
+    return {} if tag == ANY_TAG else {"IfMatch": tag}

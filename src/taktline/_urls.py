@@ -10,8 +10,8 @@ from urllib.parse import unquote, urlsplit
 from taktline.errors import LineError, SinkError, SourceError, SourceNotFound
 
 URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
-EXTRAS = {"s3": "s3", "s3a": "s3", "gs": "gs", "gcs": "gs", "az": "az", "abfs": "az", "abfss": "az", "adl": "az"}
-WEB = ("http", "https")  # no folders, no patterns, no writing
+SCHEME_EXTRAS = {"s3": "s3", "s3a": "s3", "gs": "gs", "gcs": "gs", "az": "az", "abfs": "az", "abfss": "az", "adl": "az"}
+WEB_SCHEMES = ("http", "https")  # no folders, no patterns, no writing
 
 
 def is_url(path: str) -> bool:
@@ -47,7 +47,7 @@ def local(place: str) -> str | None:
 
 def is_web(url: str) -> bool:
     """Whether a web server is asked for it."""
-    return urlsplit(url).scheme in WEB
+    return urlsplit(url).scheme in WEB_SCHEMES
 
 
 known_stores: list[Callable[[str], tuple[Any, str] | None]] = []
@@ -61,7 +61,7 @@ def store_of(url: str) -> tuple[Any, str]:
         if (found := known(url)) is not None:
             return found
     scheme = urlsplit(url).scheme
-    extra = EXTRAS.get(scheme, "remote")
+    extra = SCHEME_EXTRAS.get(scheme, "remote")
     try:
         from fsspec.core import url_to_fs
 

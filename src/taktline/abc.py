@@ -21,7 +21,6 @@ import taktline
 from taktline._types import Out
 
 if TYPE_CHECKING:
-    from taktline._crew.contract import PLAIN as PLAIN
     from taktline._crew.contract import Batch as Batch
     from taktline._crew.contract import Broken as Broken
     from taktline._crew.contract import Came as Came
@@ -41,8 +40,8 @@ if TYPE_CHECKING:
 
 # Of the contract of crews, which a run in the caller's process does not load.
 CREWS = (
-    "Batch", "Broken", "Came", "Crew", "Encode", "Ended", "Failure", "Figures", "Lost", "Orders", "PLAIN", "Ready", "Spoiled",
-    "StartFailed", "Withdrawn", "WorkerPlace", "WorkerState",
+    "Batch", "Broken", "Came", "Crew", "Encode", "Ended", "Failure", "Figures", "Lost", "Orders", "PLAIN_ORDERS", "Ready",
+    "Spoiled", "StartFailed", "Withdrawn", "WorkerPlace", "WorkerState",
 )  # fmt: skip
 __all__ = [  # noqa: PLE0604, RUF100
     "Health", "Live", "Machines", "Observer", "Part", "Resumable", "Sink", "Source", "Splitter", "Unread", *CREWS,

@@ -472,11 +472,11 @@ def _many(count: int, thing: str) -> str:
     return f"{count:,} {thing}{'' if count == 1 else 's'}"
 
 
-DAMAGED = 73  # exit code of a worker that finds its way to the caller spoiled
+DAMAGED_EXIT_CODE = 73  # exit code of a worker that finds its way to the caller spoiled
 
 
 def _how_ended(exit_code: int | None) -> str:
-    if exit_code == DAMAGED:
+    if exit_code == DAMAGED_EXIT_CODE:
         return "was ended, since descriptors that are not the step's own had been closed or written to,"
     if exit_code is None:
         return "was lost"

@@ -12,8 +12,8 @@ from taktline.views.metrics import (
     BATCH_RECORDS,
     BATCH_SECONDS,
     COUNTER,
-    RUN,
-    STEP,
+    RUN_METRICS,
+    STEP_METRICS,
     Labels,
     Metric,
     Rising,
@@ -47,7 +47,7 @@ class Telemetry(Observer):
         self._failed = trace.Status(trace.StatusCode.ERROR)
         make: Any = {COUNTER: meter.create_counter, "gauge": meter.create_gauge}
         self._told: dict[str, Any] = {
-            each.name: make[each.kind](each.name, each.unit, each.help) for each in (*RUN, *STEP)
+            each.name: make[each.kind](each.name, each.unit, each.help) for each in (*RUN_METRICS, *STEP_METRICS)
         }
         self._seconds = meter.create_histogram(*BATCH_SECONDS)
         self._records = meter.create_histogram(*BATCH_RECORDS)
@@ -79,7 +79,7 @@ class Telemetry(Observer):
 
     def ends(self, report: Any) -> None:
         self._tell(report)
-        for metric in RUN:
+        for metric in RUN_METRICS:
             if metric.name in ("taktline.records.in_flight", "taktline.workers", "taktline.still"):
                 self._told[metric.name].set(0, self._line)
         said = {

@@ -72,9 +72,9 @@ def check_crew(
     what has come stays, whatever becomes of its worker; deaths are told, carefully with the value at work; numbers are free
     again; what is told to a worker that has ended is lost; a `wait` ends; and a crew may be closed again.
     """
-    from taktline._crew_promises import PROMISES, killed
+    from taktline._crew_promises import CREW_PROMISES, killed
 
-    for promise in PROMISES:
+    for promise in CREW_PROMISES:
         made: list[abc.Crew] = []
 
         def one(*steps: Any, goes_on: bool = True, made: list[abc.Crew] = made) -> abc.Crew:

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from taktline._durable import fingerprint, journal
-from taktline._durable.entries import DONE, PAGE, Checkpoint, Entry
+from taktline._durable.entries import DONE, JOURNAL_PAGE, Checkpoint, Entry
 from taktline._durable.journal import SIZE, SLOT, Journal
 from taktline.errors import LineError, ResumeError, SinkError
 
@@ -81,9 +81,12 @@ def test_damage_costs_at_most_the_last_entry_or_is_told(tmp_path_factory, whole_
     path = tmp_path_factory.getbasetemp() / "damaged.journal"
     whole = bytearray(whole_ones[count])
     places = st.one_of(
-        st.integers(0, 400), st.integers(PAGE, PAGE + 8), st.integers(2 * PAGE, 2 * PAGE + 300),
-        st.integers(2 * PAGE + SLOT, 2 * PAGE + SLOT + 300), st.integers(0, SIZE - 1),
-    )  # fmt: skip
+        st.integers(0, 400),
+        st.integers(JOURNAL_PAGE, JOURNAL_PAGE + 8),
+        st.integers(2 * JOURNAL_PAGE, 2 * JOURNAL_PAGE + 300),
+        st.integers(2 * JOURNAL_PAGE + SLOT, 2 * JOURNAL_PAGE + SLOT + 300),
+        st.integers(0, SIZE - 1),
+    )
     for at in data.draw(st.lists(places, min_size=1, max_size=4)):
         junk = data.draw(st.one_of(st.binary(min_size=1, max_size=20), st.just(bytes(600))))
         whole[at : at + len(junk)] = junk
@@ -98,7 +101,7 @@ def test_damage_costs_at_most_the_last_entry_or_is_told(tmp_path_factory, whole_
     again.close()
 
 
-@pytest.mark.parametrize("at", [0, PAGE])
+@pytest.mark.parametrize("at", [0, JOURNAL_PAGE])
 def test_damage_is_told_with_what_to_do(tmp_path, whole_ones, at):
     path = tmp_path / "j"
     path.write_bytes(whole_ones[3][:at] + b"\xff" * 8 + whole_ones[3][at + 8 :])

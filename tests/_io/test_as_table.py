@@ -176,7 +176,7 @@ def small_blocks(monkeypatch):
 @pytest.fixture
 def few_rows(monkeypatch):
     """Types are told from four rows."""
-    monkeypatch.setattr(delimited, "ROWS", 4)
+    monkeypatch.setattr(delimited, "INFERENCE_ROWS", 4)
 
 
 @settings(

@@ -37,7 +37,7 @@ def test_no_line_is_wider_than_a_terminal_but_what_is_to_be_pasted():
     long = "word " * 60
     retry = "taktline retry " + "x" * 100
     text = pages.report_text(report(reasons=(long,), error=f"{long}\nthe rest of it", retry=retry))
-    assert [line for line in text.splitlines() if len(line) > pages.WIDTH] == [f" retry    {retry}"]
+    assert [line for line in text.splitlines() if len(line) > pages.PAGE_WIDTH] == [f" retry    {retry}"]
     assert "the rest of it" not in text
 
 

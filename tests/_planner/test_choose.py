@@ -10,7 +10,7 @@ from taktline._planner.choose import (
     LAUNCHED,
     OVERLAP,
     OWN,
-    WORTH,
+    WORTHWHILE_GAIN,
     Choice,
     Sample,
     choose,
@@ -35,7 +35,7 @@ DEAR = Sample(8, 50, 800_000, 1.0, 0, 500, 500, 500, 500)
 def test_workers_are_started_only_where_they_save_time(sample, workers, cores, remaining, elapsed):
     choice = choose(sample, workers=workers, cores=cores, remaining=remaining, elapsed=elapsed)
     if choice.move:
-        assert choice.gain >= WORTH
+        assert choice.gain >= WORTHWHILE_GAIN
         assert saved(sample, workers=workers, cores=cores, records=1_000) > 0
     else:
         assert choice.gain == 1.0

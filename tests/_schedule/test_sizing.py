@@ -7,7 +7,7 @@ import math
 from hypothesis import given
 from hypothesis import strategies as st
 
-from taktline._schedule.sizing import AGAIN, AIM, GROWTH, LEAST, MOST, Calls, Sizing
+from taktline._schedule.sizing import AGAIN, BATCH_AIM, GROWTH, LEAST, MAX_BATCH_RECORDS, Calls, Sizing
 
 COSTS = st.floats(1e-7, 1.0)  # seconds a record
 
@@ -24,7 +24,7 @@ def batches(sizing: Sizing, cost: float, count: int, *, flight: int = 1) -> list
 
 
 def target(cost: float) -> int:
-    return max(1, min(MOST, round(AIM / cost)))
+    return max(1, min(MAX_BATCH_RECORDS, round(BATCH_AIM / cost)))
 
 
 @given(COSTS, st.integers(1, 4))

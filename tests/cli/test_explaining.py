@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from taktline import LineError, errors
-from taktline._observe.pages import WIDTH
+from taktline._observe.pages import PAGE_WIDTH
 from taktline.cli import explaining
 from taktline.cli.commands import run_main
 
@@ -49,7 +49,7 @@ def test_the_command_tells_each_by_code_and_by_class_without_a_network(capsys, m
             assert run_main(["explain", name]) == 0
             said = capsys.readouterr().out
             assert said.split() == [each.code, *each.name.split(), *each.text.split()]
-            assert all(len(line) <= WIDTH for line in said.splitlines())
+            assert all(len(line) <= PAGE_WIDTH for line in said.splitlines())
 
 
 def test_the_command_lists_all():

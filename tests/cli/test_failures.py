@@ -14,7 +14,7 @@ from taktline._run.failures import says
 from taktline.cli.failures import described, fitting
 from taktline.cli.target import line_of
 from taktline.cli.wording import Asked
-from taktline.errors import DAMAGED, Hanging, Stalled, placed
+from taktline.errors import DAMAGED_EXIT_CODE, Hanging, Stalled, placed
 
 
 @pytest.fixture
@@ -32,7 +32,7 @@ def asked():
         (-9, "the worker was killed by SIGKILL at record 7 in step 'price', often because memory ran out"),
         (None, "the worker was lost at record 7 in step 'price'"),
         (
-            DAMAGED,
+            DAMAGED_EXIT_CODE,
             "the worker was ended, since descriptors that are not the step's own had been closed or written to, at",
         ),
     ],

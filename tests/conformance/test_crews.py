@@ -12,7 +12,7 @@ from taktline._crew.contract import Crew
 from taktline._crew.machines import agents_here
 from taktline._crew.processes import ProcessCrew
 from taktline._crew.threads import ThreadCrew
-from taktline._crew_promises import PROMISES, killed
+from taktline._crew_promises import CREW_PROMISES, killed
 from taktline._recipe.steps import Step, as_step
 
 CREWS = ["fork", "launch", "threads", "here", "agents"]
@@ -59,6 +59,6 @@ def raises() -> None:
     raise Dies
 
 
-@pytest.mark.parametrize("promise", PROMISES, ids=lambda promise: promise.__name__)
+@pytest.mark.parametrize("promise", CREW_PROMISES, ids=lambda promise: promise.__name__)
 def test_a_crew_keeps(promise: Callable[..., None], make: Any, how: str) -> None:
     promise(make, raises if how == "here" else killed)

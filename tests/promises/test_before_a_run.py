@@ -141,7 +141,7 @@ def test_an_interrupt_that_a_serial_step_raises_is_a_failure_of_the_step():
 
 
 def test_a_plan_comes_to_an_end_where_a_step_hangs(monkeypatch):
-    monkeypatch.setattr(ahead, "HANGS", 0.5)
+    monkeypatch.setattr(ahead, "HANGS_AFTER", 0.5)
     plan = line(hangs).plan(range(50))
     assert failures(plan) == [("hangs", 1, 5)]
     assert "for which a run would wait" in plan.failures[0].error
@@ -314,7 +314,7 @@ def test_a_check_survives_a_step_that_would_end_its_process(steps):
 
 
 def test_a_check_comes_to_an_end_where_a_step_hangs_and_looks_at_the_others(monkeypatch):
-    monkeypatch.setattr(ahead, "HANGS", 0.5)
+    monkeypatch.setattr(ahead, "HANGS_AFTER", 0.5)
     check = line(hangs, fussy).check(range(60))
     assert [each[:3] for each in found(check, advice=False)] == [("hangs", "hangs", 5), ("fails", "fussy", 33)]
 

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from taktline import batch, expand, keep, line, serial, step
-from taktline._schedule.sizing import MOST, Calls, Sizing
+from taktline._schedule.sizing import MAX_BATCH_RECORDS, Calls, Sizing
 from taktline.abc import Live
 
 CALL = 0.01  # seconds of a call, as much as a batch should take if it were work
@@ -165,7 +165,7 @@ def test_calls_take_the_smaller_part_of_the_time_within_twenty_batches(call, eac
             sizing.learn_calls(0, done, call + done * each)
     assert sizes[0] == 1
     last = max(sizes[-2 * flight :])  # now and then a batch is smaller, to learn
-    assert last == MOST or call <= 0.3 * (call + last * each) + each
+    assert last == MAX_BATCH_RECORDS or call <= 0.3 * (call + last * each) + each
     # and no more is waited for than that asks for, or some milliseconds of work
     assert last * each <= max(0.012, 4.5 * call, 2 * each)
 

@@ -14,7 +14,7 @@ from taktline._observe.measures import cost, duration, rate, size
 from taktline.abc import Observer
 from taktline.otel import Telemetry
 from taktline.views import notebook
-from taktline.views.metrics import RUN, STEP, prometheus_text
+from taktline.views.metrics import RUN_METRICS, STEP_METRICS, prometheus_text
 
 export = pytest.importorskip("opentelemetry.sdk.metrics.export")
 sdk = pytest.importorskip("opentelemetry.sdk.metrics")
@@ -63,11 +63,11 @@ def test_text_json_html_notebook_trace_and_metrics_tell_one_report(how, tmp_path
     ):
         assert getattr(snapshot, name) == getattr(report, name), name
     exposed = dict(re.findall(r"^(taktline\S+) (\S+)$", prometheus_text(snapshot), re.MULTILINE))
-    for metric in RUN:
+    for metric in RUN_METRICS:
         if metric.kind == "counter":
             assert float(exposed[f'{metric.prometheus}{{line="orders"}}']) == metric.of(report)
     for step in report.steps:
-        for metric in STEP:
+        for metric in STEP_METRICS:
             assert float(exposed[f'{metric.prometheus}{{line="orders",step="{step.name}"}}']) == metric.of(step)
 
     # OpenTelemetry, which is told what is more from time to time.
@@ -76,7 +76,7 @@ def test_text_json_html_notebook_trace_and_metrics_tell_one_report(how, tmp_path
         for resource in reader.get_metrics_data().resource_metrics for scope in resource.scope_metrics
         for metric in scope.metrics for point in metric.data.data_points if hasattr(point, "value")
     }  # fmt: skip
-    for metric in RUN:
+    for metric in RUN_METRICS:
         if metric.kind == "counter":
             assert told.get((metric.name, ""), 0) == metric.of(report)
     for step in report.steps:

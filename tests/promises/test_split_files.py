@@ -370,7 +370,7 @@ def changed_meanwhile(path, change, **options):
 
 @pytest.fixture
 def small_reads(monkeypatch):
-    monkeypatch.setattr(opening, "BUFFER", 512)
+    monkeypatch.setattr(opening, "BUFFER_BYTES", 512)
 
 
 @pytest.mark.parametrize("technique", ["loop", "line", "auto"])

@@ -22,7 +22,7 @@ from taktline._check import check
 from taktline._compare.comparing import compare
 from taktline._crew.machines import Agents, agents_here
 from taktline._line import Line
-from taktline._recipe.options import PLANNED, Options
+from taktline._recipe.options import PLAN_OPTIONS, Options
 from taktline.cli import commands
 from taktline.errors import ResultsTooLarge
 
@@ -244,7 +244,7 @@ def test_a_plan_says_what_it_does():
 
 @pytest.mark.parametrize("option", sorted({*FIELDS} - {"progress"}))
 def test_every_option_changes_a_plan_or_is_refused(option, tmp_path):
-    assert sorted(OF_A_PLAN) == sorted(PLANNED)
+    assert sorted(OF_A_PLAN) == sorted(PLAN_OPTIONS)
     if option in OF_A_PLAN:
         assert OF_A_PLAN[option](tmp_path)
         return

@@ -327,6 +327,6 @@ def test_nothing_begins_where_there_is_no_broker(monkeypatch):
     pytest.importorskip("confluent_kafka")
     from taktline.kafka import broker
 
-    monkeypatch.setattr(broker, "CALL", 0.5)
+    monkeypatch.setattr(broker, "CALL_SECONDS", 0.5)
     with pytest.raises(SourceError, match=r"kafka://127.0.0.1:1/t cannot be reached; is the broker running"):
         line(str).run(subscribe("kafka://127.0.0.1:1/t", group="g"), print)

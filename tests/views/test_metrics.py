@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from taktline import line
-from taktline.views.metrics import LONG, OTHERS, RUN, STEP, STEPS, Rising, prometheus_text, values
+from taktline.views.metrics import LONG, OTHERS, RUN_METRICS, STEP_METRICS, STEPS, Rising, prometheus_text, values
 
 DOCS = Path(__file__).parents[2] / "docs"
 NAMES = {
@@ -30,14 +30,16 @@ def snapshot(*steps, name=None, **options):
 
 
 def test_no_name_is_renamed_or_dropped():
-    assert {each.prometheus for each in (*RUN, *STEP)} == NAMES
+    assert {each.prometheus for each in (*RUN_METRICS, *STEP_METRICS)} == NAMES
 
 
 def test_the_page_lists_all_of_them():
     told = re.findall(
         r"^\| `(taktline\S+)` \| `(\w+)` \| (\w+) \| (\S+) \| (.+) \|$", (DOCS / "metrics.md").read_text(), re.M
     )
-    assert told == [(each.name, each.prometheus, each.kind, each.unit, each.help) for each in (*RUN, *STEP)]
+    assert told == [
+        (each.name, each.prometheus, each.kind, each.unit, each.help) for each in (*RUN_METRICS, *STEP_METRICS)
+    ]
 
 
 def test_board_and_alerts_ask_for_no_other_names_and_each_alert_has_its_runbook():
@@ -71,7 +73,7 @@ def test_prometheus_reads_what_the_run_has_counted():
 
 def test_labels_are_bounded():
     many = [abs] * (STEPS + 30)
-    labels = [labels for metric, labels, _ in values(snapshot(*many, name="n" * 5_000)) if metric in STEP]
+    labels = [labels for metric, labels, _ in values(snapshot(*many, name="n" * 5_000)) if metric in STEP_METRICS]
     assert len({each["step"] for each in labels}) == STEPS + 1
     assert OTHERS in {each["step"] for each in labels}
     assert {len(each["line"]) for each in labels} == {LONG}

@@ -8,9 +8,9 @@ from collections.abc import Callable, Iterable
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
-from taktline._compare.contestants import BATCHED, TECHNIQUES, Measurement, Score, dear_alone
+from taktline._compare.contestants import ONE_PROCESS_BATCHED, TECHNIQUES, Measurement, Score, dear_alone
 from taktline._compare.subject import Subject, of_records, of_tables
-from taktline._compare.table import CORES, ELSEWHERE, Comparison, comparison
+from taktline._compare.table import PREDICTED_CORES, PREDICTED_ROW, Comparison, comparison
 from taktline._observe import memory
 from taktline._planner.whatif import predict
 from taktline._recipe.numbers import is_whole
@@ -151,11 +151,13 @@ def _predicted(flow: Line, taken: Any, workers: int, options: Options) -> dict[s
         return {}
     found = {}
     if tables:  # each was tried as a whole
-        found[BATCHED] = predict(tried.costs, technique("loop", flow.steps, 0), records=len(taken), cores=1).seconds
+        found[ONE_PROCESS_BATCHED] = predict(
+            tried.costs, technique("loop", flow.steps, 0), records=len(taken), cores=1
+        ).seconds
     for how in TECHNIQUES[1:] if tables else TECHNIQUES:
         plan = technique(how, flow.steps, workers)
         if plan.workers == 0 or not tried.obstacle:
             found[how] = predict(tried.costs, plan, records=len(taken), cores=usable_cores()).seconds
-    if not tried.obstacle and (line := technique("line", flow.steps, CORES)).workers:
-        found[ELSEWHERE] = predict(tried.costs, line, records=len(taken), cores=CORES).seconds
+    if not tried.obstacle and (line := technique("line", flow.steps, PREDICTED_CORES)).workers:
+        found[PREDICTED_ROW] = predict(tried.costs, line, records=len(taken), cores=PREDICTED_CORES).seconds
     return found

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 TECHNIQUES = ("loop", "pool", "queues", "line")
-BATCHED = "one process, batched"
+ONE_PROCESS_BATCHED = "one process, batched"
 LOOP_SECONDS = 0.5  # of the loop over rows of tables, one by one: what it takes for all is reckoned from those,
 LOOP_LEAST = 16  # of which there are so many at least
 
@@ -69,7 +69,7 @@ def our_own(
         Contestant(_called(how, workers, len(steps)), how, technique(flow, how, workers, options)) for how in TECHNIQUES
     ]
     here = type(flow)(all_here(steps), flow.name)  # in batches, and where nothing is left to choose
-    found.insert(1, Contestant(BATCHED, BATCHED, technique(here, "auto", workers, options)))
+    found.insert(1, Contestant(ONE_PROCESS_BATCHED, ONE_PROCESS_BATCHED, technique(here, "auto", workers, options)))
     return found
 
 

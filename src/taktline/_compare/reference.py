@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     pass
 
 
-CHUNKS = 16  # of Pool.imap's chunk size: so many chunks a worker, about what Pool.map chooses for itself
+POOL_CHUNKS = 16  # of Pool.imap's chunk size: so many chunks a worker, about what Pool.map chooses for itself
 SLOTS = 64  # records a queue of the reference line holds
 Through = Callable[[Any], list[Any]]
 

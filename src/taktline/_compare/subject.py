@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from taktline._compare.contestants import Contestant, by_technique, loop_over_rows, our_own, technique_over_tables
 from taktline._compare.difference import difference, difference_in_tables
 from taktline._compare.plain_loop import plain_loop
-from taktline._compare.reference import AS_TABLES, CHUNKS, references
+from taktline._compare.reference import AS_TABLES, POOL_CHUNKS, references
 from taktline._planner.advise import Failures
 from taktline._recipe.options import Options, usable_cores
 from taktline._recipe.plan import keyed
@@ -19,7 +19,7 @@ from taktline._run.in_memory import Tables
 from taktline._run.reader import Reader, lent
 from taktline._run.run import outputs_of
 from taktline._segment import first_results
-from taktline._segment.batch import READING
+from taktline._segment.batch import READING_STEP
 from taktline._segment.values import records_of
 from taktline.abc import Unread
 from taktline.errors import Failed, LineError, ResultsTooLarge, StepError, TaktlineError
@@ -72,7 +72,7 @@ def of_records(
     if not any(step.role is Role.BATCH for step in flow.steps):
         del contestants[1]  # there are no batches
     if reference:
-        contestants += references(flow.steps, workers, max(1, len(taken) // (workers * CHUNKS)), options)
+        contestants += references(flow.steps, workers, max(1, len(taken) // (workers * POOL_CHUNKS)), options)
     return Subject(flow, taken, expected, contestants, _and_failures(left_out, failures), difference)
 
 
@@ -127,7 +127,7 @@ def _first(records: Iterable[Any], limit: int, failures: Failures, *, goes_on: b
         while reader.index < limit and (some := reader.read_within(limit - reader.index, WAIT)):
             for index, record in enumerate(some, reader.index - len(some)):
                 if type(record) is Unread:
-                    failures.add(index, READING, record.error)
+                    failures.add(index, READING_STEP, record.error)
                 else:
                     taken[index] = record
         if reader.error is not None:

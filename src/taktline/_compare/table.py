@@ -8,7 +8,7 @@ import statistics
 from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
-from taktline._compare.contestants import BATCHED, Measurement, Score
+from taktline._compare.contestants import ONE_PROCESS_BATCHED, Measurement, Score
 from taktline._excerpts import readable
 from taktline._observe import cores, pages, web
 from taktline._observe.verdict import noise
@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 
 
 TIE = 0.02  # share by which two times may differ and still be called equal
-CORES = 8  # of the machine that the line is predicted for
-ELSEWHERE = f"line on {CORES} cores (predicted)"
+PREDICTED_CORES = 8  # of the machine that the line is predicted for
+PREDICTED_ROW = f"line on {PREDICTED_CORES} cores (predicted)"
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,8 +100,8 @@ def comparison(
     ours = [row for row in rows if not row.problem and not row.reference]
     fastest = min(ours, key=lambda row: row.seconds).technique if ours else ""
     rows = [replace(row, tie=_ties(row, ours, fastest)) for row in rows]
-    if (there := predicted.get(ELSEWHERE)) is not None and not rows[0].problem:
-        rows.append(Row(ELSEWHERE, True, seconds=there, speed_up=rows[0].seconds / there, measured=False))
+    if (there := predicted.get(PREDICTED_ROW)) is not None and not rows[0].problem:
+        rows.append(Row(PREDICTED_ROW, True, seconds=there, speed_up=rows[0].seconds / there, measured=False))
     times = [took for each in scores for took in each.times]
     return Comparison(
         records=records, steps=len(step_names), cores=usable_cores(), rounds=rounds, left_out=left_out, rows=tuple(rows),
@@ -171,10 +171,10 @@ def _closing(rows: list[Row], fastest: str) -> str:
     tie = f" A tie: {', '.join(tied)} {'is' if len(tied) == 1 else 'are'} as fast as can be told." if tied else ""
     if fastest == "loop" or good.get("loop", best).tie:
         return f"Stay with the loop: nothing is faster on these records.{tie}"
-    batched = good.get(BATCHED, best)
-    if fastest == BATCHED or batched.tie:
+    batched = good.get(ONE_PROCESS_BATCHED, best)
+    if fastest == ONE_PROCESS_BATCHED or batched.tie:
         return f"Stay in one process, in batches: nothing is faster on these records.{tie}"
-    beside = f", {batched.seconds / best.seconds:.1f} times {BATCHED}" if batched is not best else ""
+    beside = f", {batched.seconds / best.seconds:.1f} times {ONE_PROCESS_BATCHED}" if batched is not best else ""
     return f"{fastest} is the fastest, {best.speed_up:.1f} times the loop{beside}.{tie}"
 
 

@@ -27,7 +27,7 @@ from taktline.errors import WorkersCannotStart
 
 BOOT = "import sys; sys.path.insert(0, sys.argv.pop()); from taktline._crew.agent import main; main({lost_after}, {places})"
 MEMORY = 1 << 28  # bytes of an arena of the way to the helper
-UNHEARD = 73  # exit code of an agent that has not heard from its helper for too long
+UNHEARD_EXIT_CODE = 73  # exit code of an agent that has not heard from its helper for too long
 LOOK = 0.05  # seconds after which workers that were asked have told where they are
 
 
@@ -53,8 +53,8 @@ def listen(descriptor: int, lost_after: float) -> NoReturn:
     poll, select = new_poll()
     poll.register(descriptor, select.POLLIN)
     missed = 0
-    while missed < told.BEATS:
-        if not poll.poll(lost_after / told.BEATS * 1000):
+    while missed < told.BEATS_TILL_LOST:
+        if not poll.poll(lost_after / told.BEATS_TILL_LOST * 1000):
             missed += 1
             continue
         missed = 0
@@ -66,7 +66,7 @@ def listen(descriptor: int, lost_after: float) -> NoReturn:
             beats = b""
         if not beats:
             break
-    os._exit(UNHEARD)
+    os._exit(UNHEARD_EXIT_CODE)
 
 
 class Agent:
@@ -144,11 +144,11 @@ class Agent:
         if workers is None:
             return
         if kind == told.LOAD:
-            worker, attempt = told.OF.unpack_from(message.note)
+            worker, attempt = told.WORKER_ATTEMPT.unpack_from(message.note)
             parts = [bytes(part) for part in message.parts]
-            workers.load(worker, message.seq, attempt, message.note[told.OF.size :], parts)
+            workers.load(worker, message.seq, attempt, message.note[told.WORKER_ATTEMPT.size :], parts)
         elif kind == told.MORE:
-            workers.more(told.OF.unpack(message.note)[0], message.seq)
+            workers.more(told.WORKER_ATTEMPT.unpack(message.note)[0], message.seq)
         elif kind == told.START:
             workers.start(message.seq, *told.LANE.unpack(message.note))
         elif kind == told.END:

@@ -19,10 +19,10 @@ from typing import Any
 from taktline._crew import agents_words as told
 from taktline._crew import contract, helper, launcher, protocol, starts
 from taktline._crew.callers_side import CallersSide, Tell, why_broken
-from taktline._crew.contract import PLAIN, Crew, Heard, Orders, WorkerPlace
+from taktline._crew.contract import PLAIN_ORDERS, Crew, Heard, Orders, WorkerPlace
 from taktline._crew.reach import opens_files, reached
 from taktline._recipe.steps import Step
-from taktline._schedule.sizing import FAR_AIM
+from taktline._schedule.sizing import FAR_BATCH_AIM
 from taktline._segment.batch import Batch
 from taktline._signals import pass_on
 from taktline._wire.channel import Channel, Frame, new_poll
@@ -40,7 +40,7 @@ class HelperProcess:
         self.process = launcher.Process()
         try:
             self.process.launch(boot=helper.BOOT)
-            self.channel = Channel(self.process.socket, blocking=False, most=helper.MEMORY)
+            self.channel = Channel(self.process.socket, blocking=False, most=helper.ARENA_BYTES)
             self.channel.send(told.SITE, 0, pickle.dumps(tuple(site)))
         except BaseException:
             self.process.close()
@@ -183,7 +183,7 @@ class AgentCrew(Crew):
 
     Raises LineError, naming the step, where a step cannot be carried over to a worker."""
 
-    batch_seconds = FAR_AIM
+    batch_seconds = FAR_BATCH_AIM
 
     def __init__(
         self, segments: Sequence[tuple[Step, ...] | None], *, helper: HelperProcess, goes_on: bool, workers: int, most: int,
@@ -217,7 +217,7 @@ class AgentCrew(Crew):
         self._next_look = 0.0  # for agents that have nothing to do
         self._resting: Counter[int] = Counter()  # whom agents serve that were let go: how many
         # Whom no agent serves, since when: a lane with needs of its own, or ANY.
-        self._unserved = dict.fromkeys([*self._wants, *([told.ANY] if plain else [])], monotonic())
+        self._unserved = dict.fromkeys([*self._wants, *([told.ANY_LANE] if plain else [])], monotonic())
         self._agents: dict[int, _Reached] = {}
         self._workers: dict[int, _Placed] = {}
         self._by_known: dict[int, _Placed] = {}
@@ -248,11 +248,11 @@ class AgentCrew(Crew):
         return min(free, key=lambda each: (each.of_lane(lane) / self._room(each), len(each.workers)), default=None)
 
     def _served_as(self, lane: int) -> int:
-        return lane if lane in self._wants else told.ANY
+        return lane if lane in self._wants else told.ANY_LANE
 
     def _room(self, agent: _Reached) -> int:
         """Workers of a lane that an agent takes: its places, or more where more workers are wanted than there are places."""
-        return ceil(agent.slots * self._share) if agent.serves == told.ANY else agent.slots
+        return ceil(agent.slots * self._share) if agent.serves == told.ANY_LANE else agent.slots
 
     def _start_at(self, agent: _Reached, worker: int, lane: int) -> None:
         self._known += 1
@@ -287,7 +287,7 @@ class AgentCrew(Crew):
     def prepare(self, batch: Batch, lane: int, *, apart: bool = False) -> None:
         self._side.prepare(batch, lane, apart=apart)
 
-    def send(self, worker: int, seq: int, attempt: int, batch: Batch, orders: Orders = PLAIN) -> None:
+    def send(self, worker: int, seq: int, attempt: int, batch: Batch, orders: Orders = PLAIN_ORDERS) -> None:
         if self._abandoned:
             starts.not_in_a_fork()
         if (member := self._workers.get(worker)) is None:
@@ -295,11 +295,13 @@ class AgentCrew(Crew):
         note, parts = self._side.seal(batch, member.lane, orders)
         member.has[seq] = attempt, batch
         member.agent.since = monotonic()
-        self._say(member.agent, told.LOAD, seq, told.OF.pack(member.known, attempt) + note, parts, later=True)
+        self._say(
+            member.agent, told.LOAD, seq, told.WORKER_ATTEMPT.pack(member.known, attempt) + note, parts, later=True
+        )
 
     def more(self, worker: int, seq: int) -> None:
         if (member := self._workers.get(worker)) is not None:
-            self._say(member.agent, told.MORE, seq, told.OF.pack(member.known, 0))
+            self._say(member.agent, told.MORE, seq, told.WORKER_ATTEMPT.pack(member.known, 0))
 
     def end(self, worker: int) -> None:
         if (member := self._workers.get(worker)) is not None:
@@ -358,7 +360,7 @@ class AgentCrew(Crew):
             self._bring_back()
 
     def _nobody_for(self, serves: int) -> WorkersCannotStart:
-        if serves == told.ANY:
+        if serves == told.ANY_LANE:
             what = f"no machine has had a place for a worker for {self._start_within:g} s"
         else:
             want = self._wants[serves]
@@ -545,7 +547,7 @@ class AgentCrew(Crew):
 
     def _leave(self, *, gently: bool) -> None:
         channel, seconds = self._helper.channel, self._closes_within() if gently else 0.0
-        until = monotonic() + seconds + helper.LEAVING + GRACE
+        until = monotonic() + seconds + helper.LEAVE_SECONDS + GRACE
         try:
             channel.send(told.LEAVE, 0, told.SECONDS.pack(seconds) if gently else b"")
         except (BrokenPipeError, ConnectionResetError) as error:

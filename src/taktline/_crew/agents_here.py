@@ -11,8 +11,8 @@ from types import MappingProxyType
 from taktline._crew import agent, launcher
 from taktline._crew import agents_words as told
 from taktline._crew.agents_words import Parcel
-from taktline._crew.devices import VISIBLE
-from taktline._crew.helper import MEMORY, AgentLink, Placement
+from taktline._crew.devices import VISIBLE_DEVICES
+from taktline._crew.helper import ARENA_BYTES, AgentLink, Placement
 from taktline._signals import pass_on
 from taktline._wire.channel import Channel
 from taktline.errors import LineError, WorkersCannotStart
@@ -25,7 +25,7 @@ class AgentProcess(AgentLink):
     OSError where the system gives none."""
 
     def __init__(
-        self, *, slots: int, where: str, lost_after: float, serves: int = told.ANY, places: int = 0,
+        self, *, slots: int, where: str, lost_after: float, serves: int = told.ANY_LANE, places: int = 0,
         environment: Mapping[str, str] = MappingProxyType({}),
     ) -> None:  # fmt: skip
         self.slots = slots
@@ -38,7 +38,7 @@ class AgentProcess(AgentLink):
         with theirs:
             boot = agent.BOOT.format(lost_after=lost_after, places=places)
             self._process.launch(theirs.fileno(), boot=boot, environment=environment)
-        self._channel = Channel(self._process.socket, blocking=False, most=MEMORY)
+        self._channel = Channel(self._process.socket, blocking=False, most=ARENA_BYTES)
 
     def fileno(self) -> int:
         """What is to be polled for what it says."""
@@ -87,7 +87,7 @@ class AgentProcess(AgentLink):
     @property
     def is_unheard(self) -> bool:
         """Whether it has ended since it has heard nothing for too long; asked of one that is gone."""
-        return self._process.wait(1.0) and self._process.poll() == agent.UNHEARD
+        return self._process.wait(1.0) and self._process.poll() == agent.UNHEARD_EXIT_CODE
 
     def end(self) -> None:
         self._process.kill()
@@ -100,7 +100,7 @@ class _Spot:
     """Where an agent is to be: on a machine that is made up, which has things of its own."""
 
     def __init__(
-        self, machine: int, slots: int, serves: int = told.ANY, takes: Mapping[str, float] | None = None,
+        self, machine: int, slots: int, serves: int = told.ANY_LANE, takes: Mapping[str, float] | None = None,
         gpus: Sequence[int] = (),
     ) -> None:  # fmt: skip
         self.machine = machine
@@ -109,7 +109,9 @@ class _Spot:
         self.takes = takes or {}
         self.agent: AgentProcess | None = None
         self.gpus = gpus  # of the machine, those that are reserved
-        self.environment = {VISIBLE[0]: ",".join(map(str, gpus)), "TAKTLINE_OWN": VISIBLE[0]} if gpus else {}
+        self.environment = (
+            {VISIBLE_DEVICES[0]: ",".join(map(str, gpus)), "TAKTLINE_OWN": VISIBLE_DEVICES[0]} if gpus else {}
+        )
         self.rests = False  # nothing was to be done there for long
 
 

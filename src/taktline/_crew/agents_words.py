@@ -29,8 +29,8 @@ FAILED = 52  # note: a pickled (LineError or another error's name, what it says)
 # caller to agent, by way of the helper
 EQUIP = 1  # note: a pickled Equip; parts: the caller's surroundings, then a setup for each lane
 START = 2  # seq: worker; note: LANE of it, and the number that it is called by
-LOAD = 3  # seq: batch; note: OF, then the worker's own note; parts: the batch
-MORE = 4  # seq: batch; note: OF
+LOAD = 3  # seq: batch; note: WORKER_ATTEMPT, then the worker's own note; parts: the batch
+MORE = 4  # seq: batch; note: WORKER_ATTEMPT
 END = 5  # seq: worker
 KILL = 6  # seq: worker
 GIVE = 7  # seq: worker; parts: what it asked for
@@ -44,14 +44,14 @@ SAID = 22  # seq: worker; note: the kind, a byte, and the worker's own note
 STATES = 23  # note: pickled {worker: (mark, seen, Worker)}
 
 AGENT = struct.Struct("<I")
-LANES = struct.Struct("<i")  # whom an agent serves: a lane with needs of its own, or ANY
+LANES = struct.Struct("<i")  # whom an agent serves: a lane with needs of its own, or ANY_LANE
 LANE = struct.Struct("<II")
 SECONDS = struct.Struct("<d")
-OF = struct.Struct("<QQ")  # worker, attempt
+WORKER_ATTEMPT = struct.Struct("<QQ")  # worker, attempt
 CAME = struct.Struct("<QQQB")  # worker, attempt, bytes of memory that it has, kind
 
-ANY = -1  # all lanes without needs of their own
-BEATS = 10  # in the time after which the other end is given up
+ANY_LANE = -1  # all lanes without needs of their own
+BEATS_TILL_LOST = 10  # in the time after which the other end is given up
 
 
 class Site(NamedTuple):
@@ -96,7 +96,7 @@ def fits(has: Mapping[str, float], taken: Iterable[Mapping[str, float]], needs: 
 
 
 class HasJoined(NamedTuple):
-    """An agent that has come. `where`: its machine, in words. `serves`: a lane with needs of its own, or ANY."""
+    """An agent that has come. `where`: its machine, in words. `serves`: a lane with needs of its own, or ANY_LANE."""
 
     slots: int
     where: str

@@ -114,7 +114,7 @@ class CallersSide:
                 'Build what it needs in the worker with per_worker(), keep the step here with kind="inline", '
                 'or share this process\'s memory with start="fork"'
             ) from why
-        if weight.size > weights.NOTED:
+        if weight.size > weights.NOTED_BYTES:
             self._heavy.append(str(weight))
         setup = protocol.Setup(
             path=[str(entry) for entry in sys.path], argv=list(sys.argv), stand_ins=stand_ins(), segment=segment,

@@ -11,7 +11,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
-from taktline._crew.protocol import PLAIN as PLAIN
+from taktline._crew.protocol import PLAIN_ORDERS as PLAIN_ORDERS
 from taktline._crew.protocol import Figures as Figures
 from taktline._crew.protocol import Orders as Orders
 from taktline._segment.batch import Batch as Batch
@@ -151,7 +151,7 @@ class Crew(ABC):
         out without the others being looked at."""
 
     @abstractmethod
-    def send(self, worker: int, seq: int, attempt: int, batch: Batch, orders: Orders = PLAIN) -> None:
+    def send(self, worker: int, seq: int, attempt: int, batch: Batch, orders: Orders = PLAIN_ORDERS) -> None:
         """Give a batch to a worker; it is sent with the next `wait` at the latest. `Came` or `Spoiled` follows, unless the
         worker ends before."""
 

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Iterable
 
 # Where libraries look for the GPUs that are theirs: who reserves some for an agent says so there.
-VISIBLE = ("CUDA_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES")
+VISIBLE_DEVICES = ("CUDA_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES")
 
 
 def share(devices: list[str], place: int, places: int) -> list[str]:
@@ -30,7 +30,7 @@ class Devices:
 
     def environment(self, worker: int, living: Iterable[int]) -> dict[str, str]:
         """What a worker that starts beside these is to have in its environment."""
-        seen = {name: os.environ[name].split(",") for name in VISIBLE if os.environ.get(name)}
+        seen = {name: os.environ[name].split(",") for name in VISIBLE_DEVICES if os.environ.get(name)}
         if not self._places or not seen:
             return {}
         self._place_of = {each: self._place_of[each] for each in living if each in self._place_of}

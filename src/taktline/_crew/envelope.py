@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 from taktline._crew.cells import in_cells
-from taktline._crew.protocol import PLAIN, Figures, Orders
+from taktline._crew.protocol import PLAIN_ORDERS, Figures, Orders
 from taktline._segment.batch import Batch, Failure
 from taktline._segment.tables import ArrowRows, rows_of
 from taktline._segment.values import Encode, Encoded, records_of
@@ -72,7 +72,7 @@ class _Outcome(NamedTuple):
     newest: bytes | None = None
 
 
-PLAIN_BATCH: tuple[Orders, bool, list[int] | None, list[Sent]] = (PLAIN, False, None, [])
+PLAIN_BATCH: tuple[Orders, bool, list[int] | None, list[Sent]] = (PLAIN_ORDERS, False, None, [])
 PLAIN_OUTCOME = _Outcome()
 
 UNSENT = "its record cannot be sent to a worker"

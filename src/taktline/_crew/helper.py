@@ -28,10 +28,10 @@ from taktline._wire.channel import Channel, new_poll
 from taktline.errors import TaktlineError, WorkersCannotStart
 
 BOOT = "import sys; sys.path.insert(0, sys.argv.pop()); from taktline._crew.helper import main; main()"
-MEMORY = 1 << 28  # bytes of an arena of the way to the caller
+ARENA_BYTES = 1 << 28  # bytes of an arena of the way to the caller
 LOOK = 0.5  # seconds between two looks for agents that have come
 STARTING = 60.0  # seconds more that an agent may take for its first answer
-LEAVING = 1.5  # seconds that agents may take to end, beside what workers may take to close what was built for them
+LEAVE_SECONDS = 1.5  # that agents may take to end, beside what workers may take to close what was built for them
 SHORTLY = 0.05  # seconds of waiting while they do
 
 
@@ -40,7 +40,7 @@ class AgentLink(ABC):
 
     slots = 1
     where = ""
-    serves = told.ANY
+    serves = told.ANY_LANE
 
     @abstractmethod
     def tell(self, message: Parcel) -> None:
@@ -105,7 +105,7 @@ def main() -> NoReturn:
     be_left_alone()
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     sys.path.pop(0)
-    Helper(Channel(socket.socket(fileno=descriptor), blocking=False, most=MEMORY)).live()
+    Helper(Channel(socket.socket(fileno=descriptor), blocking=False, most=ARENA_BYTES)).live()
 
 
 class Helper:
@@ -220,14 +220,14 @@ class Helper:
         """Beats of all agents. It counts the times that it has listened, so that what was frozen here is not held against
         them. One that has not answered yet is still starting."""
         missed: dict[int, int] = {}
-        first = -int(STARTING / self._lost_after * told.BEATS)
+        first = -int(STARTING / self._lost_after * told.BEATS_TILL_LOST)
         while True:
             for number, agent in self._all().items():
                 missed[number] = 0 if agent.beat() else missed.get(number, first) + 1
-                if missed[number] == told.BEATS:
+                if missed[number] == told.BEATS_TILL_LOST:
                     self._unheard.put(number)
                     self.wake()
-            sleep(self._lost_after / told.BEATS)
+            sleep(self._lost_after / told.BEATS_TILL_LOST)
 
     def _look(self) -> None:
         assert self._placement is not None
@@ -305,4 +305,4 @@ class Helper:
 
 def _until(seconds: bytes) -> float:
     """When agents are to have ended whose workers have so long, packed, to close what was built for them."""
-    return monotonic() + LEAVING + (told.SECONDS.unpack(seconds)[0] if seconds else 0.0)
+    return monotonic() + LEAVE_SECONDS + (told.SECONDS.unpack(seconds)[0] if seconds else 0.0)

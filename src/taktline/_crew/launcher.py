@@ -16,7 +16,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from taktline._crew import library_limits
-from taktline._crew.template import LOST, Template
+from taktline._crew.template import LOST_EXIT_CODE, Template
 from taktline._signals import pass_on
 from taktline._wire.arena import pipe, socket_pair
 from taktline.errors import WorkersCannotStart
@@ -105,7 +105,7 @@ class Process:
         if isinstance(parent, Template):
             return parent.code(self.pid, wait=wait)
         if parent is None:
-            return LOST
+            return LOST_EXIT_CODE
         return parent.wait() if wait else parent.poll()
 
     def wait(self, seconds: float) -> bool:

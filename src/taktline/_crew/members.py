@@ -21,7 +21,7 @@ from taktline._wire import board as boards
 from taktline._wire import serialize
 from taktline._wire.board import Board
 from taktline._wire.channel import Channel, Frame, new_poll
-from taktline.errors import DAMAGED
+from taktline.errors import DAMAGED_EXIT_CODE
 
 SOON = 0.02  # seconds of waiting after which the clock is looked at, where steps have a time limit
 LOOK_AGAIN = 0.5  # seconds: a dead worker whose own children keep its socket open is noticed by then
@@ -185,7 +185,7 @@ class WorkerProcesses:
             member = self._members.get(worker)
             # The signal may belong to a step by now: who does not expect it from us would be ended by it.
             if member and member.board.seen.used and not member.board.taken.used and _hears(member.process.pid):
-                self._signal(worker, protocol.ASK)
+                self._signal(worker, protocol.ASK_SIGNAL)
 
     def describe(self, worker: int) -> contract.WorkerState:
         if (member := self._members.get(worker)) is None:
@@ -322,7 +322,7 @@ class WorkerProcesses:
         if damaged or not member.process.wait(GRACE):
             member.process.kill()
         member.process.close()
-        code = member.process.poll() if not damaged else DAMAGED
+        code = member.process.poll() if not damaged else DAMAGED_EXIT_CODE
         crashed = code is not None and -code in CRASHES
         # What was written into the socket was so before the next value began, wherever the worker is by now.
         mark, overran = member.board.mark.get() if not damaged else member.began, member.overran
@@ -346,7 +346,7 @@ _STATES = {
 def _told(place: boards.BoardPlace | None) -> WorkerPlace | None:
     if place is None:
         return None
-    return WorkerPlace(*place) if place.position != boards.ANY else WorkerPlace(place.seq, None, *place[2:])
+    return WorkerPlace(*place) if place.position != boards.ANY_POSITION else WorkerPlace(place.seq, None, *place[2:])
 
 
 def _state(pid: int) -> str:
@@ -364,7 +364,7 @@ def _hears(pid: int) -> bool:
     try:
         with open(f"/proc/{pid}/status", encoding="ascii", errors="replace") as file:
             masks = dict(entry.split(":", 1) for entry in file.read().splitlines() if entry.startswith("Sig"))
-        caught, blocked = (int(masks[name], 16) >> (protocol.ASK - 1) & 1 for name in ("SigCgt", "SigBlk"))
+        caught, blocked = (int(masks[name], 16) >> (protocol.ASK_SIGNAL - 1) & 1 for name in ("SigCgt", "SigBlk"))
     except (OSError, KeyError, ValueError) as error:
         pass_on(error)
         return True

@@ -17,7 +17,7 @@ from collections.abc import Mapping
 from types import BuiltinFunctionType, FunctionType, MethodType, ModuleType
 from typing import Any, NamedTuple
 
-from taktline._crew.module_places import ATOMS, MISSING, Path, home_of, is_plain, stands_under_its_name, state_of
+from taktline._crew.module_places import ATOM_TYPES, MISSING, Path, home_of, is_plain, stands_under_its_name, state_of
 from taktline._signals import pass_on
 
 try:
@@ -26,12 +26,12 @@ except ImportError:
     from hashlib import blake2b
 
 SHORT = 100  # characters of an atom that are told themselves
-MANY = 10_000  # entries of a value that is looked through at the speed of C, and put in its place as a whole
+MANY_ENTRIES = 10_000  # entries of a value that is looked through at the speed of C, and put in its place as a whole
 SENT = 1 << 16  # bytes of a pickle that go along; a larger one is asked for where it differs
 LARGEST = 1 << 26  # bytes of a pickle that are looked at: some 0.4 s; what is larger is known by type and length alone
 PLAIN = (list, dict, set, frozenset, tuple, bytearray, deque, OrderedDict, defaultdict)
 STREAMS = ("stdin", "stdout", "stderr", "__stdin__", "__stdout__", "__stderr__")  # a worker has its own
-WEAK = (weakref.WeakKeyDictionary, weakref.WeakValueDictionary)
+WEAK_DICTS = (weakref.WeakKeyDictionary, weakref.WeakValueDictionary)
 # Each process has numbers of its own, on purpose.
 GENERATORS = {("random", "Random"), ("random", "SystemRandom"), ("_random", "Random")}
 
@@ -159,7 +159,7 @@ class OwnPickler(pickle.Pickler):
         if kind is contextvars.ContextVar:
             value = contextvars.copy_context().get(thing, MISSING)
             return (_kept, (opaque(thing),)) if value is MISSING else (Bare, (opaque(thing),), {"": value})
-        if kind in WEAK:
+        if kind in WEAK_DICTS:
             return kind, (), None, None, iter(list(thing.items()))
         if issubclass(kind, threading.local):
             return Bare, (opaque(thing),), dict(vars(thing))
@@ -202,7 +202,7 @@ class NamingPickler(OwnPickler):
 def told(value: Any, path: Path, names: Mapping[int, Path]) -> Told:
     """A text that is the same for the same thing in two processes, and a pickle of it where it is small."""
     kind = type(value)
-    if kind in ATOMS:
+    if kind in ATOM_TYPES:
         if kind is int:  # as hexadecimal: decimal digits have a limit
             text = hex(value)
         elif kind in (str, bytes) and len(value) > SHORT:
@@ -223,7 +223,7 @@ def told(value: Any, path: Path, names: Mapping[int, Path]) -> Told:
 def _short(values: tuple[Any, ...]) -> bool:
     """Whether these are atoms that are told themselves, such as most defaults of functions."""
     return all(
-        kind in ATOMS
+        kind in ATOM_TYPES
         and (kind is not int or -(1 << 64) < each < 1 << 64)
         and (kind not in (str, bytes) or len(each) < SHORT)
         for each in values
@@ -237,7 +237,7 @@ def _long(value: int) -> str:
 
 
 def _digest_of(value: Any, kind: type, names: Mapping[int, Path]) -> Told:
-    many = kind in PLAIN and len(value) > MANY
+    many = kind in PLAIN and len(value) > MANY_ENTRIES
     looked_at = value
     if kind in (set, frozenset):
         try:
@@ -305,7 +305,7 @@ def opaque(value: Any) -> str:
 
 
 def is_large(value: Any) -> bool:
-    return type(value) in PLAIN and len(value) > MANY
+    return type(value) in PLAIN and len(value) > MANY_ENTRIES
 
 
 def digest_of_state(state: Mapping[str, Told]) -> bytes:

@@ -12,7 +12,7 @@ from contextlib import suppress
 from types import FunctionType, ModuleType, SimpleNamespace
 from typing import Any
 
-from taktline._crew.module_digests import MANY, WEAK, Bare, WorkersOwn, kept_now, opaque, reference_of
+from taktline._crew.module_digests import MANY_ENTRIES, WEAK_DICTS, Bare, WorkersOwn, kept_now, opaque, reference_of
 from taktline._crew.module_places import MISSING, Path, home_of, is_plain, state_of, stored_beside
 from taktline._wire.homes import of_user
 
@@ -80,7 +80,7 @@ class Merging:
             return self._list
         if kind in (set, bytearray):
             return self._whole
-        if kind in WEAK:
+        if kind in WEAK_DICTS:
             return self._weak
         if kind is SimpleNamespace:
             return self._attributes
@@ -112,7 +112,7 @@ class Merging:
             here[key] = value
 
     def _list(self, here: Any, own: Any, theirs: Any) -> None:
-        if len(theirs) > MANY and not kept_now:
+        if len(theirs) > MANY_ENTRIES and not kept_now:
             values = list(theirs)
         else:
             alike = type(own) is type(theirs) and len(own) == len(theirs)
@@ -124,7 +124,7 @@ class Merging:
         here.extend(values)
 
     def _dict(self, here: Any, own: Any, theirs: Any) -> None:
-        if len(theirs) > MANY and not kept_now:
+        if len(theirs) > MANY_ENTRIES and not kept_now:
             values = dict(theirs)
         else:
             known = own if type(own) is type(theirs) else {}

@@ -17,8 +17,8 @@ from typing import Any, NamedTuple
 from taktline._signals import pass_on
 from taktline._wire.homes import is_found, of_user, stand_ins
 
-ATOMS = (type(None), bool, int, float, complex, str, bytes, type(...), type(NotImplemented))
-NOT_NAMED = {*ATOMS, tuple, frozenset, FunctionType, BuiltinFunctionType, ModuleType, type}  # nobody changes them
+ATOM_TYPES = (type(None), bool, int, float, complex, str, bytes, type(...), type(NotImplemented))
+NOT_NAMED = {*ATOM_TYPES, tuple, frozenset, FunctionType, BuiltinFunctionType, ModuleType, type}  # nobody changes them
 # What Python itself puts into modules and classes.
 OWN_NAMES = {
     "__name__", "__qualname__", "__module__", "__doc__", "__package__", "__loader__", "__spec__", "__path__", "__file__",
@@ -37,17 +37,17 @@ REGISTRIES = {
     "shutil": ("_ARCHIVE_FORMATS", "_UNPACK_FORMATS"), "sqlite3.dbapi2": ("adapters", "converters"),
     "asyncio.events": ("_event_loop_policy",),
 }  # fmt: skip
-ABSTRACT = ("collections.abc", "numbers", "os", "contextlib", "io", "importlib.abc", "asyncio")
+ABSTRACT_MODULES = ("collections.abc", "numbers", "os", "contextlib", "io", "importlib.abc", "asyncio")
 REGISTRY = "__registered__"  # in a path: what an abstract class was told of
 DEFAULTS = ("__defaults__", "__kwdefaults__")
 CACHED: type = type(functools.lru_cache(len))
 # By class: the attributes behind which a function stands that was wrapped.
-WRAPPING: dict[type, tuple[str, ...]] = {
+WRAPPER_PARTS: dict[type, tuple[str, ...]] = {
     staticmethod: ("__func__",), classmethod: ("__func__",), property: ("fget", "fset", "fdel"),
     functools.cached_property: ("func",), functools.singledispatchmethod: ("dispatcher",),
     CACHED: ("__wrapped__",),
 }  # fmt: skip
-HEAP = 1 << 9  # flag of types that are made at run time: all that are written in Python, and some others
+HEAP_TYPE = 1 << 9  # flag of types that are made at run time: all that are written in Python, and some others
 # A module, and a name in it; "Class.attribute" for what stands in a class, "function.__closure__.name" in a closure.
 Path = tuple[str, str]
 MISSING: Any = object()
@@ -118,7 +118,7 @@ def _in_member(path: str, member: Any, name: str) -> Iterator[tuple[str, GlobalP
     """What a member of an enumeration holds, under the first of its names."""
     for attribute, held in list(vars(member).items()) if member._name_ == name else ():
         if not (attribute.startswith("_") and attribute.endswith("_")) or (
-            attribute == "_value_" and type(held) not in (*ATOMS, tuple)
+            attribute == "_value_" and type(held) not in (*ATOM_TYPES, tuple)
         ):
             yield f"{path}.{attribute}", GlobalPlace(member, attribute, held)
 
@@ -127,7 +127,7 @@ def _in_function(path: str, value: Any, home: str, seen: set[int]) -> Iterator[t
     """What a function holds beside its code, and those that it wraps: attributes, defaults, and what its closure has."""
     kind = type(value)
     if kind is not FunctionType:
-        for part in WRAPPING.get(kind, ()):
+        for part in WRAPPER_PARTS.get(kind, ()):
             yield from _in_function(f"{path}.{part}", getattr(value, part), home, seen)
         if kind is CACHED:
             yield from _attributes_of(path, value)
@@ -169,7 +169,7 @@ def _is_told(name: str, value: Any, of_enum: bool) -> bool:
         return False
     kind = type(value)
     return not _dunder(name) or (
-        name not in OWN_NAMES and (kind is FunctionType or kind in WRAPPING or kind in (int, float, str, bytes))
+        name not in OWN_NAMES and (kind is FunctionType or kind in WRAPPER_PARTS or kind in (int, float, str, bytes))
     )
 
 
@@ -217,7 +217,9 @@ def is_own_place(name: str, thing: Any) -> bool:
 
 def is_plain(kind: Any) -> bool:
     """Whether a class is written in Python, and its objects are pickled as any are: by their attributes."""
-    if not kind.__flags__ & HEAP or not any({"__dict__", "__slots__"} & vars(base).keys() for base in kind.__mro__):
+    if not kind.__flags__ & HEAP_TYPE or not any(
+        {"__dict__", "__slots__"} & vars(base).keys() for base in kind.__mro__
+    ):
         return False
     return kind.__reduce__ is object.__reduce__ and kind.__reduce_ex__ is object.__reduce_ex__
 
@@ -243,7 +245,7 @@ def _inner(owner: Any, part: str) -> Any:
         return _cells(owner)
     if isinstance(owner, type) and issubclass(owner, Enum) and part in owner.__members__:
         return owner.__members__[part]
-    if part in WRAPPING.get(type(owner), ()):
+    if part in WRAPPER_PARTS.get(type(owner), ()):
         return getattr(owner, part)
     return getattr(owner, "__dict__", {}).get(part)
 

@@ -35,7 +35,7 @@ from taktline._crew.module_digests import (
 )
 from taktline._crew.module_merging import Merging
 from taktline._crew.module_places import (
-    ATOMS,
+    ATOM_TYPES,
     MISSING,
     REGISTRIES,
     TOLD_BY_VALUE,
@@ -105,7 +105,7 @@ class ModulesSnapshot:
 
     def _with_value(self, home: str, name: str, mark: Told) -> Told:
         value = self._held[home, name]
-        plain = type(value) in ATOMS or mark.text.startswith("tuple (")
+        plain = type(value) in ATOM_TYPES or mark.text.startswith("tuple (")
         return Told(mark.text, pickle.dumps(value)) if plain and mark.packed is None else mark
 
     def give(self, home: str, name: str, pack: Callable[[Any], bytes], by_value: bool) -> bytes | None:

@@ -13,7 +13,7 @@ from collections.abc import Iterable
 from types import FunctionType, ModuleType
 from typing import Any
 
-from taktline._crew.reach import LARGE, OWN_IN_WORKERS, in_closure, is_own, module_file, module_name, named_by
+from taktline._crew.reach import LARGE_PACKAGES, OWN_IN_WORKERS, in_closure, is_own, module_file, module_name, named_by
 from taktline._durable import fingerprint
 
 ONCE: dict[str, tuple[str, ...]] = {
@@ -72,7 +72,7 @@ def changed_in(thing: Any, names: Iterable[str]) -> str:
     """What methods of such names change in an object of a library; empty where nothing is seen. Of an object of the user's
     own all methods are looked at (`fingerprint.changes`)."""
     kind = type(thing)
-    if isinstance(thing, (type, *OWN_IN_WORKERS)) or module_name(kind).partition(".")[0] in LARGE:
+    if isinstance(thing, (type, *OWN_IN_WORKERS)) or module_name(kind).partition(".")[0] in LARGE_PACKAGES:
         return ""
     return fingerprint.changed_by(kind, names, FOLLOWED)
 

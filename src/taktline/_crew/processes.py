@@ -11,7 +11,7 @@ from typing import Any, NoReturn
 
 from taktline._crew import contract, launcher, library_limits, protocol, starts
 from taktline._crew.callers_side import CallersSide, why_broken
-from taktline._crew.contract import PLAIN, Crew, Orders
+from taktline._crew.contract import PLAIN_ORDERS, Crew, Orders
 from taktline._crew.members import Member, WorkerProcesses
 from taktline._crew.random_streams import all_generators, own_streams
 from taktline._crew.reach import opens_files, reached
@@ -87,7 +87,7 @@ class ProcessCrew(WorkerProcesses, Crew):
     def prepare(self, batch: Batch, lane: int, *, apart: bool = False) -> None:
         self._side.prepare(batch, lane, apart=apart)
 
-    def send(self, worker: int, seq: int, attempt: int, batch: Batch, orders: Orders = PLAIN) -> None:
+    def send(self, worker: int, seq: int, attempt: int, batch: Batch, orders: Orders = PLAIN_ORDERS) -> None:
         if self._abandoned:
             starts.not_in_a_fork()
         if (member := self._members.get(worker)) is None:

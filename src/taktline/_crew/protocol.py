@@ -33,7 +33,7 @@ MODULE = (
 DIFFERS = 21  # note: pickled (module, name, what): of the caller's modules what cannot be had here
 BEGAN = 19  # note: a position and a step, which begins with this value of a batch that goes carefully
 
-ASK: Any = getattr(signal, "SIGUSR2", None)  # to a worker: write on the board where you are
+ASK_SIGNAL: Any = getattr(signal, "SIGUSR2", None)  # to a worker: write on the board where you are
 
 
 class Setup(NamedTuple):
@@ -61,7 +61,7 @@ class Orders(NamedTuple):
     newest: bytes | None = None
 
 
-PLAIN = Orders()
+PLAIN_ORDERS = Orders()
 
 
 class Figures(NamedTuple):

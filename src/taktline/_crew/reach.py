@@ -28,7 +28,7 @@ from typing import Any, NamedTuple
 from taktline._crew import module_places
 from taktline._recipe.steps import Step
 from taktline._signals import pass_on
-from taktline._wire.homes import NEVER, installed, of_user, stand_ins
+from taktline._wire.homes import NOT_OF_USER, installed, of_user, stand_ins
 
 MOST = 20_000  # things that are looked at: beyond, what is left is taken for more of the same. Some 20 ms
 SAMPLE = 100  # things of a container, for the same reason
@@ -52,7 +52,7 @@ AND_IN = {
 }
 # Large packages whose settings go by their own functions (`settings.py`): of them and of Python's own modules only what
 # is named, and what somebody has put there.
-LARGE = {"numpy", "pandas", "pyarrow", "polars", "scipy", "sklearn", "torch", "tensorflow"}
+LARGE_PACKAGES = {"numpy", "pandas", "pyarrow", "polars", "scipy", "sklearn", "torch", "tensorflow"}
 OF_PYTHON = sys.stdlib_module_names
 CODE = (FunctionType, MethodType, type, functools.partial)
 TABLE = 100  # entries of a container that are followed: as many functions as a table of them may have
@@ -239,7 +239,7 @@ class Naming:
     def _add(self, *things: Any, names: frozenset[str] = frozenset(), far: bool = False) -> None:
         """`names`: those of the code that has them. `far`: only for what somebody has put there."""
         for thing in things:
-            if thing is not None and type(thing) not in module_places.ATOMS and type(thing) is not ModuleType:
+            if thing is not None and type(thing) not in module_places.ATOM_TYPES and type(thing) is not ModuleType:
                 self._near.append((thing, names, far))
 
     def _look(self, thing: Any, names: frozenset[str], far: bool) -> None:
@@ -252,7 +252,7 @@ class Naming:
             top = _top(thing)
             if top in OF_PYTHON:
                 self._in_python.append(thing)
-            elif top not in LARGE:
+            elif top not in LARGE_PACKAGES:
                 self._function(thing)
         elif kind is MethodType:
             self._add(thing.__func__, thing.__self__)
@@ -262,8 +262,8 @@ class Naming:
             self._add(*islice(thing.values(), TABLE))
         elif kind is functools.partial:
             self._add(thing.func, *thing.args, *thing.keywords.values())
-        elif kind in module_places.WRAPPING:
-            self._add(*(getattr(thing, each) for each in module_places.WRAPPING[kind]))
+        elif kind in module_places.WRAPPER_PARTS:
+            self._add(*(getattr(thing, each) for each in module_places.WRAPPER_PARTS[kind]))
         elif issubclass(kind, type):
             self._class(thing, names, far)
         elif module_places.home_of(kind) != "builtins":
@@ -273,16 +273,16 @@ class Naming:
         """Of a class of the user's all methods, of another one those that were named."""
         own = self._is_users(module_places.home_of(cls)) is not False
         for base in cls.__mro__:
-            if not base.__flags__ & module_places.HEAP:  # nobody changes it
+            if not base.__flags__ & module_places.HEAP_TYPE:  # nobody changes it
                 continue
             space, top, users = vars(base), _top(base), self._is_users(module_places.home_of(base))
-            large = top in LARGE or top in OF_PYTHON
+            large = top in LARGE_PACKAGES or top in OF_PYTHON
             named = names | self.names if large else names
             for name in list(space) if own and not large else (named | {"__init__"}) & space.keys():
                 value = space[name]
                 if not users:
                     self._note(module_places.home_of(base), name, value, inside=base, far=far or name not in names)
-                if top not in LARGE or self._put_there(value):
+                if top not in LARGE_PACKAGES or self._put_there(value):
                     self._add(value, names=names, far=far)
 
     def _function(self, function: FunctionType, *, far: bool = False) -> None:
@@ -307,7 +307,7 @@ class Naming:
     def _in_its_class(self, function: FunctionType, names: frozenset[str], far: bool) -> None:
         """What a library's method takes from its own class."""
         for base in getattr(_class_of(function), "__mro__", ()):
-            for name in names & vars(base).keys() if base.__flags__ & module_places.HEAP else ():
+            for name in names & vars(base).keys() if base.__flags__ & module_places.HEAP_TYPE else ():
                 value = vars(base)[name]
                 if self._put_there(value):
                     self._note(module_places.home_of(base), name, value, inside=base)
@@ -325,7 +325,7 @@ class Naming:
             space = getattr(sys.modules.get(home), "__dict__", {})
             if found := [name for name in names if name in space and _is_told_of_users(space[name])]:
                 self.beside.setdefault(home, set()).update(found)
-        for home in module_places.ABSTRACT:
+        for home in module_places.ABSTRACT_MODULES:
             for name, value in list(getattr(sys.modules.get(home), "__dict__", {}).items()):
                 if isinstance(value, type) and module_places.registered(value):
                     self.beside.setdefault(module_places.home_of(value), set()).add(name)
@@ -343,13 +343,18 @@ class Naming:
     def _note(self, home: str, name: str, value: Any, *, inside: type | None = None, far: bool = False) -> None:
         """`inside`: the class that has it; `far`: only if somebody has put it there."""
         kind, top = type(value), home.partition(".")[0]
-        if kind is ModuleType or (far and kind in module_places.ATOMS) or top in NEVER or top in OF_THE_WORKER:
+        if (
+            kind is ModuleType
+            or (far and kind in module_places.ATOM_TYPES)
+            or top in NOT_OF_USER
+            or top in OF_THE_WORKER
+        ):
             return
         if (home, name) in AND_IN or self._is_users(home) is not False:
             return
-        if far or top in OF_PYTHON or top in LARGE:  # what these hold for themselves is each process's own
+        if far or top in OF_PYTHON or top in LARGE_PACKAGES:  # what these hold for themselves is each process's own
             code = () if inside is not None or home == "builtins" else CODE
-            if (far or kind not in (*module_places.ATOMS, *code)) and not self._put_there(value):
+            if (far or kind not in (*module_places.ATOM_TYPES, *code)) and not self._put_there(value):
                 return
         elif inside is not None and _is_native(value, inside, name):
             return
@@ -375,14 +380,14 @@ def put_there(value: Any, is_users: Callable[[Any], bool] = module_places.is_use
     kind = type(value)
     if kind is FunctionType or issubclass(kind, type):
         return is_users(value)
-    if kind in module_places.WRAPPING:
-        return any(put_there(getattr(value, each), is_users) for each in module_places.WRAPPING[kind])
+    if kind in module_places.WRAPPER_PARTS:
+        return any(put_there(getattr(value, each), is_users) for each in module_places.WRAPPER_PARTS[kind])
     if kind is functools.partial:
         return put_there(value.func, is_users)
     home = module_places.home_of(kind)
     if home == "unittest.mock" or (home != "builtins" and is_users(kind)):
         return True
-    held = getattr(value, "__dict__", None) if kind.__flags__ & module_places.HEAP else None
+    held = getattr(value, "__dict__", None) if kind.__flags__ & module_places.HEAP_TYPE else None
     return type(held) is dict and any(
         is_users(each) for each in list(held.values()) if type(each) is FunctionType or issubclass(type(each), type)
     )

@@ -23,7 +23,7 @@ from taktline._recipe.steps import Step
 from taktline._segment.segment import Segment
 from taktline._signals import pass_on
 from taktline._wire import serialize
-from taktline._wire.homes import NEVER, in_place_of_modules, is_found, loaded, stand_ins
+from taktline._wire.homes import NOT_OF_USER, in_place_of_modules, is_found, loaded, stand_ins
 
 if TYPE_CHECKING:
     from taktline._segment.async_steps import AsyncSegment
@@ -133,7 +133,7 @@ class Caller:
 
 SENDING = {"alarm", "setitimer", "raise_signal", "kill", "pthread_kill", "killpg"}
 # What each process does itself at these.
-OWN_SIGNALS = {signal.SIGINT, signal.SIGTERM, signal.SIGCHLD, protocol.ASK}
+OWN_SIGNALS = {signal.SIGINT, signal.SIGTERM, signal.SIGCHLD, protocol.ASK_SIGNAL}
 
 
 def _handlers() -> dict[int, Any]:
@@ -149,7 +149,7 @@ def _in_place(named: set[str], out: Sequence[str]) -> dict[str, Any]:
         if each is None or (name in named and not module_places.is_own_place(name, each))
     }  # fmt: skip
     for name, module in loaded():
-        if name in named and name not in out and name not in NEVER and type(module) is ModuleType:
+        if name in named and name not in out and name not in NOT_OF_USER and type(module) is ModuleType:
             space = vars(module)
             if space.get("__spec__") is None and "__file__" not in space and not is_found(name):
                 held = {each: value for each, value in space.items() if not each.startswith("__")}

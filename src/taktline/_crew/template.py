@@ -32,7 +32,7 @@ LIVES = 1 << 32  # in the place of an exit code
 INT = array.array("i").itemsize
 READ = 1 << 12  # bytes of answers that are passed over at once
 PATIENCE = 30.0  # seconds for an answer: a process of 100 GB is forked in one or two
-LOST = -signal.SIGKILL  # exit code of a worker of which nobody can tell any more how it ended
+LOST_EXIT_CODE = -signal.SIGKILL  # exit code of a worker of which nobody can tell any more how it ended
 
 Life = Callable[[Any, int, int, int, int], NoReturn]
 
@@ -100,7 +100,7 @@ class Template:
             if not wait:
                 return None
             sleep(0.001)
-        return LOST
+        return LOST_EXIT_CODE
 
     def close(self) -> None:
         """End it, and all of its workers that nobody has heard the end of. May be called again."""
@@ -233,7 +233,7 @@ def _code(pid: int, flags: int) -> int:
     try:
         ended, status = os.waitpid(pid, flags)
     except ChildProcessError:
-        return LOST
+        return LOST_EXIT_CODE
     return os.waitstatus_to_exitcode(status) if ended else LIVES
 
 

@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from taktline import _printing
 from taktline._crew import contract, envelope, library_limits, protocol, starts
-from taktline._crew.contract import PLAIN, Crew, Figures, Heard, Orders, WorkerPlace
+from taktline._crew.contract import PLAIN_ORDERS, Crew, Figures, Heard, Orders, WorkerPlace
 from taktline._crew.partial import newest_of, pieces
 from taktline._recipe.plan import takes_tables
 from taktline._recipe.steps import Step
@@ -345,7 +345,7 @@ class ThreadCrew(Crew):
         if not (isinstance(batch.values, Part) and takes_tables(self._segments[lane] or ())):
             batch.values = _held(batch.values)
 
-    def send(self, worker: int, seq: int, attempt: int, batch: Batch, orders: Orders = PLAIN) -> None:
+    def send(self, worker: int, seq: int, attempt: int, batch: Batch, orders: Orders = PLAIN_ORDERS) -> None:
         self._give(worker, _Load(seq, attempt, batch, orders))
 
     def more(self, worker: int, seq: int) -> None:

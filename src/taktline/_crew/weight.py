@@ -11,7 +11,7 @@ from taktline._recipe.steps import Step
 from taktline._wire import serialize
 
 AMONG = " MB to each launched worker"
-NOTED = 1 << 20  # bytes: below that a worker's own imports cost more
+NOTED_BYTES = 1 << 20  # bytes: below that a worker's own imports cost more
 THERE = 1.5  # times as long as to pack them here, all of it takes: to send it, and to make it anew in a worker
 
 

@@ -32,9 +32,9 @@ from taktline._segment import policies
 from taktline._segment.batch import Batch
 from taktline._segment.segment import Segment
 from taktline._wire import identity, serialize
-from taktline._wire.board import ANY, Board
+from taktline._wire.board import ANY_POSITION, Board
 from taktline._wire.channel import Channel, Frame, new_poll
-from taktline.errors import DAMAGED
+from taktline.errors import DAMAGED_EXIT_CODE
 
 if TYPE_CHECKING:
     from taktline._segment.async_steps import AsyncSegment
@@ -133,7 +133,7 @@ class Worker:
     def send(self, kind: int, seq: int = 0, note: bytes = b"", parts: Sequence[serialize.Bytes] = ()) -> None:
         """Send to the hub, at once: what is done must not wait for what comes next."""
         if not self._is_own(self._socket):  # what a step has opened in its place must not be written to
-            os._exit(DAMAGED)
+            os._exit(DAMAGED_EXIT_CODE)
         with self._sending:
             self._under_way = True
             try:
@@ -217,8 +217,8 @@ class Worker:
         descriptor = self.board.descriptor
         fcntl.fcntl(descriptor, fcntl.F_SETFL, fcntl.fcntl(descriptor, fcntl.F_GETFL) | os.O_APPEND)
         faulthandler.enable(descriptor, all_threads=False)
-        signal.signal(protocol.ASK, self._asked)
-        faulthandler.register(protocol.ASK, descriptor, all_threads=False, chain=True)
+        signal.signal(protocol.ASK_SIGNAL, self._asked)
+        faulthandler.register(protocol.ASK_SIGNAL, descriptor, all_threads=False, chain=True)
         for module, name in ((signal, "signal"), (signal, "pthread_sigmask"), (faulthandler, "register")):
             setattr(module, name, self._noticed(getattr(module, name)))
         self.board.seen.clear()  # from now on the signal that asks does not kill
@@ -231,7 +231,7 @@ class Worker:
         def noticed(*args: Any, **kwargs: Any) -> Any:
             named = [(each if isinstance(each, (set, frozenset, list, tuple)) else [each]) for each in args[:2]]
             if (
-                any(protocol.ASK in each for each in [*named, kwargs.values()])
+                any(protocol.ASK_SIGNAL in each for each in [*named, kwargs.values()])
                 and not self.board.taken.used
                 and os.getpid() == self._process
             ):
@@ -416,7 +416,7 @@ class Worker:
             self.send(protocol.SPOILED, message.seq)
             return
         if self._limit:
-            self._mark(ANY, 0, 0.0)
+            self._mark(ANY_POSITION, 0, 0.0)
         if segment.expands:
             self.busy += perf_counter_ns() - began
             self._in_parts(message.seq, segment, batch, orders)
@@ -468,7 +468,7 @@ class Worker:
 
     def _give_time(self, step: int) -> None:
         """A whole batch is packed or unpacked: it may take longer than one of its values, and nobody will know which."""
-        self._mark(ANY, step, 2 * self._limit + 1)
+        self._mark(ANY_POSITION, step, 2 * self._limit + 1)
 
     def _begun(self, position: int, step: int) -> None:
         """A step begins with a value, in a batch that goes carefully."""
@@ -484,7 +484,7 @@ class Worker:
         envelope.pack_results(one, segment.steps[last].name, goes_on=segment.goes_on, check=True)
         segment.mark(position, last, 0.0)
         if not all(map(self._is_own, self._own)):
-            os._exit(DAMAGED)
+            os._exit(DAMAGED_EXIT_CODE)
 
     def opened(self, message: Frame, segment: AnySegment) -> tuple[Orders, Batch | None]:
         """How to run a batch, and the batch; None where it cannot be read back as a whole."""
@@ -512,7 +512,7 @@ class Worker:
             timed_records, timed_ns,
         )  # fmt: skip
         if self._limit and not orders.careful:
-            self._mark(ANY, 0, 0.0)
+            self._mark(ANY_POSITION, 0, 0.0)
         began = perf_counter_ns()
         self.send(kind, seq, envelope.note_of(count, figures, outcome), parts)
         self.blocked += perf_counter_ns() - began

@@ -29,7 +29,7 @@ from taktline._excerpts import excerpt
 from taktline._files import is_still, lock, private, put, sync_folder
 from taktline._objects import Conflict
 from taktline._public import named
-from taktline._recipe.options import LETTERS_SQLITE
+from taktline._recipe.options import SQLITE_SUFFIXES
 from taktline._stores import objects_at
 from taktline._urls import get, is_url, shown
 from taktline.errors import InUse, LineError, SinkError, SourceError, SourceNotFound
@@ -162,7 +162,7 @@ def open_dead_letters(path: str, run: str, *, taken_over: bool = False) -> DeadL
     earlier attempt at the run may still have it, and is not to add any more. Raises LineError where it cannot be written or
     holds something else, InUse where another run writes it: then it is as it was."""
     try:
-        if path.endswith(LETTERS_SQLITE):
+        if path.endswith(SQLITE_SUFFIXES):
             return _Database(path, run)
         try:
             return _LettersFile(path, run)
@@ -191,7 +191,7 @@ def check_dead_letters(path: str) -> None:
     if not os.path.isfile(path) or not os.path.getsize(path):
         return
     try:
-        if path.endswith(LETTERS_SQLITE):
+        if path.endswith(SQLITE_SUFFIXES):
             with closing(sqlite3.connect(f"file:{quote(os.path.abspath(path))}?mode=ro", uri=True)) as base:
                 tables = base.execute("SELECT name FROM sqlite_master WHERE type = 'table'").fetchall()
                 if tables and not _columns(base).issuperset(TOLD):
@@ -382,7 +382,7 @@ def rows_of(path: str) -> list[dict[str, Any]]:
         return list(_rows_in(shown(path), get(path).splitlines(keepends=True)))
     if not os.path.isfile(path):
         raise SourceNotFound(f"there is no file {path!r}", path=path)
-    return list(_read_database(path) if path.endswith(LETTERS_SQLITE) else _read_lines(path))
+    return list(_read_database(path) if path.endswith(SQLITE_SUFFIXES) else _read_lines(path))
 
 
 def replace_rows(path: str, rows: Sequence[dict[str, Any]], before: Sequence[dict[str, Any]] = ()) -> None:
@@ -395,7 +395,7 @@ def replace_rows(path: str, rows: Sequence[dict[str, Any]], before: Sequence[dic
     try:
         if not rows:
             os.unlink(path)
-        elif path.endswith(LETTERS_SQLITE):
+        elif path.endswith(SQLITE_SUFFIXES):
             with closing(sqlite3.connect(path)) as base, base:  # one transaction
                 base.execute("DELETE FROM dead_letters")
                 _add_columns(base, _columns(base))

@@ -10,9 +10,9 @@ from typing import Any
 
 from taktline.errors import ResumeError
 
-PAGE = 1 << 14  # bytes of the header, and of the word's part: a multiple of every machine's page
-FORM = 2  # of the file; another number is another form
-ORDER = "the order of the steps"  # a name among the prints
+JOURNAL_PAGE = 1 << 14  # bytes of the header, and of the word's part: a multiple of every machine's page
+JOURNAL_FORM = 2  # of the file; another number is another form
+STEP_ORDER = "the order of the steps"  # a name among the prints
 RUNNING, DELIVERED, DONE = "running", "delivered", "done"
 
 
@@ -57,7 +57,7 @@ class Entry:
     state: str = RUNNING  # then DELIVERED: only the sink's commit is left; then DONE
 
 
-START = Entry()
+FIRST_ENTRY = Entry()
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,10 +71,10 @@ class About:
     instead: str = ""
 
     def line(self) -> bytes:
-        header = as_line({"journal": FORM, **asdict(self)})
-        if len(header) > PAGE:  # very many steps: say less
+        header = as_line({"journal": JOURNAL_FORM, **asdict(self)})
+        if len(header) > JOURNAL_PAGE:  # very many steps: say less
             header = as_line(
-                {"journal": FORM, **asdict(self), "prints": _short(self.prints), "changes": self.changes[-9:]}
+                {"journal": JOURNAL_FORM, **asdict(self), "prints": _short(self.prints), "changes": self.changes[-9:]}
             )
         return header
 
@@ -114,5 +114,5 @@ def differing(told: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     plain = json.loads(json.dumps(dict(now)))
     names = [name for name in dict.fromkeys((*told, *plain)) if told.get(name) != plain.get(name)]
     if told.keys() != plain.keys() and len(names) > 1:  # that their order is another one too says nothing then
-        names = [name for name in names if name != ORDER]
+        names = [name for name in names if name != STEP_ORDER]
     return names

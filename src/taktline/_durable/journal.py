@@ -23,9 +23,9 @@ from uuid import uuid4
 
 from taktline._durable.entries import (
     DONE,
-    FORM,
-    PAGE,
-    START,
+    FIRST_ENTRY,
+    JOURNAL_FORM,
+    JOURNAL_PAGE,
     About,
     Checkpoint,
     Entry,
@@ -34,13 +34,13 @@ from taktline._durable.entries import (
     digest_of,
     said_in,
 )
-from taktline._files import CANNOT, is_still, lock, private, put
+from taktline._files import CANNOT_SYNC, is_still, lock, private, put
 from taktline._signals import pass_on
 from taktline.errors import InUse, LineError, ResumeError, SinkError, TakenOver
 
 SLOT = 1 << 17  # bytes an entry may take: a sink's position may hold up to a block of text not yet compressed
-SIZE = 2 * PAGE + 2 * SLOT
-ATTEMPT = PAGE + 8  # where the number of the attempt stands
+SIZE = 2 * JOURNAL_PAGE + 2 * SLOT
+ATTEMPT = JOURNAL_PAGE + 8  # where the number of the attempt stands
 COUNT_BITS = 40
 
 
@@ -169,7 +169,7 @@ class Journal:
         os.pwrite(file, _word(self._attempt) if self._attempt is not None else bytes(8), ATTEMPT)
         os.fsync(file)
 
-    def _make(self, about: About, entry: Entry = START, count: int = 0, state: bytes | None = None) -> None:
+    def _make(self, about: About, entry: Entry = FIRST_ENTRY, count: int = 0, state: bytes | None = None) -> None:
         """A new journal, which takes its name, or the old one's place, only when it is whole. Nothing is made, and
         `_file` stays None, where another run has just made one."""
         part, before = f"{self._place}.new", self._file
@@ -217,8 +217,8 @@ class Journal:
                 "from the start",
                 path=self.path,
             )
-        header = said_in(os.pread(file, PAGE, 0))
-        if header is None or header.get("journal") != FORM:
+        header = said_in(os.pread(file, JOURNAL_PAGE, 0))
+        if header is None or header.get("journal") != JOURNAL_FORM:
             raise self._damaged("its header cannot be read")
         found = [each for n in (0, 1) if (each := said_in(os.pread(file, SLOT, self._slot(n)))) is not None]
         if not found:
@@ -283,7 +283,7 @@ class Journal:
         """Results that the caller has had, counted by `count` or told by the newest entry. Raises ResumeError where
         the count is damaged."""
         assert self._file is not None
-        count = _number_in(self._file, PAGE)
+        count = _number_in(self._file, JOURNAL_PAGE)
         if count is None:
             raise self._damaged("its count of results cannot be read")
         return max(count, self.entry.mark.delivered)
@@ -293,7 +293,7 @@ class Journal:
         word = results | (results * 0x9E3779B97F4A7C15 + 0x5A5A5A0000000000 & 0xFFFFFF0000000000)  # _checked
         # Not by a map of the file: where somebody cuts that, a store into it ends the process.
         try:
-            os.pwrite(self._file, word.to_bytes(8, "little"), PAGE)  # type: ignore[arg-type]
+            os.pwrite(self._file, word.to_bytes(8, "little"), JOURNAL_PAGE)  # type: ignore[arg-type]
         except OSError as error:
             raise self._unwritable(error) from error
 
@@ -334,7 +334,7 @@ class Journal:
         except FileNotFoundError as error:
             pass_on(error)
             there = False
-        if there and os.fstat(file).st_size >= SIZE and said_in(os.pread(file, PAGE, 0)) is not None:
+        if there and os.fstat(file).st_size >= SIZE and said_in(os.pread(file, JOURNAL_PAGE, 0)) is not None:
             return
         if not there and self._attempt is not None and (later := self._later()) is not None:
             raise TakenOver(path=self.path, own=self._attempt, attempt=later)
@@ -396,7 +396,7 @@ class Journal:
             os.close(file)
 
     def _slot(self, n: int) -> int:
-        return 2 * PAGE + n * SLOT
+        return 2 * JOURNAL_PAGE + n * SLOT
 
     def _at_work(self) -> InUse:
         return InUse(f"another run is at work with the journal {self.path!r}", path=self.path)
@@ -419,7 +419,7 @@ def _allocate(file: int) -> None:
             os.posix_fallocate(file, 0, SIZE)
             return
         except OSError as error:
-            if error.errno not in CANNOT:
+            if error.errno not in CANNOT_SYNC:
                 raise
     os.pwrite(file, bytes(SIZE), 0)
 

@@ -17,7 +17,7 @@ from time import monotonic, sleep
 from typing import Any
 from uuid import uuid4
 
-from taktline._durable.entries import START, About, Checkpoint, Entry, as_line, digest_of, said_in
+from taktline._durable.entries import FIRST_ENTRY, About, Checkpoint, Entry, as_line, digest_of, said_in
 from taktline._durable.journal import Journal
 from taktline._objects import Conflict
 from taktline._stores import objects_at
@@ -146,7 +146,7 @@ class StoredJournal(Journal):
             return False
         return True
 
-    def _make(self, about: About, entry: Entry = START, count: int = 0, state: bytes | None = None) -> None:
+    def _make(self, about: About, entry: Entry = FIRST_ENTRY, count: int = 0, state: bytes | None = None) -> None:
         self._about, self.resumed, self._state = about, False, b""
         mark = replace(entry.mark, delivered=count)
         if state is not None:

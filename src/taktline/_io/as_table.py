@@ -20,7 +20,8 @@ from taktline._io.decode import BOM, UTF_8, json_loads
 
 QUOTE = b'"'
 LINES = 10_000  # of JSON, that the types of its columns are told from
-KINDS = (str, int, float, bool, date, datetime, time)  # of cells, for which Arrow has a type that holds exactly those
+# Those for which Arrow has a type that holds exactly those.
+CELL_TYPES = (str, int, float, bool, date, datetime, time)
 TRUE, FALSE = ("true", "True", "TRUE", "1"), ("false", "False", "FALSE", "0")
 
 

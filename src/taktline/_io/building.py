@@ -23,7 +23,7 @@ from taktline._io.output import LONG_NAME, Output
 from taktline._signals import pass_on
 from taktline.errors import LineError, OutputLost, SinkError
 
-PART = re.compile(r"part-(\d{5,})\.")  # how what runs write begins
+PART_NAME = re.compile(r"part-(\d{5,})\.")  # how what runs write begins
 MOVES = ".moves"
 TRIES = 10
 EXCHANGE, HERE = 2, -100  # of renameat2
@@ -367,7 +367,7 @@ class Building:
             inside = os.path.relpath(at, self.folder)
             first = _behind_all(os.path.join(self.path, inside))
             for name in sorted(names):
-                if (known := PART.match(name)) is not None:
+                if (known := PART_NAME.match(name)) is not None:
                     new = f"part-{int(known[1]) + first:05}.{name[known.end() :]}"
                     yield os.path.normpath(os.path.join(inside, name)), os.path.normpath(os.path.join(inside, new))
 
@@ -427,13 +427,13 @@ def _strange(folder: str) -> Iterator[str]:
     """What is in a folder that no run has written."""
     for at, folders, names in os.walk(folder):
         yield from (os.path.join(at, name) for name in folders if "=" not in name)
-        yield from (os.path.join(at, name) for name in names if PART.match(name) is None and name != "_SUCCESS")
+        yield from (os.path.join(at, name) for name in names if PART_NAME.match(name) is None and name != "_SUCCESS")
 
 
 def _behind_all(folder: str) -> int:
     """The number behind those of all parts in a folder."""
     with suppress(FileNotFoundError):
-        return max((int(known[1]) for name in os.listdir(folder) if (known := PART.match(name))), default=-1) + 1
+        return max((int(known[1]) for name in os.listdir(folder) if (known := PART_NAME.match(name))), default=-1) + 1
     return 0
 
 

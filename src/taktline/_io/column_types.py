@@ -7,10 +7,10 @@ from collections.abc import Callable, Sequence
 from types import NoneType
 from typing import Any
 
-from taktline._io.plain import PLAIN, plain
+from taktline._io.plain import PLAIN_TYPES, plain
 from taktline.errors import LineError, SinkError, unwritable
 
-FORM = "a row of columns"
+COLUMN_ROW = "a row of columns"
 SAYS = "schema= says what a column holds"
 
 
@@ -65,7 +65,7 @@ def wider_schema(one: Any, other: Any, first: int, row: Callable[[], Any]) -> An
         kind = wider(known.type, field.type)
         if kind is None:
             why = f"its {field.name!r} is {field.type}, and the column is {known.type}; {SAYS}"
-            raise unwritable(first, row(), why, FORM)
+            raise unwritable(first, row(), why, COLUMN_ROW)
         fields[field.name] = known.with_type(kind).with_nullable(known.nullable or field.nullable)
     lacking = {*one.names} - {*other.names}
     made = [each.with_nullable(True) if each.name in lacking else each for each in fields.values()]
@@ -176,7 +176,7 @@ def in_schema(table: Any, schema: Any, first: int, *, given: bool) -> Any:
             why = (
                 f"its key {name!r} is not among the columns: {', '.join(schema.names)} (name all of them with schema=)"
             )
-            raise unwritable(first, _row(table, 0), why, FORM)
+            raise unwritable(first, _row(table, 0), why, COLUMN_ROW)
     columns = []
     for field in schema:
         at = table.schema.get_field_index(field.name)
@@ -184,7 +184,7 @@ def in_schema(table: Any, schema: Any, first: int, *, given: bool) -> Any:
         if not field.nullable and column.null_count:
             row = column.is_valid().index(False).as_py()
             why = f"its {field.name!r} is missing or None, and the schema says that it never is"
-            raise unwritable(first + row, _row(table, row), why, FORM)
+            raise unwritable(first + row, _row(table, row), why, COLUMN_ROW)
         if not column.type.equals(field.type):
             column = _cast(column, field, table, first, given=given)
         columns.append(column)
@@ -201,7 +201,7 @@ def _cast(column: Any, field: Any, table: Any, first: int, *, given: bool) -> An
     if (not given and kind is None) or pa.types.is_null(field.type):
         row = column.is_valid().index(True).as_py()
         why = f"its {field.name!r} is {column.type}, and the column is {field.type}; {SAYS}"
-        raise unwritable(first + row, _row(table, row), why, FORM)
+        raise unwritable(first + row, _row(table, row), why, COLUMN_ROW)
 
     def exactly(part: Any) -> Any:
         made = _made(part, field.type)
@@ -214,7 +214,7 @@ def _cast(column: Any, field: Any, table: Any, first: int, *, given: bool) -> An
     except errors as error:
         row = _first_that_fails(column, exactly, errors)
         why = f"its {field.name!r} does not fit: {error} (the column is {field.type}); {SAYS}"
-        raise unwritable(first + row, _row(table, row), why, FORM) from error
+        raise unwritable(first + row, _row(table, row), why, COLUMN_ROW) from error
 
 
 def _made(column: Any, kind: Any) -> Any:
@@ -266,7 +266,7 @@ def _check_nulls(rows: list[Any], columns: list[Any], schema: Any, first: int) -
         if not field.nullable and column.null_count:
             at = column.is_valid().to_pylist().index(False)
             why = f"its {field.name!r} is missing or None, and the schema says that it never is"
-            raise unwritable(first + at, rows[at], why, FORM)
+            raise unwritable(first + at, rows[at], why, COLUMN_ROW)
 
 
 def _names(rows: list[Any], schema: Any, first: int) -> list[str]:
@@ -274,18 +274,18 @@ def _names(rows: list[Any], schema: Any, first: int) -> list[str]:
     names = dict.fromkeys(schema.names if schema is not None else ())
     for at, row in enumerate(rows):
         if not isinstance(row, dict):
-            raise unwritable(first + at, row, f"it is {type(row).__name__}, not dict", FORM)
+            raise unwritable(first + at, row, f"it is {type(row).__name__}, not dict", COLUMN_ROW)
         if row.keys() <= names.keys():
             continue
         unknown = next(key for key in row if key not in names)
         if schema is not None:
             why = f"its key {unknown!r} is not among the columns: {', '.join(names)} (name all of them with schema=)"
-            raise unwritable(first + at, row, why, FORM)
+            raise unwritable(first + at, row, why, COLUMN_ROW)
         if not all(isinstance(key, str) for key in row):
-            raise unwritable(first + at, row, "its keys are not all str", FORM)
+            raise unwritable(first + at, row, "its keys are not all str", COLUMN_ROW)
         names.update(dict.fromkeys(row))
     if rows and not names:
-        raise unwritable(first, rows[0], "it has no keys, and so no columns", FORM)
+        raise unwritable(first, rows[0], "it has no keys, and so no columns", COLUMN_ROW)
     return list(names)
 
 
@@ -295,20 +295,20 @@ def _column(name: str, values: list[Any], kind: Any, first: int) -> Any:
     import pyarrow as pa
 
     refused = (pa.ArrowException, OverflowError, TypeError, ValueError)
-    if not PLAIN.issuperset(map(type, values)):
+    if not PLAIN_TYPES.issuperset(map(type, values)):
         values = [_plain(name, value, first + at) for at, value in enumerate(values)]
     try:
         column = pa.array(values, type=kind)
     except refused as error:
         at = _first_that_fails(values, lambda part: pa.array(part, type=kind), refused)
         why = f"its {name!r} does not fit: {error}" + ("" if kind is None else f" (the column is {kind})")
-        raise unwritable(first + at, values[at], f"{why}; {SAYS}", FORM) from error
+        raise unwritable(first + at, values[at], f"{why}; {SAYS}", COLUMN_ROW) from error
     if not _surely_kept(values, column.type):
         # pyarrow drops time zones, times of dates, unknown keys of dicts and fractions without a word.
         for at, (value, back) in enumerate(zip(values, column.to_pylist(), strict=True)):
             if not _same(value, back):
                 why = f"its {name!r} would come back from {column.type} as {back!r}; {SAYS}"
-                raise unwritable(first + at, value, why, FORM)
+                raise unwritable(first + at, value, why, COLUMN_ROW)
     return column
 
 
@@ -316,7 +316,7 @@ def _plain(name: str, value: Any, number: int) -> Any:
     try:
         return value if getattr(value, "ndim", 0) else plain(value)  # an array is a list of Arrow's
     except ValueError as error:
-        raise unwritable(number, value, f"its {name!r}: {error}", FORM) from error
+        raise unwritable(number, value, f"its {name!r}: {error}", COLUMN_ROW) from error
 
 
 def _surely_kept(values: list[Any], kind: Any) -> bool:

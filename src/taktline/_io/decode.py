@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 BOM = b"\xef\xbb\xbf"
 UTF_16 = (b"\xff\xfe", b"\xfe\xff")  # what a text in UTF-16 begins with
 UTF_8 = "utf-8"
-KEPT = 1 << 16  # characters that are kept of a line which is no record
-NEXT = 'mend the line, or have such lines left out: on_error="skip", or dead_letters="failed.jsonl"'
+KEPT_CHARACTERS = 1 << 16  # characters that are kept of a line which is no record
+MEND_THE_LINE = 'mend the line, or have such lines left out: on_error="skip", or dead_letters="failed.jsonl"'
 
 
 @cache
@@ -134,8 +134,8 @@ def unreadable(error: SourceError, line: bytes, unread: list[Unread] | None, enc
 
 def text_of(line: bytes, encoding: str = UTF_8) -> str:
     """A line as far as it is kept, without its end."""
-    text = line[: 4 * KEPT].decode(encoding, "backslashreplace").rstrip("\r\n")
-    return text if len(text) <= KEPT else text[:KEPT] + "…"
+    text = line[: 4 * KEPT_CHARACTERS].decode(encoding, "backslashreplace").rstrip("\r\n")
+    return text if len(text) <= KEPT_CHARACTERS else text[:KEPT_CHARACTERS] + "…"
 
 
 def bad_line(
@@ -145,7 +145,7 @@ def bad_line(
     where = f" at byte {error.start}" if isinstance(error, UnicodeDecodeError) else ""
     shown = excerpt(text_of(line, encoding))
     made = SourceError(
-        f"{name!r}, line {number:,}, {what}{where}: {error}\n  line    {shown}\n  next    {NEXT}",
+        f"{name!r}, line {number:,}, {what}{where}: {error}\n  line    {shown}\n  next    {MEND_THE_LINE}",
         path=name,
         line=number,
     )

@@ -14,7 +14,7 @@ from taktline.errors import SourceError
 PIECE = 1 << 14  # packed bytes at once: a block of 128 KiB can be 4 bytes of zstd, so this bounds what they unpack to
 GZIP = 16 + zlib.MAX_WBITS  # with the header and the checksum of gzip
 BUFFER = 1 << 20  # bytes of text
-HEAD = 10  # bytes by which a packed file is known
+HEAD_BYTES = 10  # bytes by which a packed file is known
 BEGINNINGS = {  # what begins with less of it may still become it
     "gzip": (rb"\x1f\x8b\x08", b"\x1f\x8b\x08"),
     "zstd": (rb"\x28\xb5\x2f\xfd|[\x50-\x5f]\x2a\x4d\x18", b"\x28\xb5\x2f\xfd"),
@@ -39,12 +39,12 @@ def is_plain(head: bytes) -> bool:
     >>> is_plain(b'{"n": 125}'), is_plain(b"\x1f\x8b\x08 and so on"), is_plain(b"(")
     (True, False, False)
     """
-    return len(head) >= HEAD and all(31 < byte < 127 or byte in b"\t\r\n" for byte in head)
+    return len(head) >= HEAD_BYTES and all(31 < byte < 127 or byte in b"\t\r\n" for byte in head)
 
 
 def may_become(head: bytes) -> bool:
     """Whether so few first bytes do not tell yet."""
-    few = len(head) < HEAD
+    few = len(head) < HEAD_BYTES
     return few and bool(head) and any(head.startswith(b[: len(head)]) for _, b in BEGINNINGS.values())
 
 

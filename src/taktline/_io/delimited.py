@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any
 
 from taktline._excerpts import excerpt
 from taktline._io import as_table
-from taktline._io.decode import BOM, NEXT, UTF_8, caused, undecodable, unreadable
-from taktline._io.inference import ROWS, types_of
+from taktline._io.decode import BOM, MEND_THE_LINE, UTF_8, caused, undecodable, unreadable
+from taktline._io.inference import INFERENCE_ROWS, types_of
 from taktline._io.pushback import Taken
 from taktline._io.ranges import table_lines
 from taktline.abc import Unread
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 CONTROL = re.compile(r"[\x00-\x08\x0e-\x1f]")  # no name of a column has such a character
 FIELD = 1 << 30  # characters of a CSV field; the csv module's own limit is 131,072
-INFER = "infer"
+INFER_TYPES = "infer"
 SEPARATORS = (";", "\t", "|", ",")  # that a header of one column is looked at for
 
 Types = Mapping[str, Callable[[str], Any]]
@@ -50,7 +50,7 @@ class Dialect:
     @property
     def is_typed(self) -> bool:
         """Whether Arrow has a type for each column."""
-        return all(kind in as_table.KINDS for kind in (self.types or {}).values())
+        return all(kind in as_table.CELL_TYPES for kind in (self.types or {}).values())
 
     def inferred(self, taken: Taken, name: str, header: Sequence[str]) -> Dialect:
         """How to read it with the types that its next rows have; they are given back."""
@@ -62,7 +62,7 @@ class Dialect:
                 yield line
 
         rows = _kept_rows(_NewestRow(Taken(each())), name, self, 1 + taken.count)
-        types = types_of((row for _, row in islice(rows, ROWS)), header)
+        types = types_of((row for _, row in islice(rows, INFERENCE_ROWS)), header)
         taken.give_back(lines)
         chosen = header if self.columns is None else self.columns
         return replace(self, types={key: kind for key, kind in types.items() if key in chosen})
@@ -143,11 +143,11 @@ def table_records(
                 shown = excerpt({key: record[key]})
                 kind = _called(table.types, key)
                 told = (
-                    f"  types   told from the first {ROWS:,} rows; types={{{key!r}: str}} reads it as text\n"
+                    f"  types   told from the first {INFERENCE_ROWS:,} rows; types={{{key!r}: str}} reads it as text\n"
                     * table.infer
                 )
                 why = SourceError(
-                    f"{name!r}, line {number:,}: {shown} cannot be made {kind}: {error}\n{told}  next    {NEXT}",
+                    f"{name!r}, line {number:,}: {shown} cannot be made {kind}: {error}\n{told}  next    {MEND_THE_LINE}",
                     path=name, line=number,
                 )  # fmt: skip
                 yield bad(caused(why, error))
@@ -161,7 +161,7 @@ def table_records(
 def _other_width(name: str, number: int, row: Sequence[str], header: Sequence[str]) -> SourceError:
     return SourceError(
         f"{name!r}, line {number:,}: {len(row)} fields where the header has {len(header)}: {excerpt(row)}\n"
-        f"  next    {NEXT}", path=name, line=number,
+        f"  next    {MEND_THE_LINE}", path=name, line=number,
     )  # fmt: skip
 
 
@@ -275,8 +275,8 @@ def _no_csv(name: str, number: int, error: csv.Error) -> SourceError:
             path=name, line=number,
         )  # fmt: skip
     why = SourceError(
-        f"{name!r}, line {number:,}, is no CSV: {error}\n  next    {NEXT}; or read it with quoting=False, where double "
-        "quotes are characters as others", path=name, line=number,
+        f"{name!r}, line {number:,}, is no CSV: {error}\n  next    {MEND_THE_LINE}; or read it with quoting=False, where "
+        "double quotes are characters as others", path=name, line=number,
     )  # fmt: skip
     return caused(why, error)
 
@@ -305,7 +305,7 @@ def check_drift(first: str, header: Sequence[str], name: str, other: Sequence[st
 
 def checked_types(types: Types | str | None, columns: Sequence[str] | None) -> Types | None:
     """Raises LineError where `types` cannot be used."""
-    if types is None or types == INFER:
+    if types is None or types == INFER_TYPES:
         return None
     if not isinstance(types, Mapping):
         what = repr(types) if isinstance(types, str) else type(types).__name__

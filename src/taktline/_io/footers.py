@@ -10,7 +10,7 @@ from typing import Any
 
 from taktline._io.deposits import Deposit
 
-MAGIC = b"PAR1"
+PARQUET_MAGIC = b"PAR1"
 SCHEMA, ROWS, GROUPS, KEYS = 2, 3, 4, 5  # of a footer
 COLUMNS, GROUP_OFFSET, ORDINAL = 1, 5, 7  # of a row group
 CHUNK_OFFSETS, ABOUT = (
@@ -29,11 +29,11 @@ class Footer:
         end = len(file) - 8
         if isinstance(file, Deposit):
             start = end - int.from_bytes(file.piece(end, end + 4).read(), "little")
-            self.body: memoryview | Deposit = file.piece(len(MAGIC), start)
+            self.body: memoryview | Deposit = file.piece(len(PARQUET_MAGIC), start)
             self._fields: Struct = _Reading(file.piece(start, end).read(), 0).struct()
         else:
             start = end - int.from_bytes(file[end : end + 4], "little")
-            self.body = memoryview(file)[len(MAGIC) : start]
+            self.body = memoryview(file)[len(PARQUET_MAGIC) : start]
             self._fields = _Reading(file, start).struct()
 
     @property
@@ -53,7 +53,7 @@ class Footer:
     def groups(self, at: int, first: int) -> list[bytes]:
         """What is to be said of the row groups of this file in another one, where its body begins at the byte `at`, and the
         first of them has the number `first`."""
-        by = at - len(MAGIC)
+        by = at - len(PARQUET_MAGIC)
         made = []
         for number, group in enumerate(self._fields[GROUPS][1][1], first):
             for chunk in group[COLUMNS][1][1]:
@@ -71,7 +71,7 @@ class Footer:
     def end(self, groups: list[bytes], rows: int) -> bytes:
         """The end of a file of these row groups that is of this one's schema and metadata."""
         footer = _bytes_of({**self._fields, ROWS: (I64, rows), GROUPS: (LIST, (STRUCT, groups))})
-        return footer + len(footer).to_bytes(4, "little") + MAGIC
+        return footer + len(footer).to_bytes(4, "little") + PARQUET_MAGIC
 
 
 def _move(fields: Struct, offsets: tuple[int, ...], by: int) -> None:

@@ -8,7 +8,7 @@ from contextlib import suppress
 from datetime import date, datetime
 from typing import Any
 
-ROWS = 10_000  # at the beginning of the first file, that the types are told from
+INFERENCE_ROWS = 10_000  # at the beginning of the first file, that the types are told from
 LARGEST = 1 << 63  # from here on an integer has more than 64 bits
 NO_NUMBERS = frozenset(("nan", "NaN", "inf", "-inf"))  # as NumPy and pandas write floats
 

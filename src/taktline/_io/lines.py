@@ -241,7 +241,7 @@ def _behind(data: bytes, lines: int) -> int:
     return end
 
 
-_CELLS = plain.PLAIN - {bytes}
+_CELLS = plain.PLAIN_TYPES - {bytes}
 _ENDS = re.compile(r"[\t\r\n]").search
 
 

@@ -17,7 +17,7 @@ from taktline._io.changing import Lasting
 from taktline._signals import pass_on
 from taktline.errors import LineError, SourceError, SourceNotFound, TaktlineError, did_you_mean
 
-STANDARD = place.STANDARD
+STANDARD_STREAM = place.STANDARD_STREAM
 FORMATS = {
     ".jsonl": "jsonl",
     ".ndjson": "jsonl",
@@ -48,7 +48,7 @@ OTHER_FORMATS = (
 )  # fmt: skip
 WHOLE = 1 << 26  # bytes of files that are compared whole to tell whether they have changed, some 60 ms; more by samples
 SAMPLES, EDGE = 64, 1 << 16  # of a large file, and bytes of each
-BUFFER = 1 << 20  # bytes read or written at once
+BUFFER_BYTES = 1 << 20  # bytes read or written at once
 BEGINNING = 1 << 18  # bytes of text by which the length of a file is reckoned
 kept_input: IO[bytes] | None = None  # standard input, where the command keeps it from the steps
 
@@ -56,11 +56,11 @@ kept_input: IO[bytes] | None = None  # standard input, where the command keeps i
 def files(path: str) -> list[str]:
     """The files behind a path, a glob, a folder or a URL, sorted, whatever folder a step changes to. Raises SourceNotFound
     or SourceError where there is none to read."""
-    return [each if each == STANDARD or remote.is_url(each) else place.absolute(each) for each in _found(path)]
+    return [each if each == STANDARD_STREAM or remote.is_url(each) else place.absolute(each) for each in _found(path)]
 
 
 def _found(path: str) -> list[str]:
-    if path == STANDARD:
+    if path == STANDARD_STREAM:
         return [path]
     if remote.is_url(path):
         return remote.find(path)
@@ -176,7 +176,7 @@ def format_of(path: str, given: str | None, *, to_write: bool = False) -> str:
             hint = did_you_mean(given, known)
             raise LineError(f"there is no format {given!r}; choose one of {', '.join(known)}{hint}")
         return given
-    if path == STANDARD:
+    if path == STANDARD_STREAM:
         return "jsonl"
     packing_of(path)
     suffix, path = _suffix(path), remote.shown(path)
@@ -229,11 +229,11 @@ def reading(path: str) -> Iterator[IO[bytes]]:
     """The bytes of a file, unpacked; a local one's as far as it goes now. Raises SourceError where they cannot be had."""
     name, packing = remote.shown(path), packing_of(path)
     try:
-        if path == STANDARD:
+        if path == STANDARD_STREAM:
             with _text(_standard_input(), "standard input", packing) as text:
                 yield text
             return
-        opened = remote.opened(path) if remote.is_url(path) else io.BufferedReader(Lasting(path), BUFFER)
+        opened = remote.opened(path) if remote.is_url(path) else io.BufferedReader(Lasting(path), BUFFER_BYTES)
         with opened as raw, _text(raw, name, packing) as text:
             yield text
     except OSError as error:
@@ -251,10 +251,10 @@ def _standard_input() -> IO[bytes]:
 @contextmanager
 def _text(raw: Any, name: str, packing: str) -> Iterator[IO[bytes]]:
     """A stream unpacked, as its first bytes say it; where they say nothing, as its suffix does."""
-    head = raw.peek(decompression.HEAD)[: decompression.HEAD] if hasattr(raw, "peek") else b""
+    head = raw.peek(decompression.HEAD_BYTES)[: decompression.HEAD_BYTES] if hasattr(raw, "peek") else b""
     if decompression.may_become(head):
-        head = raw.read(decompression.HEAD)
-        raw = io.BufferedReader(_Behind(head, raw), BUFFER)
+        head = raw.read(decompression.HEAD_BYTES)
+        raw = io.BufferedReader(_Behind(head, raw), BUFFER_BYTES)
     if not head and packing and hasattr(raw, "peek"):
         raise SourceError(
             f"{name!r} has no bytes, and what {packing} has packed has some even where nothing is in it: it was cut off, "
@@ -300,14 +300,14 @@ def is_plain(path: str, stream: Any = None) -> bool:
     """Whether a file's bytes are what is read of it, and other processes can open it too. `stream`: what `reading` gave."""
     if stream is not None and not isinstance(getattr(stream, "raw", None), Lasting):
         return False  # it is packed, whatever its name
-    if path == STANDARD or remote.is_url(path) or packing_of(path) or not os.path.isfile(path):
+    if path == STANDARD_STREAM or remote.is_url(path) or packing_of(path) or not os.path.isfile(path):
         return False
     return place.descriptor(place.behind_links(path)) is None  # another process has something else under that name
 
 
 def is_once(path: str) -> bool:
     """Whether what is read of it is gone then, as of standard input, a pipe, a terminal."""
-    if path == STANDARD:
+    if path == STANDARD_STREAM:
         return True
     if remote.is_url(path):
         return False
@@ -332,7 +332,7 @@ def beginning(path: str) -> tuple[bytes, int]:
     """Whole lines from the start of a local file, unpacked, and how many of its own bytes hold them; none where it cannot
     be looked at."""
     try:
-        with io.BufferedReader(Lasting(path), BUFFER) as raw, _text(raw, path, packing_of(path)) as text:
+        with io.BufferedReader(Lasting(path), BUFFER_BYTES) as raw, _text(raw, path, packing_of(path)) as text:
             lines = text.read(BEGINNING)
             whole = lines[: lines.rfind(b"\n") + 1]
             return whole, len(whole) if text is raw else raw.tell()
@@ -344,7 +344,7 @@ def beginning(path: str) -> tuple[bytes, int]:
 def marks(paths: list[str]) -> list[Any] | None:
     """Values that change when the files do, as far as `untold` does not say else; None for what cannot be read twice.
     Raises SourceError where they cannot be read."""
-    if STANDARD in paths:
+    if STANDARD_STREAM in paths:
         return None
     if any(not remote.is_url(path) and os.path.exists(path) and not os.path.isfile(path) for path in paths):
         return None  # a pipe, a device

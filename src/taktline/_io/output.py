@@ -21,8 +21,8 @@ from taktline._files import is_still, lock, private, put, sync_folder, umask, wr
 from taktline._io import place, remote
 from taktline._io.claims import Claim
 from taktline._io.deposits import Deposit
-from taktline._io.opening import BUFFER, STANDARD, packing_of
-from taktline._io.packing import BLOCK, packer
+from taktline._io.opening import BUFFER_BYTES, STANDARD_STREAM, packing_of
+from taktline._io.packing import BLOCK_BYTES, packer
 from taktline._io.pieces import Pieces
 from taktline._signals import pass_on
 from taktline.abc import Sink
@@ -57,7 +57,7 @@ class Output:
         self._pack: Callable[[bytes], bytes] | None = None
         self._rest = bytearray()  # of a compressed file: the text of the block that is not full yet
         self._packed = 0  # bytes of the blocks before it
-        if isinstance(self._target, str) and self._target != STANDARD:
+        if isinstance(self._target, str) and self._target != STANDARD_STREAM:
             self._pack = packer(packing_of(self._target), level)
             if remote.is_url(self._target):
                 remote.check_target(self._target)
@@ -68,11 +68,15 @@ class Output:
     @property
     def is_file(self) -> bool:
         """Whether it appears as a whole."""
-        return isinstance(self._target, str) and self._target != STANDARD and not (self._place and self._place.stream)
+        return (
+            isinstance(self._target, str)
+            and self._target != STANDARD_STREAM
+            and not (self._place and self._place.stream)
+        )
 
     def paths(self) -> list[str]:
         """The path or URL that is written, for who must know that nothing else uses it."""
-        named = isinstance(self._target, str) and self._target != STANDARD
+        named = isinstance(self._target, str) and self._target != STANDARD_STREAM
         return [str(self._target)] if named and not (self._place and self._place.descriptor is not None) else []
 
     def known_as(self) -> str:
@@ -85,7 +89,7 @@ class Output:
         try:
             if not isinstance(self._target, str):
                 self._file = self._target
-            elif self._target == STANDARD:
+            elif self._target == STANDARD_STREAM:
                 if sys.stdout is None:
                     raise LineError("standard output is closed: there is nowhere to write to; name a file")
                 self._file = sys.stdout.buffer
@@ -106,7 +110,7 @@ class Output:
         assert self._place is not None
         number = self._place.descriptor
         opened = os.dup(number) if number is not None else os.open(self._place.path, os.O_WRONLY | os.O_NOCTTY)
-        return os.fdopen(opened, "wb", buffering=BUFFER)
+        return os.fdopen(opened, "wb", buffering=BUFFER_BYTES)
 
     def _new_part(self) -> None:
         folder, name = self._part_place()
@@ -116,7 +120,7 @@ class Output:
             part = os.path.join(folder, f"{stem}{secrets.token_hex(4)}.part")
             flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW
             with suppress(FileExistsError):
-                self._file = os.fdopen(os.open(part, flags, 0o600), "wb", buffering=BUFFER)
+                self._file = os.fdopen(os.open(part, flags, 0o600), "wb", buffering=BUFFER_BYTES)
                 self._part = part
                 with suppress(OSError):  # a file system without locks: no other run can take it away either
                     fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -158,14 +162,14 @@ class Output:
         assert self._pack is not None
         rest = self._rest
         rest += data
-        if len(rest) < BLOCK:
+        if len(rest) < BLOCK_BYTES:
             return
         with memoryview(rest) as text:
-            for at in range(0, len(text) - BLOCK + 1, BLOCK):
-                block = self._pack(bytes(text[at : at + BLOCK]))
+            for at in range(0, len(text) - BLOCK_BYTES + 1, BLOCK_BYTES):
+                block = self._pack(bytes(text[at : at + BLOCK_BYTES]))
                 self._file.write(block)
                 self._packed += len(block)
-        del rest[: len(rest) - len(rest) % BLOCK]
+        del rest[: len(rest) - len(rest) % BLOCK_BYTES]
 
     def commit(self) -> None:
         """All is written: give the file its name. Raises SinkError where the last bytes cannot be written."""
@@ -398,7 +402,7 @@ class Output:
             ) from None
         except OSError as error:
             raise self._failed(error) from error
-        self._file = os.fdopen(descriptor, "r+b", buffering=BUFFER)
+        self._file = os.fdopen(descriptor, "r+b", buffering=BUFFER_BYTES)
         try:
             self._claim(part, descriptor)
             if self._place is not None:

@@ -9,7 +9,7 @@ from functools import partial
 from taktline._io import zstd
 from taktline.errors import LineError
 
-BLOCK = 1 << 16  # bytes of text compressed at once, as in BGZF, the blocked gzip of bgzip: any gunzip reads it
+BLOCK_BYTES = 1 << 16  # bytes of text compressed at once, as in BGZF, the blocked gzip of bgzip: any gunzip reads it
 
 
 def _gzipped(text: bytes, level: int = 6) -> bytes:
@@ -27,7 +27,7 @@ def _xzipped(text: bytes, level: int = 6) -> bytes:
     import lzma
 
     # A window of the block's own size: the one of the preset costs 94 MB of memory, set up anew for each block.
-    window = {"id": lzma.FILTER_LZMA2, "preset": level, "dict_size": BLOCK}
+    window = {"id": lzma.FILTER_LZMA2, "preset": level, "dict_size": BLOCK_BYTES}
     return lzma.compress(text, filters=[window])
 
 

@@ -13,7 +13,7 @@ from typing import Any
 from taktline._arrow import records_of
 from taktline._io import opening, place, remote
 from taktline._io.changing import KnownFile, Unchanged, replaced
-from taktline._io.decode import KEPT
+from taktline._io.decode import KEPT_CHARACTERS
 from taktline._io.delimited import check_drift
 from taktline._io.fetched import CutHere, Fetched
 from taktline._io.filters import Filters, columns_of, left, mask, may_match
@@ -21,7 +21,7 @@ from taktline._io.filters import check as check_filters
 from taktline._io.ipc_files import IpcFile
 from taktline._io.orc_files import OrcFile
 from taktline._io.path_columns import Added, known
-from taktline._io.splitting import TABLE, Cut, Cuts
+from taktline._io.splitting import ASK_TABLE, Cut, Cuts
 from taktline._signals import pass_on
 from taktline.abc import Part, Source, Splitter, Unread
 from taktline.errors import LineError, SourceError, TaktlineError
@@ -52,7 +52,7 @@ class TableFiles(Source):
         checked_pyarrow(called(format))
         self._format = format
         for path in paths:
-            if path == opening.STANDARD:
+            if path == opening.STANDARD_STREAM:
                 raise LineError(f"{called(format)} is read from its end, which standard input cannot do; name a file")
             check_path(path, called(format))
         self._name = name
@@ -140,7 +140,7 @@ class TableFiles(Source):
                         wanted = yield reading.records(row, reading.rows, unread)
                         row = reading.row
                         continue
-                    end = reading.border(row, wanted, exact=exact) if wanted != TABLE else reading.together(row)
+                    end = reading.border(row, wanted, exact=exact) if wanted != ASK_TABLE else reading.together(row)
                     table = reading.table_or_none(row, end)
                     if table is None:
                         refused = end
@@ -162,7 +162,7 @@ class TableFiles(Source):
             while (row := reading.following(row)) < reading.rows:
                 if wanted:
                     whole = self._whole() if whole is None else whole
-                    end = reading.border(row, wanted, exact=exact) if wanted != TABLE else reading.together(row)
+                    end = reading.border(row, wanted, exact=exact) if wanted != ASK_TABLE else reading.together(row)
                     count = reading.count(row, end)
                     size = max(1, int(reading.weight(row) * count))
                     how = (self._format, self._columns, more, filters)
@@ -622,7 +622,7 @@ def _as_text(row: Any) -> str:
         except (pa.ArrowException, ValueError):  # lists and the like
             text = " ".join(str(column).split())
         cells.append(f"{name}: {text}")
-    return ", ".join(cells)[:KEPT]
+    return ", ".join(cells)[:KEPT_CHARACTERS]
 
 
 def _made(batch: Any, columns: Columns) -> Iterator[list[Any] | _NoRecord]:

@@ -20,11 +20,11 @@ from taktline._io.stored_building import StoredBuilding
 from taktline.abc import Resumable
 from taktline.errors import OutputLost, SinkError
 
-ROWS = 1_000_000  # of a part, where nobody says how many,
-ANY = 1 << 60  # or how large it is to be
+PART_ROWS = 1_000_000  # of a part, where nobody says how many,
+ANY_SIZE = 1 << 60  # or how large it is to be
 MOST = 500  # partitions: each has a file open
-MODES = (None, "replace", "append")
-SUFFIXES = {"gzip": ".gz", "zstd": ".zst", "bzip2": ".bz2", "xz": ".xz"}
+FOLDER_MODES = (None, "replace", "append")
+CODEC_SUFFIXES = {"gzip": ".gz", "zstd": ".zst", "bzip2": ".bz2", "xz": ".xz"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +42,7 @@ class Kind:
     @property
     def suffix(self) -> str:
         own = {"text": ".txt"}.get(self.format, f".{self.format}")
-        return own if self.of_columns else own + SUFFIXES.get(self.codec or "", "")
+        return own if self.of_columns else own + CODEC_SUFFIXES.get(self.codec or "", "")
 
     @property
     def of_columns(self) -> bool:

@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from typing import Any
 from uuid import uuid4
 
-from taktline._objects import ANY, Conflict, Missing, Objects
+from taktline._objects import ANY_TAG, Conflict, Missing, Objects
 from taktline._stores import knows_conditions, objects_at, objects_of
 from taktline._urls import shown, store_of, told
 from taktline.errors import OutputLost, SinkError
@@ -44,7 +44,7 @@ class Pieces:
         self._kept: tuple[str, int] = ("", 0)  # the object of the rest, and how long it is
         self._is_saved = False  # all of this
         self._has_objects = False
-        self._tag: str | None = ANY  # of what is at the target
+        self._tag: str | None = ANY_TAG  # of what is at the target
         self._process = 0
 
     def begin(self) -> None:
@@ -78,11 +78,11 @@ class Pieces:
     def _seen(self) -> str | None:
         store, path = store_of(self._target)
         if not knows_conditions(store):
-            return ANY
+            return ANY_TAG
         try:
             return objects_of(store, self._target).tag(path)
         except SinkError:  # who may write need not be allowed to look
-            return ANY
+            return ANY_TAG
 
     def write(self, data: bytes | memoryview) -> None:
         """Raises SinkError."""

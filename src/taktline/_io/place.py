@@ -20,7 +20,7 @@ from taktline._urls import local
 from taktline._working_folder import working_folder
 from taktline.errors import LineError
 
-STANDARD = "-"
+STANDARD_STREAM = "-"
 DESCRIPTORS = re.compile(r"/proc/(\d+)(?:/task/\d+)?/fd|/dev/fd")
 NO_STREAM = -1
 LINKS = 40  # behind each other, as in the kernel
@@ -32,12 +32,12 @@ def named(path: str, standard: int) -> str:
     """A path as it is used from here on: "-" for every name of the standard stream with this descriptor, a path for a
     `file://` URL, an absolute one for one that hangs on the folder. Patterns and other URLs stay as they are."""
     here = local(path)
-    if path == STANDARD or here is None:
+    if path == STANDARD_STREAM or here is None:
         return path
     path = here
     with suppress(OSError):  # a loop of links: who opens it says so
         if descriptor(behind_links(path)) == standard:
-            return STANDARD
+            return STANDARD_STREAM
     return path
 
 
@@ -232,12 +232,12 @@ class Inputs:
     def __init__(self, name: str, found: Sequence[str]) -> None:
         self._name = name
         self._found = found
-        whole = name == STANDARD or os.path.isabs(name) or remote.is_url(name)
+        whole = name == STANDARD_STREAM or os.path.isabs(name) or remote.is_url(name)
         self._folder = os.sep if whole else _folder(name)
 
     def has(self, path: str) -> bool:
         """Whether a file of this path would be read, if it were there, now or by the next run."""
-        if any(same(path, each) for each in self._found if each != STANDARD):
+        if any(same(path, each) for each in self._found if each != STANDARD_STREAM):
             return True
         name = self._name
         if remote.is_url(path) or remote.is_url(name):
@@ -246,7 +246,7 @@ class Inputs:
 
     def _would_find(self, there: str, file: str) -> bool:
         whole = os.path.join(self._folder, self._name)
-        if self._name == STANDARD or not glob.has_magic(self._name) or os.path.exists(whole):
+        if self._name == STANDARD_STREAM or not glob.has_magic(self._name) or os.path.exists(whole):
             if not os.path.isdir(whole) or file[0] in "._":
                 return False
             inside = os.path.relpath(there, whole).split(os.sep)

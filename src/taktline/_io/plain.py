@@ -11,7 +11,7 @@ from typing import Any
 from taktline._excerpts import excerpt, masked
 from taktline.errors import Failed
 
-PLAIN = frozenset({str, bytes, int, float, bool, NoneType})
+PLAIN_TYPES = frozenset({str, bytes, int, float, bool, NoneType})
 
 
 def plain(value: Any) -> Any:
@@ -103,7 +103,7 @@ def as_cell(value: Any) -> Any:
     from uuid import UUID
 
     made = plain(value)
-    if type(made) in PLAIN - {bytes}:
+    if type(made) in PLAIN_TYPES - {bytes}:
         return made
     if isinstance(made, (str, int, float, complex, Decimal, Fraction, date, time, timedelta, UUID, PurePath)):
         return made

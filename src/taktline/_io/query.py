@@ -17,7 +17,7 @@ from taktline._io.connecting import connected
 from taktline._io.database import POSTGRES, Database, Unreachable, database_file, known_as, quoted, shown_url
 from taktline._io.fetched import CutHere, Fetched
 from taktline._io.place import same
-from taktline._io.splitting import TABLE, Cut, Cuts
+from taktline._io.splitting import ASK_TABLE, Cut, Cuts
 from taktline.abc import Part, Sink, Source, Splitter, Unread
 from taktline.errors import LineError, SourceError
 
@@ -234,7 +234,7 @@ class Query(Source):
                 continue
             some, error = list[dict[str, Any]](), None
             try:
-                some.extend(islice(rows, PAGE if wanted == TABLE else wanted))
+                some.extend(islice(rows, PAGE if wanted == ASK_TABLE else wanted))
             except SourceError as failed:  # behind those that came
                 error = failed
             if some:
@@ -255,7 +255,7 @@ class Query(Source):
                             self._end_page(section.database, place)
                         wanted, section = (yield self._rows(database, place)), None
                         continue
-                    wanted = PAGE if wanted == TABLE else wanted
+                    wanted = PAGE if wanted == ASK_TABLE else wanted
                     if rest := list(islice(place.page, wanted)):  # of a page that was begun: it is of one view
                         place.took(rest)
                         wanted = yield _fetched(rest) if tables else _Rest(rest, place.row_size)

@@ -17,13 +17,13 @@ from taktline._io.decode import BOM
 from taktline._io.line_numbers import line_in, numbers
 from taktline._io.path_columns import Added
 from taktline._io.pushback import Taken
-from taktline._io.splitting import TABLE
+from taktline._io.splitting import ASK_TABLE
 from taktline.abc import Part, Unread
 
 QUOTE = b'"'
 LINE = 128.0  # bytes of a record, as long as none is known
 SPARE = 1.125  # times the bytes that are likely enough, where the records must be so many: most parts have them at once
-LONGEST = 1 << 26  # bytes in which there must be a border; else the file is not split there
+LONGEST_RECORD = 1 << 26  # bytes in which there must be a border; else the file is not split there
 PIECE = 1 << 20  # bytes in which line ends are counted at once
 BLOCK = 1 << 23  # bytes of a file: a table ends with the last whole line before a multiple of it
 
@@ -179,7 +179,7 @@ class Cutting:
         while start < opened.end:
             lines, records = self.cut(partial(_lines, opened, start, self.quoted), wanted, start)
             if records:
-                ends = records if wanted != TABLE and not self.quoted else lines.count(b"\n")
+                ends = records if wanted != ASK_TABLE and not self.quoted else lines.count(b"\n")
                 self.left = max(0, size - start - len(lines)) + max(0, self._bytes_left)
                 wanted = yield Range(path, opened.known, start, len(lines), records, line, decode, opened)
                 start, line = start + len(lines), line + ends
@@ -214,10 +214,10 @@ class Cutting:
         """Whole lines of at most so many records, and how many; none where none is wanted or where that is not certain.
         `look(size)` shows whole lines of about so many bytes, and tells whether they are all there are; they begin `at`
         so many bytes of what is read."""
-        if wanted == TABLE:
+        if wanted == ASK_TABLE:
             return self._block(look, at)
-        size = min(LONGEST, 1 + int(wanted * self._weight * (SPARE if self._exact else 1.0))) if wanted else 0
-        while 0 < size <= LONGEST:
+        size = min(LONGEST_RECORD, 1 + int(wanted * self._weight * (SPARE if self._exact else 1.0))) if wanted else 0
+        while 0 < size <= LONGEST_RECORD:
             lines, whole = look(size)
             records = self._count(lines) if lines else None
             if not records:
@@ -305,7 +305,7 @@ def table_lines(data: bytes, delimiter: bytes, rows: Count = rows_without_quotes
 
 def _lines(opened: _Opened, start: int, quoted: bool, size: int) -> tuple[bytes, bool]:
     """Whole lines of about this size, none where no border is found; and whether they are all there are."""
-    while size <= LONGEST:
+    while size <= LONGEST_RECORD:
         data = opened.read(size, start)
         end, whole = len(data), start + len(data) == opened.end
         if not whole:

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import IO, Any
 
-from taktline._urls import EXTRAS, WEB, is_web, store_of, told, url_of
+from taktline._urls import SCHEME_EXTRAS, WEB_SCHEMES, is_web, store_of, told, url_of
 from taktline._urls import check_target as check_target
 from taktline._urls import is_url as is_url
 from taktline._urls import shown as shown
@@ -22,7 +22,7 @@ def schemes() -> set[str]:
     try:
         from fsspec import available_protocols
     except ImportError:
-        return {*EXTRAS, *WEB}
+        return {*SCHEME_EXTRAS, *WEB_SCHEMES}
     return set(available_protocols())
 
 

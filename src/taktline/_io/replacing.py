@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from random import random
 from time import monotonic, sleep
 
-from taktline._io.building import PART
+from taktline._io.building import PART_NAME
 from taktline._objects import Conflict, Objects
 from taktline.errors import SinkError
 
@@ -90,4 +90,4 @@ class Replacement:
 def is_ours(name: str) -> bool:
     """Whether a run has written an object of this path in its folder."""
     *folders, last = name.split("/")
-    return all("=" in each for each in folders) and (last == ALL_THERE or PART.match(last) is not None)
+    return all("=" in each for each in folders) and (last == ALL_THERE or PART_NAME.match(last) is not None)

@@ -23,7 +23,7 @@ from taktline._urls import store_of, take_away, told, url_of
 from taktline.abc import Resumable, Sink
 from taktline.errors import LineError, SinkError
 
-ROWS = 10_000  # of a file, where nobody says how many
+FILE_ROWS = 10_000  # of a file, where nobody says how many
 LEFT = re.compile(r"\.part-\d{8}T\d{12}Z-[0-9a-f]{8}-\d{5,}\..*taktline-[0-9a-f]{8}\.part")  # of killed runs
 
 

@@ -7,9 +7,9 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import IO, Any
 
-from taktline._io.column_types import FORM, as_schema, in_schema, normal
+from taktline._io.column_types import COLUMN_ROW, as_schema, in_schema, normal
 from taktline._io.deposits import Deposit
-from taktline._io.footers import MAGIC, Footer
+from taktline._io.footers import PARQUET_MAGIC, Footer
 from taktline._io.output import IntoOutput, Output
 from taktline._io.parquet import check_path, checked_pyarrow
 from taktline._io.settling import Coming, Settled, Sizes, is_small
@@ -133,7 +133,7 @@ def file_of(table: Any, packing: Packing, first: int) -> bytes:
     try:
         return packing.file(table)
     except (pa.ArrowException, ValueError, OverflowError) as error:
-        raise unwritable(first, table.slice(0, 1), str(error), FORM) from error
+        raise unwritable(first, table.slice(0, 1), str(error), COLUMN_ROW) from error
 
 
 class Joined:
@@ -159,8 +159,8 @@ class Joined:
 
     def _start(self) -> None:
         if not self.at:
-            self._output.write(MAGIC)
-            self.at = len(MAGIC)
+            self._output.write(PARQUET_MAGIC)
+            self.at = len(PARQUET_MAGIC)
 
 
 class ParquetFile(IntoOutput):

@@ -12,7 +12,7 @@ from typing import IO, Any, Literal
 
 from taktline._io import as_table, decode, opening, path_columns, place, plugins, ranges, remote, streams
 from taktline._io.delimited import (
-    INFER,
+    INFER_TYPES,
     Dialect,
     Types,
     check_drift,
@@ -24,7 +24,7 @@ from taktline._io.delimited import (
     table_records,
 )
 from taktline._io.filters import checked as checked_filters
-from taktline._io.place import STANDARD
+from taktline._io.place import STANDARD_STREAM
 from taktline._io.pushback import Taken
 from taktline._io.recoding import recoded
 from taktline._io.splitting import Cut, Cuts
@@ -123,7 +123,7 @@ def read(
         )
     if added and chosen is not None:
         chosen = tuple(name for name in chosen if name not in added[remote.shown(found[0])].values)
-    if found.count(STANDARD) > 1:
+    if found.count(STANDARD_STREAM) > 1:
         raise LineError("standard input can be read once only: save what comes by it in a file, and read that")
     name = ", ".join(map(remote.shown, patterns[:3])) + (f" and {len(patterns) - 3:,} more" if patterns[3:] else "")
     if how in opening.OF_COLUMNS:
@@ -133,7 +133,7 @@ def read(
     table = Dialect(
         delimiter or ("\t" if how == "tsv" else ","), how != "tsv" if quoting is None else quoting,
         checked_encoding(encoding or decode.UTF_8), checked_header(header), delimiter is not None, chosen,
-        checked_types(types, chosen), types == INFER,
+        checked_types(types, chosen), types == INFER_TYPES,
     )  # fmt: skip
     return _FORMATS.get(how, _Brought)(name, patterns, found, how, table, added)
 
@@ -262,7 +262,7 @@ class _Files(Source):
         return [
             self._format,
             self._columns,
-            INFER if table.infer else table.types,
+            INFER_TYPES if table.infer else table.types,
             how,
             marks,
             *path_columns.known(self._added),

@@ -7,15 +7,15 @@ from typing import Any
 
 from taktline.abc import Part, Splitter
 
-TABLE = -1  # sent where a part is wanted that the source keeps together itself
+ASK_TABLE = -1  # sent where a part is wanted that the source keeps together itself
 
 Cuts = Generator[Part | Iterator[Any] | None, int, None]
 
 
 class Cut(Splitter):
     """A Splitter made of a generator, whose first answer is None. Sent how many records are wanted next, it answers with a
-    Part (sent TABLE: one that the source keeps together), or, where none can be cut there and always for 0, with an iterator
-    over records that may be left anywhere.
+    Part (sent ASK_TABLE: one that the source keeps together), or, where none can be cut there and always for 0, with an
+    iterator over records that may be left anywhere.
     `left`: the bytes behind the newest part; `where`: the place of the newest record that iterating gave."""
 
     def __init__(
@@ -28,7 +28,7 @@ class Cut(Splitter):
         next(cuts)
 
     def table(self) -> Part | None:
-        return self.part(TABLE)
+        return self.part(ASK_TABLE)
 
     def part(self, records: int) -> Part | None:
         self._here = iter(())

@@ -22,7 +22,7 @@ from taktline._io.database import (
     quoted_table,
     shown_url,
 )
-from taktline._io.plain import PLAIN, plain
+from taktline._io.plain import PLAIN_TYPES, plain
 from taktline._io.query import Query
 from taktline._public import named
 from taktline.abc import Resumable, Source
@@ -163,7 +163,7 @@ class _Table(Resumable):
         try:
             for name in self._columns:
                 values = in_microseconds(table.select([name])).column(0).to_pylist()
-                if not PLAIN.issuperset(map(type, values)):
+                if not PLAIN_TYPES.issuperset(map(type, values)):
                     values = [self._database.value(value) for value in values]
                 made.append(values)
         except (ValueError, OverflowError):  # told by its row
@@ -319,7 +319,7 @@ class _Table(Resumable):
             values = tuple([row[name] for name in self._columns])
         except KeyError as error:
             raise self._unwritable(number, row, f"it lacks {error}, which the first result has") from error
-        if not PLAIN.issuperset(map(type, values)):
+        if not PLAIN_TYPES.issuperset(map(type, values)):
             values = self._plain(number, row, values)
         if empty := [self._columns[at] for at in self._key_at if values[at] is None]:
             raise self._unwritable(number, row, f"its key {empty[0]!r} is None, and equal to no other")

@@ -20,7 +20,7 @@ from taktline._io.database import (
     quoted,
     without_twins,
 )
-from taktline._io.plain import PLAIN, plain
+from taktline._io.plain import PLAIN_TYPES, plain
 
 FETCH = 1000  # rows at once
 PATIENCE = 30.0  # seconds that another program's lock is waited for
@@ -124,7 +124,7 @@ class Sqlite(Database):
 
     def value(self, value: Any) -> Any:
         made = plain(value)
-        if type(made) in PLAIN or isinstance(made, (str, int, float)):
+        if type(made) in PLAIN_TYPES or isinstance(made, (str, int, float)):
             return made
         if isinstance(made, datetime):
             return made.isoformat(" ")

@@ -11,8 +11,8 @@ from typing import IO, Any
 
 from taktline._io.line_numbers import line_in, numbers
 from taktline._io.pushback import Taken
-from taktline._io.ranges import LONGEST, Cutting, Decode, outside_quotes
-from taktline._io.splitting import TABLE
+from taktline._io.ranges import LONGEST_RECORD, Cutting, Decode, outside_quotes
+from taktline._io.splitting import ASK_TABLE
 from taktline.abc import Part, Unread
 
 PIECE = 1 << 16  # bytes asked for at once
@@ -63,11 +63,11 @@ def stretches(
         return wanted
     while lines.any():
         number = lines.number
-        enough = LONGEST if wanted == TABLE else wanted
+        enough = LONGEST_RECORD if wanted == ASK_TABLE else wanted
         data, records = cutting.cut(partial(lines.look, enough, cutting.quoted), wanted, lines.at)
         if records:
             cutting.left = None
-            lines.take(data, records if wanted != TABLE and not cutting.quoted else data.count(b"\n"))
+            lines.take(data, records if wanted != ASK_TABLE and not cutting.quoted else data.count(b"\n"))
             wanted = yield Stretch(path, data, records, number, decode)
         else:
             each = lines.each()
@@ -141,7 +141,7 @@ class _StreamLines:
         them are enough: more may not come for a while."""
         ahead, end = self._ahead, 0
         self._read(size, self._seen, most)
-        while size <= LONGEST and not (end := self._border(size, quoted=quoted)) and not self._whole(size):
+        while size <= LONGEST_RECORD and not (end := self._border(size, quoted=quoted)) and not self._whole(size):
             looked, size = size, 2 * size
             self._read(size, looked, 1)
         self._seen = end

@@ -10,7 +10,7 @@ from taktline._io import opening, packing, plugins, remote, rolling, zstd
 from taktline._io.column_types import as_schema
 from taktline._io.lines import LinesFile
 from taktline._io.parquet import checked_pyarrow
-from taktline._io.parts import ANY, MODES, ROWS, SUFFIXES, Folder, Kind
+from taktline._io.parts import ANY_SIZE, CODEC_SUFFIXES, FOLDER_MODES, PART_ROWS, Folder, Kind
 from taktline._public import named
 from taktline._recipe.numbers import is_number
 from taktline._recipe.options import memory_bytes
@@ -104,7 +104,7 @@ def write(
         how = opening.format_of(target, format, to_write=True)
         opening.check_promise(target, how)
     elif hasattr(path, "write"):
-        target, how = path, opening.format_of(opening.STANDARD, format, to_write=True)
+        target, how = path, opening.format_of(opening.STANDARD_STREAM, format, to_write=True)
     else:
         raise LineError(f"write() takes a path or a binary stream, not {type(path).__name__}")
     _check_written(how)
@@ -142,7 +142,7 @@ def _rolling(
         raise LineError(f"roll= is for a folder to which files are added: give {path!r} a / at its end")
     if asked := next((name for name, value in refused.items() if value is not None), None):
         raise LineError(f"{asked}= is for a folder that is there as a whole at the end; leave it out with roll=")
-    kind = _kind_of(path, format, rows or rolling.ROWS, None, codec, level, schema, row_group)
+    kind = _kind_of(path, format, rows or rolling.FILE_ROWS, None, codec, level, schema, row_group)
 
     def one(place: str) -> Sink:
         if kind.of_columns:
@@ -176,13 +176,13 @@ def _kind_of(
     if rows is not None and not (isinstance(rows, int) and rows > 0):
         raise LineError(f"rows={rows!r} must be a whole number of results a part, 1 or more")
     most = _bytes_of(size)
-    rows = rows or (ROWS if most is None else ANY)
+    rows = rows or (PART_ROWS if most is None else ANY_SIZE)
     if how in opening.OF_COLUMNS:
         checked_pyarrow(how.capitalize())
         return Kind(how, rows, most, codec, level, as_schema(schema), row_group)
     _check_of_lines(how, schema, row_group)
-    if codec is not None and codec not in SUFFIXES:
-        raise LineError(f"codec={codec!r} packs no lines: give one of {', '.join(SUFFIXES)}")
+    if codec is not None and codec not in CODEC_SUFFIXES:
+        raise LineError(f"codec={codec!r} packs no lines: give one of {', '.join(CODEC_SUFFIXES)}")
     if codec == "zstd":
         zstd.check()
     packing.packer(codec or "", level)
@@ -212,7 +212,7 @@ def _check_of_lines(how: str, schema: Any, row_group: int | None) -> None:
 
 
 def _checked_mode(mode: str | None) -> str | None:
-    if mode not in MODES:
+    if mode not in FOLDER_MODES:
         raise LineError(f'mode={mode!r} is unknown: give "replace" or "append"')
     return mode
 

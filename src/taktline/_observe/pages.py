@@ -11,17 +11,17 @@ from taktline._excerpts import harmless
 from taktline._observe.measures import cost, duration, many, rate, size
 from taktline._working_folder import working_folder
 
-WIDTH = 80  # columns
+PAGE_WIDTH = 80  # columns
 NARROWEST, WIDEST = 40, 100  # that sentences are folded to
 NODES = 8  # that are told of one by one
 _FLAG = re.compile(r"(?<!\S)(--[a-z][a-z-]*) (?=\w)")
-PASTED = ("retry", "resume")  # facts that stay on one line, to be copied
+PASTED_FACTS = ("retry", "resume")  # facts that stay on one line, to be copied
 
 
-def report_text(report: dict[str, Any], width: int = WIDTH, said: Callable[[str], str] = str) -> str:
+def report_text(report: dict[str, Any], width: int = PAGE_WIDTH, said: Callable[[str], str] = str) -> str:
     """A Report as some lines of text for a terminal of so many columns. `said`: what becomes of its words."""
     facts = [(name, said(text)) for name, text in report_facts(report) if text]
-    lines = (f" {name:<8} {text if name in PASTED else folded(text, width=width)}" for name, text in facts)
+    lines = (f" {name:<8} {text if name in PASTED_FACTS else folded(text, width=width)}" for name, text in facts)
     return harmless("\n".join(lines), keep="\n")
 
 
@@ -95,7 +95,7 @@ def left_of(report: dict[str, Any]) -> str:
     return f"{total - report['records_in']:,} of {about}{total:,} records{takes}"
 
 
-def plan_text(plan: dict[str, Any], width: int = WIDTH, said: Callable[[str], str] = str) -> str:
+def plan_text(plan: dict[str, Any], width: int = PAGE_WIDTH, said: Callable[[str], str] = str) -> str:
     """A Plan as text for a terminal of so many columns: what was measured, what to do, why, and the times on this and other
     machines, as many as fit. `said`: what becomes of its words."""
     lines = [f" {name:<8} {folded(said(text), width=width)}" for name, text in plan_facts(plan) if text]
@@ -189,7 +189,7 @@ def _short(name: str) -> str:
     return name if len(name) <= 14 else f"{name[:13]}…"
 
 
-def check_text(check: dict[str, Any], width: int = WIDTH, said: Callable[[str], str] = str) -> str:
+def check_text(check: dict[str, Any], width: int = PAGE_WIDTH, said: Callable[[str], str] = str) -> str:
     """A Check as text for a terminal of so many columns. `said`: what becomes of its words."""
     head = f"checked {many(check['records'], 'record')} through {check['line']}"
     lines = [f" {folded(head, 9, width)}"]
@@ -204,7 +204,7 @@ def check_text(check: dict[str, Any], width: int = WIDTH, said: Callable[[str], 
     return harmless("\n".join(lines), keep="\n")
 
 
-def finding_text(finding: dict[str, Any], width: int = WIDTH, said: Callable[[str], str] = str) -> str:
+def finding_text(finding: dict[str, Any], width: int = PAGE_WIDTH, said: Callable[[str], str] = str) -> str:
     """One thing that a check has found."""
     step, index = finding["step"], finding["index"]
     where = "line" if not step else step if finding["kind"] == "reading" else f"step {step!r}"
@@ -213,12 +213,12 @@ def finding_text(finding: dict[str, Any], width: int = WIDTH, said: Callable[[st
     return f" {kind:<7} {says}\n         next: {folded(said(finding['next']), 15, width)}"
 
 
-COMPARED = ("technique", "runtime", "cpu", "speed-up", "memory", "first result", "predicted")
+COMPARISON_HEADS = ("technique", "runtime", "cpu", "speed-up", "memory", "first result", "predicted")
 
 
-def comparison_text(comparison: dict[str, Any], width: int = WIDTH) -> str:
+def comparison_text(comparison: dict[str, Any], width: int = PAGE_WIDTH) -> str:
     """A Comparison as a table for a terminal of so many columns: where not all of it fits, the predictions stand below."""
-    wide = _table_lines(comparison, [cells_of(row) for row in comparison["rows"]], COMPARED, width, short=False)
+    wide = _table_lines(comparison, [cells_of(row) for row in comparison["rows"]], COMPARISON_HEADS, width, short=False)
     if any(len(line) > width for line in wide):
         rows = [(_fitting(row["technique"]), *cells_of(row)[1:-1]) for row in comparison["rows"]]
         narrow = _narrow_lines(comparison, rows, width)
@@ -235,7 +235,7 @@ def comparison_text(comparison: dict[str, Any], width: int = WIDTH) -> str:
 
 def _narrow_lines(comparison: dict[str, Any], rows: list[tuple[str, ...]], width: int) -> list[str]:
     """The table without predictions, and without the columns that there is no room for."""
-    header = (*COMPARED[:-2], "first")
+    header = (*COMPARISON_HEADS[:-2], "first")
     for left_out in ((), ("first",), ("first", "memory"), ("first", "memory", "cpu")):
         kept = [n for n, name in enumerate(header) if name not in left_out]
         cells = [tuple(row[n] for n in kept) for row in rows]
@@ -284,7 +284,8 @@ def mark_of(row: dict[str, Any], comparison: dict[str, Any]) -> str:
 
 def comparison_markdown(comparison: dict[str, Any]) -> str:
     """A Comparison as a Markdown table."""
-    lines = [*above(comparison), "", f"| {' | '.join(COMPARED)} | results |", "|---" * (len(COMPARED) + 1) + "|"]
+    heads = (*COMPARISON_HEADS, "results")
+    lines = [*above(comparison), "", f"| {' | '.join(heads)} |", "|---" * len(heads) + "|"]
     for row in comparison["rows"]:
         cells = [*cells_of(row), results_of(row) + mark_of(row, comparison)]
         lines.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
@@ -333,7 +334,7 @@ def _spread(spread: float, seconds: float) -> str:
     return f"{spread:.2f}" if seconds < 99.95 else duration(spread)
 
 
-def folded(text: str, indent: int = 10, width: int = WIDTH) -> str:
+def folded(text: str, indent: int = 10, width: int = PAGE_WIDTH) -> str:
     """Lines no wider than a terminal, and no wider than is good to read; those after the first are indented."""
     import textwrap
 

@@ -17,7 +17,7 @@ def report_html(report: dict[str, Any]) -> str:
     names = [step["name"] for step in report["steps"]]
     colours = pictures.step_colours(names, [step["busy"] for step in report["steps"]])
     told = {name: text for name, text in pages.report_facts(report, anywhere=True) if text}
-    apart = ("steps", "verdict", "error", *pages.PASTED)
+    apart = ("steps", "verdict", "error", *pages.PASTED_FACTS)
     facts = [[name, text] for name, text in told.items() if name not in apart]
     wrong = f'<p class="wrong"><strong>{escaped(report["error"])}</strong></p>' if report.get("error") else ""
     steps = [
@@ -41,7 +41,9 @@ def report_html(report: dict[str, Any]) -> str:
 def _suggested(told: dict[str, str]) -> str:
     """What goes on after the run, to be copied."""
     says = {"retry": "To run the dead letters again:", "resume": "To go on where it stopped:"}
-    return "".join(f"<p>{says[name]}</p><pre>{escaped(told[name])}</pre>" for name in pages.PASTED if name in told)
+    return "".join(
+        f"<p>{says[name]}</p><pre>{escaped(told[name])}</pre>" for name in pages.PASTED_FACTS if name in told
+    )
 
 
 def _failures(report: dict[str, Any]) -> str:
@@ -96,7 +98,7 @@ def comparison_html(comparison: dict[str, Any]) -> str:
         if row.get("history")
     ]
     return _fragment(
-        f"{above}{table((*pages.COMPARED, 'results'), rows)}<p><strong>{escaped(comparison['closing'])}</strong></p>",
+        f"{above}{table((*pages.COMPARISON_HEADS, 'results'), rows)}<p><strong>{escaped(comparison['closing'])}</strong></p>",
         pictures.bars(comparison["rows"], comparison["fastest"]), pictures.who_did_what(diagrams, names, colours),
     )  # fmt: skip
 

@@ -10,14 +10,14 @@ from taktline._excerpts import masked, readable
 from taktline._observe import pages, web
 from taktline._observe.measures import cost, duration, many
 from taktline._observe.verdict import noise
-from taktline._planner.choose import WORTH, reason_to_move, reason_to_stay
+from taktline._planner.choose import WORTHWHILE_GAIN, reason_to_move, reason_to_stay
 from taktline._planner.costs import Costs
 from taktline._planner.whatif import Prediction, predict
 from taktline._public import named
 from taktline._recipe import plan as plans
 from taktline._recipe.plan import technique
 from taktline._recipe.steps import Step
-from taktline._segment.batch import READING
+from taktline._segment.batch import READING_STEP
 from taktline.errors import TaktlineError
 
 LENGTH = 1_000_000  # records that are reckoned with where the source does not tell how many it has
@@ -40,7 +40,7 @@ class FailedStep:
     error: str
 
     def __str__(self) -> str:
-        step = "in reading" if self.step == READING else f"in step {self.step!r}"
+        step = "in reading" if self.step == READING_STEP else f"in step {self.step!r}"
         where = (
             f"record {self.first:,} {step}"
             if self.records == 1
@@ -252,7 +252,7 @@ def _chosen(
         return loop
     best = min(each.seconds for each in lines)
     line = next(each for each in lines if each.seconds <= best * SAME)
-    return line if line.seconds * WORTH < loop.seconds else loop
+    return line if line.seconds * WORTHWHILE_GAIN < loop.seconds else loop
 
 
 def _reasons(

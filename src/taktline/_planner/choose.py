@@ -9,13 +9,13 @@ LAUNCHED = 0.05  # until launched ones do,
 MODULE = 0.00025  # and for each module that the caller has beside taktline's own: they may import it too
 OWN = 190  # modules
 BESIDE = 0.6  # share of the loop's speed at which work goes on here meanwhile
-WORTH = 1.15  # predicted gain below which the hand-over is not worth its risk
+WORTHWHILE_GAIN = 1.15  # predicted gain below which the hand-over is not worth its risk
 HUB_NS = 80  # nanoseconds a record that the hub spends beside pickling: list, queue, delivery
 OVERLAP = 1.25  # times the loop's speed in two threads, from which they are taken,
 PREFERRED = 0.9  # and share of what processes would gain: there is less to go wrong, and nothing to pack
 CALL_NS = 20_000  # nanoseconds of work in a call, below which no step lets go of Python's lock for long
 TRY = 0.03  # seconds of work left, or done where nobody knows how much is left: trying threads takes some 20 ms
-BACK = 0.8  # share of what a record costs with workers, below which the loop is gone back to
+LOOP_AGAIN_SHARE = 0.8  # share of what a record costs with workers, below which the loop is gone back to
 
 
 class Sample(NamedTuple):
@@ -80,7 +80,7 @@ def choose(
     loop, line = _paces(sample, workers, cores)
     gain = loop / line
     moving = sample.pack_in + sample.unpack_in + sample.pack_out + sample.unpack_out + HUB_NS
-    if gain < WORTH * (1 + returns / 2):
+    if gain < WORTHWHILE_GAIN * (1 + returns / 2):
         return Choice(False, True, reason_to_stay(moving, sample.work, what))
     # What is left is done at the loop's pace, or, while workers start, at a part of it, and then at theirs.
     if remaining is not None and remaining * (loop - line) / 1e9 < start_up * (1 - BESIDE * line / loop):

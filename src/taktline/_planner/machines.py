@@ -9,7 +9,7 @@ from taktline._planner.advise import Plan, Tried
 from taktline._planner.costs import Costs, Move
 from taktline._planner.whatif import Prediction, predict
 from taktline._recipe.plan import technique
-from taktline._schedule.sizing import FAR_AIM
+from taktline._schedule.sizing import FAR_BATCH_AIM
 
 # `python3 dev.py bench ray --way` measures these.
 HUB_BATCH_NS = 500_000  # of whichever is slower of the caller's process and its helper, a batch out and back
@@ -44,7 +44,7 @@ def on_machines(
 
     def on(nodes: int, places: int) -> Prediction:
         plan = technique("line" if how == "auto" else how, tried.steps, places, batch_size)
-        found = predict(costs, plan, records=records, cores=places + 1, window=window, memory=memory, aim=FAR_AIM)
+        found = predict(costs, plan, records=records, cores=places + 1, window=window, memory=memory, aim=FAR_BATCH_AIM)
         return replace(
             found, machines=nodes, cores=places, seconds=found.seconds + CONNECT,
             first_result=found.first_result + CONNECT,

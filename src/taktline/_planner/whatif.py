@@ -26,7 +26,7 @@ from taktline._recipe.plan import RunPlan
 from taktline._schedule import events
 from taktline._schedule.bounds import batch_records, bounds
 from taktline._schedule.machine import Machine
-from taktline._schedule.sizing import AIM, Sizing
+from taktline._schedule.sizing import BATCH_AIM, Sizing
 
 STRETCH = 256  # deliveries at least over which a rate is taken
 LONGEST = 1_000  # deliveries at most: then a rate is taken though not all measured lots were replayed
@@ -59,7 +59,7 @@ class Prediction:
 
 def predict(
     costs: Costs, plan: RunPlan, *, records: int, cores: int, window: int | None = None, memory: int = MEMORY,
-    aim: float = AIM,
+    aim: float = BATCH_AIM,
 ) -> Prediction:  # fmt: skip
     """What this plan would take for so many records on so many cores. `aim`: seconds of work a batch.
 

@@ -17,7 +17,7 @@ from time import monotonic
 from typing import Any, NamedTuple
 
 import taktline
-from taktline._crew.agents_words import ANY, Parcel, Want, fits, in_words
+from taktline._crew.agents_words import ANY_LANE, Parcel, Want, fits, in_words
 from taktline._crew.helper import AgentLink, Placement
 from taktline.errors import LineError, WorkersCannotStart
 
@@ -202,7 +202,7 @@ class Cluster(Placement):
     def _taken(self, node: str, *, of_all: bool) -> list[dict[str, float]]:
         """What agents have of a node: `of_all`, or of those that serve lanes with needs of their own."""
         spots = [*(agent.spot for agent in self._there.values()), *(spot for spot, _, _ in self._starting.values())]
-        return [spot.takes for spot in spots if spot.node == node and (of_all or spot.serves != ANY)]
+        return [spot.takes for spot in spots if spot.node == node and (of_all or spot.serves != ANY_LANE)]
 
     def _slots(self, node: dict[str, Any]) -> int:
         taken = sum(each.get("CPU", 0) for each in self._taken(node["NodeID"], of_all=False))
@@ -312,11 +312,11 @@ class Cluster(Placement):
         """An agent for the other lanes on each node that fits."""
         for node in self._fitting():
             name = node["NodeID"]
-            count = sum(key[1] == ANY for key in (*self._there, *self._starting, *self._resting))
-            if self._may_start((name, ANY)) and not (self._most is not None and count >= self._most):
+            count = sum(key[1] == ANY_LANE for key in (*self._there, *self._starting, *self._resting))
+            if self._may_start((name, ANY_LANE)) and not (self._most is not None and count >= self._most):
                 slots = self._slots(node)
                 where = f"node {node['NodeManagerAddress']}"
-                self._start(_Reservation(name, ANY, where, slots, {"CPU": slots, **self._demand}))
+                self._start(_Reservation(name, ANY_LANE, where, slots, {"CPU": slots, **self._demand}))
 
     def _start(self, spot: _Reservation) -> None:
         from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy

@@ -55,7 +55,7 @@ class NodeRelay:
         threading.Thread(target=self._listen, name="taktline", daemon=True).start()
 
     def _listen(self) -> None:
-        from taktline._crew.agent import UNHEARD
+        from taktline._crew.agent import UNHEARD_EXIT_CODE
         from taktline._wire.channel import new_poll
 
         agent = self._agent
@@ -73,7 +73,7 @@ class NodeRelay:
                 self._gone = gone
                 self._said.notify()
         if agent.is_unheard:  # who drives this is cut off: the node's reservation ends here, and not when Ray finds out
-            os._exit(UNHEARD)
+            os._exit(UNHEARD_EXIT_CODE)
 
     def tell(self, messages: list[tuple[Any, ...]]) -> None:
         """Send these on to the agent."""

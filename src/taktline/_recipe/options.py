@@ -20,8 +20,8 @@ from taktline.errors import LineError, did_you_mean
 Technique: TypeAlias = Literal["auto", "loop", "pool", "queues", "line"]
 TECHNIQUES: tuple[Technique, ...] = ("auto", "loop", "pool", "queues", "line")
 LETTERS_JSON = (".jsonl", ".ndjson")  # suffixes of dead letters as JSON lines
-LETTERS_SQLITE = (".sqlite", ".sqlite3", ".db")  # and as a database
-CONDITIONAL = ("s3", "s3a", "gs", "gcs")  # schemes of stores that put objects on conditions
+SQLITE_SUFFIXES = (".sqlite", ".sqlite3", ".db")  # and as a database
+CONDITIONAL_SCHEMES = ("s3", "s3a", "gs", "gcs")  # schemes of stores that put objects on conditions
 
 
 def _option(default: Any, help: str, check: Callable[[Any], Any], flag: str = "text") -> Any:
@@ -95,7 +95,7 @@ def _in_a_store(value: Any) -> bool:
         return False
     if os.fspath(value).startswith("file://"):
         raise ValueError("give its path alone, without file://")
-    if os.fspath(value).partition("://")[0].lower() not in CONDITIONAL:
+    if os.fspath(value).partition("://")[0].lower() not in CONDITIONAL_SCHEMES:
         raise ValueError(
             "at a URL this needs a store that puts an object on a condition, by which hosts agree on whose it is: that is "
             "known here of S3 (s3://) and Google's store (gs://). Give such a URL, or a path, on storage that the machines "
@@ -110,7 +110,7 @@ def _journal(value: Any) -> Any:
 
 
 def _letters_file(value: Any) -> Any:
-    suffixes = LETTERS_JSON if _in_a_store(value) else (*LETTERS_JSON, *LETTERS_SQLITE)
+    suffixes = LETTERS_JSON if _in_a_store(value) else (*LETTERS_JSON, *SQLITE_SUFFIXES)
     if value is not None and not os.fspath(value).endswith(suffixes):
         raise ValueError(f"name a file that ends in {', '.join(suffixes)}")
     return value
@@ -383,16 +383,16 @@ def default_progress() -> bool | None:
 
 
 # Options that change what a plan says.
-PLANNED = ("how", "workers", "batch_size", "window", "memory", "on_error", "dead_letters", "start", "setup", "on")
+PLAN_OPTIONS = ("how", "workers", "batch_size", "window", "memory", "on_error", "dead_letters", "start", "setup", "on")
 
 
 def check_planned(options: Options) -> None:
     """Raises LineError for an option that a plan has no use for."""
     for each in fields(Options):
-        if each.name not in (*PLANNED, "progress") and getattr(options, each.name) != each.default:
+        if each.name not in (*PLAN_OPTIONS, "progress") and getattr(options, each.name) != each.default:
             raise LineError(
                 f"flow.plan() has no use for {each.name}={getattr(options, each.name)!r}: it would say the same without; "
-                f"leave it out. It uses {', '.join(PLANNED)}"
+                f"leave it out. It uses {', '.join(PLAN_OPTIONS)}"
             )
     if options.start == "threads":
         raise LineError(

@@ -15,7 +15,7 @@ from taktline.abc import Source, Unread
 from taktline.errors import Failed, StepError, StepTimeout, WorkerDied
 from taktline.views.progress import hidden
 
-HANGS = 20.0  # seconds that a step which has no time limit of its own may take for one record
+HANGS_AFTER = 20.0  # seconds that a step which has no time limit of its own may take for one record
 HUNG = 2  # such records after which no more go ahead
 
 
@@ -104,7 +104,7 @@ def _run(
 ) -> Run:  # fmt: skip
     """Through workers, each step within a time."""
     wanted = options or Options()
-    limited = tuple(step if step.in_caller or step.timeout else replace(step, timeout=HANGS) for step in steps)
+    limited = tuple(step if step.in_caller or step.timeout else replace(step, timeout=HANGS_AFTER) for step in steps)
     return Run(
         limited, name, source,
         Options(

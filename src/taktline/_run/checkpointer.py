@@ -19,7 +19,7 @@ from uuid import uuid4
 
 from taktline._durable import fingerprint
 from taktline._durable.dead_letters import DeadLetters, open_dead_letters, row_of
-from taktline._durable.entries import DELIVERED, DONE, ORDER, RUNNING, Checkpoint, Entry
+from taktline._durable.entries import DELIVERED, DONE, RUNNING, STEP_ORDER, Checkpoint, Entry
 from taktline._durable.journal import Journal
 from taktline._io.place import from_here
 from taktline._recipe.options import Options, memory_bytes
@@ -294,7 +294,7 @@ class Checkpointer:
             more = f" and {len(untold) - UNTOLD} more" if len(untold) > UNTOLD else ""
             self._meter.notes.append(f"the journal cannot tell of changes in {'; '.join(untold[:UNTOLD])}{more}")
         return {
-            **prints, ORDER: names, "option on_error": options.on_error, "option dead_letters": letters,
+            **prints, STEP_ORDER: names, "option on_error": options.on_error, "option dead_letters": letters,
             "option seed": options.seed,
             "the sink": sink.fingerprint() if isinstance(sink, Resumable) else sink.describe() if sink else None,
             "Python's version": ".".join(platform.python_version_tuple()[:2]),

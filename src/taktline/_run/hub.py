@@ -27,7 +27,7 @@ from taktline._run.reader import Reader
 from taktline._schedule import events
 from taktline._schedule.bounds import batch_records, bounds
 from taktline._schedule.machine import Machine
-from taktline._schedule.sizing import AIM, Sizing
+from taktline._schedule.sizing import BATCH_AIM, Sizing
 from taktline._schedule.stall import Stall
 from taktline._segment import keys, policies
 from taktline._segment.batch import Batch
@@ -74,7 +74,8 @@ class Hub(Engine):
         self._machine = Machine(limits.lanes, limits.limits, ordered=options.ordered)
         self._on = self._machine.on if not meter.observers else self._heard_on
         self._sizing = Sizing(
-            plan.batch_size, unit=plan.call, least=plan.call, most_bytes=limits.most_bytes, aim=crew.batch_seconds or AIM
+            plan.batch_size, unit=plan.call, least=plan.call, most_bytes=limits.most_bytes,
+            aim=crew.batch_seconds or BATCH_AIM,
         )  # fmt: skip
         self._here = [
             None if s.workers else Segment(s.steps, goes_on=options.goes_on, seed=seed)
@@ -471,7 +472,7 @@ class Hub(Engine):
         flight = self._in_flight[action.seq]
         if action.careful:
             self._decode(flight)
-        orders, encode = contract.PLAIN, self.encode
+        orders, encode = contract.PLAIN_ORDERS, self.encode
         if encode is not None and (action.lane + 1 < len(self._here) or self._plan.segments[action.lane].waits):
             encode = None
         seeded = self._options.seed is not None or self._tables

@@ -9,7 +9,7 @@ from importlib.util import find_spec
 from typing import Any
 
 from taktline._arrow import stream_of
-from taktline._io.splitting import TABLE, Cut, Cuts
+from taktline._io.splitting import ASK_TABLE, Cut, Cuts
 from taktline._segment.tables import ArrowRows, Slice, way_of
 from taktline.abc import Source, Splitter, Unread
 from taktline.errors import LineError
@@ -85,7 +85,7 @@ class Tables(Source):
             each = max(LEAST, min(MOST, BYTES * len(rows) // max(1, rows.size))) if not self._together else len(rows)
             while at < len(rows):
                 if wanted:
-                    end = at + (each if wanted == TABLE else wanted)
+                    end = at + (each if wanted == ASK_TABLE else wanted)
                     part = Slice(rows[at:end], first + at, self._what)
                     at += len(part)
                     wanted = yield part

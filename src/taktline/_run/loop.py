@@ -261,13 +261,13 @@ class Loop(Engine):
 
     def _in_two_threads(self, sample: choose.Sample) -> Iterator[Phase]:
         """The next records in two threads, to see how far these overlap."""
-        from taktline._run.overlap import THREADS, Overlap, records_for
+        from taktline._run.overlap import OVERLAP_THREADS, Overlap, records_for
 
         assert self._plan is not None
         overlap = self._overlap = Overlap(self._plan, self._options)
         while not overlap.ready() and not self._reader.ended:
             yield from self._some()
-        most = min(MOST, (self._options.window or MOST) // THREADS)
+        most = min(MOST, (self._options.window or MOST) // OVERLAP_THREADS)
         size = min(max(self._lot_least(), records_for(sample)), most)
         while not overlap.done and not self._reader.ended:
             yield from self._at_once(overlap, size)

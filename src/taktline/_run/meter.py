@@ -26,7 +26,7 @@ from taktline._run.failures import FailuresByKind, says
 from taktline._run.memory_watch import MemoryWatch
 from taktline._run.places import Places
 from taktline._schedule import events
-from taktline._segment.batch import READING
+from taktline._segment.batch import READING_STEP
 from taktline._segment.segment import Segment
 from taktline._signals import pass_on
 from taktline._working_folder import working_folder
@@ -414,7 +414,7 @@ class Meter:
     def _retry(self) -> str:
         if self.dead_letters is None or self.failed <= self.given_back:
             return ""
-        if {*self._failures.by_step} == {READING}:  # a line that is no record can be given to no step
+        if {*self._failures.by_step} == {READING_STEP}:  # a line that is no record can be given to no step
             return ""
         from taktline._run.suggestions import retry
 

@@ -12,7 +12,7 @@ from taktline._recipe.plan import RunPlan
 from taktline._run.crews import threads_for
 from taktline._segment.batch import Batch
 
-THREADS = 2
+OVERLAP_THREADS = 2
 LOOKS = 3  # the first of which counts for nothing: what it meets is new to its thread
 BATCH = 0.005  # seconds of work in each of the batches, at most
 COPY = (
@@ -36,9 +36,9 @@ class Overlap:
         self.seconds = 0.0  # what both threads together took for them,
         self.cpu = 0.0  # and their processor time
         self.figures: dict[int, contract.Figures] = {}  # of each worker, the newest
-        self._starting = set(range(THREADS))
+        self._starting = set(range(OVERLAP_THREADS))
         self._looks = 0
-        for worker in range(THREADS):
+        for worker in range(OVERLAP_THREADS):
             self.crew.start(worker, 0)
 
     def ready(self) -> bool:
@@ -72,7 +72,7 @@ class Overlap:
                     self._hear(heard)
                     if self.broken is not None:
                         raise self.broken
-        if self._looks and len(batches) == THREADS:
+        if self._looks and len(batches) == OVERLAP_THREADS:
             self.records += records
             # Where other programs have the cores, that is not for the threads to answer for; but who waits for Python's lock
             # asks for a core now and then, too: so no more is left out than both were without one.
@@ -88,14 +88,14 @@ class Overlap:
         """How many times the speed of the loop, whose records cost this; 0 where nothing was seen."""
         if not self.seconds:
             return 0.0
-        faster = min(float(THREADS), self.records * sample.work / 1e9 / self.seconds)
+        faster = min(float(OVERLAP_THREADS), self.records * sample.work / 1e9 / self.seconds)
         # What a record costs is another time more, where others use the machine: of steps that compute it is known too how
         # much of the processor both have had at once.
         return min(faster, self.cpu / self.seconds) if sample.computing > COMPUTING else faster
 
     def _cpu(self) -> list[int]:
         """Nanoseconds of the processor that each thread has had so far."""
-        return [self.figures[n].cpu if n in self.figures else 0 for n in range(THREADS)]
+        return [self.figures[n].cpu if n in self.figures else 0 for n in range(OVERLAP_THREADS)]
 
     def _hear(self, heard: contract.Heard) -> None:
         self._starting.discard(heard.worker)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from itertools import chain
 from typing import NamedTuple
 
-from taktline._planner.choose import BACK, reason_to_return
+from taktline._planner.choose import LOOP_AGAIN_SHARE, reason_to_return
 from taktline._run.meter import Meter
 
 LOOK = 0.25  # seconds between two looks
@@ -56,7 +56,7 @@ class Returning:
         if self._decoding:
             here = max(here, (now.busy - last.busy) / (now.records - last.records))
         self.reason = reason_to_return(here, there)
-        self._agree = self._agree + 1 if here < BACK * there else 0
+        self._agree = self._agree + 1 if here < LOOP_AGAIN_SHARE * there else 0
         return self._agree >= CERTAIN
 
 

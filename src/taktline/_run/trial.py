@@ -31,7 +31,7 @@ from taktline._run.run import Run
 from taktline._run.trial_tables import try_tables
 from taktline._schedule.sizing import Calls
 from taktline._segment import first_results, policies
-from taktline._segment.batch import READING, Batch, Failure
+from taktline._segment.batch import READING_STEP, Batch, Failure
 from taktline._segment.memory_size import amount
 from taktline._segment.segment import Segment
 from taktline._signals import came_from_outside
@@ -263,7 +263,7 @@ class _Trial:
                 if ahead.cannot_go(each):  # which is seen here too, and what it costs to stay
                     continue
                 failed.add(each.index)
-                if each.step != READING:  # which has been noted
+                if each.step != READING_STEP:  # which has been noted
                     self.failures.add(each.index, each.step, self._told(each))
             self.ended = went.ended
             self.sent = went.read
@@ -275,7 +275,7 @@ class _Trial:
         if not ahead.hung(failed) or limited:
             return failed.error
         return TimeoutError(
-            f"not done after {ahead.HANGS:g} s, for which a run would wait. Give the step a limit: step(timeout=)"
+            f"not done after {ahead.HANGS_AFTER:g} s, for which a run would wait. Give the step a limit: step(timeout=)"
         )
 
     def sample(self) -> None:
@@ -330,7 +330,7 @@ class _Trial:
         some = []
         for index, record in enumerate(self._as_they_come, first):
             if type(record) is Unread:
-                self.failures.add(index, READING, record.error)
+                self.failures.add(index, READING_STEP, record.error)
             else:
                 some.append((index, record))
         return some

@@ -5,15 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
-from taktline._schedule.machine import AHEAD, Lane
-from taktline._schedule.sizing import MOST
-from taktline._schedule.window import ENDLESS, Limits
+from taktline._schedule.machine import WORKER_BATCHES, Lane
+from taktline._schedule.sizing import MAX_BATCH_RECORDS
+from taktline._schedule.window import ENDLESS_CREDITS, Limits
 
 if TYPE_CHECKING:
     from taktline._recipe.plan import RunPlan
 
 BATCHES = 16  # batches in flight a worker at most: enough that one batch 10 times dearer than the rest stalls nobody
-RECORDS = 4 * MOST  # in flight a worker, where neither the window nor the size of batches was asked for
+RECORDS = 4 * MAX_BATCH_RECORDS  # in flight a worker, where neither the window nor the size of batches was asked for
 SMALL = 8  # records: batches below that may be quicker than the round trip to the hub
 BATCH = 4 << 20  # bytes of a batch: larger ones save nothing more, and make the memory that they go through grow
 PART = 32  # records: to say where fewer lie in a source, and to read them there, costs as much as sending them
@@ -42,9 +42,9 @@ def bounds(
     (Lane(workers=2, ahead=2),)
     """
     times = SINGLES if batch_size is not None and batch_size < SMALL else 1
-    lanes = tuple(Lane(workers, max(AHEAD * times, AHEAD * records)) for workers, records in segments)
-    batches = sum(workers * (BATCHES * times + AHEAD * records) for workers, records in segments)
-    enough = ENDLESS if batch_size or window or tables else RECORDS * sum(workers for workers, _ in segments)
+    lanes = tuple(Lane(workers, max(WORKER_BATCHES * times, WORKER_BATCHES * records)) for workers, records in segments)
+    batches = sum(workers * (BATCHES * times + WORKER_BATCHES * records) for workers, records in segments)
+    enough = ENDLESS_CREDITS if batch_size or window or tables else RECORDS * sum(workers for workers, _ in segments)
     return Bounds(Limits(window, batches, memory, enough), lanes, max(1, min(BATCH, memory // (batches * 2))))
 
 

@@ -37,10 +37,9 @@ from taktline._schedule.events import (
     WorkerUnplaced,
     Worn,
 )
-from taktline._schedule.window import AHEAD as PARTS
-from taktline._schedule.window import Limits, Window
+from taktline._schedule.window import PARTS_AHEAD, Limits, Window
 
-AHEAD = 2  # batches a worker holds: one at work and one waiting, so that a round trip costs it no time
+WORKER_BATCHES = 2  # batches a worker holds: one at work and one waiting, so that a round trip costs it no time
 BLAME = 2  # careful deaths at the same record that make it the culprit; once may be somebody else's signal
 VAIN = 3  # deaths a worker may die in a row, all workers together, while nothing gets done and no record is at fault
 
@@ -49,7 +48,7 @@ class Lane(NamedTuple):
     """A segment as the schedule sees it; 0 workers: the caller's process, in order. `ahead`: batches a worker may hold."""
 
     workers: int
-    ahead: int = AHEAD
+    ahead: int = WORKER_BATCHES
 
 
 class _Worker:
@@ -196,7 +195,7 @@ class Machine:
 
     def _stands_still(self, seq: int) -> bool:
         """Whether whoever has this batch waits with a part of it."""
-        return seq in self._asking and self._asking[seq][1] >= PARTS
+        return seq in self._asking and self._asking[seq][1] >= PARTS_AHEAD
 
     def _onward(self, seq: int, lane: int, size: int) -> list[Action]:
         """Into the next lane, or out."""

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-AIM = 0.010  # seconds of work a batch: 200 round trips of 50 µs, and the first result still comes early
-FAR_AIM = 0.15  # the same where the way to a worker on another machine costs some 0.5 ms
+BATCH_AIM = 0.010  # seconds of work a batch: 200 round trips of 50 µs, and the first result still comes early
+FAR_BATCH_AIM = 0.15  # the same where the way to a worker on another machine costs some 0.5 ms
 LEAST = 0.0005  # seconds of work: below some 10 round trips a smaller batch costs more than the balance it brings
 GROWTH = 4  # at most so many times the last size: the next records may cost more than the last
 SMOOTH = 0.5  # weight of the newest batch's cost: follows a change within a few batches, rides out one odd batch
@@ -11,7 +11,7 @@ FADE = 0.9  # what is left, a batch later, of the most bytes that a record was s
 SHARE = 4  # times what its calls cost, at least, a batch should be worth of work in its records
 UNLIKE = 0.2  # of their mean: batches whose sizes differ less do not tell what a call costs
 AGAIN = 8  # one batch in so many has another size, so that costs which have changed are told apart anew
-MOST = 1 << 14  # records; past that a batch saves nothing, and takes memory out of the processor's caches
+MAX_BATCH_RECORDS = 1 << 14  # records; past that a batch saves nothing, and takes memory out of the processor's caches
 
 
 class Calls:
@@ -48,11 +48,11 @@ class Calls:
             self._call = min(took, max(0.0, took - slope * mean)) if slope > 0 else None
             self._sums = self._sums if slope > 0 else newest
         if self._call is None:
-            self.wanted = min(MOST, 2 * count)  # of another size, to tell the two apart
+            self.wanted = min(MAX_BATCH_RECORDS, 2 * count)  # of another size, to tell the two apart
             return
         each = max(1e-9, (took - self._call) / mean)
-        self.even = max(1, min(MOST, int(self._call / each + 0.5)))
-        self.wanted = max(1, min(MOST, self._largest * GROWTH, int(SHARE * self._call / each + 0.5)))
+        self.even = max(1, min(MAX_BATCH_RECORDS, int(self._call / each + 0.5)))
+        self.wanted = max(1, min(MAX_BATCH_RECORDS, self._largest * GROWTH, int(SHARE * self._call / each + 0.5)))
         self._learnt += 1
         if self._learnt % AGAIN == 0:
             self.wanted = max(1, self.wanted // 2)
@@ -71,11 +71,17 @@ class Sizing:
     """
 
     def __init__(
-        self, fixed: int | None = None, *, unit: int = 1, least: int = 1, most_bytes: int = 1 << 62, aim: float = AIM
+        self,
+        fixed: int | None = None,
+        *,
+        unit: int = 1,
+        least: int = 1,
+        most_bytes: int = 1 << 62,
+        aim: float = BATCH_AIM,
     ) -> None:
         self._fixed = fixed
         self._aim = aim
-        self._shortest = LEAST * aim / AIM
+        self._shortest = LEAST * aim / BATCH_AIM
         self._unit = unit  # batches are made of whole lots of so many records, once they are that large
         # The size that a batch step asks for: a call may take as long for one record as for so many, and with fewer the
         # records would seem dear for ever.
@@ -86,7 +92,7 @@ class Sizing:
         self._size = 1
         self._cost: float | None = None  # seconds a record
         self._weight = [0.0, 0.0]  # bytes a record, as it is read and of its results
-        self._fits = MOST  # records of which a batch stays below the most bytes
+        self._fits = MAX_BATCH_RECORDS  # records of which a batch stays below the most bytes
 
     def next(self, remaining: int | None = None, workers: int = 1) -> int:
         """Records for the next batch. `remaining` records, where known, are left over for all workers to share."""
@@ -130,4 +136,4 @@ class Sizing:
     def _note(self, which: int, weight: float) -> None:
         self._weight[which] = max(weight, self._weight[which] * FADE)
         heaviest = max(self._weight)
-        self._fits = min(MOST, int(self._most_bytes / heaviest)) if heaviest else MOST
+        self._fits = min(MAX_BATCH_RECORDS, int(self._most_bytes / heaviest)) if heaviest else MAX_BATCH_RECORDS

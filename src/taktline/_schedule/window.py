@@ -5,9 +5,9 @@ from __future__ import annotations
 import heapq
 from typing import NamedTuple
 
-AHEAD = 2  # parts of a batch that may come before the consumer takes them, however little room there is
+PARTS_AHEAD = 2  # parts of a batch that may come before the consumer takes them, however little room there is
 REST = 1 << 62  # behind all parts of a batch
-ENDLESS = 1 << 62  # credits where records are not limited
+ENDLESS_CREDITS = 1 << 62  # credits where records are not limited
 
 
 class Limits(NamedTuple):
@@ -16,7 +16,7 @@ class Limits(NamedTuple):
     records: int | None
     batches: int
     size: int  # bytes
-    enough: int = ENDLESS  # records from which no further batch is read, whatever their number then
+    enough: int = ENDLESS_CREDITS  # records from which no further batch is read, whatever their number then
 
 
 class Window:
@@ -42,7 +42,7 @@ class Window:
     def __init__(self, limits: Limits, ordered: bool) -> None:
         self.limits = limits
         self.ordered = ordered
-        self._credits = ENDLESS if limits.records is None else limits.records  # records that may be read now
+        self._credits = ENDLESS_CREDITS if limits.records is None else limits.records  # records that may be read now
         self._lot = self._credits // 4  # credits become free so many at once
         self._taken = 0  # records that are taken and whose credits are not free yet
         self.last: int | None = None  # the batch that ends the run: nothing after it is delivered
@@ -101,7 +101,7 @@ class Window:
         if ahead and len(self._open) < limits.batches and self._held_bytes < limits.size // 2:
             return True
         own = sum(1 for place in self._places.values() if place[: len(stem)] == stem) - 1
-        return own < AHEAD and (not ahead or not self.ordered or self._leads(stem))
+        return own < PARTS_AHEAD and (not ahead or not self.ordered or self._leads(stem))
 
     def _leads(self, stem: tuple[int, ...]) -> bool:
         """Whether no open batch stands before those with this place's beginning."""

@@ -24,7 +24,7 @@ from taktline._recipe.steps import Role, Step, gives_async, is_async
 from taktline._segment import policies
 from taktline._segment.batch import Batch, Begun, Came, Failure, Mark, no_mark, nobody
 from taktline._segment.batch_steps import BatchSteps, Piece, SegmentPart, stretches
-from taktline._segment.memory_size import HELD
+from taktline._segment.memory_size import HELD_BYTES
 from taktline._segment.threads import Threads
 from taktline.errors import ResultsTooLarge, StepTimeout
 
@@ -53,7 +53,7 @@ class AsyncSegment:
         self.seed = seed
         self.goes_on = goes_on
         self.caught = policies.Caught()
-        self.most = HELD
+        self.most = HELD_BYTES
         self.keeps_interrupt = False
         self.seeds: Seeds | None = None  # each call has its own: `seeds_for`
         self.mark: Mark = no_mark
@@ -463,7 +463,7 @@ async def _kept(call: Awaitable[Any]) -> tuple[Any, BaseException | None]:
         return None, error
 
 
-def gathered(made: Callable[[Any], Any], most: int = HELD) -> Callable[[Any], Any]:
+def gathered(made: Callable[[Any], Any], most: int = HELD_BYTES) -> Callable[[Any], Any]:
     """The callable; of an async generator one that gives all that it yields at once, and of no more than `most` bytes."""
     if not gives_async(made):
         return made
@@ -482,7 +482,7 @@ def gathered(made: Callable[[Any], Any], most: int = HELD) -> Callable[[Any], An
 class OneByOne:
     """Runs an `async def` step for one record at a time, where a plain function is called for."""
 
-    def __init__(self, most: int = HELD) -> None:
+    def __init__(self, most: int = HELD_BYTES) -> None:
         self._most = most  # bytes that an async generator may make of a record
         self._runner: asyncio.Runner | None = None
         self._thread: ThreadPoolExecutor | None = None

@@ -11,7 +11,7 @@ from taktline._segment.values import Encoded, records_of, without
 from taktline.abc import Unread
 from taktline.errors import ResultsTooLarge
 
-READING = "(reading)"  # in the place of a step's name, where the source could not make the record
+READING_STEP = "(reading)"  # in the place of a step's name, where the source could not make the record
 
 Mark = Callable[[int, int, float], None]  # position of a value in its batch, step, seconds it may take (0: no limit)
 
@@ -62,7 +62,7 @@ class Batch:
         for origin, record in enumerate(records):
             if type(record) is Unread:
                 records[origin] = record.text
-                batch.keep(Failure(0, origin, READING, record.error))
+                batch.keep(Failure(0, origin, READING_STEP, record.error))
             else:
                 batch.values.append(record)
                 batch.origins.append(origin)

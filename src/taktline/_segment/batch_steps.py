@@ -17,7 +17,7 @@ from taktline._segment import policies, step_results
 from taktline._segment.batch import Batch, Failure
 from taktline._segment.equality import same
 from taktline._segment.forms import Columns, Misfit, Unfit, cannot_stand, form_of, not_of_the_form
-from taktline._segment.frames import NOT_KNOWN
+from taktline._segment.frames import UNKNOWN_ARGUMENT
 from taktline._segment.picking import picked, positions, renumbered
 from taktline._segment.picking import places as placed
 from taktline._segment.tables import ArrowRows, put_together, way_of
@@ -410,11 +410,11 @@ class BatchSteps(SegmentPart):
 
     # --- a piece that does not come through ---
 
-    async def _in_parts(self, piece: Piece, step: int, error: BaseException, given: Any = NOT_KNOWN) -> bool:
+    async def _in_parts(self, piece: Piece, step: int, error: BaseException, given: Any = UNKNOWN_ARGUMENT) -> bool:
         """Both halves apart; a single record, or a key, fails in `step`, which was `given` this in the place of one."""
         if not (borders := self._parts_of(piece)):
             tb, failing = policies.own(error.__traceback__), range(len(piece.values))
-            shown = "" if given is NOT_KNOWN else excerpt(given)
+            shown = "" if given is UNKNOWN_ARGUMENT else excerpt(given)
             return all(self.fail(piece.out, piece.origin(n), self.first + step, error, tb, shown) for n in failing)
         half = borders[(len(borders) - 1) // 2]
         return await self.through(piece.part(0, half)) and await self.through(piece.part(half, len(piece.values)))
@@ -423,7 +423,7 @@ class BatchSteps(SegmentPart):
         """`step`, handed `state`, has raised: its records one by one with its `like`, or in parts."""
         like = self.likes[step]
         if like is None:
-            given = state[0] if type(state) is list and len(state) == 1 else NOT_KNOWN
+            given = state[0] if type(state) is list and len(state) == 1 else UNKNOWN_ARGUMENT
             return await self._in_parts(piece, step, error, given)
         odd: BaseException | None = None
         try:

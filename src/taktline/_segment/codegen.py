@@ -13,7 +13,7 @@ from typing import Any
 from taktline._excerpts import excerpt
 from taktline._recipe.steps import Role, Step
 from taktline._segment import policies
-from taktline._segment.frames import NOT_KNOWN, argument_of, local_of
+from taktline._segment.frames import UNKNOWN_ARGUMENT, argument_of, local_of
 from taktline.errors import NotAwaited
 
 DEEP = 12  # loops in one another in one function; Python takes 20 blocks, and code that is indented a hundred times
@@ -63,7 +63,7 @@ class Compiled:
         local = local_of(tb.tb_frame)
         if self._steps[step].role is Role.EXPAND or "x" not in local:  # x may be what came of it, or there is none
             value = argument_of(local.get(f"s{step}"), policies.own(tb.tb_next))
-            return "" if value is NOT_KNOWN else excerpt(value)
+            return "" if value is UNKNOWN_ARGUMENT else excerpt(value)
         return excerpt(local["x"])
 
     def raised(self, error: BaseException) -> BaseException:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from types import CodeType, FrameType, TracebackType
 from typing import Any
 
-NOT_KNOWN: Any = object()
+UNKNOWN_ARGUMENT: Any = object()
 
 
 def local_of(frame: FrameType) -> dict[str, Any]:
@@ -20,8 +20,8 @@ def local_of(frame: FrameType) -> dict[str, Any]:
 
 
 def argument_of(fn: Callable[[Any], Any] | None, tb: TracebackType | None) -> Any:
-    """What `fn` was called with, whose own code this traceback begins in; NOT_KNOWN where that cannot be told, such as of
-    what is not written in Python, or where the function has put something else in the argument's place.
+    """What `fn` was called with, whose own code this traceback begins in; UNKNOWN_ARGUMENT where that cannot be
+    told, such as of what is not written in Python, or where the function has put something else in the argument's place.
 
     >>> def half(n):
     ...     return n / 2
@@ -32,7 +32,7 @@ def argument_of(fn: Callable[[Any], Any] | None, tb: TracebackType | None) -> An
     '7'
     """
     if tb is None:
-        return NOT_KNOWN
+        return UNKNOWN_ARGUMENT
     code = tb.tb_frame.f_code
     call = getattr(type(fn), "__call__", None)  # noqa: B004  of an object
     if getattr(fn, "__code__", None) is code and not hasattr(fn, "__self__"):
@@ -40,10 +40,10 @@ def argument_of(fn: Callable[[Any], Any] | None, tb: TracebackType | None) -> An
     elif getattr(getattr(fn, "__func__", None), "__code__", None) is code or getattr(call, "__code__", None) is code:
         at = 1
     else:
-        return NOT_KNOWN
+        return UNKNOWN_ARGUMENT
     if code.co_argcount <= at or _puts_into(code, name := code.co_varnames[at]):
-        return NOT_KNOWN
-    return local_of(tb.tb_frame).get(name, NOT_KNOWN)
+        return UNKNOWN_ARGUMENT
+    return local_of(tb.tb_frame).get(name, UNKNOWN_ARGUMENT)
 
 
 def _puts_into(code: CodeType, name: str) -> bool:

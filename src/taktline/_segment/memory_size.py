@@ -7,7 +7,7 @@ from typing import Any
 
 from taktline._signals import pass_on
 
-HELD = 1 << 30  # bytes of one record's results that may be held in memory, where nobody says how many
+HELD_BYTES = 1 << 30  # bytes of one record's results that may be held in memory, where nobody says how many
 NODES = 64  # values looked at in one: of larger ones the rest is taken to be alike
 WHOLE = (int, float, str, bytes, bool, type(None))
 

@@ -18,7 +18,7 @@ from taktline._segment.batch import Batch, Begun, Came, Mark, no_mark, nobody
 from taktline._segment.batch_steps import BatchSteps, SegmentPart, stretches
 from taktline._segment.codegen import Compiled
 from taktline._segment.forms import cannot_stand
-from taktline._segment.memory_size import HELD, amount
+from taktline._segment.memory_size import HELD_BYTES, amount
 from taktline._segment.tables import ArrowRows, each_record
 from taktline._segment.values import Table
 from taktline.errors import NotAwaited, ResultsTooLarge
@@ -96,7 +96,7 @@ class Segment:
         self.came: Came = nobody  # before and after it
         # What comes of one record may be endless: it comes in `pieces` then.
         self.expands = any(step.role is Role.EXPAND for step in self.steps)
-        self.most = HELD  # bytes of a record's results that may be held here until it is known whether the record fails
+        self.most = HELD_BYTES  # of a record's results that may be held here until it is known whether the record fails
         self.piece_seconds = PIECE_SECONDS
         self._piece_began = 0.0
         self._alone: int | None = None  # position in the batch of the value that is run by itself

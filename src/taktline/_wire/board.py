@@ -16,7 +16,7 @@ from typing import NamedTuple
 from taktline._wire.arena import unnamed_file
 
 PAGE = mmap.PAGESIZE
-ANY = (1 << 63) - 1  # position: one of the batch's values, and nobody knows which
+ANY_POSITION = (1 << 63) - 1  # position: one of the batch's values, and nobody knows which
 PLACE = struct.Struct("<QQQQQ")  # version, batch + 1 (0: none), position, step, deadline in monotonic ns (0: none)
 TEXT = 1 << 16  # bytes of the newest stack that are read at most
 

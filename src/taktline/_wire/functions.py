@@ -114,7 +114,7 @@ def keep(things: Iterable[Any]) -> None:
     todo = [each for each in things if isinstance(each, type)]
     seen = set()
     for cls in todo:
-        if cls in seen or not cls.__flags__ & identity.HEAP or _has_its_name(cls):
+        if cls in seen or not cls.__flags__ & identity.HEAP_TYPE or _has_its_name(cls):
             continue
         from cloudpickle.cloudpickle import _get_or_create_tracker_id
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from taktline._signals import pass_on
 
-NEVER = {"taktline", "__main__", "__mp_main__", "sitecustomize", "usercustomize", "cloudpickle"}
+NOT_OF_USER = {"taktline", "__main__", "__mp_main__", "sitecustomize", "usercustomize", "cloudpickle"}
 _found: tuple[Any, tuple[str, ...]] = (None, ())  # what was there at the last look, and what it found
 _specs: dict[Any, str | None] = {}  # where an import finds a name
 _packages: dict[str, ModuleType] = {}  # modules that were found to be installed, by the names they are loaded under
@@ -42,7 +42,7 @@ def of_user(module: Any) -> bool:
         return False
     space = vars(module)
     name, file = space.get("__name__"), space.get("__file__")
-    if not isinstance(file, str) or not isinstance(name, str) or name.partition(".")[0] in NEVER:
+    if not isinstance(file, str) or not isinstance(name, str) or name.partition(".")[0] in NOT_OF_USER:
         return False
     return space.get("__spec__") is not None and not installed(file)
 
@@ -109,7 +109,7 @@ def stand_ins(*, anew: bool = False) -> tuple[str, ...]:
 def _is_homeless(name: str, module: Any) -> bool:
     """Whether an import of its name in a fresh interpreter would not find this module."""
     space = vars(module)
-    if name.partition(".")[0] in NEVER or space.get("__name__") != name:
+    if name.partition(".")[0] in NOT_OF_USER or space.get("__name__") != name:
         return False
     spec, file = space.get("__spec__"), space.get("__file__")
     if spec is None and file is None:
@@ -170,7 +170,7 @@ def source_of(name: str) -> tuple[str, bytes, bool] | None:
             return None
         path = list(spec.submodule_search_locations or ())
     file = spec.origin if spec.has_location else None
-    if parts[0] in NEVER or installed(file or next(iter(path or ()), "<")):
+    if parts[0] in NOT_OF_USER or installed(file or next(iter(path or ()), "<")):
         return None
     if file is None:
         return "", b"", True

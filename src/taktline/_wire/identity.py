@@ -27,7 +27,7 @@ from taktline._signals import pass_on
 from taktline._wire import homes
 
 ATOMS = frozenset({type(None), bool, int, float, complex, str, bytes, type(...), type(NotImplemented)})
-HEAP = 1 << 9  # flag of types that are made at run time: all that are written in Python, and some others
+HEAP_TYPE = 1 << 9  # flag of types that are made at run time: all that are written in Python, and some others
 REMEMBERED = 20_000  # objects without a name that are known from records; those of functions stay known
 KEPT, PASSING = b"!", b"."  # the first byte of a token
 
@@ -134,7 +134,7 @@ def _bare(kind: Any) -> bool:
     if kind is object:
         return True
     return (
-        bool(kind.__flags__ & HEAP)
+        bool(kind.__flags__ & HEAP_TYPE)
         and kind.__eq__ is object.__eq__
         and kind.__reduce__ is object.__reduce__
         and kind.__reduce_ex__ is object.__reduce_ex__

@@ -42,9 +42,9 @@ from taktline import (
     write_sql,
 )
 from taktline._files import check_at, take_away_at
-from taktline._recipe.options import CONDITIONAL, Options, checked
+from taktline._recipe.options import CONDITIONAL_SCHEMES, Options, checked
 from taktline.abc import Observer, Sink
-from taktline.airflow.address import KEY, report_path
+from taktline.airflow.address import REPORT_KEY, report_path
 from taktline.airflow.connection import (
     connection_url,
     google_credentials,
@@ -265,7 +265,7 @@ class TaktlineOperator(BaseOperator):  # type: ignore[misc]
             self._lineage.report = ended.report
             if ended.report is not None:
                 self.show(ended.report, context)
-                context["ti"].xcom_push(key=KEY, value=_facts(ended.report, ends))
+                context["ti"].xcom_push(key=REPORT_KEY, value=_facts(ended.report, ends))
             raise
         if not report.complete:
             raise AirflowException(f"the run was stopped after {report.records_in:,} records{self._goes_on()}")
@@ -505,7 +505,7 @@ def _folder_beside(sink: Any, conn_id: str | None) -> str:
     """The folder that a sink's file, folder of parts or object is in. Raises LineError where a journal cannot be there."""
     place = _written(sink) if isinstance(sink, Sink) else _path(sink)
     if isinstance(place, str) and place != "-":
-        if place.partition("://")[0].lower() in CONDITIONAL:
+        if place.partition("://")[0].lower() in CONDITIONAL_SCHEMES:
             return (through(conn_id, place) if conn_id is not None else place).rstrip("/").rpartition("/")[0]
         if "://" not in place and conn_id is None:  # with a connection it is a table
             return os.path.dirname(os.path.abspath(place.rstrip("/")))

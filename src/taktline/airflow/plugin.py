@@ -14,7 +14,7 @@ from typing import Any
 from airflow.plugins_manager import AirflowPlugin
 
 from taktline._observe.web import html_page, report_html
-from taktline.airflow.address import KEY, MATCHED, PREFIX
+from taktline.airflow.address import REPORT_KEY, TASK_FIELDS, URL_PREFIX
 
 # What a report shows of the user's data is escaped; nothing in it may run or be loaded all the same.
 HEADERS = {"Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'; img-src data:"}
@@ -44,7 +44,7 @@ def _application() -> Any:
 
     def report(session: Any, dag_id: str, run_id: str, task_id: str, map_index: str = "-1") -> HTMLResponse:
         index = int(map_index) if map_index.isdigit() else -1  # a task that is not mapped has none
-        for key in (KEY, "return_value"):
+        for key in (REPORT_KEY, "return_value"):
             for run in dict.fromkeys((run_id, run_id.replace(" ", "+"))):  # where the address was not encoded
                 found = session.scalars(
                     XComModel.get_many(
@@ -75,11 +75,12 @@ class TaktlinePlugin(AirflowPlugin):  # type: ignore[misc]
     """The report of a task's run, as a tab of the task's page."""
 
     name = "taktline"
-    fastapi_apps = [{"app": pages, "url_prefix": PREFIX, "name": "taktline"}]
+    fastapi_apps = [{"app": pages, "url_prefix": URL_PREFIX, "name": "taktline"}]
     external_views = [
         {
             "name": "taktline report",
-            "href": f"{PREFIX.lstrip('/')}/report?" + "&".join(f"{name}={{{name.upper()}}}" for name in MATCHED),
+            "href": f"{URL_PREFIX.lstrip('/')}/report?"
+            + "&".join(f"{name}={{{name.upper()}}}" for name in TASK_FIELDS),
             "url_route": "taktline-report",
             "destination": "task_instance",
         }

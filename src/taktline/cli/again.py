@@ -7,7 +7,7 @@ from typing import Any
 
 from taktline._durable import dead_letters
 from taktline._files import is_there, take_away_at
-from taktline._segment.batch import READING
+from taktline._segment.batch import READING_STEP
 from taktline.errors import LineError
 
 
@@ -27,7 +27,7 @@ class Again:
         self._journal = os.path.abspath(journal) if journal is not None and "://" not in journal else journal
         rows = self._before = dead_letters.rows_of(path)
         letters = [dead_letters.letter_from(path, row) for row in rows]
-        unread = [letter.step == READING for letter in letters]
+        unread = [letter.step == READING_STEP for letter in letters]
         self.unread = sum(unread)  # lines that were no records, which no step can be given
         lost = [
             bad or isinstance(letter.record, dead_letters.Unkept) for letter, bad in zip(letters, unread, strict=True)

@@ -15,11 +15,11 @@ from taktline import Line, LineError, ResumeError, SourceError, __version__
 from taktline._excerpts import harmless
 from taktline._files import check_at, is_there, write_at
 from taktline._observe import pages
-from taktline._recipe.options import PLANNED, Options
+from taktline._recipe.options import PLAN_OPTIONS, Options
 from taktline.abc import Live, Source
 from taktline.cli import standard
 from taktline.cli.completing import errors, paths, targets
-from taktline.cli.ending import ENDS, Signals, Terminated, caught
+from taktline.cli.ending import EXIT_CODES, Signals, Terminated, caught
 from taktline.cli.failures import described, fitting
 from taktline.cli.first import First
 from taktline.cli.flags import flags, on_records, on_results, run_options
@@ -69,7 +69,7 @@ def _code_of(error: BaseException) -> int:
         return WRONG_USAGE
     if isinstance(error, Terminated):
         _tell(f"stopped by {error}; nothing was written")
-        return ENDS[str(error)]
+        return EXIT_CODES[str(error)]
     if isinstance(error, BrokenPipeError) and not hasattr(error, "__taktline__"):
         standard.empty(1)  # whoever read our standard output has had enough
         return FAILED
@@ -333,7 +333,7 @@ def _run_to_its_end(
         _save(report, saved)
     if signals.first is not None and not report.complete:
         _tell(f"stopped by {signals.first}; {_what_is_left(report.journal, writer.describe())}")
-        return _Ended(ENDS[signals.first], False)
+        return _Ended(EXIT_CODES[signals.first], False)
     return _Ended(INCOMPLETE if report.failed else DONE, True)
 
 
@@ -429,7 +429,7 @@ _json = click.option("--json", "as_json", is_flag=True, help="JSON in place of t
 @on_records
 @click.option("--out", metavar="PATH", shell_complete=paths, help="where a run would write; nothing is written")
 @click.option("--length", type=click.IntRange(0), help="how many records there are, for the predicted times")
-@flags(PLANNED)
+@flags(PLAN_OPTIONS)
 @_json
 def plan(
     target: str, source: str, reading: dict[str, Any], out: str | None, length: int | None, as_json: bool, **options: Any,

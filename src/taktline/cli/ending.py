@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from taktline import Run
 
-ENDS = {"Ctrl-C": 130, "SIGTERM": 143, "SIGHUP": 129}  # exit codes
+EXIT_CODES = {"Ctrl-C": 130, "SIGTERM": 143, "SIGHUP": 129}  # exit codes
 
 
 class Terminated(KeyboardInterrupt):

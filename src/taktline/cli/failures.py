@@ -7,7 +7,7 @@ from typing import TextIO
 
 from taktline import TaktlineError
 from taktline._observe import pages
-from taktline._segment.batch import READING
+from taktline._segment.batch import READING_STEP
 from taktline._working_folder import working_folder
 from taktline.cli import standard
 from taktline.cli.wording import Asked, as_flags
@@ -85,7 +85,7 @@ def _where(error: TaktlineError, place: Place, told: list[str]) -> list[str]:
 
 def _alone(place: Place, told: list[str], asked: Asked) -> list[str]:
     """The command that looks at this record by itself."""
-    if not asked.source or asked.source == "-" or place.step == READING:
+    if not asked.source or asked.source == "-" or place.step == READING_STEP:
         return []
     name = "" if any(line.startswith("  next ") for line in told) else "next"
     return [f"  {name:<4}    try this one: {asked.command('check', '--record', str(place.index))}"]

@@ -12,7 +12,7 @@ from typing import IO, Any, TextIO, cast
 
 from taktline import LineError, SinkError
 from taktline._excerpts import in_ascii
-from taktline._observe.pages import WIDTH
+from taktline._observe.pages import PAGE_WIDTH
 
 _INPUT, _OUTPUT, _ERROR = range(3)
 PLAIN = "taktline-plain"  # how signs are written that a stream does not have
@@ -134,6 +134,6 @@ def say(text: Any) -> None:
 def columns(stream: TextIO) -> int:
     """How many columns a text on this stream has room for: as many as its terminal, else as most terminals."""
     try:
-        return os.get_terminal_size(stream.fileno()).columns or WIDTH
+        return os.get_terminal_size(stream.fileno()).columns or PAGE_WIDTH
     except (OSError, ValueError):  # it is no terminal
-        return WIDTH
+        return PAGE_WIDTH

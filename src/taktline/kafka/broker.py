@@ -10,7 +10,7 @@ from typing import Any
 
 from taktline.errors import LineError, SinkError, SourceError
 
-CALL = 10.0  # seconds a request may take
+CALL_SECONDS = 10.0  # seconds a request may take
 
 Trouble = type[SourceError] | type[SinkError]
 Config = Mapping[str, Any] | str | None
@@ -68,7 +68,7 @@ def connect(kind: str, url: TopicUrl, config: dict[str, Any], trouble: Trouble) 
     except ImportError as error:
         raise LineError(f"Kafka needs confluent-kafka: pip install 'taktline[kafka]' ({error})") from error
     settings = {
-        "bootstrap.servers": url.brokers, "client.id": "taktline", "socket.timeout.ms": int(1000 * CALL),
+        "bootstrap.servers": url.brokers, "client.id": "taktline", "socket.timeout.ms": int(1000 * CALL_SECONDS),
         "allow.auto.create.topics": False,
         "log_level": 0,  # what matters comes as errors; the library would print the rest into the user's terminal
         **config,
@@ -78,7 +78,7 @@ def connect(kind: str, url: TopicUrl, config: dict[str, Any], trouble: Trouble) 
     except (confluent_kafka.KafkaException, ValueError, TypeError) as error:
         raise LineError(f"the settings for {url} are refused: {told(error)}") from error
     try:
-        found = client.list_topics(url.topic, timeout=CALL).topics[url.topic].error
+        found = client.list_topics(url.topic, timeout=CALL_SECONDS).topics[url.topic].error
     except confluent_kafka.KafkaException as error:
         raise explained(error.args[0], url, trouble) from error
     if found is not None:

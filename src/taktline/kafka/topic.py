@@ -12,7 +12,7 @@ from typing import Any
 from taktline.abc import Health, Live, Unread
 from taktline.errors import LineError, SourceError
 from taktline.kafka.assigned import Assigned, shown
-from taktline.kafka.broker import CALL, Config, TopicUrl, config_of, connect, explained, moved, passes
+from taktline.kafka.broker import CALL_SECONDS, Config, TopicUrl, config_of, connect, explained, moved, passes
 from taktline.kafka.message import KafkaMessage, received
 from taktline.queues.ending import Ending, warn_full
 from taktline.queues.filling import Filling
@@ -129,12 +129,12 @@ class KafkaTopic(Live):
             self._given_partitions(self._consumer, [TopicPartition(self._url.topic, n) for n in self._fixed])
 
     def _given_partitions(self, consumer: Any, partitions: list[Any]) -> None:
-        for found in consumer.committed(partitions, timeout=CALL) if partitions else ():
+        for found in consumer.committed(partitions, timeout=CALL_SECONDS) if partitions else ():
             if found.error is not None:
                 raise explained(found.error, self._url, SourceError)
             at, former = found.offset, self._former.pop(found.partition, None)
             if at < 0:
-                low, high = consumer.get_watermark_offsets(found, timeout=CALL)
+                low, high = consumer.get_watermark_offsets(found, timeout=CALL_SECONDS)
                 at = low if self._start == "earliest" else high
             if former is not None and former.under_way and at == former.committed and not former.left_out:
                 part = former  # nobody else has got any further: what is under way here is not read again

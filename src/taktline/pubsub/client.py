@@ -9,9 +9,17 @@ from typing import Any
 
 from taktline.errors import LineError, SinkError, SourceError
 
-CALL = 15.0  # seconds a request may take
+CALL_SECONDS = 15.0  # seconds a request may take
 FIRST_PAUSE, LONGEST_PAUSE = 0.05, 5.0  # seconds before something that failed is tried again
-PASSING = ("ABORTED", "CANCELLED", "DEADLINE_EXCEEDED", "INTERNAL", "RESOURCE_EXHAUSTED", "UNAVAILABLE", "UNKNOWN")
+PASSING_CODES = (
+    "ABORTED",
+    "CANCELLED",
+    "DEADLINE_EXCEEDED",
+    "INTERNAL",
+    "RESOURCE_EXHAUSTED",
+    "UNAVAILABLE",
+    "UNKNOWN",
+)
 # As the library sets them for the real service; the errors of 1000 acknowledgements travel as metadata.
 UNLIMITED = (
     ("grpc.max_send_message_length", -1), ("grpc.max_receive_message_length", -1), ("grpc.max_metadata_size", 4 << 20),
@@ -53,7 +61,7 @@ def check_there(get: Callable[..., Any], kind: str, name: str, trouble: Trouble)
     from google.auth.exceptions import GoogleAuthError
 
     try:
-        return get(request={kind: name}, retry=None, timeout=CALL)
+        return get(request={kind: name}, retry=None, timeout=CALL_SECONDS)
     except PermissionDenied:  # who may receive or publish need not be allowed to look: doing it will tell
         return None
     except GoogleAPICallError as error:
@@ -64,7 +72,7 @@ def check_there(get: Callable[..., Any], kind: str, name: str, trouble: Trouble)
 
 def passes(error: Any) -> bool:
     """Whether a failed request may succeed later."""
-    return error.grpc_status_code is not None and error.grpc_status_code.name in PASSING
+    return error.grpc_status_code is not None and error.grpc_status_code.name in PASSING_CODES
 
 
 def explained(error: Any, kind: str, name: str, trouble: Trouble) -> Exception:

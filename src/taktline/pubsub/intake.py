@@ -15,7 +15,16 @@ from typing import Any
 
 from taktline.abc import Health
 from taktline.errors import SourceError
-from taktline.pubsub.client import CALL, FIRST_PAUSE, LONGEST_PAUSE, PASSING, check_there, connect, explained, passes
+from taktline.pubsub.client import (
+    CALL_SECONDS,
+    FIRST_PAUSE,
+    LONGEST_PAUSE,
+    PASSING_CODES,
+    check_there,
+    connect,
+    explained,
+    passes,
+)
 from taktline.pubsub.ledger import Ledger
 from taktline.pubsub.message import received
 from taktline.queues.ending import warn_full
@@ -227,7 +236,7 @@ class Intake:
                     self._arrived(type(response).pb(response))  # the wrapper costs more than all else here
                 self._broke(None)
             except grpc.RpcError as error:
-                if error.code().name not in PASSING:
+                if error.code().name not in PASSING_CODES:
                     self._fail(error)
                     return
                 self._broke(error)
@@ -348,13 +357,13 @@ class Intake:
 
     def _acknowledge(self, ids: list[str]) -> None:
         self._client.acknowledge(
-            request={"subscription": self._settings.name, "ack_ids": ids}, retry=None, timeout=CALL
+            request={"subscription": self._settings.name, "ack_ids": ids}, retry=None, timeout=CALL_SECONDS
         )
 
     def _modify(self, ids: list[str], seconds: int) -> None:
         self._client.modify_ack_deadline(
             request={"subscription": self._settings.name, "ack_ids": ids, "ack_deadline_seconds": seconds},
-            retry=None, timeout=CALL,
+            retry=None, timeout=CALL_SECONDS,
         )  # fmt: skip
 
     def _in_lots(self, request: Callable[[list[str]], None], ids: list[str]) -> tuple[list[str], set[str]]:

@@ -10,7 +10,16 @@ from typing import Any
 
 from taktline.abc import Resumable
 from taktline.errors import SinkError
-from taktline.pubsub.client import CALL, FIRST_PAUSE, LONGEST_PAUSE, check_name, check_there, connect, explained, passes
+from taktline.pubsub.client import (
+    CALL_SECONDS,
+    FIRST_PAUSE,
+    LONGEST_PAUSE,
+    check_name,
+    check_there,
+    connect,
+    explained,
+    passes,
+)
 from taktline.pubsub.message import Message
 from taktline.queues.published import Published, bytes_of
 
@@ -97,7 +106,7 @@ class Topic(Published):
 
         route = (("x-goog-request-params", f"topic={self._name}"),)
         request = PublishRequest(topic=self._name, messages=messages)
-        return self._client.transport.publish.future(request, timeout=CALL, metadata=route)
+        return self._client.transport.publish.future(request, timeout=CALL_SECONDS, metadata=route)
 
     def suspend(self) -> None:
         client, self._client = self._client, None

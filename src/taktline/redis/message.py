@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-DATA = "data"  # the field of a message that has one alone
+DATA_FIELD = "data"  # the field of a message that has one alone
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +26,7 @@ class RedisMessage:
     stream: str = ""
     deliveries: int = 0
 
-    def text(self, name: str = DATA) -> str:
+    def text(self, name: str = DATA_FIELD) -> str:
         """A field as text. Raises ValueError, naming the message, where there is none, or it is no UTF-8.
 
         >>> RedisMessage({"n": b"1"}, id="7-0").text("m")
@@ -43,7 +43,7 @@ class RedisMessage:
         except UnicodeDecodeError as error:
             raise ValueError(f"field {name!r} of message {self.id!r} is no text: {error}") from None
 
-    def json(self, name: str = DATA) -> Any:
+    def json(self, name: str = DATA_FIELD) -> Any:
         """A field, decoded from JSON. Raises ValueError that names the message."""
         text = self.text(name)
         try:

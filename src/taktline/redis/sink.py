@@ -11,7 +11,7 @@ from zlib import crc32
 
 from taktline.abc import Resumable
 from taktline.errors import LineError, SinkError
-from taktline.redis.message import DATA, RedisMessage
+from taktline.redis.message import DATA_FIELD, RedisMessage
 from taktline.redis.server import FIRST_PAUSE, LONGEST_PAUSE, StreamUrl, connect, explained, passes
 
 LOT = 1000  # messages in a transaction of a run without a journal
@@ -173,7 +173,7 @@ class RedisSink(Resumable):
     def _row(self, result: Any, at: int) -> tuple[str, Fields]:
         """To which stream which fields go. Raises SinkError."""
         if isinstance(result, (str, bytes)):
-            fields: Fields = {DATA: result}
+            fields: Fields = {DATA_FIELD: result}
         elif isinstance(result, (RedisMessage, Mapping)):
             fields = dict(result.fields if isinstance(result, RedisMessage) else result)
         else:

@@ -29,7 +29,7 @@ class Metric(NamedTuple):
         return f"{self.name.replace('.', '_')}{SUFFIX.get(self.unit, '')}{'_total' * (self.kind == COUNTER)}"
 
 
-RUN = (
+RUN_METRICS = (
     Metric("taktline.records.read", COUNTER, "{record}", "Records read.", lambda s: s.records_in - s.resumed_at),
     Metric("taktline.records.delivered", COUNTER, "{record}", "Results delivered.", lambda s: s.records_out),
     Metric("taktline.records.failed", COUNTER, "{record}", "Records that failed.", lambda s: s.failed),
@@ -46,7 +46,7 @@ RUN = (
     Metric("taktline.source.lag", GAUGE, "s", "How long the oldest of them waits.", lambda s: s.lag),
     Metric("taktline.source.refused", GAUGE, "1", "1 while a live source gives no records.", lambda s: int(bool(s.refused))),
 )  # fmt: skip
-STEP = (
+STEP_METRICS = (
     Metric("taktline.step.records", COUNTER, "{record}", "Records a step was given.", lambda s: s.records),
     Metric("taktline.step.failed", COUNTER, "{record}", "Records that failed in a step.", lambda s: s.failed),
     Metric("taktline.step.busy", COUNTER, "s", "Time in a step's own code, over all workers.", lambda s: s.busy),
@@ -63,12 +63,12 @@ Labels = dict[str, str]
 def values(run: Snapshot | Report) -> Iterator[tuple[Metric, Labels, float]]:
     """All numbers that are known, each with its labels: the line, and of a step its name."""
     line = {"line": _label(run.name)}
-    for metric in RUN:
+    for metric in RUN_METRICS:
         value = metric.of(run) if metric.kind == COUNTER or isinstance(run, Snapshot) else None
         if value is not None:
             yield metric, line, value
     for name, steps in _by_step(run).items():
-        for metric in STEP:
+        for metric in STEP_METRICS:
             yield metric, {**line, "step": name}, sum(metric.of(step) or 0 for step in steps)
 
 

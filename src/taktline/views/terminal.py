@@ -10,7 +10,7 @@ from time import monotonic
 from typing import Any, ClassVar
 
 from taktline import _printing
-from taktline._excerpts import LIKE, harmless
+from taktline._excerpts import ASCII_LIKE, harmless
 from taktline._observe.snapshot import Snapshot
 from taktline.views.drawing import BOTTLENECK, DONE, FAILED, Doing, Row, cut, plain, rows
 
@@ -172,5 +172,5 @@ def _for(stream: Any, text: str) -> str:
     try:
         text.encode(encoding)
     except (UnicodeError, LookupError):
-        return text.translate(LIKE).encode("ascii", "replace").decode()
+        return text.translate(ASCII_LIKE).encode("ascii", "replace").decode()
     return text
