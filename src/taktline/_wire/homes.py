@@ -73,7 +73,34 @@ def installed(file: str) -> bool:
     """Whether a module's file is Python's own, or belongs to an installed package."""
     if {"site-packages", "dist-packages"} & set(file.split(os.sep)):
         return True
-    return file.startswith((*_homes(), "<"))
+    return file.startswith((*_homes(), "<")) or _is_listed(file)
+
+
+def _is_listed(file: str) -> bool:
+    """Whether a package that was put into a folder of the program's lists this file: by `pip install --target`, in a PEX, or
+    beside a cloud function."""
+    for folder in {os.path.join(path, "") for path in sys.path if path}:
+        if file.startswith(folder) and file.removeprefix(folder).partition(os.sep)[0] in _listed(folder):
+            return True
+    return False
+
+
+@cache
+def _listed(folder: str) -> set[str]:
+    """The files and folders right in a folder that belong to packages that were installed into it."""
+    found: set[str] = set()
+    try:
+        packages = [each for each in os.listdir(folder) if each.endswith(".dist-info")]
+    except OSError as error:  # there is no such folder
+        pass_on(error)
+        return found
+    for each in packages:
+        try:
+            with open(os.path.join(folder, each, "RECORD"), encoding="utf-8") as record:
+                found |= {line.partition(",")[0].partition("/")[0] for line in record}
+        except (OSError, UnicodeError) as error:  # one that lists nothing
+            pass_on(error)
+    return found
 
 
 @cache
