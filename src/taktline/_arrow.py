@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+NANOSECONDS = "has nanoseconds, which no value of Python can hold"
+
 
 def records_of(table: Any) -> list[dict[str, Any]]:
     """The rows of a Table or RecordBatch as dicts. Raises ArrowException, ValueError or OverflowError where a value has
@@ -21,17 +23,53 @@ def in_microseconds(table: Any) -> Any:
         try:
             table = table.set_column(at, field.name, table.column(at).cast(kind))
         except pa.ArrowInvalid as error:
-            raise ValueError(f"column {field.name!r} has nanoseconds, which no value of Python can hold") from error
+            raise ValueError(f"column {field.name!r} {NANOSECONDS}") from error
     return table
 
 
 def coarser(kind: Any) -> Any:
-    """What a type of nanoseconds is in microseconds; None where it is no such type."""
+    """What a type with nanoseconds, also somewhere inside of it, is in microseconds; None where it has none.
+
+    >>> import pyarrow as pa
+    >>> coarser(pa.list_(pa.timestamp("ns", "UTC"))), coarser(pa.int8())
+    (ListType(list<item: timestamp[us, tz=UTC]>), None)
+    """
+    import pyarrow as pa
+    from pyarrow import types
+
+    if types.is_timestamp(kind) and kind.unit == "ns":
+        return pa.timestamp("us", kind.tz)
+    if kind in (fine := {pa.time64("ns"): pa.time64("us"), pa.duration("ns"): pa.duration("us")}):
+        return fine[kind]
+    if types.is_dictionary(kind):
+        return coarser(kind.value_type)
+    if types.is_list_view(kind) or types.is_large_list_view(kind):
+        return None  # which pyarrow 26 casts to something else
+    if not types.is_nested(kind) or not any(coarser(kind.field(at).type) for at in range(kind.num_fields)):
+        return None
+    inner = [kind.field(at) for at in range(kind.num_fields)]
+    inner = [field.with_type(coarser(field.type) or field.type) for field in inner]
+    if types.is_struct(kind):
+        return pa.struct(inner)
+    if types.is_map(kind):
+        return pa.map_(*inner[0].type)
+    if types.is_fixed_size_list(kind):
+        return pa.list_(inner[0], kind.list_size)
+    return (pa.large_list if types.is_large_list(kind) else pa.list_)(inner[0])
+
+
+def row_as_text(row: Any, most: int) -> str:
+    """What people see of a table's only row, whatever it holds."""
     import pyarrow as pa
 
-    if pa.types.is_timestamp(kind) and kind.unit == "ns":
-        return pa.timestamp("us", kind.tz)
-    return {pa.time64("ns"): pa.time64("us"), pa.duration("ns"): pa.duration("us")}.get(kind)
+    cells = []
+    for name, column in zip(row.schema.names, row.columns, strict=True):
+        try:
+            text = column.cast(pa.string())[0].as_py()
+        except (pa.ArrowException, ValueError):  # lists and the like
+            text = " ".join(str(column).split())
+        cells.append(f"{name}: {text}")
+    return ", ".join(cells)[:most]
 
 
 def stream_of(table: Any) -> Any:

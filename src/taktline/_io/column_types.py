@@ -7,6 +7,8 @@ from collections.abc import Callable, Sequence
 from types import NoneType
 from typing import Any
 
+from taktline._arrow import records_of, row_as_text
+from taktline._io.decode import KEPT_CHARACTERS
 from taktline._io.plain import PLAIN_TYPES, plain
 from taktline.errors import LineError, SinkError, unwritable
 
@@ -241,6 +243,18 @@ def _equal(one: Any, other: Any) -> bool:
 
 def _row(table: Any, at: int) -> Any:
     return table.slice(at, 1).to_pylist()[0]
+
+
+def results_of(table: Any, first: int, form: str = "a record") -> list[Any]:
+    """The rows of a table as results. Raises SinkError by the number of one that can be no record."""
+    import pyarrow as pa
+
+    errors = (pa.ArrowException, ValueError, OverflowError)
+    try:
+        return records_of(table)
+    except errors as error:
+        at = _first_that_fails(table, records_of, errors)
+        raise unwritable(first + at, row_as_text(table.slice(at, 1), KEPT_CHARACTERS), str(error), form) from error
 
 
 # --- results ---

@@ -9,9 +9,9 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import IO, Any, Protocol
 
-from taktline._arrow import records_of
 from taktline._excerpts import excerpt
 from taktline._io import encode, plain, plugins
+from taktline._io.column_types import results_of
 from taktline._io.output import IntoOutput, Output
 from taktline.abc import Resumable
 from taktline.errors import unwritable
@@ -311,7 +311,7 @@ class LinesFile(IntoOutput, Resumable):
         try:
             data = self._lines.table(table, self._count)
         except NotExact:
-            self.write(records_of(table))
+            self.write(results_of(table, self._count))
         else:
             self._put(data, table.num_rows)
 

@@ -10,7 +10,7 @@ from operator import length_hint
 from threading import local
 from typing import Any
 
-from taktline._arrow import records_of
+from taktline._arrow import records_of, row_as_text
 from taktline._io import opening, place, remote
 from taktline._io.changing import KnownFile, Unchanged, replaced
 from taktline._io.decode import KEPT_CHARACTERS
@@ -608,21 +608,7 @@ class _NoRecord:
 
     def __init__(self, row: Any, error: Exception) -> None:
         self.error = error
-        self.text = _as_text(row)
-
-
-def _as_text(row: Any) -> str:
-    """What people see of a row, whatever it holds."""
-    import pyarrow as pa
-
-    cells = []
-    for name, column in zip(row.schema.names, row.columns, strict=True):
-        try:
-            text = column.cast(pa.string())[0].as_py()
-        except (pa.ArrowException, ValueError):  # lists and the like
-            text = " ".join(str(column).split())
-        cells.append(f"{name}: {text}")
-    return ", ".join(cells)[:KEPT_CHARACTERS]
+        self.text = row_as_text(row, KEPT_CHARACTERS)
 
 
 def _made(batch: Any, columns: Columns) -> Iterator[list[Any] | _NoRecord]:

@@ -8,9 +8,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from taktline._arrow import records_of
 from taktline._io import opening, remote
 from taktline._io.building import Building
+from taktline._io.column_types import results_of
 from taktline._io.deposits import Deposit, Deposits, leaving
 from taktline._io.lines import LineForm, lines_of
 from taktline._io.output import Output
@@ -167,7 +167,7 @@ class LineParts:
             try:
                 data = self._lines.table(some, self._count)
             except NotExact:
-                data = self._lines.rows(records_of(some), self._count)
+                data = self._lines.rows(results_of(some, self._count), self._count)
             self._cut(data, some)
             at += some.num_rows
 
@@ -202,7 +202,7 @@ class LineParts:
         if self._kind.size is None or self._lines.cut(data, len(some)) is not None:
             self._put(data, len(some))
             return
-        for result in some if not hasattr(some, "num_rows") else records_of(some):
+        for result in some if not hasattr(some, "num_rows") else results_of(some, self._count):
             self._put(self._lines.rows([result], self._count), 1, whole=True)
 
     def _room(self) -> int:

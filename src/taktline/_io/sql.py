@@ -7,7 +7,8 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from taktline._arrow import in_microseconds, records_of
+from taktline._arrow import in_microseconds
+from taktline._io.column_types import results_of
 from taktline._io.connecting import connected
 from taktline._io.database import (
     POSTGRES,
@@ -141,7 +142,7 @@ class _Table(Resumable):
             some = table.slice(at, LOT)
             cells = self._cells(some) if self._columns and not self._makes else None
             if cells is None:
-                self.write(records_of(some))
+                self.write(results_of(some, self._count + len(self._waiting), self._form))
                 self._flush()
                 continue
             self._flush()
@@ -149,7 +150,7 @@ class _Table(Resumable):
                 try:
                     database.insert(self._table, self._columns, self._key, list(zip(*cells, strict=True)))
                 except RowRefused as refused:
-                    raise self._refused(records_of(some), refused) from refused
+                    raise self._refused(results_of(some, self._count, self._form), refused) from refused
             self._count += some.num_rows
 
     def _cells(self, table: Any) -> list[list[Any]] | None:
@@ -349,7 +350,11 @@ class _Table(Resumable):
         self._key_at = [self._columns.index(name) for name in self._key]
 
     def _unwritable(self, number: int, row: Any, why: str) -> SinkError:
-        return unwritable(number, row, why, f"a row of {self._name!r}")
+        return unwritable(number, row, why, self._form)
+
+    @property
+    def _form(self) -> str:
+        return f"a row of {self._name!r}"
 
     def _refused(self, rows: Sequence[Any], refused: RowRefused) -> SinkError:
         if refused.at is not None:

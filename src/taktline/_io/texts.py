@@ -237,7 +237,7 @@ def _cells(column: Any) -> tuple[Any, bool]:
         return pc.fill_null(_floats(column, {}), ""), False
     if is_text(kind):
         return pc.fill_null(_checked(column), ""), True
-    if types.is_temporal(kind) or types.is_decimal(kind):
+    if (types.is_temporal(kind) and not types.is_interval(kind)) or types.is_decimal(kind):
         return _as_python(column), True
     raise NotExact(f"{kind} has no text of its own")
 
@@ -245,5 +245,9 @@ def _cells(column: Any) -> tuple[Any, bool]:
 def _as_python(column: Any) -> Any:
     import pyarrow as pa
 
-    (values,) = in_microseconds(pa.record_batch([column], [""])).columns
-    return pa.array(["" if value is None else str(plain.plain(value)) for value in values.to_pylist()], pa.string())
+    try:
+        (values,) = in_microseconds(pa.record_batch([column], [""])).columns
+        texts = ["" if value is None else str(plain.plain(value)) for value in values.to_pylist()]
+    except (ValueError, OverflowError) as error:
+        raise NotExact(str(error)) from error
+    return pa.array(texts, pa.string())

@@ -22,6 +22,7 @@ class Engine(ABC):
     states: States | None = None  # of serial steps, where a journal keeps them; set before it begins
     # Which of so many records from an index on are others' by now; set before it begins, where their results can be left out.
     elsewhere: Callable[[int, int], Collection[int]] | None = None
+    in_records = False  # the results are taken as records, never as rows of a table; set before it begins
     encode: Encode | None = None  # makes bytes of the results, for a sink that takes them; set before it begins
 
     @abstractmethod

@@ -22,7 +22,7 @@ from taktline._run.engine import Engine
 from taktline._run.in_flight import InFlight
 from taktline._run.meter import Meter, ran_here
 from taktline._run.originals import Originals
-from taktline._run.output import OutputBatch, settled
+from taktline._run.output import OutputBatch, as_records, settled
 from taktline._run.reader import Reader
 from taktline._schedule import events
 from taktline._schedule.bounds import batch_records, bounds
@@ -630,6 +630,8 @@ class Hub(Engine):
         if self.elsewhere is not None and (gone := self.elsewhere(flight.first, len(flight.records))):
             flight.batch.leave_out({index - flight.first for index in gone}, goes_on=self._goes_on)
             self._meter.elsewhere += len(gone) if not flight.kin[0] else 0
+        if self.in_records:
+            as_records(flight.batch, self._plan.segments[-1].steps[-1], goes_on=self._goes_on)
         records = flight.as_read() if flight.batch.failures else flight.records
         results, error = settled(flight.batch, flight.first, records, self._options, self._meter, self._by)
         if error is None and flight.error is not None:

@@ -26,7 +26,7 @@ from taktline._run.engine import Engine
 from taktline._run.in_flight import InFlight
 from taktline._run.meter import Meter, ran_here
 from taktline._run.originals import Originals
-from taktline._run.output import OutputBatch, settled
+from taktline._run.output import OutputBatch, as_records, settled
 from taktline._run.reader import Reader
 from taktline._run.returning import Returning
 from taktline._run.watch import Watch
@@ -486,6 +486,8 @@ class Loop(Engine):
         interrupt: Failure | None = None, last: bool = False,
     ) -> OutputBatch:  # fmt: skip
         """What to deliver of these results; `last`: with them all has come of these records."""
+        if self.in_records:
+            as_records(batch, self._steps[-1], goes_on=self._options.goes_on)
         as_read = before.records() if batch.failures and before is not None else records
         results, error = settled(batch, first, as_read, self._options, self._meter, self._by)
         if interrupt is not None and error is None:

@@ -8,10 +8,12 @@ from typing import Any
 
 from taktline._crew.envelope import copied_error
 from taktline._recipe.options import Options
+from taktline._recipe.steps import Step
 from taktline._run.meter import Meter
 from taktline._segment import keys
 from taktline._segment.batch import Batch, Failure
-from taktline._segment.tables import ArrowRows
+from taktline._segment.forms import no_record
+from taktline._segment.tables import ArrowRows, can_be_records, each_record
 from taktline._segment.values import Encoded, records_of
 from taktline.abc import Part, Sink
 from taktline.errors import Failed, ResultsTooLarge, as_step_error, forget_places, placed
@@ -84,6 +86,14 @@ class OutputBatch:
             sink.write_table(self.results.table)
         else:
             sink.write(records_of(self.results))
+
+
+def as_records(batch: Batch, step: Step, *, goes_on: bool) -> None:
+    """Of rows of a table that come of `step`, the last one, and are to become records: where one can be none, the record
+    fails that it comes of."""
+    if type(batch.values) is ArrowRows and not can_be_records(batch.values):
+        batch.values, bad = each_record(batch.values)
+        batch.fail_each([(at, no_record(step, why)) for at, why in bad], step.name, goes_on=goes_on)
 
 
 def settled(

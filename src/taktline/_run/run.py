@@ -85,6 +85,7 @@ class _Life:
         self.draining: Draining | None = None
         self.drained = False  # by `drain`, so that nobody's own code takes the results one by one
         self.encode: Encode | None = None
+        self.in_records = False  # the results are taken as records, never as rows of a table
         self.engine: Engine | None = None
         self.crew: Crew | None = None
         self._process = os.getpid()
@@ -93,6 +94,7 @@ class _Life:
 
     def begin(self) -> tuple[Iterator[Any], Iterator[Any]]:
         """The results one by one, and the generator behind them."""
+        self.in_records = True
         if self.checkpointer is not None:
             results = self.checkpointer.each(self.outputs())
             if self.draining is not None:
@@ -183,6 +185,7 @@ class _Life:
                 beside=self.beside,
             )  # fmt: skip
             self.engine.states = self.checkpointer.states if self.checkpointer is not None else None
+        self.engine.in_records = self.in_records
         return self.engine
 
     def _not_here(self) -> str:
@@ -209,7 +212,7 @@ class _Life:
 
         self.crew = crew or crew_for(self.plan, self.options, self.meter, self.beside)
         hub = Hub(self.plan, self.options, self.reader, self.meter, self.crew)
-        hub.encode = self.encode
+        hub.encode, hub.in_records = self.encode, self.in_records
         if self.checkpointer is not None:
             hub.states = self.checkpointer.states
             hub.elsewhere = self.checkpointer.elsewhere if self.encode is None else None
@@ -474,6 +477,7 @@ class Run(Generic[Out]):
         if kept is not None and kept.by_mark:
             self._results = iter(())
             life.encode_for(sink)
+            life.in_records = not sink.tables
             kept.write(life.outputs())
             return
         sink.open()
@@ -498,9 +502,11 @@ class Run(Generic[Out]):
 # What other rooms do with a run, and users do not.
 
 
-def outputs_of(run: Run) -> Iterator[OutputBatch]:
-    """The results of a run as they are made, some at a time; in the place of iterating over it."""
+def outputs_of(run: Run, *, in_records: bool = False) -> Iterator[OutputBatch]:
+    """The results of a run as they are made, some at a time; in the place of iterating over it. `in_records`: never as rows of
+    a table."""
     life = run._life
+    life.in_records = in_records
     if life.options.journal is not None:  # each result counts by itself
         return (OutputBatch([result]) for result in run)
     run._results = iter(())

@@ -27,7 +27,7 @@ async def stream(
     with ThreadPoolExecutor(1, "taktline stream") as thread:  # one, so that the run is always driven from the same
         try:
             # Not here: what is refused there closes the source, which waits for this loop.
-            outputs = await loop.run_in_executor(thread, context.run, outputs_of, run)
+            outputs = await loop.run_in_executor(thread, context.run, partial(outputs_of, run, in_records=True))
             while (output := await loop.run_in_executor(thread, partial(context.run, next, outputs, END))) is not END:
                 for result in output:
                     yield result

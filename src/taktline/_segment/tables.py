@@ -9,20 +9,23 @@ from __future__ import annotations
 import functools
 import json
 import pickle
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from importlib import import_module
 from types import MappingProxyType
 from typing import Any
 
-from taktline._arrow import records_of, stream_of, table_of
+from taktline._arrow import NANOSECONDS, coarser, records_of, row_as_text, stream_of, table_of
 from taktline._segment.forms import Unfit, form_of
+from taktline._segment.forms.columns import refuse_change
 from taktline._segment.forms.libraries import form_of_library
 from taktline._signals import pass_on
 from taktline.abc import Part, Unread
 from taktline.errors import SourceError
 
 AT_ONCE = 4096  # rows that become records at once
+KEPT_CHARACTERS = 1 << 16  # characters that are kept of a row which is no record
 PANDAS = b"pandas"  # what it has noted in the metadata of a schema
 NONE: frozenset[str] = frozenset()
 NOTHING: Mapping[str, Any] = MappingProxyType({})
@@ -55,9 +58,11 @@ class ArrowRows:
         return self.table.num_rows  # type: ignore[no-any-return]
 
     def __getitem__(self, at: Any) -> Any:
+        """A slice; or the record of a row, or its text, where it can be none."""
         if not isinstance(at, slice):
-            (one,) = ArrowRows(self.table.slice(range(len(self))[at], 1)).records()
-            return one
+            one = self[(at := range(len(self))[at]) : at + 1]
+            records, bad = each_record(one)
+            return row_as_text(one.table, KEPT_CHARACTERS) if bad else records[0]
         start, stop, _ = at.indices(len(self))
         return ArrowRows(self.table.slice(start, max(0, stop - start)), self.whole)
 
@@ -200,9 +205,14 @@ class Slice(Part):
                 if unread is None:
                     yield from records[:at]
                     raise error
-                records[at] = Unread(" ".join(str(rows.table.slice(at, 1).to_pydict()).split())[:AT_ONCE], error)
-                unread.append(records[at])
-            yield from records
+                records[at] = Unread(rows[at], error)
+            if unread is None or not bad:
+                yield from records
+                continue
+            for record in records:
+                if type(record) is Unread:
+                    unread.append(record)  # not before its turn: who asks for some records has no use for later ones
+                yield record
 
 
 def each_record(rows: ArrowRows) -> tuple[list[Any], list[tuple[int, Unfit]]]:
@@ -218,6 +228,35 @@ def each_record(rows: ArrowRows) -> tuple[list[Any], list[tuple[int, Unfit]]]:
     records, bad = each_record(rows[:half])
     more, worse = each_record(rows[half:])
     return records + more, bad + [(half + n, why) for n, why in worse]
+
+
+def can_be_records(rows: ArrowRows) -> bool:
+    """Whether each of the rows can, found without making any where a look at columns tells."""
+    import pyarrow as pa
+
+    try:
+        for column in rows.table.columns:
+            _look_at_values(column)
+    except (pa.ArrowException, ValueError, OverflowError, Unfit):
+        return False
+    return True
+
+
+def _look_at_values(column: Any) -> None:
+    """Raises where one has no value in Python."""
+    from pyarrow import compute, types
+
+    kind = column.type
+    if types.is_dictionary(kind):
+        for chunk in column.chunks:
+            _look_at_values(chunk.dictionary)
+    elif types.is_temporal(kind):
+        ends = compute.min_max(column if (coarse := coarser(kind)) is None else column.cast(coarse))
+        ends.as_py()
+    elif _is_one(kind, _KINDS[0]):
+        column.validate(full=True)
+    elif types.is_nested(kind):
+        _values(column, "")
 
 
 # --- into a form and back ---
@@ -241,18 +280,24 @@ class Way(ABC):
     def give(self, result: Any, rows: ArrowRows | None) -> ArrowRows | None:
         """What a step made of the rows; None where it has no columns of Arrow: then it goes by way of records."""
 
-    def _columns(self, result: Any) -> dict[str, Any] | None:
+    def _columns(self, result: Any, rows: ArrowRows | None) -> dict[str, Any] | None:
         """The columns of a frame or a dict as those of Arrow; None where one has none."""
         columns: dict[str, Any] = {}
+        kinds = dict(zip(rows.table.schema.names, rows.table.schema.types, strict=True)) if rows is not None else {}
         for name, column in result.items():
-            if type(name) is not str or (given := self._given(column)) is None:
+            if type(name) is not str or (given := self._given(column, kinds.get(name))) is None:
                 return None
             columns[name] = given
         return columns
 
-    def _given(self, column: Any) -> Any:
-        """A column of the form as one of Arrow; None where there is none."""
+    def _given(self, column: Any, kind: Any = None) -> Any:
+        """A column of the form as one of Arrow, where it may be of the type `kind` that it had; None where there is none."""
         raise NotImplementedError
+
+    def stands_for(self, made: Any, kind: Any) -> bool:
+        """Whether columns of the type `made` are what this form has in the place of those of `kind`, for which it has none:
+        a step that has not touched one gives it back as this."""
+        return False
 
 
 @functools.cache
@@ -306,10 +351,10 @@ class _Pandas(Way):
         return _exactly(self.form, column, name).array
 
     def give(self, result: Any, rows: ArrowRows | None) -> ArrowRows | None:
-        if not isinstance(result, self.pd.DataFrame) or (columns := self._columns(result)) is None:
+        if not isinstance(result, self.pd.DataFrame) or (columns := self._columns(result, rows)) is None:
             return None
         kinds = {name: kind for name, kind in result.dtypes.items() if isinstance(kind, self.np.dtype)}
-        given = _as_read(columns, rows, frozenset(kinds))
+        given = _as_read(columns, rows, frozenset(kinds), self.stands_for)
         given.made = {name: result[name] for name, kind in kinds.items() if kind.kind in "iuf"}
         return given
 
@@ -329,7 +374,12 @@ class _Pandas(Way):
                 columns[name] = self._column(column, name, whole=name in rows.whole, lent=False)
         return self.pd.DataFrame(columns, index=index, copy=False)
 
-    def _given(self, series: Any) -> Any:
+    def stands_for(self, made: Any, kind: Any) -> bool:
+        from pyarrow import types
+
+        return bool(types.is_float16(kind))  # with nulls
+
+    def _given(self, series: Any, kind: Any = None) -> Any:
         import pyarrow as pa
 
         dtype, array = series.dtype, series.array
@@ -338,7 +388,7 @@ class _Pandas(Way):
                 return pa.array(array, from_pandas=True) if hasattr(array, "__arrow_array__") else pa.array(array)
             if dtype.kind == "O":
                 missing = (None, self.pd.NA, self.pd.NaT)
-                return _objects([None if any(value is each for each in missing) else value for value in array])
+                return _objects([None if any(value is each for each in missing) else value for value in array], kind)
             return pa.array(series.to_numpy(), from_pandas=dtype.kind in "mM") if dtype.kind in "biufmM" else None
         except (pa.ArrowException, TypeError, ValueError, OverflowError):
             return None
@@ -357,7 +407,7 @@ class _Numpy(Way):
 
         kind = column.type
         if column.null_count:
-            return self.form.objects(column.to_pylist())  # type: ignore[attr-defined]
+            return self.form.objects(_values(column, name))  # type: ignore[attr-defined]
         if types.is_integer(kind) or types.is_floating(kind) or types.is_boolean(kind):
             return _own(column.to_numpy())
         if types.is_duration(kind) or (types.is_timestamp(kind) and kind.tz is None):
@@ -365,11 +415,19 @@ class _Numpy(Way):
         return _exactly(self.form, column, name)
 
     def give(self, result: Any, rows: ArrowRows | None) -> ArrowRows | None:
-        if not isinstance(result, dict) or (columns := self._columns(result)) is None:
+        if not isinstance(result, dict) or (columns := self._columns(result, rows)) is None:
             return None
-        return _as_read(columns, rows, frozenset(columns))
+        whole = {name for name, array in result.items() if array.dtype.kind in "biuf"}
+        if rows is not None:  # beside this batch there may be others with nulls in a column of the source
+            whole -= {*rows.table.schema.names} - rows.whole
+        return _as_read(columns, rows, frozenset(whole), self.stands_for)
 
-    def _given(self, array: Any) -> Any:
+    def stands_for(self, made: Any, kind: Any) -> bool:
+        from pyarrow import types
+
+        return bool(types.is_dictionary(kind))
+
+    def _given(self, array: Any, kind: Any = None) -> Any:
         import pyarrow as pa
 
         if array.ndim != 1 or isinstance(array, self.np.ma.MaskedArray):
@@ -377,7 +435,7 @@ class _Numpy(Way):
         try:
             if array.dtype.kind in "biufmM":
                 return pa.array(array)
-            return _objects(self.form.give(array).records()) if array.dtype.kind in "OUS" else None
+            return _objects(self.form.give(array).records(), kind) if array.dtype.kind in "OUS" else None
         except (pa.ArrowException, TypeError, ValueError, OverflowError):
             return None
 
@@ -411,16 +469,35 @@ class _Polars(Way):
                 table = table.set_column(at, field.with_type(pa.date32()), table.column(at).cast(pa.date32()))
             elif pa.types.is_decimal256(field.type):  # it would panic, with a page of its own stack on standard error
                 raise Unfit(f"column {field.name!r}: Polars has no decimals of more than 38 digits")
+            elif pa.types.is_fixed_size_list(field.type) and table.column(at).null_count:
+                # Of some rows of such a column it would read the mask of all.
+                alone = table_of(stream_of(table.select([field.name])))
+                table = table.set_column(at, field, alone.column(0))
+        frame, why = self._frame(table)
+        if frame is None:
+            at_fault = [name for name in table.schema.names if self._frame(table.select([name]))[0] is None]
+            raise Unfit(f"column {at_fault[0]!r}: {why}" if at_fault else why)
+        return frame
+
+    def _frame(self, table: Any) -> tuple[Any, str]:
+        """The table as a DataFrame; None, and why, where Polars has none."""
+        import pyarrow as pa
+
+        polars = self.pl.exceptions
         try:
-            return self.pl.from_arrow(table)
+            return self.pl.from_arrow(table), ""
         # Its PanicException is no Exception.
-        except (
-            self.pl.exceptions.PolarsError,
-            self.pl.exceptions.PanicException,
-            pa.ArrowException,
-            TypeError,
-        ) as error:
-            raise Unfit(str(error)) from None
+        except (polars.PolarsError, polars.PanicException, pa.ArrowException, TypeError) as error:
+            return None, str(error)
+
+    def stands_for(self, made: Any, kind: Any) -> bool:
+        from pyarrow import types
+
+        if types.is_timestamp(kind):
+            return kind.unit == "s" or (kind.tz is not None and kind.tz[:1] in "+-")
+        if types.is_dictionary(kind):  # of text the order is another one
+            return types.is_dictionary(made) or not _is_one(kind.value_type, _KINDS[0])
+        return bool(types.is_duration(kind) and kind.unit == "s")
 
     def give(self, result: Any, rows: ArrowRows | None) -> ArrowRows | None:
         import pyarrow as pa
@@ -431,7 +508,7 @@ class _Polars(Way):
             table = result.to_arrow(compat_level=self.pl.CompatLevel.oldest())
         except (self.pl.exceptions.PanicException, pa.ArrowException):
             return None
-        made = _as_read(dict(zip(table.schema.names, table.columns, strict=True)), rows, NONE)
+        made = _as_read(dict(zip(table.schema.names, table.columns, strict=True)), rows, NONE, self.stands_for)
         return ArrowRows(made.table, _untouched(made.table, rows))
 
 
@@ -466,17 +543,51 @@ def _exactly(form: Any, column: Any, name: str) -> Any:
     import pyarrow as pa
 
     try:
-        return form.column(column.to_pylist(), f"column {name!r}: ")
+        return form.column(_values(column, name), f"column {name!r}: ")
     except (pa.ArrowException, ValueError, OverflowError) as error:
         raise Unfit(f"column {name!r}: {error}") from error
 
 
-def _objects(values: list[Any]) -> Any:
-    """A column of Arrow that holds Python's values exactly; None where there is none."""
+def _values(column: Any, name: str) -> list[Any]:
+    """A column as Python's values, which are those of records. Raises Unfit."""
+    import pyarrow as pa
+
+    try:
+        if (kind := coarser(column.type)) is not None:
+            column = column.cast(kind)
+        return column.to_pylist()  # type: ignore[no-any-return]
+    except pa.ArrowInvalid as error:
+        raise Unfit(f"column {name!r} {NANOSECONDS}") from error
+    except (ValueError, OverflowError) as error:
+        raise Unfit(f"column {name!r}: {error}") from error
+
+
+def _objects(values: list[Any], kind: Any) -> Any:
+    """A column of Arrow that holds Python's values exactly, of the type `kind` where that does; None where there is none."""
+    import pyarrow as pa
+
+    if kind is not None and not pa.types.is_dictionary(kind):
+        try:
+            column = pa.array(values, kind)
+            if not _holds(kind, {*map(type, values)}):
+                refuse_change(values, _values(column, ""))
+            return column
+        except (pa.ArrowException, TypeError, ValueError, OverflowError, Unfit):
+            pass  # a step has made something else of it
     try:
         return form_of_library("arrow").column(values, "")
     except Unfit:
         return None
+
+
+def _holds(kind: Any, types: set[type]) -> bool:
+    """Whether a column of this type holds values of these exactly, without a look at them."""
+    from pyarrow import types as arrow
+
+    types = types - {type(None)}
+    return (types <= {str} and _is_one(kind, _KINDS[0])) or (
+        types <= {bytes} and (arrow.is_binary(kind) or arrow.is_large_binary(kind))
+    )
 
 
 # What a column may have become on the way without its values being others, and is made again what it was.
@@ -484,12 +595,14 @@ _KINDS = (
     ("is_string", "is_large_string", "is_string_view"),
     ("is_binary", "is_large_binary", "is_binary_view", "is_fixed_size_binary"),
     ("is_time32", "is_time64"), ("is_date32", "is_date64"), ("is_decimal",), ("is_struct",), ("is_map",), ("is_dictionary",),
-    ("is_list", "is_large_list", "is_fixed_size_list", "is_list_view", "is_large_list_view"),
+    ("is_list", "is_large_list", "is_fixed_size_list"),
 )  # fmt: skip
 
 
-def _as_read(columns: dict[str, Any], rows: ArrowRows | None, whole: frozenset[str]) -> ArrowRows:
-    """A table of these columns, with the types and the metadata of those that were there before."""
+def _as_read(
+    columns: dict[str, Any], rows: ArrowRows | None, whole: frozenset[str], stands_for: Callable[[Any, Any], bool]
+) -> ArrowRows:
+    """A table of these columns, with the types and the metadata of those that were there before. `stands_for`: a Way's."""
     import pyarrow as pa
 
     before = rows.table.schema if rows is not None else pa.schema([])
@@ -497,7 +610,9 @@ def _as_read(columns: dict[str, Any], rows: ArrowRows | None, whole: frozenset[s
     for name, column in columns.items():
         at = before.get_field_index(name)
         wanted = before.field(at) if at >= 0 else None
-        column = _alike(column, wanted.type) if wanted is not None else _alike(column, _common(column.type))
+        if wanted is not None and rows is not None and stands_for(column.type, wanted.type):
+            column = _again(column, rows.table.column(at))
+        column = _alike(column, wanted.type if wanted is not None else _common(column.type))
         if wanted is not None and rows is not None and is_at(column, own := rows.table.column(at)):
             column = own  # nobody has touched it
         if wanted is None or wanted.type != column.type:
@@ -539,6 +654,59 @@ def _alike(column: Any, kind: Any) -> Any:
         return column.cast(kind)
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
         return column
+
+
+def _again(column: Any, own: Any) -> Any:
+    """The column as what it was before, `own`, of a type for which the form has none; as it is where that changes a value."""
+    import pyarrow as pa
+    from pyarrow import types
+
+    kind = own.type
+    column = pa.chunked_array([column]) if isinstance(column, pa.Array) else column
+    try:
+        if types.is_dictionary(kind):
+            return _in_categories(column, own)
+        if types.is_timestamp(kind) and (not types.is_timestamp(column.type) or _zone(kind) != _zone(column.type)):
+            return column
+        made = column.cast(kind)
+        return made if _equal(made.cast(column.type), column) else column
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
+        return column
+
+
+def _in_categories(column: Any, own: Any) -> Any:
+    """Values in the categories of `own`; as they are where one is none of these."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    kind, categories = own.type, own.unify_dictionaries().chunk(0).dictionary
+    at = pc.index_in(column.cast(categories.type), categories)
+    if at.null_count != column.null_count:
+        return column
+    numbers = at.cast(kind.index_type).combine_chunks()
+    return pa.chunked_array([pa.DictionaryArray.from_arrays(numbers, categories, ordered=kind.ordered)])
+
+
+def _zone(kind: Any) -> Any:
+    """The zone of moments, an offset by how far it is from UTC: libraries write one in several ways."""
+    if (offset := re.fullmatch(r"([+-])(\d\d):(\d\d)", kind.tz or "")) is not None:
+        sign, hours, minutes = offset.groups()
+        return (int(hours) * 60 + int(minutes)) * (-1 if sign == "-" else 1)
+    if (offset := re.fullmatch(r"Etc/GMT([+-])(\d+)", kind.tz or "")) is not None:
+        sign, hours = offset.groups()
+        return int(hours) * 60 * (1 if sign == "-" else -1)
+    return 0 if kind.tz == "UTC" else kind.tz
+
+
+def _equal(one: Any, other: Any) -> bool:
+    """Whether two columns of one type have the same values; NaN is one."""
+    import pyarrow.compute as pc
+    from pyarrow import types
+
+    if not types.is_floating(one.type):
+        return bool(one.equals(other))
+    same = pc.or_(pc.equal(one, other), pc.and_(pc.is_nan(one), pc.is_nan(other)))
+    return one.null_count == other.null_count and bool(pc.all(same, skip_nulls=True).as_py() is not False)
 
 
 def _is_one(kind: Any, kinds: tuple[str, ...]) -> bool:

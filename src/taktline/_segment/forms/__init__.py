@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import functools
 
-from taktline._segment.forms.contract import Columns, Form, Misfit, Unfit, cannot_stand, not_of_the_form
+from taktline._segment.forms.contract import Columns, Form, Misfit, Unfit, cannot_stand, no_record, not_of_the_form
 
-__all__ = ["Columns", "Form", "Misfit", "Unfit", "cannot_stand", "form_of", "not_of_the_form"]
+__all__ = ["Columns", "Form", "Misfit", "Unfit", "cannot_stand", "form_of", "no_record", "not_of_the_form"]
 
 
 @functools.cache

@@ -54,5 +54,8 @@ class Arrow(ColumnsForm):
         if not column.null_count and (types.is_integer(kind) or types.is_floating(kind) or types.is_boolean(kind)):
             return column.to_numpy() if isinstance(column, self.pa.ChunkedArray) else column.to_numpy(False)
         if (coarse := coarser(kind)) is not None:
-            column = column.cast(coarse)  # refuses to lose nanoseconds
+            try:
+                column = column.cast(coarse)
+            except self.pa.ArrowInvalid:
+                raise Misfit("moments of whole microseconds, which Python's datetime can hold") from None
         return column.to_pylist()

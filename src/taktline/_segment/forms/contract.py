@@ -34,6 +34,14 @@ def not_of_the_form(step: Step, result: Any, why: Exception) -> FormError:
     )  # fmt: skip
 
 
+def no_record(step: Step, why: Unfit) -> FormError:
+    """What a record fails with of whose results one row can be no record, where somebody asks for records."""
+    return FormError(
+        step=step.name, form=step.form, why=f"a row of its results can be no record: {why}",
+        remedy="take the results as tables, such as by to_arrow() or into Parquet, or make another column of it in the step",
+    )  # fmt: skip
+
+
 class Columns:
     """The results of a batch, a column each: an array of numbers or a list. Crosses to another process as it is, and
     becomes records there.
