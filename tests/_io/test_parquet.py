@@ -192,7 +192,12 @@ def test_files_that_drift_apart_are_an_error_unless_columns_choose(tmp_path):
     written(tmp_path / "1.parquet", [{"a": 1, "b": 2}])
     written(tmp_path / "2.parquet", [{"a": 3}])
     with pytest.raises(SourceError, match=r"1\.parquet' has a column 'b' that .*2\.parquet' lacks"):
-        list(read(tmp_path))
+        next(iter(read(tmp_path)))  # before the first record
+    for how in ("loop", "line"):
+        results = []
+        with pytest.raises(SourceError, match="lacks"):
+            results.extend(line(dict)(read(tmp_path), how=how, workers=1, start="threads" if how == "line" else "auto"))
+        assert results == []
     assert list(read(tmp_path, columns=["a"])) == [{"a": 1}, {"a": 3}]
 
 

@@ -452,3 +452,48 @@ def test_rare_types_come_through_a_form_or_are_refused_by_name(name, form, how, 
         assert repr(made) == repr(table.to_pylist())
         assert [type(each["a"]) for each in made] == [type(each["a"]) for each in table.to_pylist()]
     assert capfd.readouterr().err == ""  # no worker ended in it
+
+
+# --- rows that can be no record ---
+
+FINE = pa.table({"n": [0, 1, 2], "half": [0.5] * 3, "at": pa.array([1000, 1001, 2000], pa.timestamp("ns"))})
+
+
+def as_it_is(some):
+    return some
+
+
+ONE_OF_THREE = [line(batch(as_it_is, form=form)) for form in ("arrow", "pandas", "numpy")]
+ONE_OF_THREE += [line(batch(as_it_is, form="arrow"), plain), line(plain)]
+
+
+@pytest.mark.parametrize("options", [{"how": "loop"}, {"how": "line", "workers": 1, "start": "threads"}], ids=str)
+@pytest.mark.parametrize("flow", ONE_OF_THREE, ids=repr)
+def test_a_row_that_can_be_no_record_fails_as_one_where_records_are_asked_for(flow, options):
+    results = []
+    with pytest.raises((taktline.FormError, taktline.SourceError), match=r"nanoseconds|whole microseconds"):
+        results.extend(flow(FINE, **options))
+    left = list(flow(FINE, on_error="skip", **options))
+    assert results == left[:1]
+    assert len(left) == 2
+    (failed,) = [each for each in flow(FINE, on_error="keep", **options) if isinstance(each, taktline.Failed)]
+    assert (failed.index, failed.record) == (1, "n: 1, half: 0.5, at: 1970-01-01 00:00:00.000001001")
+    assert isinstance(failed.error, (taktline.FormError, taktline.SourceError))
+
+
+@pytest.mark.parametrize("name", ["out.csv", "out.tsv", "out/"])
+def test_a_row_that_can_be_no_record_is_named_by_who_writes_records(name, tmp_path):
+    flow, options = ONE_OF_THREE[0], {"format": "csv"} if name == "out/" else {}
+    with pytest.raises(
+        taktline.SinkError, match="result 1 cannot be written as a record: column 'at' has nano"
+    ) as caught:
+        flow.run(FINE, taktline.write(f"{tmp_path}/{name}", **options), how="loop", batch_size=3)
+    assert caught.value.result == 1
+
+
+def test_a_column_with_nulls_in_a_later_batch_is_nullable_behind_a_step_of_numpy():
+    some = pa.array([None if n > 2500 else n for n in range(3000)], pa.int32())
+    flow = line(batch(as_it_is, form="numpy"), batch(types_of, form="pandas"))
+    source = pa.table({"some": some, "n": range(3000)})
+    options = {"how": "line", "workers": 1, "start": "threads", "batch_size": 1000}
+    assert {row["types"] for row in flow(source, **options)} == {"Int32,int64"}

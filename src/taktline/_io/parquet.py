@@ -107,6 +107,7 @@ class TableFiles(Source):
         return self._each(unread)
 
     def _each(self, unread: list[Unread] | None) -> Iterator[Any]:
+        self._check_all()
         check = self._checking()
         for path, more, filters in self._read:
             if filters == ():
@@ -150,6 +151,7 @@ class TableFiles(Source):
 
     def _cuts(self, exact: bool, unread: list[Unread] | None) -> Cuts:
         wanted = yield None
+        self._check_all()
         check = self._checking()
         whole: frozenset[str] | None = None
         for path, more, filters in self._read:
@@ -186,6 +188,20 @@ class TableFiles(Source):
             name for name in self._names() if all(each.values[name] is not None for each in self._added.values())
         }
         return frozenset((kept or set()) | constant)
+
+    def _check_all(self) -> None:
+        """See before the first record that all files here have the same columns. Raises SourceError."""
+        if len(self._paths) < 2 or not all(map(opening.is_plain, self._paths)):
+            return
+        check = self._checking()
+        for path, _, filters in self._read:
+            if filters == ():
+                continue
+            try:
+                file = _opened_here(path, self._format)[0]
+            except SourceError:  # told when it is its turn
+                continue
+            check(path, file, filters)
 
     def _names(self) -> list[str]:
         """The columns that are added."""

@@ -503,8 +503,8 @@ class Run(Generic[Out]):
 
 
 def outputs_of(run: Run, *, in_records: bool = False) -> Iterator[OutputBatch]:
-    """The results of a run as they are made, some at a time; in the place of iterating over it. `in_records`: never as rows of
-    a table."""
+    """The results of a run as they are made, some at a time; in the place of iterating over it. `in_records`: never as
+    rows of a table."""
     life = run._life
     life.in_records = in_records
     if life.options.journal is not None:  # each result counts by itself
