@@ -15,6 +15,7 @@ import random
 import sqlite3
 from datetime import date, datetime, time
 from decimal import Decimal
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -34,7 +35,7 @@ WORDS = ["a", 'é\n"', "longer than twelve bytes"]
 DAYS = [date(2024, 2, 29), date(1, 1, 1), date(9999, 12, 31)]
 PRICES = [Decimal("1.50"), Decimal("-3.00"), Decimal("99.99")]
 DEEP = pa.struct([("day", pa.date32()), ("at", pa.timestamp("ns")), ("n", pa.int8())])
-KINDS: dict[str, tuple[pa.DataType, list[object]]] = {
+KINDS: dict[str, tuple[Any, list[Any]]] = {
     "half": (pa.float16(), [np.float16(1.5), np.float16(-0.0), np.float16("inf")]),
     "float": (pa.float32(), [1.5, -0.0, math.inf]),
     "double": (pa.float64(), [0.1, 1e9, 1e300]),
@@ -85,7 +86,7 @@ for wide in (8, 16, 32, 64):
     KINDS[f"int{wide}"] = getattr(pa, f"int{wide}")(), [-(2 ** (wide - 1)), 0, 2 ** (wide - 1) - 1]
     KINDS[f"uint{wide}"] = getattr(pa, f"uint{wide}")(), [0, 7, 2**wide - 1]
 for unit, second in (("s", 1), ("ms", 10**3), ("us", 10**6), ("ns", 10**9)):
-    moments: list[object] = [1_700_000_000 * second + second // 1000, -second, 0]
+    moments = [1_700_000_000 * second + second // 1000, -second, 0]
     KINDS[f"duration {unit}"] = pa.duration(unit), moments
     for zone in (None, "UTC", "Europe/Paris", "+02:00"):
         KINDS[f"timestamp {unit} {zone}"] = pa.timestamp(unit, zone), moments
