@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-NANOSECONDS = "has nanoseconds, which no value of Python can hold"
+HAS_NANOSECONDS = "has nanoseconds, which no value of Python can hold"
 
 
 def records_of(table: Any) -> list[dict[str, Any]]:
@@ -23,7 +23,7 @@ def in_microseconds(table: Any) -> Any:
         try:
             table = table.set_column(at, field.name, table.column(at).cast(kind))
         except pa.ArrowInvalid as error:
-            raise ValueError(f"column {field.name!r} {NANOSECONDS}") from error
+            raise ValueError(f"column {field.name!r} {HAS_NANOSECONDS}") from error
     return table
 
 

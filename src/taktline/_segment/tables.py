@@ -16,7 +16,7 @@ from importlib import import_module
 from types import MappingProxyType
 from typing import Any
 
-from taktline._arrow import NANOSECONDS, coarser, records_of, row_as_text, stream_of, table_of
+from taktline._arrow import HAS_NANOSECONDS, coarser, records_of, row_as_text, stream_of, table_of
 from taktline._segment.forms import Unfit, form_of
 from taktline._segment.forms.columns import refuse_change
 from taktline._segment.forms.libraries import form_of_library
@@ -557,7 +557,7 @@ def _values(column: Any, name: str) -> list[Any]:
             column = column.cast(kind)
         return column.to_pylist()  # type: ignore[no-any-return]
     except pa.ArrowInvalid as error:
-        raise Unfit(f"column {name!r} {NANOSECONDS}") from error
+        raise Unfit(f"column {name!r} {HAS_NANOSECONDS}") from error
     except (ValueError, OverflowError) as error:
         raise Unfit(f"column {name!r}: {error}") from error
 
