@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import operator
+from inspect import signature
 
 import pytest
 
@@ -73,3 +74,11 @@ def test_what_takes_one_argument_or_does_not_tell_is_let_through(fn):
 
 def test_what_is_built_in_each_worker_is_not_called_with_a_record():
     assert len(line(per_worker(Scaled, 3, to=1)).steps) == 1
+
+
+@pytest.mark.parametrize("builder", [step, batch])
+def test_a_run_that_is_given_what_a_step_takes_says_so(builder):
+    parameters = signature(builder).parameters.values()
+    for each in (p.name for p in parameters if p.kind is p.KEYWORD_ONLY and p.name not in {"name", "workers"}):
+        with pytest.raises(LineError, match=rf"'{each}' of a run; a step has it: {builder.__name__}\(fn, {each}=…\)"):
+            line(abs)([1], **{each: 1})

@@ -307,6 +307,13 @@ class RunOptions(TypedDict, total=False):
     on: Machines | None
 
 
+# What is told to a step and not to a run, and by which builder; a test holds it to their signatures.
+OF_STEPS = {
+    **dict.fromkeys(("kind", "tasks", "retries", "backoff", "timeout", "rate", "resources"), "step"),
+    **dict.fromkeys(("size", "form", "by", "like", "verify"), "batch"),
+}
+
+
 def checked(given: Mapping[str, Any]) -> Options:
     """Options from keywords. Raises LineError that names the option, what it may be, and the nearest known name.
 
@@ -318,8 +325,10 @@ def checked(given: Mapping[str, Any]) -> Options:
     known = {each.name: each for each in fields(Options)}
     for name, value in given.items():
         if name not in known:
+            builder = OF_STEPS.get(name)
+            hint = did_you_mean(name, known) or f"; known are {', '.join(known)}"
             raise LineError(
-                f"there is no option {name!r}{did_you_mean(name, known) or '; known are ' + ', '.join(known)}"
+                f"there is no option {name!r}{f' of a run; a step has it: {builder}(fn, {name}=…)' if builder else hint}"
             )
         try:
             known[name].metadata["check"](value)
