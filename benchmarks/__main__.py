@@ -6,6 +6,7 @@ python3 dev.py bench article     the article's table
 python3 dev.py bench tables      tables from file to file, beside hand-written code
 python3 dev.py bench verdict     is the gain that a verdict predicts there when its advice was taken?
 python3 dev.py bench views       what progress, a trace, metrics and the health page cost a run
+python3 dev.py bench starts      how long the library and the command take to begin
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import taktline
-from benchmarks import article, hub, tables, verdict, views
+from benchmarks import article, hub, starts, tables, verdict, views
 from benchmarks.anew import anew
 from benchmarks.peers import PEERS, WORKERS
 from benchmarks.single import empty_batches, file_to_file, one_record
@@ -282,6 +283,7 @@ def on_clusters(arguments: list[str]) -> None:
 OTHERS: dict[str, Callable[[list[str]], int | None]] = {
     "article": article.main, "hub": hub.main, "ray": on_clusters, "tables": tables.main, "verdict": verdict.main,
     "views": views.main,
+    "starts": starts.main,
 }  # fmt: skip
 
 
