@@ -19,7 +19,8 @@ from queues.waiting import until
 from taktline import read
 
 ROOT = Path(__file__).parents[1]
-FILES = dict(re.findall(r"```\w+ title=(\S+)\n(.*?)```", (ROOT / "docs/schedulers.md").read_text(), re.DOTALL))
+PAGE = (ROOT / "docs/schedulers.md").read_text()
+FILES = dict(re.findall(r"```\w+ title=(\S+)\n(.*?)```", PAGE, re.DOTALL))
 # Long enough that some of it is safe while most is to come, on a fast machine too: a mark is made each half second.
 ORDERS = [{"id": n, "amount": n, "each": 2, "takes": 0.002} for n in range(3000)]
 PRICED = [{"id": n, "total": 2 * n} for n in range(3000)]
@@ -84,6 +85,16 @@ def test_the_script_for_cron_goes_on_after_a_kill_and_does_nothing_beside_or_beh
     written = (folder / "priced-monday.jsonl").stat().st_mtime_ns
     end_well(folder, *command)  # behind it
     assert (folder / "priced-monday.jsonl").stat().st_mtime_ns == written
+
+
+def test_the_line_of_the_crontab_makes_the_nights_file(folder):
+    if shutil.which("flock") is None:
+        pytest.skip("no flock: it is in Debian's package util-linux")
+    (command,) = re.findall(r"^    \*/10 0-5 \* \* \*  (.*)$", PAGE, re.MULTILINE)
+    assert re.findall(r"(?<!\\)%", command) == []  # there cron would end it
+    end_well(folder, "/bin/sh", "-c", command.replace("\\%", "%").replace("/srv/orders", str(folder)))
+    (made,) = folder.glob("priced-????-??-??.jsonl")
+    assert list(read(made)) == PRICED
 
 
 def test_systemd_has_nothing_to_say_about_the_units(folder):
@@ -151,6 +162,21 @@ def test_the_worker_says_that_it_is_alive_also_while_nothing_comes(folder, redis
     worker.send_signal(signal.SIGTERM)
     _, errors = worker.communicate(timeout=60)
     assert worker.returncode == 0, errors
+    startup, liveness = (
+        [part.replace("/tmp/alive", str(alive)) for part in probe["exec"]["command"]] for probe in probes("worker.yaml")
+    )
+    for each in (startup, liveness):
+        subprocess.run(each, check=True, cwd="/")
+    os.utime(alive, (0, 0))
+    assert subprocess.run(liveness, cwd="/").returncode == 1
+    alive.unlink()
+    assert subprocess.run(startup, cwd="/").returncode == 1
+
+
+def probes(name):
+    yaml = pytest.importorskip("yaml")
+    (container,) = next(yaml.safe_load_all(FILES[name]))["spec"]["template"]["spec"]["containers"]
+    return container["startupProbe"], container["livenessProbe"]
 
 
 def test_the_sharded_worker_delivers_each_message_once(folder, redis_client):

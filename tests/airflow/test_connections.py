@@ -20,6 +20,7 @@ def ran(tmp_path_factory, home):
     s3fs = pytest.importorskip("s3fs")
     folder = tmp_path_factory.mktemp("connections")
     (folder / "in.jsonl").write_text("".join(json.dumps({"n": n}) + "\n" for n in NUMBERS))
+    (folder / "few.csv").write_text("n\n7\n")
     with closing(sqlite3.connect(folder / "few.db")) as database, database:
         database.execute("CREATE TABLE few (n INTEGER)")
         database.execute("INSERT INTO few VALUES (7)")
@@ -62,6 +63,10 @@ def test_objects_are_written_and_read(ran):
     assert numbers((folder / "objects.jsonl").read_bytes()) == again * 2
     assert numbers(there["base-bucket/out/files.jsonl"]) == doubled + again
     assert numbers(there["base-bucket/out/journaled.jsonl"]) == doubled
+
+
+def test_a_file_is_read_as_the_task_says(ran):
+    assert numbers((ran[0] / "typed.jsonl").read_bytes()) == [14]
 
 
 def test_tables_are_written_and_read(ran):

@@ -112,12 +112,14 @@ def test_what_it_requires_can_be_installed_from_its_own_folder(tmp_path):
     assert said.stdout.startswith(f"{__version__} {tmp_path}/again/")
 
 
-def test_its_line_runs_without_airflow(tmp_path, capsys):
+def test_its_line_runs_without_airflow_as_the_guide_says(tmp_path, monkeypatch, capfd):
     run_main(["init", "--astro", str(tmp_path)])
-    orders, out = tmp_path / "include/data/orders.jsonl", tmp_path / "out.jsonl"
-    target = f"{tmp_path}/include/lines.py:nightly"
-    assert run_main(["run", target, "--in", str(orders), "--out", str(out), "--quiet"]) == DONE
-    assert 0 < len(out.read_text().splitlines()) < len(orders.read_text().splitlines())
+    (said,) = re.findall(r"^    taktline (run .*)$", (ROOT / "docs/astro.md").read_text(), re.MULTILINE)
+    monkeypatch.chdir(tmp_path)
+    capfd.readouterr()
+    assert run_main(shlex.split(said)) == DONE
+    paid = [row for row in (tmp_path / "include/data/orders.jsonl").read_text().splitlines() if json.loads(row)["paid"]]
+    assert len(capfd.readouterr().out.splitlines()) == len(paid) > 0
 
 
 @pytest.mark.parametrize("kind", [["--astro"], []])

@@ -17,9 +17,9 @@ from uuid import uuid4
 
 import pytest
 
+from taktline._google_objects import GoogleObjects
 from taktline._stores import objects_at
 
-s3fs = pytest.importorskip("s3fs")
 RECORDS = 1800  # of 10 kB: more than two pieces
 PROGRAM = textwrap.dedent(
     """
@@ -102,8 +102,8 @@ class Hosts:
 
 
 @pytest.fixture
-def hosts(tmp_path, s3):
-    url = f"{s3}/{uuid4().hex}"
+def hosts(tmp_path, conditional):
+    url = f"{conditional}/{uuid4().hex}"
     store, path = objects_at(f"{url}/in.jsonl")
     store.put(path, "".join(json.dumps({"n": n}) + "\n" for n in range(RECORDS)).encode())
     return Hosts(tmp_path, url)
@@ -140,6 +140,11 @@ def output(hosts):
     return (store.get(path) or [b""])[0]
 
 
+def uploads(store):
+    """What is begun and not ended; in Google's store nobody sees that, and it is forgotten by itself."""
+    return [] if isinstance(store, GoogleObjects) else store._store.list_multipart_uploads("shop")
+
+
 def folder(hosts):
     """What is in the folder of parts; of `_SUCCESS` nothing, since no two are alike."""
     store, path = objects_at(hosts.url)
@@ -150,7 +155,7 @@ def folder(hosts):
 def check_nothing_left(hosts):
     store, path = objects_at(hosts.url)
     assert sorted(each.removeprefix(path) for each in store.sizes(path)) == ["/in.jsonl", "/j", "/out.jsonl"]
-    assert store._store.list_multipart_uploads("shop") == []
+    assert uploads(store) == []
     assert hosts.left() == []
 
 
@@ -192,14 +197,14 @@ def test_a_folder_of_parts_is_gone_on_with_elsewhere(hosts, kind):
         assert run.returncode == -signal.SIGKILL, said
     assert folder(hosts) == out
     assert set(store.sizes(path)) - set(store.sizes(f"{path}/out/")) == {f"{path}/in.jsonl", f"{path}/j"}
-    assert store._store.list_multipart_uploads("shop") == []
+    assert uploads(store) == []
     assert hosts.left() == []
 
 
 def everything(hosts):
     """All objects with their bytes, and all open uploads."""
     store, path = objects_at(hosts.url)
-    return {each: store.get(each)[0] for each in store.sizes(path)}, store._store.list_multipart_uploads("shop")
+    return {each: store.get(each)[0] for each in store.sizes(path)}, uploads(store)
 
 
 @pytest.mark.parametrize("share", range(3))

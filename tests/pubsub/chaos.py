@@ -2,8 +2,9 @@
 
     python -m pubsub.chaos --messages 100000 --keys 50 --kills 60      (in tests/, with src/ on the path)
 
-What must hold: every message's result is in the sink; each key's results are in order, repeats after a kill apart; no
-message was acknowledged before its result was in the sink. Exit code 1, and what is wrong, where one does not.
+What must hold: every message's result is in the sink; each key's results are in order, whichever of the subscribers has made
+them and repeats after a kill apart; no message was acknowledged before its result was in the sink. Exit code 1, and what is
+wrong, where one does not.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 
 from pubsub.emulator import check_loopback
@@ -27,6 +29,7 @@ from pubsub.server import Server
 TOPIC, SUBSCRIPTION = "projects/chaos/topics/t", "projects/chaos/subscriptions/s"
 SECOND = 0.1  # how long a second of a lease lasts here, so that what a killed subscriber had comes again soon
 LOT = 40  # messages of a key in one request: keys are mixed
+WINDOW = 5 * LOT  # messages: a subscriber has some keys, and leaves the others to others
 
 
 @dataclass
@@ -34,8 +37,9 @@ class Outcome:
     """What happened. `wrong` is empty where all that was promised held."""
 
     messages: int
-    killed: dict[str, int] = field(default_factory=lambda: {"a worker": 0, "the subscriber": 0, "SIGTERM": 0})
+    killed: dict[str, int] = field(default_factory=lambda: {"a worker": 0, "a subscriber": 0, "SIGTERM": 0})
     results: int = 0
+    turns: int = 0  # results that another subscriber has made than the one before
     seconds: float = 0.0
     wrong: list[str] = field(default_factory=list)
 
@@ -47,7 +51,8 @@ class Outcome:
         how = ", ".join(f"{name} {count}×" for name, count in self.killed.items())
         return (
             f"{self.messages:,} messages, {self.kills} kills ({how}), {self.results - self.messages:,} results more than "
-            f"messages, {self.seconds:.0f} s: " + ("all held" if not self.wrong else "\n".join(["WRONG", *self.wrong]))
+            f"messages, {self.turns:,} turns of the subscribers, {self.seconds:.0f} s: "
+            + ("all held" if not self.wrong else "\n".join(["WRONG", *self.wrong]))
         )
 
 
@@ -59,6 +64,7 @@ class Sink:
         self._rest = b""
         self.rows: list[tuple[int, str, int, str]] = []  # process, key, number in the key, message id
         self.ids: set[str] = set()
+        self.pids: set[int] = set()
 
     def look(self) -> None:
         *rows, self._rest = (self._rest + self._file.read()).split(b"\n")
@@ -66,10 +72,11 @@ class Sink:
             pid, key, n, message = row.decode().split(",")
             self.rows.append((int(pid), key, int(n), message))
             self.ids.add(message)
+            self.pids.add(int(pid))
 
 
-def run(messages: int, keys: int, kills: int, seed: int) -> Outcome:
-    """Send so many messages through, with so many kills on the way."""
+def run(messages: int, keys: int, kills: int, seed: int, subscribers: int = 2) -> Outcome:
+    """Send so many messages through so many subscribers, with so many kills on the way."""
     outcome, dice, began = Outcome(messages), random.Random(seed), time.monotonic()
     with tempfile.TemporaryDirectory() as folder, Server(second=SECOND) as server, emulator_at(server.address):
         path = Path(folder, "results")
@@ -85,33 +92,59 @@ def run(messages: int, keys: int, kills: int, seed: int) -> Outcome:
         server.on_acknowledge = acknowledged
         send(messages, keys)
         moments = sorted(dice.randrange(messages * 4 // 5) for _ in range(kills))
-        while server.left(SUBSCRIPTION) and not outcome.wrong:
-            with start(path) as subscriber:
-                try:
-                    accompany(subscriber, server, moments, dice, outcome)
-                finally:
-                    subscriber.kill()
+        with Subscribers(path, subscribers, outcome) as team:
+            while server.left(SUBSCRIPTION) and not outcome.wrong:
+                team.replace_those_that_ended()
+                due = moments[0] if moments else messages
+                server.until(
+                    lambda due=due: team.has_lost_one() or (len(server.acknowledged) >= due and team.at_work(sink)), 5
+                )
+                if moments and len(server.acknowledged) >= due and (at_work := team.at_work(sink)):
+                    moments.pop(0)
+                    kill(dice.choice(at_work), dice, outcome)
+            team.end()
         sink.look()
     outcome.results, outcome.seconds = len(sink.rows), time.monotonic() - began
+    outcome.turns = sum(before[0] != row[0] for before, row in pairwise(sink.rows))
     outcome.wrong += list(out_of_order(sink.rows, messages, keys))
     return outcome
 
 
-def accompany(
-    subscriber: subprocess.Popen[bytes], server: Server, moments: list[int], dice: random.Random, outcome: Outcome
-) -> None:
-    """Until this subscriber has ended, by a kill when a moment has come or because nothing is left."""
-    at_work = len(server.acknowledged) + 1  # before that a kill would only meet the start of a process
-    while subscriber.poll() is None and server.left(SUBSCRIPTION) and not outcome.wrong:
-        then = max(moments[0], at_work) if moments else outcome.messages
-        server.until(lambda then=then: len(server.acknowledged) >= then or subscriber.poll() is not None, 5)
-        if moments and len(server.acknowledged) >= then and subscriber.poll() is None:
-            moments.pop(0)
-            kill(subscriber, dice, outcome)
-            at_work = len(server.acknowledged) + 1
-    subscriber.send_signal(signal.SIGTERM)
-    if subscriber.wait(60) not in (0, -signal.SIGKILL):
-        outcome.wrong.append(f"the subscriber ended with {subscriber.returncode}")
+class Subscribers:
+    """So many at once. One that is killed has another in its place."""
+
+    def __init__(self, path: Path, count: int, outcome: Outcome) -> None:
+        self._path, self._count, self._outcome = path, count, outcome
+        self._running: list[subprocess.Popen[bytes]] = []
+
+    def replace_those_that_ended(self) -> None:
+        for each in self._running:
+            if each.poll() not in (None, 0, -signal.SIGKILL):
+                self._outcome.wrong.append(f"a subscriber ended with {each.returncode}")
+        self._running = [each for each in self._running if each.poll() is None]
+        self._running += [start(self._path) for _ in range(self._count - len(self._running))]
+
+    def has_lost_one(self) -> bool:
+        return any(each.poll() is not None for each in self._running)
+
+    def at_work(self, sink: Sink) -> list[subprocess.Popen[bytes]]:
+        """Those with results: a kill of another one would only meet the start of a process."""
+        return [each for each in self._running if each.pid in sink.pids and each.poll() is None]
+
+    def end(self) -> None:
+        for each in self._running:
+            each.send_signal(signal.SIGTERM)
+        for each in self._running:
+            if each.wait(60) not in (0, -signal.SIGKILL, -signal.SIGTERM):  # the last before it had begun
+                self._outcome.wrong.append(f"a subscriber ended with {each.returncode}")
+
+    def __enter__(self) -> Subscribers:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for each in self._running:
+            each.kill()
+            each.wait()
 
 
 @contextmanager
@@ -163,7 +196,7 @@ def kill(subscriber: subprocess.Popen[bytes], dice: random.Random, outcome: Outc
         workers = children(subscriber.pid)
         if workers:
             os.kill(dice.choice(workers), signal.SIGKILL)
-    elif what == "the subscriber":
+    elif what == "a subscriber":
         subscriber.kill()
         subscriber.wait()
     else:
@@ -211,8 +244,9 @@ def subscribe_until_told(path: str) -> None:
         return f"{message.ordering_key},{int(message.data)},{message.id}"
 
     line(step).run(
-        subscribe(SUBSCRIPTION, lease=10), lambda row: os.write(out, f"{pid},{row}\n".encode()), how="line", workers=2
-    )
+        subscribe(SUBSCRIPTION, lease=10), lambda row: os.write(out, f"{pid},{row}\n".encode()), how="line", workers=2,
+        window=WINDOW,
+    )  # fmt: skip
 
 
 def main() -> None:
@@ -221,12 +255,13 @@ def main() -> None:
     parser.add_argument("--keys", type=int, default=50)
     parser.add_argument("--kills", type=int, default=60)
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--subscribers", type=int, default=2, help="at once")
     parser.add_argument("--subscriber", help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.subscriber:
         subscribe_until_told(given.subscriber)
         return
-    outcome = run(given.messages, given.keys, given.kills, given.seed)
+    outcome = run(given.messages, given.keys, given.kills, given.seed, given.subscribers)
     print(outcome)
     sys.exit(bool(outcome.wrong))
 

@@ -135,7 +135,7 @@ def test_a_killed_subscriber_loses_nothing(bus, tmp_path):
     assert {int(id) for id in (tmp_path / "safe").read_text().split()} == set(range(1, 501))
 
 
-def test_random_kills_of_workers_and_subscribers():
-    found = chaos.run(messages=3000, keys=10, kills=4, seed=7)
+def test_random_kills_of_workers_and_of_subscribers_that_share_a_subscription():
+    found = chaos.run(messages=3000, keys=10, kills=4, seed=7, subscribers=2)
     assert not found.wrong
     assert found.kills

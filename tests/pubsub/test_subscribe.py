@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from taktline import Failed, LineError, SourceError, batch, line, read_dead_letters, write
+from taktline.abc import Health
 from taktline.pubsub import Message, intake, subscribe
 from taktline.pubsub.ledger import Ledger
 
@@ -125,6 +126,33 @@ def test_keys_keep_their_order_through_all_workers(bus):
     line(uneven).run(subscribe(name, limit=300), results.append, how="line", workers=2, batch_size=7)
     for key in "abcde":
         assert [n for k, n, _ in results if k == key] == list(range(60))
+
+
+def test_two_subscribers_at_once_share_the_keys_and_one_has_those_of_the_other_when_it_ends(bus):
+    topic, name = bus.make(enable_message_ordering=True)
+    for key in "abcd":
+        bus.send(topic, range(10), key=key)
+    both: list[Any] = [subscribe(name), subscribe(name)]
+    got: list[list[Message]] = [[], []]
+    for source in both:
+        source.open(20, 1 << 20)
+    for source, messages in zip(both, got, strict=True):
+        while len(messages) < 20:
+            messages += source.take(20, 0.25)
+    first, second = ({message.ordering_key for message in messages} for messages in got)
+    assert len(first) == len(second) == 2
+    assert not first & second
+    both[0].safe(5, [])
+    both[0].close()
+    both[1].safe(20, [])
+    while len(got[1]) < 35:
+        got[1] += both[1].take(20, 0.25)
+    both[1].safe(35, [])
+    both[1].close()
+    delivered = [(message.ordering_key, number(message)) for message in [*got[0][:5], *got[1]]]
+    for key in "abcd":
+        assert [n for k, n in delivered if k == key] == [*range(10)]
+    assert bus.server.left(name) == 0
 
 
 def test_a_message_whose_lease_ran_out_under_way_is_not_worked_on_twice(bus):
@@ -565,3 +593,24 @@ def test_an_undecodable_message_is_named(bus):
 def test_wrong_settings_are_refused(wrong):
     with pytest.raises(LineError, match=next(iter(wrong))):
         subscribe("projects/p/subscriptions/s", **wrong)
+
+
+def test_its_health_tells_how_long_the_oldest_message_waits_and_what_refuses(bus):
+    topic, name = bus.make()
+    source: Any = subscribe(name)
+    assert source.health() == Health()
+    source.open(None, 1 << 20)
+    assert source.health() == Health(lag=0.0)
+    bus.send(topic, [0])
+    while not source.take(1, 0.25):
+        pass
+    assert 0 < source.health().lag < 3_600
+    source.safe(1, [])
+    assert source.health() == Health(lag=0.0)
+    source.close()
+    bus.server.fail("StreamingPull", "UNAVAILABLE", times=1000)
+    source.open(None, 1 << 20)
+    while not source.health().refused:
+        source.take(1, 0.25)
+    assert source.health().refused.startswith("ServiceUnavailable since ")
+    source.close()

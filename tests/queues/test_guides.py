@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 import sqlite3
 from pathlib import Path
 
@@ -13,12 +14,22 @@ from taktline import line
 from taktline.kafka import KafkaMessage, publish, subscribe
 
 DOCS = Path(__file__).parents[2] / "docs"
+COMMAND = "import runpy; runpy.run_module('taktline', run_name='__main__')"
 ORDERS = [(f"customer {n % 3}", [{"amount": n, "each": 2}]) for n in range(30)]
 
 
 def programs(page, there, here):
     found = re.findall(r"```python title=(\S+)\n(.*?)```", (DOCS / page).read_text(), re.DOTALL)
     return {name: code.replace(there, here) for name, code in found}
+
+
+def command(page, *places):
+    """The arguments of the page's only command; each pair of `places` there and here."""
+    (said,) = re.findall(r"^    taktline (.*)$", (DOCS / page).read_text(), re.MULTILINE)
+    for there, here in places:
+        assert there in said
+        said = said.replace(there, here)
+    return shlex.split(said)
 
 
 def totals_in(folder):
@@ -61,6 +72,17 @@ class TestRedis:
             (group,) = redis_client.xinfo_groups(f"orders:{shard}")
             assert (group["pending"], group["lag"] or 0) == (0, 0)
 
+    def test_the_command_prices_orders_until_it_is_told_to_stop(self, redis_server, redis_client, program, tmp_path):
+        (tmp_path / "steps.py").write_text("def price(message):\n    return {'total': 2 * message.json()['amount']}\n")
+        for n in range(30):
+            redis_client.xadd("orders", {"data": json.dumps({"amount": n})})
+        worker = program(COMMAND, *command("redis.md", ("redis://localhost/0", redis_server.url)))
+        until(lambda: redis_client.xlen("priced") == 30, worker)
+        worker.terminate()
+        _, errors = worker.communicate(timeout=60)
+        assert worker.returncode == 0, errors
+        assert [fields["total"] for _, fields in redis_client.xrange("priced")] == [str(2 * n) for n in range(30)]
+
 
 class TestKafka:
     def test_the_worker_prices_orders_until_it_is_told_to_stop(self, kafka_topics, program):
@@ -91,3 +113,19 @@ class TestKafka:
             assert once.returncode == 0, errors
             there = totals_in(tmp_path)
             assert there == [*range(0, 60, 2)] * (day + 1)
+
+    def test_the_command_prices_orders_until_it_is_told_to_stop(self, kafka_broker, kafka_topics, program, tmp_path):
+        orders, priced = kafka_topics(), kafka_topics()
+        (tmp_path / "steps.py").write_text("def price(message):\n    return str(2 * message.json()['amount'])\n")
+        rows = (KafkaMessage(json.dumps({"amount": n}).encode(), b"k") for n in range(30))
+        line(lambda row: row).run(rows, publish(orders.url), how="loop")
+        both = f"kafka://{kafka_broker.address},{kafka_broker.address}/{orders.name}"
+        places = ("kafka://one:9092,two:9092/orders", both), ("kafka://one:9092/priced", priced.url)
+        worker = program(COMMAND, *command("kafka.md", *places))
+        source = subscribe(priced.url, group="look", limit=30)
+        found = list(line(lambda message: int(message.value))(source, how="loop"))
+        assert sorted(found) == list(range(0, 60, 2))
+        until(lambda: orders.committed("pricing") == 30, worker)
+        worker.terminate()
+        _, errors = worker.communicate(timeout=60)
+        assert worker.returncode == 0, errors

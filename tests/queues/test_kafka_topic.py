@@ -123,6 +123,7 @@ def test_it_tells_how_long_messages_wait(topic):
     until(lambda: taken.extend(source.take(1, 0.25)) or taken)
     before = source.health()
     assert before.lag > 0
+    assert before.backlog == 9
     assert before.refused == ""
     source.safe(1, [])
     assert source.health().lag == 0

@@ -35,6 +35,7 @@ def connections():
     table = run("table", records, "numbers", sink_conn_id="base", sink_key="n", journal=f"{DATA}/journals/")
     query = "SELECT n FROM numbers WHERE n < {{ 10 }} ORDER BY n"
     table >> run("query", query, f"{DATA}/query.jsonl", source_conn_id="base")
+    run("typed", f"{DATA}/few.csv", f"{DATA}/typed.jsonl", reading={"types": "infer"})
     run("lite", "SELECT n FROM few", f"{DATA}/lite.jsonl", source_conn_id="lite")
 
 
