@@ -9,7 +9,9 @@ import signal
 import sqlite3
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 from pubsub.bus import Bus
@@ -17,6 +19,9 @@ from pubsub.server import Server
 
 from taktline import line
 from taktline.pubsub import subscribe
+
+if TYPE_CHECKING:
+    from pubsub.warehouse import Warehouse
 
 ROOT = Path(__file__).parents[2]
 PROGRAMS = dict(re.findall(r"```python title=(\S+)\n(.*?)```", (ROOT / "docs/pubsub.md").read_text(), re.DOTALL))
@@ -34,8 +39,10 @@ def shop(bus: Bus) -> Server:
     return bus.server
 
 
-def start(program: str, folder: Path) -> subprocess.Popen[str]:
-    (folder / program).write_text("from pubsub.emulator import check_loopback\ncheck_loopback()\n" + PROGRAMS[program])
+def start(program: str, folder: Path, before: str = "") -> subprocess.Popen[str]:
+    """`before`: lines before those of the guide."""
+    loopback = "from pubsub.emulator import check_loopback\ncheck_loopback()\n"
+    (folder / program).write_text(loopback + before + PROGRAMS[program])
     environment = os.environ | {"PYTHONPATH": f"{ROOT / 'src'}{os.pathsep}{ROOT / 'tests'}"}
     return subprocess.Popen(
         [sys.executable, program], cwd=folder, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
@@ -73,3 +80,44 @@ def test_the_nightly_job_ends_by_itself(shop, tmp_path):
         said, errors = process.communicate(timeout=60)
     assert process.returncode == 0, errors
     assert said.splitlines() == ["1"] * 30 + ["30 orders"]
+
+
+@pytest.fixture
+def warehouse() -> Iterator[Warehouse]:
+    pytest.importorskip("google.cloud.bigquery_storage_v1")
+    from pubsub.warehouse import Warehouse
+
+    with Warehouse() as found:
+        yield found
+
+
+def start_into(warehouse: Warehouse, folder: Path) -> subprocess.Popen[str]:
+    return start("warehouse.py", folder, f"from pubsub.warehouse import reach\nreach({warehouse.address!r})\n")
+
+
+def test_rows_are_in_a_table_before_their_messages_are_acknowledged(shop, warehouse, tmp_path):
+    orders = "projects/shop/subscriptions/orders"
+    with start_into(warehouse, tmp_path) as process:
+        warehouse.took = process.kill
+        process.communicate(timeout=60)
+    assert shop.left(orders) == 30
+    warehouse.took = lambda: None
+    shop.expire(orders)
+    with start_into(warehouse, tmp_path) as process:
+        assert shop.until(lambda: shop.left(orders) == 0)
+        process.send_signal(signal.SIGTERM)
+        _, errors = process.communicate(timeout=60)
+    assert process.returncode == 0, errors
+    rows = warehouse.tables["projects/shop/datasets/sales/tables/totals"]
+    assert len(rows) > 30
+    assert sorted({row["id"]: row["total"] for row in rows}.values()) == list(range(0, 60, 2))
+
+
+def test_rows_that_the_table_refuses_end_the_run_and_their_messages_are_given_back(shop, warehouse, tmp_path):
+    warehouse.refuses = "no column total"
+    with start_into(warehouse, tmp_path) as process:
+        _, errors = process.communicate(timeout=60)
+    assert process.returncode == 1
+    assert "no column total" in errors
+    orders = "projects/shop/subscriptions/orders"
+    assert (shop.left(orders), shop.out(orders)) == (30, 0)
