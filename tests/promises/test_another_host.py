@@ -101,9 +101,14 @@ class Hosts:
         return [path for path in self.folder.glob("host*/*/*") if path.parent.name != "home"]
 
 
+@pytest.fixture(params=["s3", pytest.param("gs", marks=pytest.mark.slow)])
+def bucket(request):
+    return request.getfixturevalue(request.param)
+
+
 @pytest.fixture
-def hosts(tmp_path, conditional):
-    url = f"{conditional}/{uuid4().hex}"
+def hosts(tmp_path, bucket):
+    url = f"{bucket}/{uuid4().hex}"
     store, path = objects_at(f"{url}/in.jsonl")
     store.put(path, "".join(json.dumps({"n": n}) + "\n" for n in range(RECORDS)).encode())
     return Hosts(tmp_path, url)
@@ -159,6 +164,10 @@ def check_nothing_left(hosts):
     assert hosts.left() == []
 
 
+in_both_stores = pytest.mark.parametrize("bucket", ["s3", "gs"], indirect=True)
+
+
+@in_both_stores
 @pytest.mark.parametrize("how", ["loop", "line"])
 def test_killed_at_any_request_and_gone_on_with_elsewhere(hosts, whole, how):
     out, requests = whole
@@ -176,6 +185,7 @@ def test_killed_at_any_request_and_gone_on_with_elsewhere(hosts, whole, how):
     check_nothing_left(hosts)
 
 
+@in_both_stores
 @pytest.mark.parametrize("kind", [pytest.param("jsonl", marks=pytest.mark.slow), "parquet"])
 def test_a_folder_of_parts_is_gone_on_with_elsewhere(hosts, kind):
     done = hosts.start(PARTS=kind, ROWS=900)
