@@ -69,7 +69,7 @@ def small():
         task_id="late_url",
         target="steps.py:double",
         source=f"{DATA}/numbers.jsonl",
-        journal="{{ 'gs' }}://shop/journals/",
+        journal="{{ 'az' }}://shop/journals/",
         retries=3,
     )
     TaktlineOperator(
