@@ -189,6 +189,27 @@ def test_what_goes_to_another_consumer_is_delivered_there_alone(topic, program, 
         assert process.returncode == 0, errors
 
 
+class Away:
+    """A consumer whose broker has given it partitions and does not answer any more."""
+
+    def committed(self, partitions, timeout):
+        from confluent_kafka import KafkaError, KafkaException
+
+        raise KafkaException(KafkaError(KafkaError._TIMED_OUT))
+
+
+def test_a_broker_that_is_away_when_it_has_given_partitions_is_told_as_such(topic):
+    from confluent_kafka import TopicPartition
+
+    source: Any = subscribe(topic.url, group=topic.name)
+    source.open(None, 1 << 20)
+    given = [TopicPartition(topic.name, 0)]
+    with pytest.raises(SourceError, match="cannot be reached; is the broker running"):
+        source._given_partitions(Away(), given)
+    source.close()
+    source._given_partitions(Away(), given)  # while it is closed nobody asks any more
+
+
 KILLS = """
 import os, signal, sys
 from taktline import line

@@ -129,31 +129,42 @@ class KafkaTopic(Live):
             self._given_partitions(self._consumer, [TopicPartition(self._url.topic, n) for n in self._fixed])
 
     def _given_partitions(self, consumer: Any, partitions: list[Any]) -> None:
-        for found in consumer.committed(partitions, timeout=CALL_SECONDS) if partitions else ():
-            if found.error is not None:
-                raise explained(found.error, self._url, SourceError)
-            at, former = found.offset, self._former.pop(found.partition, None)
-            if at < 0:
-                low, high = consumer.get_watermark_offsets(found, timeout=CALL_SECONDS)
-                at = low if self._start == "earliest" else high
-            if former is not None and former.under_way and at == former.committed and not former.left_out:
-                part = former  # nobody else has got any further: what is under way here is not read again
-                part.gone, self._gone = False, self._gone - part.under_way
+        from confluent_kafka import KafkaException
+
+        if self._consumer is None:  # it is being closed: they go at once
+            return
+        try:
+            for found in consumer.committed(partitions, timeout=CALL_SECONDS) if partitions else ():
+                self._begin(consumer, found)
+            for each in partitions:
+                each.offset = self._parts[each.partition].next
+            if self._fixed is None and "cooperative" in self._settings["partition.assignment.strategy"]:
+                consumer.incremental_assign(partitions)
             else:
-                part = Assigned.begun_at(at, getattr(found, "metadata", None), window=self._window)
-                part.committed = at
-                if (place := self._place.get(str(found.partition), -1)) > at:
-                    part.next = part.safe = place
-            self._parts[found.partition] = part
-        for each in partitions:
-            each.offset = self._parts[each.partition].next
-        if self._fixed is None and "cooperative" in self._settings["partition.assignment.strategy"]:
-            consumer.incremental_assign(partitions)
-        else:
-            consumer.assign(partitions)
+                consumer.assign(partitions)
+        except KafkaException as error:  # out of a callback the library hands on what it holds, which is no exception
+            raise explained(error.args[0], self._url, SourceError) from error
         self._commit({each.partition for each in partitions}, begins=True)
         self._standing = True
         self._reached()
+
+    def _begin(self, consumer: Any, found: Any) -> None:
+        """Where this partition is read from, by what the group has committed."""
+        if found.error is not None:
+            raise explained(found.error, self._url, SourceError)
+        at, former = found.offset, self._former.pop(found.partition, None)
+        if at < 0:
+            low, high = consumer.get_watermark_offsets(found, timeout=CALL_SECONDS)
+            at = low if self._start == "earliest" else high
+        if former is not None and former.under_way and at == former.committed and not former.left_out:
+            part = former  # nobody else has got any further: what is under way here is not read again
+            part.gone, self._gone = False, self._gone - part.under_way
+        else:
+            part = Assigned.begun_at(at, getattr(found, "metadata", None), window=self._window)
+            part.committed = at
+            if (place := self._place.get(str(found.partition), -1)) > at:
+                part.next = part.safe = place
+        self._parts[found.partition] = part
 
     def _revoked(self, consumer: Any, partitions: list[Any]) -> None:
         going = {each.partition for each in partitions}
