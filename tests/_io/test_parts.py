@@ -190,6 +190,8 @@ def test_a_folder_that_is_there_is_refused_replaced_or_added_to(tmp_path):
     written(path, [ROWS[:5]], "jsonl", mode="append", rows=3)
     assert parts(path) == [f"part-{n:05}.jsonl" for n in range(4)]
     assert rows_in(path) == [*range(50), *range(5)]
+    with pytest.raises(LineError, match=r'mode="append" would put \.csv beside .*part-00000\.jsonl'):
+        written(path, [ROWS], "csv", mode="append")
     os.chmod(path, 0o750)
     written(path, [ROWS[:4]], "jsonl", mode="replace")
     assert rows_in(path) == [0, 1, 2, 3]

@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import shutil
 
 import fsspec
 import pyarrow as pa
@@ -94,6 +95,10 @@ def test_a_column_that_is_there_already_is_refused(tmp_path, form):
         list(taktline.read(tmp_path))
     with pytest.raises(SourceError, match="a column 'n' of its own: give path_column= another name"):
         list(taktline.read(tmp_path / "*" / f"a.{form}", path_column="n"))
+    put(tmp_path / "hive" / "k=1" / f"a.{form}", [{"n": 1}])
+    with pytest.raises(SourceError, match="a column 'n' of its own: give path_column= another name"):
+        list(taktline.read(tmp_path / "hive", path_column="n"))
+    shutil.rmtree(tmp_path / "hive")
     with pytest.raises(LineError, match="path_column='n': a folder has that name"):
         taktline.read(tmp_path, path_column="n")
 

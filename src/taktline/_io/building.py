@@ -52,8 +52,9 @@ class PartsHere:
 
 
 class Building:
-    def __init__(self, path: str, mode: str | None) -> None:
+    def __init__(self, path: str, mode: str | None, suffix: str = "") -> None:
         self._named = path
+        self._suffix = suffix  # of its parts
         try:
             self.path = place.behind_links(place.absolute(path.rstrip(os.sep) or os.sep))
         except OSError as error:
@@ -192,6 +193,10 @@ class Building:
             raise LineError(
                 f'the folder {self._named!r} is there already: mode="replace" puts the new parts in its place, '
                 'mode="append" adds them to those that are there'
+            )
+        if self._mode == "append" and (other := next(_parts_but(self.path, self._suffix), None)) is not None:
+            raise LineError(
+                f'mode="append" would put {self._suffix} beside {other!r}: give the format that is there, or another folder'
             )
         if self._mode == "replace" and (strange := next(_strange(self.path), None)) is not None:
             raise LineError(
@@ -428,6 +433,14 @@ def _strange(folder: str) -> Iterator[str]:
     for at, folders, names in os.walk(folder):
         yield from (os.path.join(at, name) for name in folders if "=" not in name)
         yield from (os.path.join(at, name) for name in names if PART_NAME.match(name) is None and name != "_SUCCESS")
+
+
+def _parts_but(folder: str, suffix: str) -> Iterator[str]:
+    """Parts in a folder that are of another format than those with this suffix, however they are packed."""
+    kind = suffix.split(".")[:2]
+    for at, _, names in os.walk(folder):
+        parts = sorted(name for name in names if PART_NAME.match(name) is not None)
+        yield from (os.path.join(at, name) for name in parts if kind != ["", *name.split(".")[1:2]])
 
 
 def _behind_all(folder: str) -> int:

@@ -399,7 +399,7 @@ class Folder(Resumable):
 
     def __init__(self, path: str, kind: Kind, mode: str | None, partition_by: Sequence[str]) -> None:
         self._building: Building | StoredBuilding = (
-            StoredBuilding(path, mode) if remote.is_url(path) else Building(path, mode)
+            StoredBuilding(path, mode) if remote.is_url(path) else Building(path, mode, kind.suffix)
         )
         self._mode = mode
         self._kind = kind

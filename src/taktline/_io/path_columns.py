@@ -20,7 +20,7 @@ class Added:
 
     values: Mapping[str, int | str | None] = field(default_factory=dict)
     numbers: frozenset[str] = frozenset()  # of the columns, those that are integers
-    from_folders: bool = False
+    from_folders: frozenset[str] = frozenset()  # and those that folders name
     place: Mapping[str, int | str | None] = field(default_factory=dict)  # all that is known by the file's place
 
     def check(self, header: Iterable[str], name: str) -> None:
@@ -30,7 +30,7 @@ class Added:
 
     def why_not(self, name: str, column: str) -> str:
         """What to say where a record has such a column itself."""
-        if self.from_folders:
+        if column in self.from_folders:
             return (
                 f"{name!r} has a column {column!r} of its own, beside {column}={self.values[column]} of its folder. Read it "
                 "by a pattern, such as 'folder/**/*.parquet': then folders give no columns"
@@ -85,7 +85,7 @@ def added(
         if path_column is not None:
             whole[path_column] = path
         values = {name: whole[name] for name in whole if columns is None or name in columns or name == path_column}
-        made[path] = Added(values, numbers, bool(names), whole)
+        made[path] = Added(values, numbers, frozenset(names), whole)
     return made
 
 
