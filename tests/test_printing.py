@@ -3,6 +3,7 @@
 import contextvars
 import io
 import threading
+from typing import Any
 
 import pytest
 
@@ -17,7 +18,7 @@ class Both:
     """A stream that two want to be told of: workers, who write whole lines, and somebody who draws."""
 
     def __init__(self):
-        self.stream = io.StringIO()
+        self.stream: Any = io.StringIO()
         self.aside = 0
 
     def workers(self):

@@ -260,7 +260,7 @@ class Memory(Sink):
         self.places[self.name] = self.results[::-1] if self.fault == "order" else self.results
 
     def abort(self):
-        self.results = None
+        self.results = []
 
 
 @pytest.mark.parametrize("fault", ["", "shows too early", "order", "drops empty writes"])

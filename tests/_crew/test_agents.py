@@ -296,7 +296,7 @@ def test_a_worker_sees_the_devices_that_are_its_own(gpus, workers, each, wanted,
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "7")  # of the caller's machine
     flow = line(step(sees, workers=workers, resources={"GPU": each}))
     seen = {pid: devices for devices, pid in flow(range(300), on=agents_here(1, has=[{"GPU": gpus}]), batch_size=5)}
-    assert sorted(seen.values()) == wanted
+    assert sorted(seen.values(), key=str) == wanted
 
 
 def test_who_takes_a_dead_workers_place_sees_its_device(tmp_path):
@@ -309,7 +309,7 @@ def test_who_takes_a_dead_workers_place_sees_its_device(tmp_path):
     flow = line(step(dies, workers=2, resources={"GPU": 1}))
     seen = {pid: devices for devices, pid in flow(range(600), on=agents_here(1, has=[{"GPU": 2}]), batch_size=5)}
     dead = int((tmp_path / "died").read_text())
-    assert sorted(devices for pid, devices in seen.items() if pid != dead) == ["0", "1"]
+    assert sorted((devices for pid, devices in seen.items() if pid != dead), key=str) == ["0", "1"]
 
 
 def test_what_a_run_is_at_shows_its_machines(two):

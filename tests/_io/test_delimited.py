@@ -3,6 +3,7 @@
 import csv
 import pickle
 import random
+from collections.abc import Callable
 
 import pytest
 
@@ -17,6 +18,7 @@ TECHNIQUES = [{"how": "loop"}, {"how": "line", "workers": 2, "batch_size": 64}]
 
 def written(path, rows, *, delimiter=",", encoding="utf-8", header=True, quoting=True):
     with path.open("w", encoding=encoding, newline="") as file:
+        write: Callable[[list[str]], object]
         if quoting:
             writer = csv.writer(file, delimiter=delimiter)
             write = writer.writerow

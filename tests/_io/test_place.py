@@ -17,6 +17,7 @@ import threading
 from pathlib import Path
 
 import pytest
+from present import present
 
 from taktline import LineError, SinkError, line, read, read_sql, write, write_sql
 
@@ -554,7 +555,7 @@ def test_the_next_run_takes_away_what_a_killed_one_has_left_and_nothing_else(tmp
     (tmp_path / ".out.jsonl.taktline-01234567.part").symlink_to(".out.jsonl.part")
     others.append(".out.jsonl.taktline-01234567.part")
     with subprocess.Popen([sys.executable, "-c", KILLED, "wait"], **how) as busy:
-        assert select.select([busy.stdout], [], [], 60)[0]
+        assert select.select([present(busy.stdout)], [], [], 60)[0]
         (of_the_busy,) = set(parts(tmp_path)) - {*others}
         run_into(tmp_path / "out.jsonl")
         assert parts(tmp_path) == sorted([*others, of_the_busy])

@@ -17,6 +17,7 @@ import pandas as pd
 import pytest
 
 from taktline import SinkError, line, read, read_sql, write, write_sql
+from taktline.abc import Sink
 
 pytestmark = pytest.mark.filterwarnings("error::DeprecationWarning")
 
@@ -101,6 +102,7 @@ def run_into(sink, value, how="loop"):
 def test_a_value_comes_back_as_the_plain_one_or_is_refused(tmp_path, kind, at, name):
     value, wanted = VALUES[kind][0], VALUES[kind][at]
     path = tmp_path / name
+    sink: Sink
     if name == "o.db":
         with closing(sqlite3.connect(path)) as base:
             base.execute("CREATE TABLE t (v, w)")

@@ -12,6 +12,7 @@ from uuid import UUID
 
 import pyarrow as pa
 import pytest
+from present import present
 
 from taktline import SourceError, batch, line, read_sql, write
 from taktline._io import query as querying
@@ -149,9 +150,9 @@ def test_a_run_goes_on_in_its_journal(shop, key, tmp_path, small_pages):
 
 
 def test_what_crosses_to_a_worker_is_columns(shop, small_pages):
-    splitter = read_sql(shop, "SELECT id FROM kinds").split_columns()
+    splitter = present(read_sql(shop, "SELECT id FROM kinds").split_columns())
     with contextlib.closing(splitter):
-        part = splitter.table()
+        part = present(splitter.table())
         sent = pickle.loads(pickle.dumps(part))
         assert splitter.here
         assert sent.table() == part.table()

@@ -739,7 +739,7 @@ def test_sqlite_keeps_its_kinds_of_values(tmp_path):
         (lambda: write_sql("sqlite:////no/such.db", "t"), "there is no folder for the database"),
         (lambda: read_sql("postgresql://a/b", ""), "a URL and a query"),
         (lambda: read_sql("postgresql://a/b", "SELECT 1", after=3), "a value for each column"),
-        (lambda: read_sql("postgresql://a/b", "SELECT 1", key=[1]), "names one or several columns"),
+        (lambda: read_sql("postgresql://a/b", "SELECT 1", key=list[Any]([1])), "names one or several columns"),
         (lambda: write_sql("postgresql://a/b", "a..b"), "no name of a table"),
     ],
 )

@@ -10,6 +10,7 @@ from contextlib import closing
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from present import present
 from test_ranges import check_turns, files, in_parts, numbers, taken
 
 from taktline import read
@@ -69,7 +70,7 @@ def test_records_and_parts_may_be_read_in_turn(tmp_path_factory, turns, bad, suf
 def test_lines_of_standard_input_are_parts_as_soon_as_they_are_there(monkeypatch):
     sending, receiving = os.pipe()[::-1]
     monkeypatch.setattr(sys, "stdin", open(receiving, encoding="utf-8"))  # noqa: SIM115
-    with closing(read("-", "text").split()) as splitter, open(sending, "wb", buffering=0) as typed:
+    with closing(present(read("-", "text").split())) as splitter, open(sending, "wb", buffering=0) as typed:
         typed.write(b"a line\n")
         assert list(splitter.part(1)) == ["a line"]
         typed.write(b"1\n2\n3\n4\nno")

@@ -9,6 +9,7 @@ import pytest
 from drawn import Element, read
 from hypothesis import given
 from hypothesis import strategies as st
+from present import present
 
 from taktline._observe import pictures
 
@@ -24,7 +25,7 @@ def shares(bar: Element) -> dict[str, float]:
     widths = {}
     for part in bar.all("span"):
         name = part.attributes["title"].rpartition(" ")[0]
-        widths[name] = float(re.search(r"width:([\d.]+)%", part.attributes["style"])[1])
+        widths[name] = float(present(re.search(r"width:([\d.]+)%", part.attributes["style"]))[1])
     return widths
 
 

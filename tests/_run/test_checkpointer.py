@@ -31,8 +31,8 @@ class Stream(Live):
 
 def marks_over(source, **options):
     steps = (as_step(abs),)
-    options = Options(how="loop", progress=False, **options)
-    checkpointer = Checkpointer(steps, source, options, Reader(source), Meter("test", plans.here(steps), options, None))
+    checked = Options(how="loop", progress=False, **options)
+    checkpointer = Checkpointer(steps, source, checked, Reader(source), Meter("test", plans.here(steps), checked, None))
     checkpointer.open(None)
     return checkpointer
 

@@ -14,6 +14,7 @@ from contextlib import closing, contextmanager
 from dataclasses import replace
 
 import pytest
+from present import present
 
 from taktline import LineError, line
 from taktline.abc import Health, Live
@@ -184,7 +185,7 @@ def test_the_command_serves_and_shows_no_value_of_a_record(tmp_path):
     try:
         assert running.stderr is not None
         told = running.stderr.readline()
-        url = re.search(r"http://127\.0\.0\.1:\d+/", told)[0]
+        url = present(re.search(r"http://127\.0\.0\.1:\d+/", told))[0]
         until(lambda: json.loads(asked(f"{url}healthz")[2]).get("in_flight", 0) > 0)
         pages = [asked(f"{url}{path}")[2] for path in ("", "healthz", "metrics")]
         (tmp_path / "go").touch()

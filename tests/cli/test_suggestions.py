@@ -12,6 +12,7 @@ from pathlib import Path
 
 import click
 import pytest
+from present import present
 
 from taktline import line, read
 from taktline.cli.commands import commands
@@ -141,7 +142,7 @@ def test_in_a_notebook(folder, monkeypatch):
 
 def test_what_init_says(folder):
     done = taktline(folder, "init", "my orders")
-    there = re.search(r"cd .*", done.stderr)[0]
+    there = present(re.search(r"cd .*", done.stderr))[0]
     assert shlex.split(there)[1] == "my orders"
     for each in suggested(done.stderr):
         check(each)

@@ -165,7 +165,7 @@ def test_a_worker_sees_the_devices_that_are_its_own():
         other.start_node("127.0.0.10", more=["--num-gpus=2"])
         flow = line(step(sees, workers=2, resources={"GPU": 1}))
         seen = {pid: devices for devices, pid in flow(range(400), on=of(other), batch_size=10)}
-        assert sorted(seen.values()) == ["0", "1"]
+        assert sorted(seen.values(), key=str) == ["0", "1"]
         seen = {pid: devices for devices, pid in line(sees)(range(400), on=of(other, gpus=2), batch_size=10)}
         assert list(seen.values()) == ["0,1"]
 

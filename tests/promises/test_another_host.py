@@ -16,6 +16,7 @@ from pathlib import Path
 from uuid import uuid4
 
 import pytest
+from present import present
 
 from taktline._google_objects import GoogleObjects
 from taktline._stores import objects_at
@@ -153,7 +154,7 @@ def uploads(store):
 def folder(hosts):
     """What is in the folder of parts; of `_SUCCESS` nothing, since no two are alike."""
     store, path = objects_at(hosts.url)
-    there = {each.removeprefix(path): store.get(each)[0] for each in store.sizes(f"{path}/out/")}
+    there = {each.removeprefix(path): present(store.get(each))[0] for each in store.sizes(f"{path}/out/")}
     return there | ({"/out/_SUCCESS": b""} if "/out/_SUCCESS" in there else {})
 
 
@@ -214,7 +215,7 @@ def test_a_folder_of_parts_is_gone_on_with_elsewhere(hosts, kind):
 def everything(hosts):
     """All objects with their bytes, and all open uploads."""
     store, path = objects_at(hosts.url)
-    return {each: store.get(each)[0] for each in store.sizes(path)}, uploads(store)
+    return {each: present(store.get(each))[0] for each in store.sizes(path)}, uploads(store)
 
 
 @pytest.mark.parametrize("share", range(3))
@@ -328,5 +329,5 @@ def test_the_guides_program(s3, tmp_path):
     for _ in range(2):
         done = subprocess.run([sys.executable, name], cwd=tmp_path, capture_output=True, text=True)
         assert done.stdout == "10\n", done.stderr
-    assert store.get(f"{path}/scored.jsonl")[0] == b'{"amount": 2, "price": 3, "total": 6}\n' * 10
+    assert present(store.get(f"{path}/scored.jsonl"))[0] == b'{"amount": 2, "price": 3, "total": 6}\n' * 10
     assert [each for each in store.sizes(path) if "/journals/" in each] == [f"{path}/journals/nightly.journal"]

@@ -13,6 +13,7 @@ import sys
 import threading
 from collections import OrderedDict
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -274,9 +275,10 @@ class KillsAtTheEnd:
     """Kills its worker when that has done the last record of a batch, or has a batch without any, and answers."""
 
     def __init__(self):
-        from taktline._crew.worker import Worker
+        from taktline._crew import worker
 
-        Worker.answer = lambda *_, **__: kill()
+        kind: Any = worker.Worker
+        kind.answer = lambda *_, **__: kill()
 
     def __call__(self, n):
         return n
@@ -564,7 +566,8 @@ def test_a_run_left_open_when_python_ends_says_nothing():
     ],
 )
 def test_a_source_that_is_only_the_name_or_the_whole_of_one_is_refused(source, says):
-    flow, calls = line(lambda record: calls.append(record)), []
+    calls: list[object] = []
+    flow = line(calls.append)
     for use in (flow, flow.run, flow.plan, flow.check, flow.compare, lambda given: flow(given, how="line")):
         with pytest.raises(LineError, match=says):
             use(source)

@@ -15,7 +15,7 @@ from taktline import LineError, batch, expand, keep, line, serial, step
 from taktline.abc import Live
 from taktline.errors import ResultsTooLarge
 
-WAYS = [
+WAYS: list[dict[str, Any]] = [
     {"how": "line", "batch_size": 84, "start": "fork"}, {"how": "pool", "start": "fork", "ordered": False},
     {"how": "queues", "start": "fork", "window": 90}, {"how": "auto", "on_error": "skip"},
 ]  # fmt: skip
@@ -91,7 +91,6 @@ def test_every_technique_draws_the_same_numbers_every_time(name):
 
     first = drawn(how="loop")
     assert first != list(flow(records, seed=12, how="loop"))
-    way: dict[str, Any]
     for way in WAYS:
         assert drawn(**way) == (sorted(first, key=repr) if way.get("ordered") is False else first), way
 

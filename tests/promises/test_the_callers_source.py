@@ -14,6 +14,7 @@ import threading
 import weakref
 import xml.etree.ElementTree as ET
 import zipfile
+from typing import Any
 
 import numpy as np
 import pytest
@@ -791,7 +792,7 @@ def test_a_run_that_is_over_has_let_go_of_its_source(how, way):
         gone = weakref.ref(ticket)
         source = map(lambda n, _: n, Watched(log), itertools.repeat(ticket))
         del ticket
-        kept = None
+        kept: Any = None
         run = line(ends if way == "error of a step" else abs)(source, **options(how))
         del source
         results = iter(run)

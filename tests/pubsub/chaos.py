@@ -223,10 +223,10 @@ def out_of_order(rows: list[tuple[int, str, int, str]], messages: int, keys: int
             yield f"{key}: number {n} came after {last[pid, key]} in one process"
         furthest[key] = max(n, furthest.get(key, -1))
         last[pid, key] = n
-    for key in range(keys):
-        expected = len(range(key, messages, keys)) - 1
-        if furthest.get(f"key {key}", -1) != expected:
-            yield f"key {key}: ended at {furthest.get(f'key {key}')}, not at {expected}"
+    for number in range(keys):
+        expected = len(range(number, messages, keys)) - 1
+        if furthest.get(f"key {number}", -1) != expected:
+            yield f"key {number}: ended at {furthest.get(f'key {number}')}, not at {expected}"
 
 
 def subscribe_until_told(path: str) -> None:
