@@ -65,6 +65,7 @@ CHECKS = (
     ("codespell_lib",),
     ("mypy",),
     ("mypy", "--config-file", "tests/mypy.ini"),
+    ("mypy", "--config-file", "tests/airflow/mypy.ini"),
 )
 
 

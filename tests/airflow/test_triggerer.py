@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
@@ -42,7 +43,7 @@ def written(tmp_path_factory, server):
 
 def test_a_drain_begins_when_something_was_added(home, metadata, server, written):
     client = redis.Redis.from_url(server.url)
-    wanted = []
+    wanted: list[Any] = []
     place = urlsplit(server.url)
     environment = {
         "AIRFLOW__CORE__DAGS_FOLDER": str(written / "dags"),

@@ -278,7 +278,8 @@ def check_pandas(table, frame):
 def check_polars(table, frame):
     kind = table.schema.field("c").type
     given = table.set_column(1, "c", table["c"].cast(pa.date32())) if kind == pa.date64() else table
-    wanted = pl.from_arrow(given.select(["c"]))["c"]
+    one: Any = pl.from_arrow(given.select(["c"]))
+    wanted = one["c"]
     assert frame["c"].dtype == wanted.dtype
     assert repr(frame["c"].to_list()) == repr(wanted.to_list())
 
