@@ -56,9 +56,10 @@ class Warehouse:
 
 def reach(address: str) -> None:
     """The client library's clients of this process are those of a warehouse."""
-    client: Any = bigquery_storage_v1.BigQueryWriteClient
+    library: Any = bigquery_storage_v1
+    client = library.BigQueryWriteClient
 
     def connected() -> Any:
         return client(transport=BigQueryWriteGrpcTransport(channel=grpc.insecure_channel(address)))
 
-    bigquery_storage_v1.BigQueryWriteClient = connected
+    library.BigQueryWriteClient = connected
