@@ -19,7 +19,7 @@ import statistics
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
@@ -28,7 +28,17 @@ from typing import Any
 
 import taktline
 from benchmarks.anew import anew
-from faults.ray_cluster import NODES, Cluster, gone, processes
+from faults.ray_cluster import (
+    BESIDE,
+    NODES,
+    WITHIN,
+    Cluster,
+    cluster_with_a_cable,
+    gone,
+    may_cut,
+    processes,
+    pull_the_cable,
+)
 from taktline import batch, line
 
 WORKERS = 2
@@ -243,47 +253,114 @@ for n, _ in enumerate(taktline.line(spin)(range(1 << 40), on=taktline.ray(sys.ar
 """
 
 
-def outlived(cluster: Cluster, rounds: int) -> None:
+def _row(what: str, found: list[float], goal: float) -> None:
+    said = "met" if max(found) <= goal else "missed"
+    print(f"| {what} | {', '.join(f'{each:.1f}' for each in found)} s | ≤ {goal:g} s: {said} |", flush=True)
+
+
+def _of_ours() -> list[int]:
+    """Helpers, agents and workers."""
+    return [
+        pid for pid, (_, command) in processes().items() if sys.executable in command and "taktline._crew" in command
+    ]  # fmt: skip
+
+
+def _at_work(cluster: Cluster, within: Sequence[str] = ()) -> subprocess.Popen[bytes]:
+    """A caller, once its line is at work."""
+    caller = subprocess.Popen([*within, sys.executable, "-c", CALLER, cluster.address], stdout=subprocess.PIPE)
+    assert caller.stdout is not None
+    caller.stdout.readline()
+    return caller
+
+
+def outlived(cluster: Cluster) -> float:
     """How long something of a caller that was killed is at work on the nodes."""
-    found = []
-    for _ in range(rounds):
-        cluster.mend()
-        caller = subprocess.Popen([sys.executable, "-c", CALLER, cluster.address], stdout=subprocess.PIPE)
-        assert caller.stdout is not None
-        caller.stdout.readline()
-        ours = [
-            pid for pid, (_, command) in processes().items() if sys.executable in command and "taktline._crew" in command
-        ]  # fmt: skip
-        caller.kill()
+    cluster.mend()
+    caller, ours = _at_work(cluster), _of_ours()
+    caller.kill()
+    began = monotonic()
+    caller.wait()
+    gone(ours, 60)
+    return monotonic() - began
+
+
+def outlived_cut_off(cluster: Cluster) -> float:
+    """The same of one whose machine is cut off."""
+    caller = _at_work(cluster, WITHIN)
+    there = {*cluster.of_node(BESIDE)}
+    ours = [pid for pid in _of_ours() if pid in there]
+    pull_the_cable()
+    began = monotonic()
+    gone(ours, 120)
+    caller.kill()
+    caller.wait()
+    return monotonic() - began
+
+
+def lost(cluster: Cluster, harm: Callable[[], object]) -> float:
+    """How long it takes until a run has noticed this."""
+    losses = Losses()
+    with line(spin)(range(1 << 40), on=taktline.ray(cluster.address), observer=losses, progress=False) as run:
+        while run.snapshot().records_out < 1_000:
+            next(run)
         began = monotonic()
-        caller.wait()
-        gone(ours, 60)
-        found.append(monotonic() - began)
-    said = "met" if max(found) <= 5 else "missed"
-    seconds = ", ".join(f"{each:.1f}" for each in found)
-    print(f"| the caller is killed: all is gone | {seconds} s | ≤ 5 s: {said} |", flush=True)
+        harm()
+        while losses.at is None:
+            next(run)
+    return losses.at - began
 
 
-def noticed(cluster: Cluster, rounds: int) -> None:
+def lost_by_signal(cluster: Cluster, whom: Callable[[Cluster], list[int]], number: int) -> float:
+    cluster.mend()
+    pids: list[int] = []
+
+    def harm() -> None:
+        pids.extend(whom(cluster))
+        for pid in pids:
+            os.kill(pid, number)
+
+    seconds = lost(cluster, harm)
+    for pid in pids if number == signal.SIGSTOP else ():
+        os.kill(pid, signal.SIGCONT)
+    return seconds
+
+
+def ended(cluster: Cluster) -> float:
+    """How long it takes until a run ends whose cluster has lost its head for good."""
+    with line(spin)(range(1 << 40), on=taktline.ray(cluster.address), progress=False) as run:
+        while run.snapshot().records_out < 1_000:
+            next(run)
+        began = monotonic()
+        for pid in cluster.of_head():
+            os.kill(pid, signal.SIGKILL)
+        try:
+            for _ in run:
+                pass
+        except taktline.WorkersCannotStart as error:
+            print(f"the caller hears: {error}", file=sys.stderr)
+        return monotonic() - began
+
+
+def noticed(rounds: int, cpus: int) -> None:
+    """All rows of the table of faults."""
     print("| what happens | noticed after | goal |\n|---|---|---|", flush=True)
-    for name, (whom, number, goal) in FAULTS.items():
-        found = []
-        for _ in range(rounds):
-            cluster.mend()
-            losses = Losses()
-            with line(spin)(range(1 << 40), on=taktline.ray(cluster.address), observer=losses, progress=False) as run:
-                while run.snapshot().records_out < 1_000:
-                    next(run)
-                began, pids = monotonic(), whom(cluster)
-                for pid in pids:
-                    os.kill(pid, number)
-                while losses.at is None:
-                    next(run)
-                found.append(losses.at - began)
-            for pid in pids if number == signal.SIGSTOP else ():
-                os.kill(pid, signal.SIGCONT)
-        said = "met" if max(found) <= goal else "missed"
-        print(f"| {name} | {', '.join(f'{each:.1f}' for each in found)} s | ≤ {goal:g} s: {said} |", flush=True)
+    with Cluster(cpus=cpus) as cluster:
+        for name, (whom, number, goal) in FAULTS.items():
+            _row(name, [lost_by_signal(cluster, whom, number) for _ in range(rounds)], goal)
+        _row("the caller is killed: all is gone", [outlived(cluster) for _ in range(rounds)], 5)
+    with Cluster(cpus=cpus) as cluster:
+        _row("the head is killed for good: the run ends", [ended(cluster)], 90)
+    if reason := may_cut():
+        print(f"nothing is cut off here: {reason}", flush=True)
+        return
+    cut: list[list[float]] = [[], []]
+    for _ in range(rounds):
+        with cluster_with_a_cable() as cluster:
+            cut[0].append(lost(cluster, pull_the_cable))
+        with cluster_with_a_cable() as cluster:
+            cut[1].append(outlived_cut_off(cluster))
+    _row("a node is cut off", cut[0], LOST_AFTER + 2)
+    _row("the caller's machine is cut off: all is gone elsewhere", cut[1], LOST_AFTER + 2)
 
 
 # --- what a batch costs whom ---
@@ -334,11 +411,11 @@ def main(arguments: list[str]) -> None:
     )
     parser.add_argument("--way", action="store_true", help="what a batch costs whom")
     given = parser.parse_args(arguments)
+    if given.faults:
+        noticed(given.rounds, given.cpus)
+        return
     with Cluster(cpus=given.cpus) as cluster:
-        if given.faults:
-            noticed(cluster, given.rounds)
-            outlived(cluster, given.rounds)
-        elif given.way:
+        if given.way:
             way(cluster)
         else:
             figures(cluster.address, given.rounds, given.seconds, given.only.split(","))

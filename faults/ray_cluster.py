@@ -3,6 +3,7 @@ done to them. For tests and benchmarks, in an environment that has Ray."""
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import signal
@@ -11,7 +12,8 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from uuid import uuid4
 
@@ -30,6 +32,11 @@ QUIET = {
     "RAY_DEDUP_LOGS": "0",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
 }
+
+# A network of its own, for a machine that is to be cut off: what is in it, the way to it, and who is outside of it.
+SPACE, WIRE = "taktline-tests", "taktline-t0"
+WITHIN = ("ip", "netns", "exec", SPACE)
+INSIDE, OUTSIDE, BESIDE = "10.213.0.2", "10.213.0.1", "10.213.0.3"
 
 
 def free_port() -> int:
@@ -62,6 +69,7 @@ class Cluster:
         self.address = f"{head}:{self.port}"
         self.cpus = cpus  # of each node
         self.store = f"--object-store-memory={store}"
+        self.environment: dict[str, str] = {}
 
     def __enter__(self) -> Cluster:
         try:
@@ -79,9 +87,10 @@ class Cluster:
     def ray(self, *arguments: str, within: Sequence[str] = ()) -> None:
         """`within`: a command that runs it elsewhere."""
         command = [*within, sys.executable, "-m", "ray.scripts.scripts", *arguments]
+        surroundings = {**os.environ, **QUIET, **self.environment, OF: self.folder}
         done = subprocess.run(
-            command, env={**os.environ, **QUIET, OF: self.folder}, cwd=self.folder, stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT, text=True, timeout=120,
+            command, env=surroundings, cwd=self.folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+            timeout=120,
         )  # fmt: skip
         assert done.returncode == 0, done.stdout
 
@@ -144,6 +153,89 @@ class Cluster:
             except (FileNotFoundError, ProcessLookupError, PermissionError):
                 continue
         shutil.rmtree(self.folder, ignore_errors=True)
+
+
+class Growing(Cluster):
+    """One with Ray's own autoscaler, which brings nodes of one CPU, so many of them at most, and takes idle ones away. They
+    are processes of this machine, by the provider that Ray's own tests have."""
+
+    def __init__(self, most: int) -> None:
+        super().__init__([])
+        self.most = most
+        self.environment = {"AUTOSCALER_UPDATE_INTERVAL_S": "1", "RAY_FAKE_CLUSTER": "1"}
+
+    def start_head(self) -> None:
+        kinds = {
+            "ray.head.default": {"resources": {"CPU": 0}, "node_config": {}, "max_workers": 0},
+            "one": {
+                "resources": {"CPU": 1, "object_store_memory": STORE},
+                "node_config": {},
+                "min_workers": 0,
+                "max_workers": self.most,
+            },
+        }
+        lists = (
+            "cluster_synced_files", "rsync_exclude", "rsync_filter", "initialization_commands", "setup_commands",
+            "head_setup_commands", "worker_setup_commands", "head_start_ray_commands", "worker_start_ray_commands",
+        )  # fmt: skip
+        config = {
+            **{name: list[str]() for name in lists}, "file_mounts": {}, "file_mounts_sync_continuously": False,
+            "cluster_name": "taktline-tests", "max_workers": self.most, "idle_timeout_minutes": 0.05, "auth": {},
+            "available_node_types": kinds, "head_node_type": "ray.head.default", "upscaling_speed": 1.0,
+            "provider": {
+                "type": "fake_multinode", "gcs_address": self.address, "use_node_id_as_ip": True,
+                "disable_node_updaters": True, "disable_launch_config_check": True,
+            },
+        }  # fmt: skip
+        (Path(self.folder) / "autoscaler.json").write_text(json.dumps(config))
+        self.ray(
+            "start", "--head", f"--node-ip-address={self.head}", f"--port={self.port}", "--num-cpus=0",
+            "--include-dashboard=false", self.store, f"--temp-dir={self.folder}", "--disable-usage-stats",
+            f"--autoscaling-config={self.folder}/autoscaler.json",
+        )  # fmt: skip
+
+    def brought(self) -> int:
+        """How many nodes there are beside the head."""
+        there = [
+            command for _, command in processes().values() if "raylet/raylet " in command and self.folder in command
+        ]
+        return len(there) - 1
+
+
+def may_cut() -> str:
+    """Why no network can be made and cut here; empty where one can."""
+    try:
+        done = subprocess.run(["ip", "netns", "add", SPACE], capture_output=True, text=True)
+    except FileNotFoundError:
+        return "there is no `ip` command"
+    if done.returncode:
+        return done.stderr.strip()
+    subprocess.run(["ip", "netns", "del", SPACE], check=True)
+    return ""
+
+
+@contextmanager
+def cluster_with_a_cable() -> Iterator[Cluster]:
+    """A cluster of a node in a network of its own, INSIDE, and one that is outside of it, BESIDE. For root."""
+    for command in (
+        f"ip netns add {SPACE}", f"ip link add {WIRE} type veth peer name inside netns {SPACE}",
+        f"ip addr add {OUTSIDE}/24 dev {WIRE}", f"ip addr add {BESIDE}/24 dev {WIRE}", f"ip link set {WIRE} up",
+        f"ip netns exec {SPACE} ip addr add {INSIDE}/24 dev inside", f"ip netns exec {SPACE} ip link set inside up",
+        f"ip netns exec {SPACE} ip link set lo up",
+    ):  # fmt: skip
+        subprocess.run(command.split(), check=True)
+    try:
+        with Cluster([BESIDE], head=OUTSIDE) as cluster:
+            cluster.start_node(INSIDE, within=WITHIN)
+            yield cluster
+    finally:
+        subprocess.run(["ip", "netns", "del", SPACE], check=False)
+        subprocess.run(["ip", "link", "del", WIRE], check=False, capture_output=True)
+
+
+def pull_the_cable() -> None:
+    """Cut off what is INSIDE."""
+    subprocess.run(["ip", "link", "set", WIRE, "down"], check=True)
 
 
 def gone(pids: list[int], seconds: float) -> bool:

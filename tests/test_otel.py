@@ -9,6 +9,7 @@ import sys
 import pytest
 
 from taktline import LineError, line
+from taktline._crew.machines import agents_here
 from taktline.otel import EVENTS, Telemetry
 from taktline.views.metrics import RUN_METRICS, STEP_METRICS
 
@@ -33,11 +34,11 @@ class Heard:
     def spans(self):
         return self._spans.get_finished_spans()
 
-    def points(self):
-        """The newest points, by name and step."""
+    def points(self, of="step"):
+        """The newest points, by name and this label."""
         found = self._reader.get_metrics_data()
         return {
-            (metric.name, point.attributes.get("step", "")): point
+            (metric.name, point.attributes.get(of, "")): point
             for resource in found.resource_metrics for scope in resource.scope_metrics for metric in scope.metrics
             for point in metric.data.data_points
         }  # fmt: skip
@@ -109,6 +110,20 @@ def test_workers_that_end_are_counted_and_a_spans_events_are_bounded(heard, tmp_
     (span,) = heard.spans
     assert [event.name for event in span.events] == ["worker ended"] * 4
     assert len(span.events) <= EVENTS
+
+
+def test_each_node_has_its_numbers_and_nobody_is_there_at_the_end(heard):
+    def source():
+        while sum(node.records > 0 for node in run.snapshot().nodes) < 2:
+            yield -1
+
+    run = line(abs)(source(), on=agents_here(2), batch_size=10, observer=heard.telemetry, progress=False)
+    assert {*run} == {1}
+    points = heard.points(of="node")
+    for node in run.report.nodes:
+        assert points["taktline.node.records", node.name].value == node.records > 0
+        assert points["taktline.node.busy", node.name].value == node.busy
+        assert points["taktline.node.workers", node.name].value == 0
 
 
 def test_without_an_sdk_nothing_is_told_and_without_the_api_it_says_what_to_install(monkeypatch):

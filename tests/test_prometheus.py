@@ -17,6 +17,7 @@ import pytest
 import yaml
 
 from taktline import line, step
+from taktline._crew.machines import agents_here
 from taktline.abc import Health, Live
 from taktline.cli.serving import HealthPage
 
@@ -71,7 +72,7 @@ def scraped(programs, folder):
     """A Prometheus that scrapes a run; its address."""
     feed = Feed()
     run = line(step(parse, retries=2, backoff=0), score, name="orders")(
-        feed, how="line", start="threads", workers=2, on_error="skip", progress=False
+        feed, on=agents_here(2), on_error="skip", progress=False
     )
     thread = threading.Thread(target=lambda: [None for _ in run])
     with closing(socket.create_server(("127.0.0.1", 0))) as free:

@@ -12,11 +12,13 @@ from taktline.views.metrics import (
     BATCH_RECORDS,
     BATCH_SECONDS,
     COUNTER,
+    NODE_METRICS,
     RUN_METRICS,
     STEP_METRICS,
     Labels,
     Metric,
     Rising,
+    key,
     values,
 )
 
@@ -47,12 +49,13 @@ class Telemetry(Observer):
         self._failed = trace.Status(trace.StatusCode.ERROR)
         make: Any = {COUNTER: meter.create_counter, "gauge": meter.create_gauge}
         self._told: dict[str, Any] = {
-            each.name: make[each.kind](each.name, each.unit, each.help) for each in (*RUN_METRICS, *STEP_METRICS)
+            each.name: make[each.kind](each.name, each.unit, each.help)
+            for each in (*RUN_METRICS, *STEP_METRICS, *NODE_METRICS)
         }
         self._seconds = meter.create_histogram(*BATCH_SECONDS)
         self._records = meter.create_histogram(*BATCH_RECORDS)
         self._line: Labels = {}
-        self._before: dict[tuple[str, str], float] = {}  # what was told of each counter, by its name and step
+        self._before: dict[tuple[str, ...], float] = {}  # what was told of each counter
         self._rising = Rising()
         self._span: Any = None
         self._left = EVENTS
@@ -71,6 +74,8 @@ class Telemetry(Observer):
             self._records.record(event.work.records, self._line)
         elif what in ("Died", "Overran"):
             self._event("worker ended", {"taktline.worker": event.worker + 1})
+        elif what == "WorkerLost":
+            self._event("worker lost", {"taktline.worker": event.worker + 1})
         elif what == "Moved":
             self._event("moved", {"taktline.to": event.how})
 
@@ -103,10 +108,10 @@ class Telemetry(Observer):
 
     def _more(self, metric: Metric, labels: Labels, value: float) -> float:
         """What a counter has grown by."""
-        key = metric.name, labels.get("step", "")
+        which = key(metric, labels)
         highest = self._rising.of(metric, labels, value)
-        grown = highest - self._before.get(key, 0)
-        self._before[key] = highest
+        grown = highest - self._before.get(which, 0)
+        self._before[which] = highest
         return grown
 
     def _event(self, name: str, said: dict[str, Any]) -> None:

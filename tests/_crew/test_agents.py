@@ -6,6 +6,7 @@ import os
 import signal
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -16,6 +17,7 @@ from taktline import (
     StepTimeout,
     WorkerDied,
     WorkersCannotStart,
+    batch,
     expand,
     line,
     read,
@@ -24,7 +26,10 @@ from taktline import (
 )
 from taktline._crew.contract import Lost, Ready
 from taktline._crew.machines import Agents, agents_here
+from taktline._io import ranges
+from taktline._io.changing import KnownFile
 from taktline._recipe.steps import as_step
+from taktline.abc import Observer
 from taktline.views import drawing
 
 SOON = 2.0  # seconds after which an agent is given up
@@ -368,3 +373,27 @@ def test_lines_over_slices_of_the_files_make_one_folder(tmp_path):
         n * 10 for n in (*range(100), *range(200, 300), *range(100, 200), *range(300, 400))
     ]
     assert [str(row["slice"]) for row in rows] == ["0"] * 200 + ["1"] * 200
+
+
+class CountsUnread(Observer):
+    """How many parts of the source came back since a worker could not read them."""
+
+    def __init__(self) -> None:
+        self.parts = 0
+
+    def heard(self, at: float, event: Any, actions: Any) -> None:
+        self.parts += type(event).__name__ == "BatchSpoiled"
+
+
+@pytest.mark.parametrize("form", ["records", "tables"])
+def test_a_machine_without_the_file_gets_its_records_after_a_few_parts(form, two, tmp_path, monkeypatch):
+    (tmp_path / "in.csv").write_text("n\n" + "".join(f"{n}\n" for n in range(20_000)))
+    flow = line(lambda row: int(row["n"])) if form == "records" else line(batch(lambda table: table, form="arrow"))
+    options = {"on": two, "batch_size": 100, "observer": (counts := CountsUnread())}
+    monkeypatch.setattr(KnownFile, "is_at", lambda self, descriptor: True)  # here it is
+    monkeypatch.setattr(ranges, "known", lambda descriptor, end: KnownFile("elsewhere", 0, 0, 0, check=1))
+    got = []
+    report = flow.run(read(tmp_path / "in.csv", types="infer"), got.append, **options)
+    assert got == list(flow(read(tmp_path / "in.csv", types="infer"), how="loop"))
+    assert 2 <= counts.parts <= 20
+    assert "parts of the source were read in the caller's process, since workers on agent " in why(report)

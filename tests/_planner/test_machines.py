@@ -57,6 +57,11 @@ def test_workers_that_were_asked_for_are_planned_for():
     assert plan.seconds > 100 / 4
 
 
+def test_batches_are_longer_for_more_workers_than_one_process_could_pass_short_ones_on_to():
+    short, long = (planned(1e6, [16] * nodes, records=1_000_000, workers=16 * nodes).batch_size for nodes in (1, 40))
+    assert (short, long) == (pytest.approx(150, abs=1), pytest.approx(640, abs=1))  # of records that take a millisecond
+
+
 @pytest.mark.parametrize(
     ("workers", "says"), [(1, "has 1 worker with 1 GPU: batches"), (2, "has 2 workers with 1 GPU each: ")]
 )

@@ -8,6 +8,10 @@ from crowded import crowded
 
 from taktline import line
 from taktline._observe.verdict import NOISE, SHORT
+from taktline._recipe.options import Options
+from taktline._recipe.plan import here
+from taktline._recipe.steps import as_step
+from taktline._run.meter import Meter
 
 
 def spins(n):
@@ -44,3 +48,12 @@ def test_a_run_that_is_stopped_tells_what_is_left():
     assert report.to_dict()["left"] == report.left
     done = line(abs).run(range(10), progress=False)
     assert (done.total, done.left) == (10, None)
+
+
+def test_machines_stand_in_the_order_in_which_something_has_come_from_them():
+    meter = Meter("test", here((as_step(abs),)), Options(), None)
+    meter.machines = lambda: ["a", "b", "z"]
+    meter.came_from("z", 1, 1.0)
+    meter.came_from("b", 1, 1.0)
+    meter.came_from("z", 1, 1.0)
+    assert [(each.name, each.records) for each in meter.snapshot().nodes] == [("z", 2), ("b", 1), ("a", 0)]

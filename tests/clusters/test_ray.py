@@ -14,7 +14,19 @@ from pathlib import Path
 import pytest
 
 import taktline
-from faults.ray_cluster import NODES, Cluster, gone, processes
+from faults.ray_cluster import (
+    BESIDE,
+    INSIDE,
+    NODES,
+    WITHIN,
+    Cluster,
+    Growing,
+    cluster_with_a_cable,
+    gone,
+    may_cut,
+    processes,
+    pull_the_cable,
+)
 from taktline import (
     LineError,
     Report,
@@ -172,7 +184,7 @@ def test_a_worker_sees_the_devices_that_are_its_own():
 
 def test_a_report_says_what_each_node_has_done(cluster):
     report = line(works).run(range(2_000), on=of(cluster), batch_size=10)
-    assert [(each.name, each.workers) for each in report.nodes] == [(f"node {address}", 1) for address in NODES]
+    assert sorted((each.name, each.workers) for each in report.nodes) == [(f"node {address}", 1) for address in NODES]
     assert sum(each.records for each in report.nodes) == 2_000
 
 
@@ -304,6 +316,35 @@ def thaw_once_lost(run, frozen: list[int]) -> None:
             continue
 
 
+# --- a cluster that grows and shrinks ---
+
+
+def shrunk(cluster: Growing, seconds: float = 60.0) -> bool:
+    """Whether all nodes that an autoscaler has brought are gone within the time."""
+    until = time.monotonic() + seconds
+    while cluster.brought() and time.monotonic() < until:
+        time.sleep(0.2)
+    return not cluster.brought()
+
+
+def test_an_autoscaler_brings_what_is_waited_for_and_takes_it_away_behind_the_run():
+    def records() -> Iterator[int]:
+        n = 0
+        while sum(node.workers for node in run.snapshot().nodes) < 2:  # the test's own timeout ends it
+            yield n
+            n += 1
+        taken.append(n)
+
+    taken: list[int] = []
+    with Growing(most=3) as growing:
+        assert growing.brought() == 0
+        run = line(works)(records(), on=taktline.ray(growing.address, nodes=2, start_within=120), batch_size=10)
+        results = list(run)
+        assert results == [n * 10 for n in range(taken[0])]
+        assert growing.brought() == 2
+        assert shrunk(growing)
+
+
 # --- what nobody outlives, and what nobody is to blame for ---
 
 
@@ -375,6 +416,42 @@ def test_arrays_ten_times_as_large_as_the_store_neither_spill_nor_stall():
 # --- a machine that has other files ---
 
 
+def test_a_node_with_another_version_is_one_sentence_before_anything_is_read(tmp_path):
+    (tmp_path / "taktline").mkdir()
+    (tmp_path / "taktline/__init__.py").write_text('__version__ = "0.0.1"\n')
+    taken = []
+
+    def records() -> Iterator[int]:
+        for n in range(10):
+            taken.append(n)
+            yield n
+
+    with Cluster([]) as other:
+        other.start_node("127.0.0.11", within=["env", f"PYTHONPATH={tmp_path}"])
+        with pytest.raises(
+            LineError, match=r"node 127\.0\.0\.11 has taktline 0\.0\.1, and here it is .*both must be the same"
+        ):
+            list(line(works)(records(), on=taktline.ray(other.address)))
+    assert not taken
+
+
+def hiding(folder: Path) -> list[str]:
+    """What starts a node that does not have this folder. For root."""
+    return ["unshare", "--mount", "sh", "-c", f'mount -t tmpfs none "{folder}" && exec "$@"', "sh"]
+
+
+def test_a_file_that_a_node_does_not_have_goes_through_the_caller_and_the_report_says_so(tmp_path):
+    if os.geteuid():
+        pytest.skip("NOT TESTED, a file that a node does not have: to hide a folder from it, this must be root")
+    (tmp_path / "in.jsonl").write_text("".join(f'{{"n": {n}}}\n' for n in range(20_000)))
+    with Cluster([]) as other:
+        other.start_node("127.0.0.12", within=hiding(tmp_path))
+        flow, results = line(lambda row: row["n"] * 10), list[int]()
+        report = flow.run(read(tmp_path / "in.jsonl"), results.append, on=taktline.ray(other.address), batch_size=100)
+    assert results == [n * 10 for n in range(20_000)]
+    assert "were read in the caller's process, since workers on node 127.0.0.12 could not" in why(report)
+
+
 def test_modules_that_a_node_does_not_have_come_from_the_caller(tmp_path, monkeypatch):
     if os.geteuid():
         pytest.skip("NOT TESTED, modules that a node does not have: to hide a folder from it, this must be root")
@@ -387,28 +464,12 @@ def test_modules_that_a_node_does_not_have_come_from_the_caller(tmp_path, monkey
     monkeypatch.syspath_prepend(str(tmp_path))
     import tl_house.kitchen  # type: ignore[import-not-found]
 
-    hidden = ["unshare", "--mount", "sh", "-c", f'mount -t tmpfs none "{tmp_path}" && exec "$@"', "sh"]
     with Cluster([]) as other:
-        other.start_node("127.0.0.9", within=hidden)
+        other.start_node("127.0.0.9", within=hiding(tmp_path))
         assert list(line(tl_house.kitchen.cook)(range(100), on=taktline.ray(other.address))) == list(range(1, 101))
 
 
 # --- a machine that is cut off ---
-
-INSIDE, OUTSIDE, BESIDE = "10.213.0.2", "10.213.0.1", "10.213.0.3"
-SPACE, WIRE = "taktline-tests", "taktline-t0"
-
-
-def may_cut() -> str:
-    """Why no network can be made and cut here; empty where one can."""
-    try:
-        done = subprocess.run(["ip", "netns", "add", SPACE], capture_output=True, text=True)
-    except FileNotFoundError:
-        return "there is no `ip` command"
-    if done.returncode:
-        return done.stderr.strip()
-    subprocess.run(["ip", "netns", "del", SPACE], check=True)
-    return ""
 
 
 @pytest.fixture
@@ -416,20 +477,8 @@ def apart() -> Iterator[Cluster]:
     """A cluster of a node in a network of its own, whose cable can be pulled, and one that is outside of it."""
     if reason := may_cut():
         pytest.skip(f"NOT TESTED, a node that is cut off: {reason}. Run it as root")
-    for command in (
-        f"ip netns add {SPACE}", f"ip link add {WIRE} type veth peer name inside netns {SPACE}",
-        f"ip addr add {OUTSIDE}/24 dev {WIRE}", f"ip addr add {BESIDE}/24 dev {WIRE}", f"ip link set {WIRE} up",
-        f"ip netns exec {SPACE} ip addr add {INSIDE}/24 dev inside", f"ip netns exec {SPACE} ip link set inside up",
-        f"ip netns exec {SPACE} ip link set lo up",
-    ):  # fmt: skip
-        subprocess.run(command.split(), check=True)
-    try:
-        with Cluster([BESIDE], head=OUTSIDE) as cluster:
-            cluster.start_node(INSIDE, within=["ip", "netns", "exec", SPACE])
-            yield cluster
-    finally:
-        subprocess.run(["ip", "netns", "del", SPACE], check=False)
-        subprocess.run(["ip", "link", "del", WIRE], check=False, capture_output=True)
+    with cluster_with_a_cable() as cluster:
+        yield cluster
 
 
 def test_a_node_that_is_cut_off_is_given_up_and_ends_its_workers(apart):
@@ -437,7 +486,7 @@ def test_a_node_that_is_cut_off_is_given_up_and_ends_its_workers(apart):
     got = [next(run) for _ in range(100)]
     ours = [pid for pid in apart.of_node(INSIDE) if pid in at_work()]
     assert len(ours) >= 2
-    subprocess.run(["ip", "link", "set", WIRE, "down"], check=True)
+    pull_the_cable()
     got += list(run)
     assert got == [n * 10 for n in range(6_000)]
     assert f"node {INSIDE} was lost" in why(run.report)
@@ -447,10 +496,7 @@ def test_a_node_that_is_cut_off_is_given_up_and_ends_its_workers(apart):
 def test_nothing_of_a_caller_that_is_cut_off_stays_at_work(apart, tmp_path):
     program = tmp_path / "caller.py"
     program.write_text(CALLER)
-    within = ["ip", "netns", "exec", SPACE]
-    caller = subprocess.Popen(
-        [*within, sys.executable, str(program), apart.address], stdout=subprocess.PIPE, text=True
-    )  # fmt: skip
+    caller = subprocess.Popen([*WITHIN, sys.executable, str(program), apart.address], stdout=subprocess.PIPE, text=True)
     try:
         assert caller.stdout is not None
         assert caller.stdout.readline() == "at work\n"
@@ -458,7 +504,7 @@ def test_nothing_of_a_caller_that_is_cut_off_stays_at_work(apart, tmp_path):
         ours = [pid for pid in there if pid in at_work()]
         assert len(ours) >= 2
         actor = [pid for pid in there if "NodeRelay" in processes()[pid][1]]
-        subprocess.run(["ip", "link", "set", WIRE, "down"], check=True)
+        pull_the_cable()
         assert gone([*ours, *actor], SOON + 10)
     finally:
         caller.kill()

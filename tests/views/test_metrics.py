@@ -9,8 +9,19 @@ from pathlib import Path
 
 import pytest
 
-from taktline import line
-from taktline.views.metrics import LONG, OTHERS, RUN_METRICS, STEP_METRICS, STEPS, Rising, prometheus_text, values
+from taktline import NodeCount, line
+from taktline.views.metrics import (
+    LONG,
+    NODE_METRICS,
+    NODES,
+    OTHERS,
+    RUN_METRICS,
+    STEP_METRICS,
+    STEPS,
+    Rising,
+    prometheus_text,
+    values,
+)
 
 DOCS = Path(__file__).parents[2] / "docs"
 NAMES = {
@@ -19,8 +30,10 @@ NAMES = {
     "taktline_workers_ended_total", "taktline_batch_size", "taktline_memory_bytes", "taktline_still_seconds",
     "taktline_source_length", "taktline_source_backlog", "taktline_source_lag_seconds", "taktline_source_refused",
     "taktline_step_records_total", "taktline_step_failed_total", "taktline_step_busy_seconds_total",
-    "taktline_step_waiting_seconds_total", "taktline_step_blocked_seconds_total",
+    "taktline_step_waiting_seconds_total", "taktline_step_blocked_seconds_total", "taktline_node_workers",
+    "taktline_node_records_total", "taktline_node_batches_total", "taktline_node_busy_seconds_total",
 }  # fmt: skip
+NODES_ALONE = {each.prometheus for each in NODE_METRICS}  # where workers are on other machines
 
 
 def snapshot(*steps, name=None, **options):
@@ -30,7 +43,7 @@ def snapshot(*steps, name=None, **options):
 
 
 def test_no_name_is_renamed_or_dropped():
-    assert {each.prometheus for each in (*RUN_METRICS, *STEP_METRICS)} == NAMES
+    assert {each.prometheus for each in (*RUN_METRICS, *STEP_METRICS, *NODE_METRICS)} == NAMES
 
 
 def test_the_page_lists_all_of_them():
@@ -38,7 +51,8 @@ def test_the_page_lists_all_of_them():
         r"^\| `(taktline\S+)` \| `(\w+)` \| (\w+) \| (\S+) \| (.+) \|$", (DOCS / "metrics.md").read_text(), re.M
     )
     assert told == [
-        (each.name, each.prometheus, each.kind, each.unit, each.help) for each in (*RUN_METRICS, *STEP_METRICS)
+        (each.name, each.prometheus, each.kind, each.unit, each.help)
+        for each in (*RUN_METRICS, *STEP_METRICS, *NODE_METRICS)
     ]
 
 
@@ -68,7 +82,11 @@ def test_prometheus_reads_what_the_run_has_counted():
     assert told["taktline_step_busy_seconds_total", "abs"][0] == run.steps[0].busy
     assert families["taktline_records_read"].type == "counter"
     assert families["taktline_workers"].type == "gauge"
-    assert {name for name, _ in told} == NAMES - {"taktline_source_backlog", "taktline_source_lag_seconds"}
+    assert {name for name, _ in told} == NAMES - {
+        "taktline_source_backlog",
+        "taktline_source_lag_seconds",
+        *NODES_ALONE,
+    }
 
 
 def test_labels_are_bounded():
@@ -86,3 +104,39 @@ def test_a_counter_never_goes_back():
     rising = Rising()
     less = replace(run, steps=tuple(replace(step, busy=step.busy / 2) for step in run.steps))
     assert prometheus_text(run, rising=rising) == prometheus_text(less, rising=rising) != prometheus_text(less)
+
+
+def on_nodes(*names, busy=1.0):
+    """A run that had workers on these nodes; each has worked on ten records."""
+    return replace(snapshot(abs), nodes=tuple(NodeCount(name, 2, 10, 1, busy) for name in names))
+
+
+def test_nodes_are_told_apart_and_there_are_so_many_of_them_at_most():
+    names = [f"node {n}" for n in range(NODES + 20)]
+    told = {
+        (metric.name, labels["node"]): value
+        for metric, labels, value in values(on_nodes(*names, "n" * 5_000)) if metric in NODE_METRICS
+    }  # fmt: skip
+    assert {node for _, node in told} == {*names[:NODES], OTHERS}
+    assert told["taktline.node.records", names[0]] == 10
+    assert told["taktline.node.workers", OTHERS] == 21 * 2
+    (long,) = {labels["node"] for metric, labels, _ in values(on_nodes("n" * 5_000)) if metric in NODE_METRICS}
+    assert len(long) == LONG
+
+
+def test_each_node_has_a_counter_of_its_own_that_never_goes_back():
+    rising = Rising()
+    text = prometheus_text(on_nodes("a", "b"), rising=rising)
+    assert prometheus_text(on_nodes("a", "b", busy=0.5), rising=rising) == text
+    found = re.findall(r'^taktline_node_busy_seconds_total\{line=".+",node="(.)"\} (\S+)$', text, re.MULTILINE)
+    assert found == [("a", "1.0"), ("b", "1.0")]
+
+
+def test_once_a_run_has_ended_nobody_is_on_its_nodes():
+    run = line(abs)(range(100), progress=False)
+    list(run)
+    report = replace(run.report, nodes=on_nodes("a").nodes)
+    told = {metric.name: value for metric, _, value in values(report) if metric in NODE_METRICS}
+    assert told == {
+        "taktline.node.workers": 0, "taktline.node.records": 10, "taktline.node.batches": 1, "taktline.node.busy": 1.0
+    }  # fmt: skip

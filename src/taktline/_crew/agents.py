@@ -22,7 +22,7 @@ from taktline._crew.callers_side import CallersSide, Tell, why_broken
 from taktline._crew.contract import PLAIN_ORDERS, Crew, Heard, Orders, WorkerPlace
 from taktline._crew.reach import opens_files, reached
 from taktline._recipe.steps import Step
-from taktline._schedule.sizing import FAR_BATCH_AIM
+from taktline._schedule.sizing import far_aim
 from taktline._segment.batch import Batch
 from taktline._signals import pass_on
 from taktline._wire.channel import Channel, Frame, new_poll
@@ -183,8 +183,6 @@ class AgentCrew(Crew):
 
     Raises LineError, naming the step, where a step cannot be carried over to a worker."""
 
-    batch_seconds = FAR_BATCH_AIM
-
     def __init__(
         self, segments: Sequence[tuple[Step, ...] | None], *, helper: HelperProcess, goes_on: bool, workers: int, most: int,
         seeds: Sequence[tuple[int, int, int] | None], setup: Callable[[], object] | None = None,
@@ -209,6 +207,7 @@ class AgentCrew(Crew):
         self._limited = any(step.timeout for step in self._side.steps)
         self._builds = any(step.maker is not None for step in self._side.steps)
         self._most = most
+        self.batch_seconds = far_aim(workers)
         self._share = max(1.0, workers / max(1, places))  # workers of a lane for each place
         self._failure: BaseException | None = None  # what the helper has ended with
         self._tell = tell

@@ -76,11 +76,13 @@ class Came(NamedTuple):
 
 
 class Spoiled(NamedTuple):
-    """A batch could not be read back as a whole, here or there; it may be run again, carefully."""
+    """A batch could not be read back as a whole; it may be run again, carefully. `there`: the worker could not, and not this
+    process what came of it."""
 
     worker: int
     seq: int
     attempt: int
+    there: bool = False
 
 
 class Ended(NamedTuple):

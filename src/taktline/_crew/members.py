@@ -305,7 +305,7 @@ class WorkerProcesses:
                 member.closes = bool(message.note)
                 self._untold.append(contract.Ready(worker))
             elif kind == protocol.SPOILED:
-                self._untold.append(contract.Spoiled(worker, message.seq, member.has.pop(message.seq)[0]))
+                self._untold.append(contract.Spoiled(worker, message.seq, member.has.pop(message.seq)[0], there=True))
             else:
                 self._heard(worker, member, message)
             del message  # it may refer to the arena

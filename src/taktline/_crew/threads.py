@@ -172,7 +172,7 @@ class _ThreadWorker:
             batch = _opened(segment, load)
         except Exception as error:  # of a part of the source: whoever gave it reads it again, and finds out why
             pass_on(error)
-            self._say(self, contract.Spoiled(self.number, load.seq, load.attempt))
+            self._say(self, contract.Spoiled(self.number, load.seq, load.attempt, there=True))
             return
         self._busy += perf_counter_ns() - began
         given, last, unanswered = _parts(segment, batch, load.orders), False, 0

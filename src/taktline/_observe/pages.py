@@ -74,7 +74,7 @@ def _pasted(report: dict[str, Any], command: str, anywhere: bool) -> str:
 
 def nodes_of(report: dict[str, Any]) -> str:
     """The other machines that a run has workers on, and how busy they are; empty where there are none."""
-    nodes, seconds = report.get("nodes") or (), report["seconds"]
+    nodes, seconds = sorted(report.get("nodes") or (), key=lambda each: str(each["name"])), report["seconds"]
     said = []
     for each in nodes[:NODES]:
         busy = (

@@ -62,7 +62,7 @@ class Snapshot:
     backlog: int | None = None  # of a live source: records that wait and that nobody has taken,
     lag: float | None = None  # for how many seconds the oldest of them waits,
     refused: str = ""  # and why its server gives none now
-    nodes: tuple[NodeCount, ...] = ()  # the other machines that workers run on
+    nodes: tuple[NodeCount, ...] = ()  # the other machines that workers run on, as they came
 
     def __repr__(self) -> str:
         total = "" if self.total is None else f" of {self.total:,}"
@@ -148,7 +148,7 @@ class Report:
         ""  # what runs the dead letters again, to be pasted: a command, or Python where none can reach the line
     )
     folder: str = ""  # in which the run began: paths in it that are not absolute begin there
-    nodes: tuple[NodeCount, ...] = field(default=())  # the other machines that workers ran on
+    nodes: tuple[NodeCount, ...] = field(default=())  # the other machines that workers ran on, as they came
 
     def __repr__(self) -> str:
         how = "done" if self.complete else "stopped"

@@ -9,10 +9,11 @@ from taktline._planner.advise import Plan, Tried
 from taktline._planner.costs import Costs, Move
 from taktline._planner.whatif import Prediction, predict
 from taktline._recipe.plan import technique
-from taktline._schedule.sizing import FAR_BATCH_AIM
+from taktline._schedule.sizing import FAR_BATCH_SECONDS, far_aim
 
-# `python3 dev.py bench ray --way` measures these.
-HUB_BATCH_NS = 500_000  # of whichever is slower of the caller's process and its helper, a batch out and back
+# `python3 dev.py ray bench --way` measures these.
+# Of the slower one of the caller's process and its helper, a batch out and back.
+HUB_BATCH_NS = int(FAR_BATCH_SECONDS * 1e9)
 WORKER_BATCH_NS = 150_000  # of a node, a batch
 BYTE_NS = 1.0  # of the helper, a byte on its way
 CONNECT = 3.0  # seconds until a cluster has answered and agents are there
@@ -44,7 +45,9 @@ def on_machines(
 
     def on(nodes: int, places: int) -> Prediction:
         plan = technique("line" if how == "auto" else how, tried.steps, places, batch_size)
-        found = predict(costs, plan, records=records, cores=places + 1, window=window, memory=memory, aim=FAR_BATCH_AIM)
+        found = predict(
+            costs, plan, records=records, cores=places + 1, window=window, memory=memory, aim=far_aim(places)
+        )
         return replace(
             found, machines=nodes, cores=places, seconds=found.seconds + CONNECT,
             first_result=found.first_result + CONNECT,

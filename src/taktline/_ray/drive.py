@@ -161,12 +161,11 @@ class Cluster(Placement):
         self._resting: dict[Key, int] = {}  # nothing was to be done there for long: the places it had
         self._turn = threading.Lock()  # of what the thread that looks at the nodes shares with the helper's own
         self._came: queue.SimpleQueue[AgentLink | BaseException] = queue.SimpleQueue()
+        self._asked: list[tuple[dict[str, float], Any]] = []  # what an autoscaler is to bring, and what waits for it
         fitting = self._fitting()
-        wanted = nodes or max(1, len(fitting))
-        if len(fitting) < wanted:
-            if start_within is None:
-                raise LineError(self._what_lacks(len(fitting), wanted))
-            self._ask_for(wanted)
+        self._wanted = wanted = nodes or max(1, len(fitting))  # nodes for the lanes without needs of their own
+        if len(fitting) < wanted and start_within is None:
+            raise LineError(self._what_lacks(len(fitting), wanted))
         places = [self._slots(node) for node in fitting[:wanted]]
         self.places = places + [cpus or max(places, default=1)] * (wanted - len(places))
 
@@ -174,23 +173,17 @@ class Cluster(Placement):
         self._wants, self._plain = wants, plain
         if not self._waits:
             self._check_room()
-        elif wants:
-            self._ask_for(self._most or 1)
         threading.Thread(target=self._look, name="taktline nodes", daemon=True).start()
 
     def let_go(self, agent: AgentLink) -> None:
         assert isinstance(agent, _Node)
         with self._turn:
             self._resting[agent.spot.key] = agent.slots
-        if self._waits:  # or what was asked for would keep the cluster as large as it was
-            self._ask_for(0)
 
     def bring(self, serves: int) -> None:
         with self._turn:
             for key in [key for key in self._resting if key[1] == serves][:1]:
                 del self._resting[key]
-        if self._waits:
-            self._ask_for(len(self._there) + 1)
 
     # --- nodes ---
 
@@ -246,12 +239,20 @@ class Cluster(Placement):
             "autoscaler brings more"
         )
 
-    def _ask_for(self, count: int) -> None:
-        """Ask the autoscaler for so many nodes, and for what lanes need that have no node."""
-        from ray.autoscaler.sdk import request_resources
+    def _ask(self, lacking: list[dict[str, float]]) -> None:
+        """Have reservations for these wait, each for a node: an autoscaler brings what they wait for. Those that have got a
+        node make way for an agent there. They go with this process, whatever ends it, so that the cluster shrinks behind a
+        run: what is asked for by `request_resources` stays for good, and replaces what others have asked for."""
+        from ray.util.placement_group import placement_group, placement_group_table, remove_placement_group
 
-        lanes = [want.needs for want in self._wants for _ in range(want.workers)]
-        request_resources(bundles=[{"CPU": self._cpus or 1, **self._demand}] * count + lanes)
+        kept = []
+        for bundle, waits in self._asked:
+            if bundle in lacking and placement_group_table(waits)["state"] == "PENDING":
+                lacking.remove(bundle)
+                kept.append((bundle, waits))
+            else:
+                remove_placement_group(waits)
+        self._asked = [*kept, *((bundle, placement_group([bundle])) for bundle in lacking)]
 
     def _look(self) -> None:
         """Have an agent on each node that fits, as they come and go."""
@@ -269,10 +270,11 @@ class Cluster(Placement):
         nodes = self._alive()
         with self._turn:
             self._let_go_of_the_dead()
-            for want in self._wants:
-                self._fill(want, nodes)
+            lacking = [want.needs for want in self._wants for _ in range(self._fill(want, nodes))]
             if self._plain:
-                self._fill_all()
+                lacking += [{"CPU": self._cpus or 1, **self._demand}] * (self._wanted - self._fill_all())
+        if self._waits:
+            self._ask(lacking)
         alive = {node["NodeID"] for node in nodes}
         for key, (spot, actor, begun) in list(self._starting.items()):
             if spot.node not in alive:
@@ -292,8 +294,8 @@ class Cluster(Placement):
         free = key not in self._there and key not in self._starting and key not in self._resting
         return free and self._fails.get(key, 0) < FAILS
 
-    def _fill(self, want: Want, nodes: list[dict[str, Any]]) -> None:
-        """Agents for a lane with needs of its own, on as few nodes as have room for its workers."""
+    def _fill(self, want: Want, nodes: list[dict[str, Any]]) -> int:
+        """Agents for a lane with needs of its own, on as few nodes as have room for its workers; how many have no place."""
         spots = [*(agent.spot for agent in self._there.values()), *(spot for spot, _, _ in self._starting.values())]
         left = want.workers - sum(spot.slots for spot in spots if spot.serves == want.lane)
         left -= sum(slots for (_, serves), slots in self._resting.items() if serves == want.lane)
@@ -307,16 +309,20 @@ class Cluster(Placement):
                 where = f"node {node['NodeManagerAddress']} ({in_words(takes)})"
                 self._start(_Reservation(name, want.lane, where, slots, takes))
                 left -= slots
+        return left
 
-    def _fill_all(self) -> None:
-        """An agent for the other lanes on each node that fits."""
+    def _fill_all(self) -> int:
+        """An agent for the other lanes on each node that fits; how many nodes have one, or had and are let go."""
         for node in self._fitting():
             name = node["NodeID"]
-            count = sum(key[1] == ANY_LANE for key in (*self._there, *self._starting, *self._resting))
-            if self._may_start((name, ANY_LANE)) and not (self._most is not None and count >= self._most):
+            if self._may_start((name, ANY_LANE)) and not (self._most is not None and self._plain_nodes() >= self._most):
                 slots = self._slots(node)
                 where = f"node {node['NodeManagerAddress']}"
                 self._start(_Reservation(name, ANY_LANE, where, slots, {"CPU": slots, **self._demand}))
+        return self._plain_nodes()
+
+    def _plain_nodes(self) -> int:
+        return sum(key[1] == ANY_LANE for key in (*self._there, *self._starting, *self._resting))
 
     def _start(self, spot: _Reservation) -> None:
         from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy

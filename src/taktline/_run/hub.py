@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from bisect import bisect_right
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import chain
 from math import inf
 from time import perf_counter
@@ -40,6 +40,8 @@ from taktline.views.progress import withdraw
 TURN = 0.0002  # seconds of reading between two looks at the workers
 PATIENCE = 0.25  # seconds of waiting after which the clock and the progress are looked at
 SOON = 0.02  # the same where records come when they come
+NOT_READ = 3  # parts in a row that a machine's workers could not read, after which no more of them go there unread
+NAMED = 4  # machines, in a sentence
 
 
 class Hub(Engine):
@@ -81,6 +83,7 @@ class Hub(Engine):
             None if s.workers else Segment(s.steps, goes_on=options.goes_on, seed=seed)
             for s, seed in zip(plan.segments, seeds, strict=True)
         ]
+        self._unread: dict[str, int] = {}  # parts of the source in a row that workers on these machines could not read
         self._most, self._most_bytes = options.recycle_records, options.recycle_bytes
         self._given: dict[int, int] = {}  # records, by worker, where workers are replaced after so many
         for segment in self._here:
@@ -329,6 +332,8 @@ class Hub(Engine):
             unread = isinstance(flight.batch.values, Part)
             if unread:
                 self._decode(flight)
+                if heard.there and flight.error is None and (where := self._crew.where(heard.worker)):
+                    self._not_read_at(where)
             self._tell(events.BatchSpoiled(heard.seq, heard.worker, unread))
 
     def _came(self, heard: contract.Came) -> None:
@@ -346,13 +351,15 @@ class Hub(Engine):
             part = flight.part(batch)
             self._tell(events.PartDone(seq, worker, max(size, part.weight)), part)
             return
-        flight.batch = batch
+        sent, flight.batch = flight.batch, batch
         flight.passed, flight.newest = (0, 0), None
         records = len(flight.records)
         self._learn(lane, records, spent, size, first=not before)
         work = self._meter.worked(worker, lane, spent, flight.first, records)
         if self._options.on is not None and (node := self._crew.where(worker)):  # else it is lost by now
             self._meter.came_from(node, records, spent)
+            if node in self._unread and isinstance(sent.values, Part):
+                self._unread[node] = 0
         if self._most_bytes is not None and self._crew.holds(worker) > self._most_bytes:
             self._tell(events.Worn(worker))
         if len(self._machine.holding(worker)) > 1:
@@ -472,6 +479,8 @@ class Hub(Engine):
         flight = self._in_flight[action.seq]
         if action.careful:
             self._decode(flight)
+        elif self._unread and self._unread.get(self._crew.where(action.worker), 0) >= NOT_READ:
+            self._decode(flight, table=self._tables)
         orders, encode = contract.PLAIN_ORDERS, self.encode
         if encode is not None and (action.lane + 1 < len(self._here) or self._plan.segments[action.lane].waits):
             encode = None
@@ -643,19 +652,17 @@ class Hub(Engine):
             results.more_comes(flight.batch.tail())
         self._out.append((action.seq, len(flight.records) if not flight.kin[0] else 0, results, error))
 
-    def _says_read_here(self) -> None:
-        says = (
-            "a part of the source was read in the caller's process, since a worker could not: is this file, and the same, "
-            "on the workers' machines?"
-        )
-        if says not in self._meter.reasons:
-            self._meter.reasons.append(says)
+    def _not_read_at(self, where: str) -> None:
+        """A worker on this machine could not read a part of the source that this process can."""
+        reasons, says = self._meter.reasons, _read_here(self._unread)
+        if says in reasons:
+            reasons.remove(says)
+        self._unread[where] = self._unread.get(where, 0) + 1
+        reasons.append(_read_here(self._unread))
 
     def _decode(self, flight: InFlight, *, table: bool = False) -> None:
         """Read a part of the source here, where a worker could not, or died with it; as a `table`, where it can be one."""
         counted = len(flight.records)
-        if self._crew.batch_seconds and isinstance(flight.batch.values, Part):
-            self._says_read_here()
         if table:
             flight.read_table()
         else:
@@ -680,6 +687,16 @@ ACTIONS: dict[type, Callable[[Hub, Any], None]] = {
     events.Drop: Hub._drop, events.Retire: Hub._retire, events.Condemn: Hub._condemn, events.Split: Hub._split,
     events.More: Hub._go_on, events.Stop: Hub._stop, events.GiveUp: Hub._give_up,
 }  # fmt: skip
+
+
+def _read_here(machines: Iterable[str]) -> str:
+    """That workers on these could not read the source, in words."""
+    names = [*machines]
+    which = ", ".join(names[:NAMED]) + (f" and {len(names) - NAMED} more" if len(names) > NAMED else "")
+    return (
+        f"parts of the source were read in the caller's process, since workers on {which} could not: "
+        "is the file there under the same path, and is it the same one?"
+    )
 
 
 def _how(death: contract.Ended) -> str:

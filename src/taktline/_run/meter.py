@@ -231,8 +231,9 @@ class Meter:
         self._nodes[node] = before[0] + records, before[1] + 1, before[2] + seconds
 
     def _by_node(self) -> tuple[NodeCount, ...]:
+        """In the order in which something has come from them: who tells only the first ones apart always tells the same."""
         there = Counter(self.machines())
-        names = sorted({*there, *self._nodes})
+        names = [*self._nodes, *sorted(there.keys() - self._nodes.keys())]
         return tuple(NodeCount(name, there[name], *self._nodes.get(name, (0, 0, 0.0))) for name in names)
 
     def ran(self, seconds: float, first: int, records: int) -> None:

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 BATCH_AIM = 0.010  # seconds of work a batch: 200 round trips of 50 µs, and the first result still comes early
-FAR_BATCH_AIM = 0.15  # the same where the way to a worker on another machine costs some 0.5 ms
+FAR_BATCH_AIM = 0.15  # the same for a worker on another machine, at least
+FAR_BATCH_SECONDS = (
+    0.0005  # seconds that one process, which passes all batches on, takes for one to another machine and back
+)
 LEAST = 0.0005  # seconds of work: below some 10 round trips a smaller batch costs more than the balance it brings
 GROWTH = 4  # at most so many times the last size: the next records may cost more than the last
 SMOOTH = 0.5  # weight of the newest batch's cost: follows a change within a few batches, rides out one odd batch
@@ -12,6 +15,16 @@ SHARE = 4  # times what its calls cost, at least, a batch should be worth of wor
 UNLIKE = 0.2  # of their mean: batches whose sizes differ less do not tell what a call costs
 AGAIN = 8  # one batch in so many has another size, so that costs which have changed are told apart anew
 MAX_BATCH_RECORDS = 1 << 14  # records; past that a batch saves nothing, and takes memory out of the processor's caches
+
+
+def far_aim(workers: int) -> float:
+    """Seconds of work a batch for so many workers on other machines: with more of them longer ones, so that the one process
+    which passes all on is at work for half of its time at most.
+
+    >>> far_aim(8), far_aim(2048)
+    (0.15, 2.048)
+    """
+    return max(FAR_BATCH_AIM, 2 * workers * FAR_BATCH_SECONDS)
 
 
 class Calls:

@@ -2,26 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
-from taktline._observe.snapshot import Report, Snapshot, StepCount
+from taktline._observe.snapshot import NodeCount, Report, Snapshot, StepCount
 
 COUNTER, GAUGE = "counter", "gauge"
 STEPS = 50  # of a line that are told apart; those behind them are together under OTHERS
+NODES = 100  # that are told apart: those that worked first; an autoscaler may bring ever new ones
 OTHERS = "(others)"
 LONG = 100  # characters of a label
 SUFFIX = {"s": "_seconds", "By": "_bytes"}  # by unit, in Prometheus
 
 
 class Metric(NamedTuple):
-    """One number of a run, or of each of its steps."""
+    """One number of a run, of each of its steps, or of each node."""
 
     name: str  # as OpenTelemetry has it
     kind: str
     unit: str
     help: str
-    of: Callable[[Any], float | None]  # of a Snapshot, or of a StepCount; None: not known
+    of: Callable[[Any], float | None]  # of a Snapshot, a StepCount or a NodeCount; None: not known
 
     @property
     def prometheus(self) -> str:
@@ -53,6 +54,12 @@ STEP_METRICS = (
     Metric("taktline.step.waiting", COUNTER, "s", "Time that its workers had no input.", lambda s: s.waiting),
     Metric("taktline.step.blocked", COUNTER, "s", "Time that its workers could not hand on.", lambda s: s.blocked),
 )
+NODE_METRICS = (
+    Metric("taktline.node.workers", GAUGE, "{worker}", "Workers that are on a node.", lambda n: n.workers),
+    Metric("taktline.node.records", COUNTER, "{record}", "Records a node was given.", lambda n: n.records),
+    Metric("taktline.node.batches", COUNTER, "{batch}", "Batches that came back from a node.", lambda n: n.batches),
+    Metric("taktline.node.busy", COUNTER, "s", "Time its workers were at batches.", lambda n: n.busy),
+)
 # Of each batch, and so only where somebody listens (taktline.otel).
 BATCH_SECONDS = ("taktline.batch.duration", "s", "Time of a batch in its steps.")
 BATCH_RECORDS = ("taktline.batch.records", "{record}", "Records of a batch.")
@@ -61,22 +68,32 @@ Labels = dict[str, str]
 
 
 def values(run: Snapshot | Report) -> Iterator[tuple[Metric, Labels, float]]:
-    """All numbers that are known, each with its labels: the line, and of a step its name."""
-    line = {"line": _label(run.name)}
+    """All numbers that are known, each with its labels: the line, and of a step or a node its name."""
+    line, lives = {"line": _label(run.name)}, isinstance(run, Snapshot)
     for metric in RUN_METRICS:
-        value = metric.of(run) if metric.kind == COUNTER or isinstance(run, Snapshot) else None
+        value = metric.of(run) if metric.kind == COUNTER or lives else None
         if value is not None:
             yield metric, line, value
-    for name, steps in _by_step(run).items():
+    for name, steps in _together(run.steps, STEPS).items():
         for metric in STEP_METRICS:
             yield metric, {**line, "step": name}, sum(metric.of(step) or 0 for step in steps)
+    for name, nodes in _together(run.nodes, NODES).items():
+        for metric in NODE_METRICS:
+            here = lives or metric.kind == COUNTER  # once the run has ended nobody is there
+            yield metric, {**line, "node": name}, sum(metric.of(node) or 0 for node in nodes) if here else 0
 
 
-def _by_step(run: Snapshot | Report) -> dict[str, list[StepCount]]:
-    found: dict[str, list[StepCount]] = {}
-    for n, step in enumerate(run.steps):
-        found.setdefault(_label(step.name) if n < STEPS else OTHERS, []).append(step)
+def _together(counts: Sequence[StepCount | NodeCount], most: int) -> dict[str, list[StepCount | NodeCount]]:
+    """By label: those of one name, and those behind the first ones, are summed."""
+    found: dict[str, list[StepCount | NodeCount]] = {}
+    for n, each in enumerate(counts):
+        found.setdefault(_label(each.name) if n < most else OTHERS, []).append(each)
     return found
+
+
+def key(metric: Metric, labels: Labels) -> tuple[str, ...]:
+    """Which number of one run this is."""
+    return metric.name, *labels.values()
 
 
 def _label(name: str) -> str:
@@ -88,12 +105,12 @@ class Rising:
     anew each time, and a counter that goes back would be taken for one that began anew."""
 
     def __init__(self) -> None:
-        self._highest: dict[tuple[str, str], float] = {}
+        self._highest: dict[tuple[str, ...], float] = {}
 
     def of(self, metric: Metric, labels: Labels, value: float) -> float:
         """The value to tell."""
-        key = metric.name, labels.get("step", "")
-        self._highest[key] = value = max(value, self._highest.get(key, value))
+        which = key(metric, labels)
+        self._highest[which] = value = max(value, self._highest.get(which, value))
         return value
 
 
