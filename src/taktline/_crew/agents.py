@@ -215,7 +215,7 @@ class AgentCrew(Crew):
         self._idle_after = idle_after
         self._next_look = 0.0  # for agents that have nothing to do
         self._resting: Counter[int] = Counter()  # whom agents serve that were let go: how many
-        # Whom no agent serves, since when: a lane with needs of its own, or ANY.
+        # Whom no agent serves, since when: a lane with needs of its own, or ANY_LANE.
         self._unserved = dict.fromkeys([*self._wants, *([told.ANY_LANE] if plain else [])], monotonic())
         self._agents: dict[int, _Reached] = {}
         self._workers: dict[int, _Placed] = {}
