@@ -15,6 +15,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Self
 from uuid import uuid4
 
 # Before Ray is loaded: whatever this user has set up for clusters of their own, these have a token of their own.
@@ -71,7 +72,7 @@ class Cluster:
         self.store = f"--object-store-memory={store}"
         self.environment: dict[str, str] = {}
 
-    def __enter__(self) -> Cluster:
+    def __enter__(self) -> Self:
         try:
             self.start_head()
             for address in self.nodes:
