@@ -302,7 +302,7 @@ def test_a_worker_sees_the_devices_that_are_its_own(gpus, workers, each, wanted,
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "7")  # of the caller's machine
     flow = line(step(sees, workers=workers, resources={"GPU": each}))
     seen = {pid: devices for devices, pid in flow(range(300), on=agents_here(1, has=[{"GPU": gpus}]), batch_size=5)}
-    assert sorted(seen.values()) == wanted
+    assert sorted(seen.values(), key=str) == wanted
 
 
 def test_who_takes_a_dead_workers_place_sees_its_device(tmp_path):
