@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from table import Table
 
+from taktline import line
 from taktline._recipe import plan as plans
 from taktline._recipe.options import Options
 from taktline._recipe.steps import as_step
@@ -14,6 +17,7 @@ from taktline._run.output import FailedRecord, OutputBatch
 from taktline._run.reader import Reader
 from taktline._segment.values import Encoded
 from taktline.abc import Live
+from taktline.errors import ResumeError, SinkError
 
 
 class Stream(Live):
@@ -144,3 +148,31 @@ def test_a_lot_is_cut_to_the_records_that_are_done():
     assert (list(output), output.records, output.whole) == ([1, 2, 3], 2, 2)
     output.cut()
     assert list(output) == [1, 2]
+
+
+class Full(Table):
+    """One that can make nothing safe."""
+
+    def save(self, mark):
+        raise SinkError("the disk is full", path="")
+
+
+def test_a_sink_that_has_begun_is_let_go_of_where_no_first_mark_can_be_made(tmp_path):
+    sink = Full()
+    with pytest.raises(SinkError, match="the disk is full"):
+        line(abs).run(range(3), sink, journal=tmp_path / "journal", how="loop")
+    assert sink.ended == "suspend"
+
+
+def test_a_sink_is_let_go_of_where_its_records_are_not_there_any_more(tmp_path):
+    def records(count):
+        yield from range(count)
+        raise KeyboardInterrupt
+
+    sink, journal = Table(), tmp_path / "journal"
+    with pytest.raises(KeyboardInterrupt):
+        line(abs).run(records(9), sink, journal=journal, how="loop")
+    assert (sink.saved, sink.ended) == ([*range(9)], "suspend")
+    with pytest.raises(KeyboardInterrupt):
+        line(abs).run(records(3), sink, journal=journal, how="loop")
+    assert sink.ended == "suspendsuspend"

@@ -54,7 +54,7 @@ class Checkpointer:
         self._letters: DeadLetters | None = None
         self._sink: Sink | None = None
         self.by_mark: Resumable | None = None  # the sink, where `write` is to drive it from mark to mark
-        self._opened = self._tells_at_once = self._shows_at_once = False
+        self._opened = self._sink_begun = self._tells_at_once = self._shows_at_once = False
         self.run = uuid4().hex
         self._told: str | None = None  # of the source
         self.over = False  # nothing is left to run
@@ -118,19 +118,28 @@ class Checkpointer:
             self._take_journal(os.fspath(options.journal))
         if not self._is_done():
             self._open_letters()
-        if self._journal is not None and self._journal.resumed:
-            try:
-                self._resume(self._journal, self._journal.entry)
-            except OutputLost as lost:
-                if options.on_lost != "restart":
-                    raise
-                self._restart(self._journal, lost.why)
-                self._open_letters()
-                self._begin()
-        else:
+        try:
+            self._take_up()
+            if not self.over:
+                self.mark()
+        except BaseException:
+            if self.by_mark is not None and self._sink_begun:
+                self.by_mark.suspend()
+            raise
+
+    def _take_up(self) -> None:
+        """From the start, or from where the journal says."""
+        if self._journal is None or not self._journal.resumed:
             self._begin()
-        if not self.over:
-            self.mark()
+            return
+        try:
+            self._resume(self._journal, self._journal.entry)
+        except OutputLost as lost:
+            if self._options.on_lost != "restart":
+                raise
+            self._restart(self._journal, lost.why)
+            self._open_letters()
+            self._begin()
 
     def _take_journal(self, path: str) -> None:
         even = self._options.dead_letters is None and self._options.on_error != "skip"
@@ -210,6 +219,7 @@ class Checkpointer:
             self.states.begin(None)
         if self.by_mark is not None:
             self.by_mark.begin(self.run)
+            self._sink_begun = True
 
     def _is_done(self) -> bool:
         return self._journal is not None and self._journal.entry.state == DONE
@@ -231,8 +241,10 @@ class Checkpointer:
             self.delivered = journal.delivered
         elif entry.position is None:
             sink.begin(self.run)
+            self._sink_begun = True
         else:
             newest = sink.resume(self.run, entry.position)
+            self._sink_begun = True
             mark = Checkpoint.from_text(newest) if newest is not None else mark
             self.delivered = mark.delivered
         if self._letters is not None:
