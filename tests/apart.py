@@ -119,10 +119,11 @@ def main() -> int:
     seed = options.draw or (None if asked or options.whole else str(secrets.randbelow(1_000_000)))
     if seed is not None:
         print(f"of files with many cases a third, drawn with --draw {seed}", flush=True)
-        arguments += ["--draw", seed]
     began, all_ended = time.monotonic(), []
     with ThreadPoolExecutor(options.jobs) as threads:
-        for done in as_completed([threads.submit(run, name, arguments) for name in files(asked)]):
+        drawn = [] if seed is None else ["--draw", seed]
+        given = {name: [*arguments, *(drawn if name.startswith("tests") else [])] for name in files(asked)}
+        for done in as_completed([threads.submit(run, name, more) for name, more in given.items()]):
             all_ended.append(done.result())
             show(all_ended[-1])
     for line in sorted({line for each in all_ended for line in re.findall(r"^SKIPPED.*", each.output, re.MULTILINE)}):

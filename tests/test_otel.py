@@ -65,7 +65,8 @@ def test_the_numbers_are_those_of_the_report(how, heard):
         for metric in STEP_METRICS:
             if value := metric.of(step):
                 told = points[metric.name, step.name].value
-                assert told >= value if metric.unit == "s" else told == value  # a counter does not go back
+                # A counter does not go back, and is a sum of what came to it at each look.
+                assert told > value * (1 - 1e-9) if metric.unit == "s" else told == value
     assert points["taktline.records.failed", ""].value == 1
     assert points["taktline.records.in_flight", ""].value == 0
     if how not in ("pool", "queues"):

@@ -32,6 +32,7 @@ from taktline._schedule.stall import Stall
 from taktline._segment import keys, policies
 from taktline._segment.batch import Batch
 from taktline._segment.segment import Pieces, Segment
+from taktline._segment.tables import ArrowRows
 from taktline._segment.values import records_of
 from taktline.abc import Part
 from taktline.errors import Hanging, LineError, Stalled, StepTimeout, WorkerDied, WorkersCannotStart
@@ -354,7 +355,8 @@ class Hub(Engine):
         sent, flight.batch = flight.batch, batch
         flight.passed, flight.newest = (0, 0), None
         records = len(flight.records)
-        self._learn(lane, records, spent, size, first=not before)
+        if self._plan.batch_size is None:
+            self._learn(lane, records, spent, size, first=not before)
         work = self._meter.worked(worker, lane, spent, flight.first, records)
         if self._options.on is not None and (node := self._crew.where(worker)):  # else it is lost by now
             self._meter.came_from(node, records, spent)
@@ -370,8 +372,6 @@ class Hub(Engine):
 
     def _learn(self, lane: int, count: int, seconds: float, size: int, *, first: bool = False) -> None:
         """A batch was in a lane; the `first` one of a worker, in which its steps may have imported, tells of no call."""
-        if self._plan.batch_size is not None:
-            return
         self._costs[lane] = seconds / max(1, count)
         if count and not first and self._plan.segments[lane].takes_all:
             self._sizing.learn_calls(lane, count, seconds)
@@ -639,7 +639,7 @@ class Hub(Engine):
         if self.elsewhere is not None and (gone := self.elsewhere(flight.first, len(flight.records))):
             flight.batch.leave_out({index - flight.first for index in gone}, goes_on=self._goes_on)
             self._meter.elsewhere += len(gone) if not flight.kin[0] else 0
-        if self.in_records:
+        if self.in_records and type(flight.batch.values) is ArrowRows:
             as_records(flight.batch, self._plan.segments[-1].steps[-1], goes_on=self._goes_on)
         records = flight.as_read() if flight.batch.failures else flight.records
         results, error = settled(flight.batch, flight.first, records, self._options, self._meter, self._by)

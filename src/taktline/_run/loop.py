@@ -486,7 +486,7 @@ class Loop(Engine):
         interrupt: Failure | None = None, last: bool = False,
     ) -> OutputBatch:  # fmt: skip
         """What to deliver of these results; `last`: with them all has come of these records."""
-        if self.in_records:
+        if self.in_records and type(batch.values) is ArrowRows:
             as_records(batch, self._steps[-1], goes_on=self._options.goes_on)
         as_read = before.records() if batch.failures and before is not None else records
         results, error = settled(batch, first, as_read, self._options, self._meter, self._by)

@@ -89,9 +89,9 @@ class OutputBatch:
 
 
 def as_records(batch: Batch, step: Step, *, goes_on: bool) -> None:
-    """Of rows of a table that come of `step`, the last one, and are to become records: where one can be none, the record
-    fails that it comes of."""
-    if type(batch.values) is ArrowRows and not can_be_records(batch.values):
+    """Of rows of a table (ArrowRows) that come of `step`, the last one, and are to become records: where one can be none,
+    the record fails that it comes of."""
+    if not can_be_records(batch.values):
         batch.values, bad = each_record(batch.values)
         batch.fail_each([(at, no_record(step, why)) for at, why in bad], step.name, goes_on=goes_on)
 

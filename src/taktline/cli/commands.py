@@ -510,14 +510,15 @@ def check(
     """
     from taktline.cli.target import function_of
 
-    width = standard.columns(sys.stdout)
+    width, encoding = standard.columns(sys.stdout), sys.stdout.encoding
     with standard.output_apart("-") as out, _before_anything_runs():
         flow, records = _opened(target, source, reading)
         options["setup"] = function_of("--setup", options["setup"])
         given = {name: value for name, value in options.items() if value is not None}
         found = flow.check(records, limit=limit, record=record, **given)
         assert not isinstance(out, str)
-        out.write(f"{found.to_json() if as_json else pages.check_text(found.to_dict(), width, as_flags)}\n".encode())
+        text = found.to_json() if as_json else pages.check_text(found.to_dict(), width, as_flags)
+        out.write(f"{text}\n".encode(encoding, standard.PLAIN))
         out.flush()
     return DONE if found.fine else FAILED
 
