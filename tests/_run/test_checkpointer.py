@@ -17,7 +17,7 @@ from taktline._run.output import FailedRecord, OutputBatch
 from taktline._run.reader import Reader
 from taktline._segment.values import Encoded
 from taktline.abc import Live
-from taktline.errors import ResumeError, SinkError
+from taktline.errors import SinkError
 
 
 class Stream(Live):

@@ -522,7 +522,8 @@ class Hub(Engine):
         if part is not None:
             self._tell(events.PartDone(action.seq, None, part.weight), part)
             return
-        self._learn(action.lane, len(flight.records), spent, 0)
+        if self._plan.batch_size is None:
+            self._learn(action.lane, len(flight.records), spent, 0)
         work = self._meter.worked(None, action.lane, spent, flight.first, len(flight.records))
         self._tell(events.Done(action.seq, None, flight.batch.size, flight.failed, work))
 
