@@ -47,6 +47,7 @@ FAST = (
     "_wire/test_channel.py",
     "test_docs.py",
     "test_excerpts.py",
+    "test_printing.py",
     "test_public.py",
 )
 # Files with many cases of a kind, which take a while: with `--draw` one case in three of each of their tests is run.

@@ -9,8 +9,6 @@ import pytest
 
 from taktline import _printing
 
-pytestmark = pytest.mark.fast
-
 worker = contextvars.ContextVar("worker", default=False)
 
 
