@@ -45,10 +45,13 @@ def coarser(kind: Any) -> Any:
         return coarser(kind.value_type)
     if types.is_list_view(kind) or types.is_large_list_view(kind):
         return None  # which pyarrow 26 casts to something else
-    if not types.is_nested(kind) or not any(coarser(kind.field(at).type) for at in range(kind.num_fields)):
+    if not types.is_nested(kind):
         return None
-    inner = [kind.field(at) for at in range(kind.num_fields)]
-    inner = [field.with_type(coarser(field.type) or field.type) for field in inner]
+    fields = [kind.field(at) for at in range(kind.num_fields)]
+    made = [coarser(field.type) for field in fields]
+    if not any(each is not None for each in made):
+        return None
+    inner = [field.with_type(each or field.type) for field, each in zip(fields, made, strict=True)]
     if types.is_struct(kind):
         return pa.struct(inner)
     if types.is_map(kind):
@@ -56,6 +59,17 @@ def coarser(kind: Any) -> Any:
     if types.is_fixed_size_list(kind):
         return pa.list_(inner[0], kind.list_size)
     return (pa.large_list if types.is_large_list(kind) else pa.list_)(inner[0])
+
+
+def same_values(one: Any, other: Any) -> bool:
+    """Whether two columns of one type have the same values; NaN is one."""
+    import pyarrow.compute as pc
+    from pyarrow import types
+
+    if not types.is_floating(one.type):
+        return bool(one.equals(other))
+    same = pc.or_(pc.equal(one, other), pc.and_(pc.is_nan(one), pc.is_nan(other)))
+    return one.null_count == other.null_count and bool(pc.all(same, skip_nulls=True).as_py() is not False)
 
 
 def row_as_text(row: Any, most: int) -> str:

@@ -11,6 +11,7 @@ from collections.abc import Set as AbstractSet
 from typing import Any
 
 EXCERPT_CHARACTERS = 120  # a record in an error is a hint, not a copy
+KEPT_CHARACTERS = 1 << 16  # characters that are kept of a line or a row which is no record
 TEXT = 4 * EXCERPT_CHARACTERS  # characters of one text that are looked at: masks may make it shorter
 DEPTH = 8  # levels of containers that are opened
 NODES = 1_000  # values in an object, beyond which its own repr is not called: it might never end

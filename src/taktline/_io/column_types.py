@@ -7,8 +7,8 @@ from collections.abc import Callable, Sequence
 from types import NoneType
 from typing import Any
 
-from taktline._arrow import records_of, row_as_text
-from taktline._io.decode import KEPT_CHARACTERS
+from taktline._arrow import records_of, row_as_text, same_values
+from taktline._excerpts import KEPT_CHARACTERS
 from taktline._io.plain import PLAIN_TYPES, plain
 from taktline.errors import LineError, SinkError, unwritable
 
@@ -207,7 +207,7 @@ def _cast(column: Any, field: Any, table: Any, first: int, *, given: bool) -> An
 
     def exactly(part: Any) -> Any:
         made = _made(part, field.type)
-        if not given and kind != field.type and not _equal(_made(made, column.type), part):
+        if not given and kind != field.type and not same_values(_made(made, column.type), part):
             raise ValueError(f"not all are {field.type}")
         return made
 
@@ -227,18 +227,6 @@ def _made(column: Any, kind: Any) -> Any:
     if pa.types.is_dictionary(column.type) and not pa.types.is_dictionary(kind):
         column = column.cast(column.type.value_type)
     return column.cast(kind)
-
-
-def _equal(one: Any, other: Any) -> bool:
-    """Whether two columns have the same values; NaN is one."""
-    import pyarrow.compute as pc
-    from pyarrow import types
-
-    if not types.is_floating(one.type):
-        return bool(one.equals(other))
-
-    same = pc.or_(pc.equal(one, other), pc.and_(pc.is_nan(one), pc.is_nan(other)))
-    return bool(pc.all(same, skip_nulls=True).as_py() is not False)
 
 
 def _row(table: Any, at: int) -> Any:

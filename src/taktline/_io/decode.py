@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
-from taktline._excerpts import excerpt
+from taktline._excerpts import KEPT_CHARACTERS, excerpt
 from taktline.abc import Unread
 from taktline.errors import SourceError
 
@@ -20,7 +20,6 @@ if TYPE_CHECKING:
 BOM = b"\xef\xbb\xbf"
 UTF_16 = (b"\xff\xfe", b"\xfe\xff")  # what a text in UTF-16 begins with
 UTF_8 = "utf-8"
-KEPT_CHARACTERS = 1 << 16  # characters that are kept of a line which is no record
 MEND_THE_LINE = 'mend the line, or have such lines left out: on_error="skip", or dead_letters="failed.jsonl"'
 
 

@@ -11,9 +11,9 @@ from threading import local
 from typing import Any
 
 from taktline._arrow import records_of, row_as_text
+from taktline._excerpts import KEPT_CHARACTERS
 from taktline._io import opening, place, remote
 from taktline._io.changing import KnownFile, Unchanged, replaced
-from taktline._io.decode import KEPT_CHARACTERS
 from taktline._io.delimited import check_drift
 from taktline._io.fetched import CutHere, Fetched
 from taktline._io.filters import Filters, columns_of, left, mask, may_match

@@ -16,7 +16,8 @@ from importlib import import_module
 from types import MappingProxyType
 from typing import Any
 
-from taktline._arrow import HAS_NANOSECONDS, coarser, records_of, row_as_text, stream_of, table_of
+from taktline._arrow import HAS_NANOSECONDS, coarser, records_of, row_as_text, same_values, stream_of, table_of
+from taktline._excerpts import KEPT_CHARACTERS
 from taktline._segment.forms import Unfit, form_of
 from taktline._segment.forms.columns import refuse_change
 from taktline._segment.forms.libraries import form_of_library
@@ -25,7 +26,6 @@ from taktline.abc import Part, Unread
 from taktline.errors import SourceError
 
 AT_ONCE = 4096  # rows that become records at once
-KEPT_CHARACTERS = 1 << 16  # characters that are kept of a row which is no record
 PANDAS = b"pandas"  # what it has noted in the metadata of a schema
 NONE: frozenset[str] = frozenset()
 NOTHING: Mapping[str, Any] = MappingProxyType({})
@@ -669,7 +669,7 @@ def _again(column: Any, own: Any) -> Any:
         if types.is_timestamp(kind) and (not types.is_timestamp(column.type) or _zone(kind) != _zone(column.type)):
             return column
         made = column.cast(kind)
-        return made if _equal(made.cast(column.type), column) else column
+        return made if same_values(made.cast(column.type), column) else column
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
         return column
 
@@ -696,17 +696,6 @@ def _zone(kind: Any) -> Any:
         sign, hours = offset.groups()
         return int(hours) * 60 * (1 if sign == "-" else -1)
     return 0 if kind.tz == "UTC" else kind.tz
-
-
-def _equal(one: Any, other: Any) -> bool:
-    """Whether two columns of one type have the same values; NaN is one."""
-    import pyarrow.compute as pc
-    from pyarrow import types
-
-    if not types.is_floating(one.type):
-        return bool(one.equals(other))
-    same = pc.or_(pc.equal(one, other), pc.and_(pc.is_nan(one), pc.is_nan(other)))
-    return one.null_count == other.null_count and bool(pc.all(same, skip_nulls=True).as_py() is not False)
 
 
 def _is_one(kind: Any, kinds: tuple[str, ...]) -> bool:
