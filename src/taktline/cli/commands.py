@@ -543,7 +543,7 @@ def _print_comparison(
 
 @commands.command()
 @click.option("--limit", type=click.IntRange(1), help="only the first so many of the 336,776 flights")
-@click.option("--part", default=8_000, show_default=True, type=click.IntRange(1), help="flights for the comparison")
+@click.option("--part", default=6_000, show_default=True, type=click.IntRange(1), help="flights for the comparison")
 @click.option("--rounds", default=1, show_default=True, type=click.IntRange(1), help="rounds of the comparison")
 @click.option(
     "--pages", "folder", metavar="DIR", help="write the pages with pictures here  [default: a new folder in /tmp]"
