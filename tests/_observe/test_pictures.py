@@ -38,12 +38,24 @@ def test_the_time_of_workers_is_what_their_steps_took_and_what_they_waited():
     steps = [step("parse", 2.0, 1.0, 0.5), step("score", 12.0, 1.0, 0.5)]
     report = {"steps": steps, "seconds": 10.0, "workers": 2, "spent": {"no_core": 7.0}}
     bar = bar_of(report)
+    # of the 17 s in which they had something to do they had no core for 7, whatever it was
+    had = 10 / 17
     assert shares(bar) == pytest.approx(
-        # half of the busy time they had no core, whichever step they were at
-        {"parse": 5.0, "score": 30.0, "waiting": 10.0, "blocked": 5.0, "no core": 35.0, "moving and the rest": 15.0}
-    )
-    assert bar.attributes["aria-label"].startswith("parse 5%; score 30%; waiting 10%")
+        {
+            "parse": 10 * had, "score": 60 * had, "waiting": 10.0, "blocked": 5.0, "no core": 35.0,
+            "moving and the rest": 15 * had,
+        },
+        abs=0.01,
+    )  # fmt: skip
+    assert bar.attributes["aria-label"].startswith("parse 6%; score 35%; waiting 10%")
     assert "The time of 2 workers, 20.0 s in all." in read(pictures.where_the_time_went(report)).text
+
+
+def test_steps_have_their_share_of_a_bar_where_workers_waited_for_a_core_longer_than_steps_were_at_work():
+    report = {"steps": [step("score", 4.0)], "seconds": 5.0, "workers": 1, "spent": {"no_core": 4.0}}
+    assert shares(bar_of(report)) == pytest.approx(
+        {"score": 16.0, "no core": 80.0, "moving and the rest": 4.0}, abs=0.01
+    )
 
 
 def test_the_time_of_one_process_is_what_source_steps_and_sink_took():

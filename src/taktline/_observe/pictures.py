@@ -115,21 +115,19 @@ def _parts(report: dict[str, Any]) -> list[_Part]:
     steps, spent = report["steps"], report.get("spent") or {}
     colours = step_colours([step["name"] for step in steps], [step["busy"] for step in steps])
     whole = report["seconds"] * max(1, report["workers"])
-    busy = sum(step["busy"] for step in steps)
-    no_core = min(busy, spent.get("no_core", 0.0))
-    given = [step["busy"] * (1 - no_core / busy if busy else 1.0) for step in steps]  # waiting for a core is no work
-    parts = [_Part(step["name"], s, c) for step, s, c in zip(steps, given, colours, strict=True)]
+    idle = {"waiting": 0.0, "blocked": 0.0}
     if report["workers"]:
-        others = {
-            "waiting": sum(step["waiting"] for step in steps), "blocked": sum(step["blocked"] for step in steps),
-            "no core": no_core,
-        }  # fmt: skip
-    else:
-        others = {"no core": no_core}
+        idle = {name: sum(step[name] for step in steps) for name in idle}
+    active = max(0.0, whole - sum(idle.values()))
+    no_core = min(active, spent.get("no_core", 0.0))
+    had = 1 - no_core / active if active else 1.0  # of all that was to be done: waiting for a core is no work
+    parts = [_Part(step["name"], step["busy"] * had, colour) for step, colour in zip(steps, colours, strict=True)]
+    if not report["workers"]:
         parts += [
-            _Part("source", spent.get("reading", 0.0), OTHERS["waiting"]),
-            _Part("sink", spent.get("consuming", 0.0), OTHERS["blocked"]),
+            _Part("source", spent.get("reading", 0.0) * had, OTHERS["waiting"]),
+            _Part("sink", spent.get("consuming", 0.0) * had, OTHERS["blocked"]),
         ]
+    others = idle | {"no core": no_core} if report["workers"] else {"no core": no_core}
     parts += [_Part(name, seconds, OTHERS[name]) for name, seconds in others.items()]
     rest = whole - sum(part.seconds for part in parts)
     return [*parts, _Part("moving and the rest", max(0.0, rest), OTHERS["moving and the rest"])]
