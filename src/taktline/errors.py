@@ -276,13 +276,18 @@ class OutputLost(ResumeError):
     why: str
 
     path: str
+    records: int
 
-    def __init__(self, *, path: str, why: str) -> None:
-        super().__init__(
-            f"{why}. Delete the journal to run from the start, or have that done: on_lost=\"restart\" (--on-lost restart); "
-            "or put it back to go on",
-            path=path, why=why,
-        )  # fmt: skip
+    def __init__(self, *, path: str, why: str, records: int = 0) -> None:
+        """`records`: of a live source, which was told that they are safe: they do not come again."""
+        then = (
+            f"The results of {records:,} records were in it alone, and the source, which was told that these are safe, does "
+            "not give them again. Put it back to go on, or delete the journal to go on without them"
+            if records
+            else 'Delete the journal to run from the start, or have that done: on_lost="restart" (--on-lost restart); or put '
+            "it back to go on"
+        )
+        super().__init__(f"{why}. {then}", path=path, why=why, records=records)
 
 
 class TakenOver(TaktlineError):

@@ -8,7 +8,7 @@ import os
 import pytest
 from table import Table
 
-from taktline import SinkError, line, write
+from taktline import OutputLost, ResumeError, SinkError, line, write
 from taktline.abc import Live, Unread
 
 
@@ -151,6 +151,58 @@ def test_a_table_of_messages_is_never_done(tmp_path):
     for first in (0, 10, 20):
         line(abs).run(Queue(range(first, first + 10)), table, journal=journal, how="loop")
     assert table.saved == [*range(30)]
+
+
+# --- what was acknowledged does not come again ---
+
+
+def refuses_three(n):
+    if n == 3:
+        raise ValueError("three")
+    return n
+
+
+def broken_off(tmp_path, **options):
+    """A run into a file that fails at its fourth message: three are in the half-written file alone."""
+    source = Queue(range(5))
+    with pytest.raises(ValueError, match="three"):
+        line(refuses_three).run(
+            source, write(tmp_path / "out.jsonl"), journal=tmp_path / "journal", how="loop", **options
+        )
+    assert source.told[-1][0] == 3
+
+
+@pytest.mark.parametrize("on_lost", ["refuse", "restart"])
+@pytest.mark.parametrize("step", [refuses_three, abs])
+def test_a_lost_file_of_acknowledged_messages_is_told_whatever_is_asked(tmp_path, on_lost, step):
+    broken_off(tmp_path)
+    (tmp_path / ".out.jsonl.part").unlink()
+    sink, journal = write(tmp_path / "out.jsonl"), tmp_path / "journal"
+    with pytest.raises(OutputLost, match=r"3 records were in it alone.*does not give them again") as told:
+        line(step).run(Queue([3, 4]), sink, journal=journal, how="loop", if_changed="continue", on_lost=on_lost)
+    assert told.value.records == 3
+    journal.unlink()  # as the message says
+    line(abs).run(Queue([3, 4]), write(tmp_path / "out.jsonl"), journal=journal, how="loop")
+    assert (tmp_path / "out.jsonl").read_text() == "3\n4\n"
+
+
+def test_results_of_acknowledged_messages_are_not_given_up_for_another_step(tmp_path):
+    broken_off(tmp_path)
+    given = {"journal": tmp_path / "journal", "how": "loop"}
+    with pytest.raises(ResumeError, match="3 records are in its half-written output alone"):
+        line(abs).run(Queue([3, 4]), write(tmp_path / "out.jsonl"), if_changed="restart", **given)
+    line(abs).run(Queue([3, 4]), write(tmp_path / "out.jsonl"), if_changed="continue", **given)
+    assert (tmp_path / "out.jsonl").read_text() == "0\n1\n2\n3\n4\n"
+
+
+def test_dead_letters_of_acknowledged_messages_stay_where_a_run_begins_anew(tmp_path):
+    letters, table = tmp_path / "failed.jsonl", Table()
+    table.keyed = True
+    given = {"journal": tmp_path / "journal", "dead_letters": letters, "how": "loop"}
+    with pytest.raises(KeyboardInterrupt):
+        line(refuses_three).run(Queue(range(5), dies_before=5), table, **given)
+    line(abs).run(Queue([5, 6]), table, if_changed="restart", **given)
+    assert [json.loads(text)["message"] for text in letters.read_text().splitlines()] == ["three"]
 
 
 # --- messages that are not to be given to steps ---

@@ -135,6 +135,8 @@ class Checkpointer:
         try:
             self._resume(self._journal, self._journal.entry)
         except OutputLost as lost:
+            if records := self._told_safe(self._journal):
+                raise OutputLost(path=lost.path, why=lost.why, records=records) from None
             if self._options.on_lost != "restart":
                 raise
             self._restart(self._journal, lost.why)
@@ -182,10 +184,24 @@ class Checkpointer:
             )
         journal.go_on(even=even)
 
+    def _told_safe(self, journal: Journal) -> int:
+        """Records of the journal's unfinished run that a live source was told are safe, and whose results are in what nobody
+        sees yet alone."""
+        hidden = self._live is not None and self.by_mark is not None and not self.by_mark.visible
+        return journal.entry.mark.records if hidden and journal.entry.state != DONE else 0
+
     def _restart(self, journal: Journal, why: str) -> None:
         """Give up the unfinished run of the journal, and what it has made and nobody sees. Raises ResumeError where its
-        results are in sight, and would be there twice."""
+        results are in sight, and would be there twice, or where its records do not come again."""
         sink, entry = self.by_mark, journal.entry
+        if records := self._told_safe(journal):
+            raise ResumeError(
+                f"the journal {journal.path!r} cannot begin anew: the results of {records:,} records are in its half-written "
+                "output alone, and the source, which was told that these are safe, does not give them again. Go on with "
+                'them, if_changed="continue" (--if-changed continue), or as it was; or delete the journal to go on without '
+                "them",
+                path=journal.path,
+            )
         if sink is not None and sink.visible and not sink.keyed and entry.mark.delivered:
             raise ResumeError(
                 f"the journal {journal.path!r} cannot begin anew: {entry.mark.delivered:,} results of its run are in "
@@ -211,8 +227,8 @@ class Checkpointer:
     def _begin(self) -> None:
         """From the start."""
         journal = self._journal
-        if journal is not None and journal.instead and self._letters is not None:
-            self._letters.forget(journal.instead)
+        if journal is not None and journal.instead and self._letters is not None and self._live is None:
+            self._letters.forget(journal.instead)  # its records fail again; those of a live source do not come again
         if journal is not None and journal.left is not None and self.by_mark is not None:
             self.by_mark.forget(journal.instead, journal.left)
         if self.states is not None:
