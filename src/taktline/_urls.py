@@ -55,6 +55,19 @@ known_stores: list[Callable[[str], tuple[Any, str] | None]] = []
 None of any other."""
 
 
+def scheme_of(url: str) -> str:
+    """
+    >>> scheme_of("s3://shop/orders.parquet")
+    's3'
+    """
+    return urlsplit(url).scheme
+
+
+def is_brought(url: str) -> bool:
+    """Whether it is reached by what only this process has."""
+    return any(known(url) is not None for known in known_stores)
+
+
 def store_of(url: str) -> tuple[Any, str]:
     """fsspec's file system for a URL, and the path in it. Raises LineError."""
     for known in known_stores:

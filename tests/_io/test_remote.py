@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import io
 import os
+import pickle
 import socket
 import subprocess
 import sys
@@ -19,6 +20,7 @@ import servers
 
 from taktline import LineError, SinkError, SourceError, batch, line, read, write
 from taktline._io import remote
+from taktline._io.parquet import Reading
 from taktline._io.remote import upload
 from taktline._io.streams import Stretch
 from taktline.cli.commands import DONE, WRONG_USAGE, run_main
@@ -155,6 +157,52 @@ def test_what_cannot_be_read_of_an_object_is_told_as_of_a_file(s3, how, tmp_path
         told.append((len(came), str(caught.value).partition(", ")[2]))
     assert told[0] == told[1]
     assert "row group 3" in told[0][1]
+
+
+@stores
+@pytest.mark.parametrize("suffix", ["parquet", "arrow", "orc"])
+def test_workers_read_the_rows_of_objects_themselves(request, store, suffix, tmp_path, monkeypatch):
+    """The caller's process reads where the rows lie, and none of them."""
+    pa = pytest.importorskip("pyarrow")
+    from pyarrow import orc, parquet
+
+    def reads(*_):
+        raise AssertionError("it is the workers' job")
+
+    folder = f"{request.getfixturevalue(store)}/{uuid4().hex}"
+    for n in range(3):
+        table, path = pa.table({"n": range(n * 1000, n * 1000 + 1000)}), tmp_path / f"{n}.{suffix}"
+        if suffix == "arrow":
+            with pa.ipc.new_file(path, table.schema) as file:
+                file.write_table(table, max_chunksize=300)
+        elif suffix == "orc":
+            orc.write_table(table, path)
+        else:
+            parquet.write_table(table, path, row_group_size=300)
+        upload(str(path), f"{folder}/{n}.{suffix}")
+    for step in (lambda row: row["n"], batch(lambda table: table, form="arrow")):
+        with monkeypatch.context() as patched:
+            patched.setattr(Reading, "records", reads)
+            patched.setattr(Reading, "table", reads)
+            report = line(step).run(
+                read(folder), (came := []).append, how="line", workers=2, start="launch", batch_size=100
+            )
+        assert [each if type(each) is int else each["n"] for each in came] == [*range(3000)]
+        assert "could not" not in " ".join(report.reasons)
+
+
+@stores
+def test_a_worker_reads_no_rows_of_an_object_that_is_another_one_now(request, store):
+    url = written(f"{request.getfixturevalue(store)}/{uuid4().hex}/in.parquet")
+    splitter = read(url).split()
+    assert splitter is not None
+    part = splitter.part(100)
+    assert [row["n"] for row in pickle.loads(pickle.dumps(part))] == [*range(100)]
+    written(url, [{"n": n + 5_000, "s": f"ä{n}"} for n in range(1000)])
+    written(url.replace("in.", "other."))  # what was opened last is kept open
+    list(pickle.loads(pickle.dumps(read(url.replace("in.", "other.")).split().part(1))))
+    with pytest.raises(SourceError, match="was replaced while it was read"):
+        list(pickle.loads(pickle.dumps(part)))
 
 
 def test_workers_decode_the_lines_of_an_object(memory, monkeypatch):

@@ -28,8 +28,11 @@ from faults.ray_cluster import (
     pull_the_cable,
 )
 from taktline import (
+    Failed,
     LineError,
     Report,
+    Stalled,
+    StepTimeout,
     WorkerDied,
     WorkersCannotStart,
     batch,
@@ -375,6 +378,32 @@ def test_the_head_that_is_killed_for_good_ends_the_run_and_another_cluster_goes_
     assert out.read_text() == "".join(f"{n * 10}\n" for n in range(10_000))
 
 
+def test_a_record_that_hangs_is_ended_where_it_is_and_fails_alone(cluster):
+    def hangs(n: int) -> int:
+        if n == 70:
+            sum(iter(int, 1))  # never comes back from C
+        return n
+
+    run = line(step(hangs, timeout=1))(range(200), on=of(cluster), batch_size=10, on_error="keep")
+    results = list(run)
+    (failed,) = [each for each in results if isinstance(each, Failed)]
+    assert failed.index == 70
+    assert isinstance(failed.error, StepTimeout)
+    assert [each for each in results if each is not failed] == [n for n in range(200) if n != 70]
+    assert "was lost" not in why(run.report)
+
+
+def test_a_line_that_stands_still_is_told_with_the_node_and_the_call(cluster):
+    def hangs(n: int) -> int:
+        while n == 70:
+            time.sleep(0.05)
+        return n
+
+    with pytest.raises(Stalled, match="on node ") as caught:
+        list(line(hangs)(range(200), on=of(cluster), batch_size=10, stall=3))
+    assert "hangs" in str(caught.value)
+
+
 def test_three_nodes_that_die_under_one_record_condemn_nobody(cluster, tmp_path):
     def stays(n: int) -> int:
         if n == 70 and not os.path.exists(f"{tmp_path}/go on"):
@@ -467,6 +496,21 @@ def test_modules_that_a_node_does_not_have_come_from_the_caller(tmp_path, monkey
     with Cluster([]) as other:
         other.start_node("127.0.0.9", within=hiding(tmp_path))
         assert list(line(tl_house.kitchen.cook)(range(100), on=taktline.ray(other.address))) == list(range(1, 101))
+
+
+def test_rows_of_objects_in_a_store_are_read_on_the_nodes(cluster, s3, monkeypatch):
+    from taktline._io.parquet import Reading
+
+    def reads(*_):
+        raise AssertionError("it is the workers' job")
+
+    url = f"{s3}/on nodes/in.parquet"
+    line(lambda n: {"n": n}).run(range(3_000), write(url), how="loop")
+    monkeypatch.setattr(Reading, "records", reads)
+    monkeypatch.setattr(Reading, "table", reads)
+    assert list(line(lambda row: row["n"] * 10)(read(url), on=of(cluster), batch_size=100)) == list(
+        range(0, 30_000, 10)
+    )
 
 
 # --- a machine that is cut off ---

@@ -21,6 +21,7 @@ from taktline._io.filters import check as check_filters
 from taktline._io.ipc_files import IpcFile
 from taktline._io.orc_files import OrcFile
 from taktline._io.path_columns import Added, known
+from taktline._io.remote import StoredObject
 from taktline._io.splitting import ASK_TABLE, Cut, Cuts
 from taktline._signals import pass_on
 from taktline.abc import Part, Source, Splitter, Unread
@@ -38,7 +39,9 @@ APART = (
 
 Columns = tuple[str, ...] | None
 How = tuple[str, Columns, Added | None, Filters | None]  # the format; what is read of a file, and what is added to it
-State = tuple[KnownFile, int]  # what an open file is known by, and when it was changed last
+State = (
+    tuple[KnownFile, int] | tuple[int, str]
+)  # a file's: what it is known by, and when it was changed last; an object's
 
 
 class TableFiles(Source):
@@ -120,13 +123,13 @@ class TableFiles(Source):
                 yield from reading.records(0, reading.rows, unread)
 
     def split(self, *, exact: bool = False, unread: list[Unread] | None = None) -> Splitter | None:
-        return Cut(self._cuts(exact, unread)) if all(map(opening.is_plain, self._paths)) else None
+        return Cut(self._cuts(exact, unread)) if all(map(_is_for_workers, self._paths)) else None
 
     def split_columns(self, *, exact: bool = False, unread: list[Unread] | None = None) -> Splitter | None:
         return self.split(exact=exact, unread=unread) or CutHere(self._read_here(exact, unread))
 
     def _read_here(self, exact: bool, unread: list[Unread] | None) -> Cuts:
-        """Of a store's objects, which only this process has open: their rows in tables."""
+        """Of what workers cannot open, such as pages of the web: their rows in tables."""
         wanted = yield None
         check = self._checking()
         for path, more, filters in self._read:
@@ -158,10 +161,11 @@ class TableFiles(Source):
         for path, more, filters in self._read:
             if filters == ():
                 continue
-            file, unchanged = _opened_here(path, self._format)  # it stays open for as long as somebody has a part of it
-            check(path, file, filters)
+            file, unchanged = _kept_open(path, self._format)
+            name = remote.shown(path)
+            check(name, file, filters)
             state = unchanged.known()
-            reading, row = Reading(file, path, self._columns, more, filters, unchanged), 0
+            reading, row = Reading(file, name, self._columns, more, filters, unchanged), 0
             while (row := reading.following(row)) < reading.rows:
                 if wanted:
                     whole = self._whole() if whole is None else whole
@@ -176,7 +180,9 @@ class TableFiles(Source):
                     row = reading.row
 
     def _whole(self) -> frozenset[str]:
-        """The columns without a null, as the files say."""
+        """The columns without a null, as the files say; of objects it would take a request for each to ask them all."""
+        if any(map(remote.is_url, self._paths)):
+            return frozenset()
         kept: set[str] | None = None
         for path in self._paths:
             try:
@@ -277,8 +283,8 @@ class Rows(Part):
         return self._on().table(self._first, self._end)
 
     def where(self, n: int) -> str:
-        every = self._count == self._end - self._first
-        return f"{self._path}, row {self._first + n:,}" if every else self._path
+        name, every = remote.shown(self._path), self._count == self._end - self._first
+        return f"{name}, row {self._first + n:,}" if every else name
 
     def _on(self) -> Reading:
         return self._reading or _reading_on(self._path, self._state, self._how)
@@ -322,10 +328,11 @@ def _reading_on(path: str, state: State, how: How) -> Reading:
     format, columns, more, filters = how
     known = (path, state, columns, repr(filters))
     if getattr(_newest, "known", None) != known:
-        file, unchanged = _opened_here(path, format)
+        file, unchanged = _kept_open(path, format)
         if not unchanged.is_what(state):
-            raise replaced(path)
-        _newest.reading, _newest.known = Reading(file, path, columns, more, filters, unchanged), known
+            raise replaced(remote.shown(path))
+        _newest.reading = Reading(file, remote.shown(path), columns, more, filters, unchanged)
+        _newest.known = known
     return _newest.reading  # type: ignore[no-any-return]
 
 
@@ -335,10 +342,10 @@ class Reading:
 
     def __init__(
         self, file: Any, name: str, columns: Columns, more: Added | None = None, filters: Filters | None = None,
-        unchanged: Unchanged | None = None,
+        unchanged: Unchanged | StoredObject | None = None,
     ) -> None:  # fmt: skip
         self._file = file
-        self._unchanged = unchanged  # None: of a store, whose objects are never changed in place
+        self._unchanged = unchanged  # None: of the web
         self._name = name
         self._columns = columns
         self._more = more
@@ -654,6 +661,19 @@ def _opened(path: str, format: str) -> Iterator[tuple[Any, Unchanged | None]]:
         return
     with remote.opened(path) as place, _file(place, path, format) as file:
         yield file, None
+
+
+def _is_for_workers(path: str) -> bool:
+    """Whether workers can open it too."""
+    return remote.is_for_all(path) if remote.is_url(path) else opening.is_plain(path)
+
+
+def _kept_open(path: str, format: str) -> tuple[Any, Any]:
+    """What workers can open too, open for as long as somebody has it, and what it is known by there."""
+    if not remote.is_url(path):
+        return _opened_here(path, format)
+    stored = StoredObject(path)
+    return _file(stored.stream, path, format), stored
 
 
 def _opened_here(path: str, format: str) -> tuple[Any, Unchanged]:

@@ -8,13 +8,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import IO, Any
 
-from taktline._urls import SCHEME_EXTRAS, WEB_SCHEMES, is_web, store_of, told, url_of
+from taktline._urls import SCHEME_EXTRAS, WEB_SCHEMES, is_brought, is_web, scheme_of, store_of, told, url_of
 from taktline._urls import check_target as check_target
 from taktline._urls import is_url as is_url
 from taktline._urls import shown as shown
 from taktline.errors import SinkError, SourceError, SourceNotFound
 
 BUFFER = 1 << 20  # bytes read at once
+TAGS = ("ETag", "etag", "generation")  # what stores call that which changes when an object does
 
 
 def schemes() -> set[str]:
@@ -91,6 +92,37 @@ def mark(url: str) -> str | None:
         return str(store.ukey(path))
     except Exception:  # a store without such a mark, or one that is away: reading will tell
         return None
+
+
+def is_for_all(url: str) -> bool:
+    """Whether workers, also those on other machines, reach what is there by this URL alone, as this process does."""
+    return scheme_of(url) in SCHEME_EXTRAS and not is_brought(url)
+
+
+class StoredObject:
+    """An object of a store that is read for as long as somebody has this. A store never changes one in place: another one
+    of its name has another tag."""
+
+    def __init__(self, url: str) -> None:
+        store, path = store_of(url)
+        try:
+            self._file = store.open(path, "rb")
+            about = store.info(path)
+        except Exception as error:  # each store has errors of its own
+            raise SourceError(f"{shown(url)!r} cannot be opened: {told(error)}", path=shown(url)) from error
+        self._known = int(about["size"]), next((str(about[tag]).strip('"') for tag in TAGS if tag in about), "")
+        self.stream = io.BufferedReader(_Stream(self._file, shown(url)), BUFFER)
+
+    def known(self) -> tuple[int, str]:
+        """What it is known by, on any machine."""
+        return self._known
+
+    def is_what(self, was: object) -> bool:
+        """Whether this is the object that was known by that."""
+        return self._known == was
+
+    def check(self, path: str) -> None:
+        """It is what it was."""
 
 
 def may_be_there(place: str) -> bool:
