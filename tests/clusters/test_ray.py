@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -385,7 +386,7 @@ def test_a_record_that_hangs_is_ended_where_it_is_and_fails_alone(cluster):
         return n
 
     run = line(step(hangs, timeout=1))(range(200), on=of(cluster), batch_size=10, on_error="keep")
-    results = list(run)
+    results: list[Any] = list(run)
     (failed,) = [each for each in results if isinstance(each, Failed)]
     assert failed.index == 70
     assert isinstance(failed.error, StepTimeout)
