@@ -9,10 +9,13 @@ import pandas as pd
 import polars as pl
 import pyarrow as pa
 import pytest
+from present import present
 
 from taktline import LineError, ResumeError, SourceError, batch, expand, keep, line, serial
 from taktline._planner.choose import Choice
 from taktline._run.auto import Auto
+from taktline._run.in_memory import table_source
+from taktline._run.reader import Reader
 
 ROWS = [{"n": n, "half": n / 2, "word": f"w{n}"} for n in range(50)]
 ARROW = pa.Table.from_pylist(ROWS)
@@ -39,6 +42,12 @@ class Streamed:
 
     def __arrow_c_stream__(self, requested_schema=None):
         return self.table.__arrow_c_stream__(requested_schema)
+
+
+@pytest.mark.parametrize("kind", SOURCES)
+def test_rows_that_a_step_gets_one_by_one_are_cut_out_of_the_table_too(kind):
+    assert Reader(present(table_source(SOURCES[kind]())), split=True).slices
+    assert not Reader(ROWS, split=True).slices
 
 
 def plus(row):

@@ -27,7 +27,7 @@ from taktline._run.reader import Reader
 from taktline._schedule import events
 from taktline._schedule.bounds import batch_records, bounds
 from taktline._schedule.machine import Machine
-from taktline._schedule.sizing import BATCH_AIM, Sizing
+from taktline._schedule.sizing import BATCH_AIM, TABLE_BATCH_AIM, Sizing
 from taktline._schedule.stall import Stall
 from taktline._segment import keys, policies
 from taktline._segment.batch import Batch
@@ -78,7 +78,7 @@ class Hub(Engine):
         self._on = self._machine.on if not meter.observers else self._heard_on
         self._sizing = Sizing(
             plan.batch_size, unit=plan.call, least=plan.call, most_bytes=limits.most_bytes,
-            aim=crew.batch_seconds or BATCH_AIM,
+            aim=crew.batch_seconds or (TABLE_BATCH_AIM if reader.slices else BATCH_AIM),
         )  # fmt: skip
         self._here = [
             None if s.workers else Segment(s.steps, goes_on=options.goes_on, seed=seed)
