@@ -22,6 +22,7 @@ from taktline._types import Out
 
 if TYPE_CHECKING:
     from taktline._crew.contract import Batch as Batch
+    from taktline._crew.contract import Blind as Blind
     from taktline._crew.contract import Broken as Broken
     from taktline._crew.contract import Came as Came
     from taktline._crew.contract import Crew as Crew
@@ -40,8 +41,8 @@ if TYPE_CHECKING:
 
 # Of the contract of crews, which a run in the caller's process does not load.
 CREWS = (
-    "Batch", "Broken", "Came", "Crew", "Encode", "Ended", "Failure", "Figures", "Lost", "Orders", "PLAIN_ORDERS", "Ready",
-    "Spoiled", "StartFailed", "Withdrawn", "WorkerPlace", "WorkerState",
+    "Batch", "Blind", "Broken", "Came", "Crew", "Encode", "Ended", "Failure", "Figures", "Lost", "Orders", "PLAIN_ORDERS",
+    "Ready", "Spoiled", "StartFailed", "Withdrawn", "WorkerPlace", "WorkerState",
 )  # fmt: skip
 __all__ = [  # noqa: PLE0604, RUF100
     "Health", "Live", "Machines", "Observer", "Part", "Resumable", "Sink", "Source", "Splitter", "Unread", *CREWS,
@@ -120,6 +121,11 @@ class Source(ABC, Generic[Out]):
         """As `split`, for steps over columns: asked where the source has `columns`. It need not be written where the parts
         of `split` give tables. One that this process reads itself makes tables here: its Splitter is `here`."""
         return self.split(exact=exact, unread=unread)
+
+    def look(self) -> Callable[[], bool] | None:
+        """What is called on another machine, by way of pickle, before parts go there: whether it has what they name. Where
+        not, the caller's process reads for its workers from the first part on. None: that is found by the parts."""
+        return None
 
     def beside(self, sink: Sink, *, journal: bool) -> Source:
         """What is to be read where the run writes there: this source, or the same records read so that the sink's writing

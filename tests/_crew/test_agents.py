@@ -27,7 +27,7 @@ from taktline import (
 )
 from taktline._crew.contract import Lost, Ready
 from taktline._crew.machines import Agents, agents_here
-from taktline._io import ranges
+from taktline._io import changing, opening, ranges
 from taktline._io.changing import KnownFile
 from taktline._recipe.steps import as_step
 from taktline.abc import Observer
@@ -407,4 +407,18 @@ def test_a_machine_without_the_file_gets_its_records_after_a_few_parts(form, two
     report = flow.run(read(tmp_path / "in.csv", types="infer"), got.append, **options)
     assert got == list(flow(read(tmp_path / "in.csv", types="infer"), how="loop"))
     assert 2 <= counts.parts <= 20
+    assert "parts of the source were read in the caller's process, since workers on agent " in why(report)
+
+
+@pytest.mark.parametrize("ending", ["csv", "parquet"])
+def test_a_machine_without_the_file_is_given_no_part_of_it(ending, two, tmp_path, monkeypatch):
+    source = tmp_path / f"in.{ending}"
+    line(lambda n: {"n": str(n)}).run(range(20_000), write(source), how="loop")
+    for module in (changing, opening, ranges):
+        monkeypatch.setattr(module, "known", lambda descriptor, end: KnownFile("elsewhere", 0, 0, end, check=1))
+    got: list[dict[str, str]] = []
+    options = {"on": two, "batch_size": 100, "observer": (counts := CountsUnread())}
+    report = line(dict).run(read(source), got.append, **options)
+    assert got == [{"n": str(n)} for n in range(20_000)]
+    assert counts.parts == 0
     assert "parts of the source were read in the caller's process, since workers on agent " in why(report)

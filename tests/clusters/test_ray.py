@@ -465,6 +465,16 @@ def test_a_node_with_another_version_is_one_sentence_before_anything_is_read(tmp
     assert not taken
 
 
+class CountsUnread(taktline.abc.Observer):
+    """How many parts of the source came back since a worker could not read them."""
+
+    def __init__(self) -> None:
+        self.count = 0
+
+    def heard(self, at: float, event: Any, actions: Any) -> None:
+        self.count += type(event).__name__ == "BatchSpoiled"
+
+
 def hiding(folder: Path) -> list[str]:
     """What starts a node that does not have this folder. For root."""
     return ["unshare", "--mount", "sh", "-c", f'mount -t tmpfs none "{folder}" && exec "$@"', "sh"]
@@ -477,7 +487,11 @@ def test_a_file_that_a_node_does_not_have_goes_through_the_caller_and_the_report
     with Cluster([]) as other:
         other.start_node("127.0.0.12", within=hiding(tmp_path))
         flow, results = line(lambda row: row["n"] * 10), list[int]()
-        report = flow.run(read(tmp_path / "in.jsonl"), results.append, on=taktline.ray(other.address), batch_size=100)
+        report = flow.run(
+            read(tmp_path / "in.jsonl"), results.append, on=taktline.ray(other.address), batch_size=100,
+            observer=(parts := CountsUnread()),
+        )  # fmt: skip
+    assert parts.count == 0
     assert results == [n * 10 for n in range(20_000)]
     assert "were read in the caller's process, since workers on node 127.0.0.12 could not" in why(report)
 

@@ -139,6 +139,8 @@ class Agent:
             equip = told.Equip(*pickle.loads(message.note))
             self._workers = _Workers(self._channel, equip, self._devices, around, [_here(setup) for setup in setups])
             self._workers.watch(self._channel)
+            if equip.has and not pickle.loads(equip.has)():
+                self._channel.send(told.BLIND, later=True)
             return
         workers = self._workers
         if workers is None:

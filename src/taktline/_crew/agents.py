@@ -223,10 +223,14 @@ class AgentCrew(Crew):
         self._waiting: dict[int, int] = {}  # workers without a place: their lanes
         self._states: dict[int, Any] = {}
         self._known = 0
+        self._has = b""  # pickled: what tells whether a machine has what parts of the source name
         self._untold: list[Heard] = []
         self._unclosed: list[BaseException] = []
         self._told_where = self._abandoned = self._ending = False
         starts.crews.add(self)
+
+    def look_first(self, has: Callable[[], bool]) -> None:
+        self._has = pickle.dumps(has)
 
     # --- who is where ---
 
@@ -412,6 +416,9 @@ class AgentCrew(Crew):
         elif kind == told.HEARD:
             for name, fields in pickle.loads(note):
                 self._happened(getattr(contract, name)(*fields))
+        elif kind == told.BLIND:
+            if number in self._agents:
+                self._untold.append(contract.Blind(contract.NOBODY, self._agents[number].where))
         elif kind == told.STATES:
             self._states.update(pickle.loads(note))
         elif kind == told.JOINED:
@@ -423,7 +430,7 @@ class AgentCrew(Crew):
         agent = self._agents[number] = _Reached(number, joined)
         self._unserved.pop(joined.serves, None)
         parts = [self._side.around(), *self._side.setups]
-        equip = told.Equip(self._limited, self._most, self._closes_within())
+        equip = told.Equip(self._limited, self._most, self._closes_within(), self._has)
         self._say(agent, told.EQUIP, 0, pickle.dumps(tuple(equip)), parts)
         if self._told_where:
             self._tell([f"{joined.where} has come"], [])

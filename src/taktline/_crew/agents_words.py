@@ -41,6 +41,7 @@ CLOSE = 9  # note: SECONDS as above, or empty
 ANSWER = 20  # seq: batch; note: CAME, then the worker's own note; parts: its results
 HEARD = 21  # note: pickled events of the contract, as tuples with their class's name before them
 SAID = 22  # seq: worker; note: the kind, a byte, and the worker's own note
+BLIND = 24  # this machine does not have what parts of the source name
 STATES = 23  # note: pickled {worker: (mark, seen, Worker)}
 
 AGENT = struct.Struct("<I")
@@ -109,6 +110,7 @@ class Equip(NamedTuple):
     limited: bool  # steps have a time limit
     most: int  # bytes of an arena
     closing: float  # seconds that a worker which is replaced may take to close what was built for it
+    has: bytes  # pickled: tells whether this machine has what parts of the source name; empty: nobody asks
 
 
 class Parcel(NamedTuple):

@@ -8,7 +8,7 @@ it. `README.md` beside this file walks through a batch, a death and an end, and 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from taktline._crew.protocol import PLAIN_ORDERS as PLAIN_ORDERS
@@ -112,7 +112,14 @@ class Withdrawn(NamedTuple):
     worker: int
 
 
-Heard = Ready | StartFailed | Broken | Came | Spoiled | Ended | Lost | Withdrawn
+class Blind(NamedTuple):
+    """A machine, in the words of `where`, does not have what parts of the source name. Its `worker` is NOBODY."""
+
+    worker: int
+    where: str
+
+
+Heard = Ready | StartFailed | Broken | Came | Spoiled | Ended | Lost | Withdrawn | Blind
 
 
 # --- who is told ---
@@ -178,6 +185,10 @@ class Crew(ABC):
     @abstractmethod
     def look(self) -> Mapping[int, tuple[WorkerPlace | None, WorkerPlace | None]]:
         """Where each worker is: the value it has marked, and the one it was at when it was asked last."""
+
+    def look_first(self, has: Callable[[], bool]) -> None:  # noqa: B027  who is on this machine sees what it sees
+        """Before the first `start`: what tells on another machine whether it has what parts of the source name. `Blind`
+        comes of one that has not, before its workers are `Ready`."""
 
     def launch_because(self, why: str) -> None:  # noqa: B027  who forks nothing need not know
         """No process may be forked from now on, for this reason."""

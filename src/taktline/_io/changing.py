@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import io
 import os
+from collections.abc import Sequence
 from functools import cache
 from platform import node
 from typing import Any, NamedTuple
@@ -86,6 +87,18 @@ def known(descriptor: int, end: int) -> KnownFile:
     """What an open file is known by that is read up to `end`."""
     now = os.fstat(descriptor)
     return KnownFile(machine(), now.st_dev, now.st_ino, end, 0 if end == UNKNOWN else check_sum(descriptor, end))
+
+
+def are_here(files: Sequence[tuple[str, KnownFile]]) -> bool:
+    """Whether any of these is on this machine, under the path that it has where it is known from."""
+    for path, file in files:
+        try:
+            with open(path, "rb", buffering=0) as there:
+                if file.is_at(there.fileno()):
+                    return True
+        except OSError as error:
+            pass_on(error)
+    return False
 
 
 def check_sum(descriptor: int, end: int) -> int:

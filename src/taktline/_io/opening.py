@@ -8,12 +8,13 @@ import io
 import os
 import stat
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
 from typing import IO, Any
 
 from taktline._io import decompression, place, plugins, remote, zstd
-from taktline._io.changing import Lasting
+from taktline._io.changing import Lasting, are_here, known
 from taktline._signals import pass_on
 from taktline.errors import LineError, SourceError, SourceNotFound, TaktlineError, did_you_mean
 
@@ -49,6 +50,7 @@ OTHER_FORMATS = (
 WHOLE = 1 << 26  # bytes of files that are compared whole to tell whether they have changed, some 60 ms; more by samples
 SAMPLES, EDGE = 64, 1 << 16  # of a large file, and bytes of each
 BUFFER_BYTES = 1 << 20  # bytes read or written at once
+LOOKED_FOR = 4  # files that another machine looks for before it is given parts of any
 BEGINNING = 1 << 18  # bytes of text by which the length of a file is reckoned
 kept_input: IO[bytes] | None = None  # standard input, where the command keeps it from the steps
 
@@ -303,6 +305,21 @@ def is_plain(path: str, stream: Any = None) -> bool:
     if path == STANDARD_STREAM or remote.is_url(path) or packing_of(path) or not os.path.isfile(path):
         return False
     return place.descriptor(place.behind_links(path)) is None  # another process has something else under that name
+
+
+def looks_elsewhere(paths: list[str]) -> Callable[[], bool] | None:
+    """What tells on another machine whether it has the first of these files; None where workers open none, or not alone."""
+    known_here = []
+    for path in paths[:LOOKED_FOR]:
+        if not is_plain(path):
+            return None
+        try:
+            with Lasting(path) as file:
+                known_here.append((path, known(file.fileno(), file.end)))
+        except OSError as error:  # who reads it says so
+            pass_on(error)
+            return None
+    return partial(are_here, known_here)
 
 
 def is_once(path: str) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import accumulate
 from operator import length_hint
@@ -89,6 +89,9 @@ class TableFiles(Source):
 
     def untold(self) -> str:
         return opening.untold(self._paths)
+
+    def look(self) -> Callable[[], bool] | None:
+        return opening.looks_elsewhere(self._paths)
 
     def places(self) -> Splitter | None:
         return self.split()

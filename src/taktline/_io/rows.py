@@ -271,6 +271,9 @@ class _Files(Source):
     def untold(self) -> str:
         return opening.untold(self._paths)
 
+    def look(self) -> Callable[[], bool] | None:
+        return opening.looks_elsewhere(self._paths)
+
     def places(self) -> Splitter | None:
         return (
             None if self.once or any(map(remote.is_url, self._paths)) else self._split([], exact=False, numbered=True)

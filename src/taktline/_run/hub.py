@@ -68,6 +68,8 @@ class Hub(Engine):
         memory = memory_bytes(options.memory)
         seeds = plan.seeds(options.seed)
         self._crew = crew
+        if options.on is not None and (has := reader.look()) is not None:
+            crew.look_first(has)
         # What was built for workers may take its time to close, as it does in the loop.
         crew.closing = options.stall or inf
         limits = bounds(
@@ -411,6 +413,9 @@ class Hub(Engine):
         for seq in self._machine.holding(worker):
             self._in_flight[seq].attempt += 1
 
+    def _blind(self, heard: contract.Blind) -> None:
+        self._not_read_at(heard.where, NOT_READ)
+
     def _withdrawn(self, heard: contract.Withdrawn) -> None:
         if heard.worker not in self._starting:
             self._is_gone(heard.worker)
@@ -653,12 +658,12 @@ class Hub(Engine):
             results.more_comes(flight.batch.tail())
         self._out.append((action.seq, len(flight.records) if not flight.kin[0] else 0, results, error))
 
-    def _not_read_at(self, where: str) -> None:
-        """A worker on this machine could not read a part of the source that this process can."""
+    def _not_read_at(self, where: str, parts: int = 1) -> None:
+        """A worker on this machine could not read a part of the source that this process can, or as good as so many."""
         reasons, says = self._meter.reasons, _read_here(self._unread)
         if says in reasons:
             reasons.remove(says)
-        self._unread[where] = self._unread.get(where, 0) + 1
+        self._unread[where] = self._unread.get(where, 0) + parts
         reasons.append(_read_here(self._unread))
 
     def _decode(self, flight: InFlight, *, table: bool = False) -> None:
@@ -681,7 +686,7 @@ class Hub(Engine):
 CREW_EVENTS: dict[type, Callable[[Hub, Any], None]] = {
     contract.Ready: Hub._ready, contract.Came: Hub._came, contract.Spoiled: Hub._spoiled, contract.Ended: Hub._ended,
     contract.StartFailed: Hub._start_failed, contract.Broken: Hub._broken, contract.Lost: Hub._lost,
-    contract.Withdrawn: Hub._withdrawn,
+    contract.Withdrawn: Hub._withdrawn, contract.Blind: Hub._blind,
 }  # fmt: skip
 ACTIONS: dict[type, Callable[[Hub, Any], None]] = {
     events.Send: Hub._send, events.Emit: Hub._emit, events.RunHere: Hub._run, events.Start: Hub._start,

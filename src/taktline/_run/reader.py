@@ -83,6 +83,10 @@ class Reader:
         """Whether workers may be given parts of the source to read."""
         return self._splitter is not None and not self._splitter.here
 
+    def look(self) -> Callable[[], bool] | None:
+        """What tells on another machine whether it has what parts of the source name; None where nothing does."""
+        return self._source.look() if self.splits and isinstance(self._source, Source) else None
+
     @property
     def weight(self) -> int:
         """Bytes of the files that are read, about, as they are there; 0 where that is not known."""
