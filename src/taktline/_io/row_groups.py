@@ -9,6 +9,7 @@ from typing import IO, Any
 
 from taktline._io.column_types import COLUMN_ROW, as_schema, in_schema, normal
 from taktline._io.deposits import Deposit
+from taktline._io.dictionaries import columns_with_dictionary
 from taktline._io.footers import PARQUET_MAGIC, Footer
 from taktline._io.output import IntoOutput, Output
 from taktline._io.parquet import check_path, checked_pyarrow
@@ -46,7 +47,10 @@ class Packing(Sizes):
         from pyarrow.parquet import write_table
 
         out = pa.BufferOutputStream()
-        write_table(table, out, row_group_size=self.most, compression=self._codec, compression_level=self._level)
+        write_table(
+            table, out, row_group_size=self.most, compression=self._codec, compression_level=self._level,
+            use_dictionary=columns_with_dictionary(table),
+        )  # fmt: skip
         return bytes(out.getvalue().to_pybytes())
 
 
