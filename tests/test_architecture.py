@@ -15,7 +15,7 @@ from taktline import errors
 
 ROOT = Path(taktline.__file__).parent
 ROWS = {
-    "_arrow": -1, "_excerpts": -1, "_posix": -1, "_printing": -1, "_public": -1, "_signals": -1,
+    "_arrow": -1, "_excerpts": -1, "_notebook": -1, "_posix": -1, "_printing": -1, "_public": -1, "_signals": -1,
     "_types": -1,
     "_working_folder": -0.5,
     "abc": 0, "errors": 0,

@@ -112,9 +112,9 @@ def test_the_keywords_of_a_step_are_those_that_step_takes():
 
 @pytest.mark.parametrize("builder", ["step", "batch", "keep", "expand", "serial", "line"])
 def test_an_option_that_a_builder_does_not_have_is_answered_with_the_nearest_that_it_has(builder):
-    with pytest.raises(LineError, match=rf"{builder}\(\) does not take nam=; did you mean 'name'\?; it takes .*name="):
+    with pytest.raises(LineError, match=rf"{builder}\(\) does not take nam=; did you mean 'name'\? It takes .*name="):
         getattr(taktline, builder)(abs, nam="x")
-    with pytest.raises(LineError, match=rf"{builder}\(\) does not take colour=; it takes "):
+    with pytest.raises(LineError, match=rf"{builder}\(\) does not take colour=\. It takes "):
         getattr(taktline, builder)(abs, colour="x")
 
 

@@ -37,7 +37,7 @@ from taktline._segment.values import records_of
 from taktline._signals import came_from_outside
 from taktline._wire import serialize
 from taktline.abc import Unread
-from taktline.errors import Failed, LineError, TaktlineError, WorkerDied
+from taktline.errors import Failed, LineError, TaktlineError, WorkerDied, movable
 from taktline.views.progress import Status, hidden
 
 if TYPE_CHECKING:
@@ -510,7 +510,7 @@ class _Walk:
             try:
                 serialize.pack_each([value], check=True)
             except serialize.NotSerializable as error:
-                remedy = f'make the {what} of plain values, or keep the step here with kind="inline"'
+                remedy = movable(f"the {what}", str(error.error))
                 self._findings.append(Finding("pickle", step, index, f"{says}: {_told(error.error)}", remedy))
                 return
 
@@ -701,6 +701,7 @@ def _outcome(step: Step, fn: Callable[[Any], Any], value: Any) -> tuple[Any, Bas
         result = fn(value)
         if step.role is Role.EXPAND:
             return list(result), None
+        policies.refuse(result, step.name, awaited=step.kind == "async")
         return (bool(result) if step.role is Role.KEEP else result), None
     except BaseException as error:  # in a run it is the record's failure, or ends it, whatever it is
         if policies.interrupts(error) or (isinstance(error, KeyboardInterrupt) and came_from_outside(error)):
@@ -726,9 +727,8 @@ def _borders(steps: tuple[Step, ...]) -> set[int]:
 
 def _alike(one: Any, other: Any) -> bool:
     if isinstance(one, Failed) and isinstance(other, Failed):
-        return one.step == other.step and (
-            type(one.error) is type(other.error) or "StepError" in type(other.error).__name__
-        )
+        wrapped = "StepError" in type(other.error).__name__
+        return one.step == other.step and (wrapped or type(one.error) is type(other.error))
     return same(one, other)
 
 

@@ -11,6 +11,7 @@ import signal as signals
 import traceback
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from types import GeneratorType
 from typing import Any
 
 from taktline._excerpts import excerpt, harmless, masked, readable
@@ -61,7 +62,14 @@ class InUse(LineError):
     path: str
 
 
-_PLAIN = '\n  next    make it of plain values, or keep the step in your process: step(fn, kind="inline")'
+_EXPAND = "a generator function gives many results: expand(fn) takes them one by one"
+
+
+def movable(what: str, text: str) -> str:
+    """How something comes to go between processes, which could not be pickled because of this."""
+    if "'generator' object" in text:
+        return _EXPAND
+    return f'make {what} of plain values, or keep the step in your process: step(fn, kind="inline")'
 
 
 class StepError(TaktlineError):
@@ -81,7 +89,8 @@ class StepError(TaktlineError):
         moving: bool = False,
     ) -> None:  # fmt: skip
         super().__init__(
-            f"step {step!r} failed{_at(index)} with {type_name}{text and f': {text}'}\n  why     {why}{_PLAIN * moving}",
+            f"step {step!r} failed{_at(index)} with {type_name}{text and f': {text}'}\n  why     {why}"
+            + (f"\n  next    {movable('it', text)}" if moving else ""),
             step=step, type_name=type_name, text=text, why=why, traceback=traceback, index=index, moving=moving,
         )  # fmt: skip
 
@@ -140,13 +149,16 @@ class NotAwaited(TaktlineError):
     returned: str
 
     def __init__(self, *, step: str, returned: str, awaited: bool = False) -> None:
-        text = f"step {step!r} returned {returned}, which nobody awaits: " + (
-            "await it inside of the step, and return what it gives"
-            if awaited
-            else "it is a plain function. Make it `async def`, or say that it is to be awaited with "
-            'step(fn, kind="async"), also inside of keep(), expand() and serial(), and batch(fn, kind="async"). '
-            "What expand() is to take from an async generator, the generator's own function gives"
-        )
+        if awaited:
+            remedy = "await it inside of the step, and return what it gives"
+        elif returned.startswith("async_generator"):
+            remedy = "give expand() the async generator's own function"
+        else:
+            remedy = (
+                "make the step `async def`\n  next    where it stays a plain function, say that it is to be awaited: "
+                'step(fn, kind="async"), also inside of keep(), expand() and serial(), or batch(fn, kind="async")'
+            )
+        text = f"step {step!r} returned {returned}, which nobody awaits: {remedy}"
         super().__init__(text, step=step, returned=returned, awaited=awaited)
 
 
@@ -345,9 +357,9 @@ class SinkError(TaktlineError):
 
 def unwritable(number: int, result: Any, why: str, form: str) -> SinkError:
     """What to raise where the result of this number does not fit the `form` that it is written in."""
+    remedy = _EXPAND if isinstance(result, GeneratorType) else "end the line with a step that makes it writable"
     return SinkError(
-        f"result {number:,} cannot be written as {form}: {why}\n  result  {excerpt(result)}\n"
-        "  next    end the line with a step that makes it writable",
+        f"result {number:,} cannot be written as {form}: {why}\n  result  {excerpt(result)}\n  next    {remedy}",
         result=number,
     )
 
@@ -373,10 +385,13 @@ def did_you_mean(name: object, known: Iterable[str], shown: Callable[[str], str]
 
     >>> did_you_mean("batch_sizy", ["batch_size", "workers"])
     "; did you mean 'batch_size'?"
+    >>> did_you_mean("batch_size", ["size", "form"])
+    "; did you mean 'size'?"
     """
     import difflib
 
-    near = difflib.get_close_matches(str(name), list(known), n=1)
+    there = list(known)
+    near = difflib.get_close_matches(str(name), there, n=1) or [each for each in there if each in str(name).split("_")]
     return f"; did you mean {shown(near[0])}?" if near else ""
 
 

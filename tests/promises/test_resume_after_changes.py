@@ -22,6 +22,7 @@ from taktline import (
     expand,
     keep,
     line,
+    per_worker,
     read,
     read_dead_letters,
     read_sql,
@@ -31,7 +32,7 @@ from taktline import (
     write_sql,
 )
 from taktline._io import claims
-from taktline._run import checkpointer
+from taktline._run import checkpointer, states
 from taktline.errors import OutputLost
 
 
@@ -43,6 +44,12 @@ def broken(n):
 
 def mended(n):
     return {"n": n, "mended": True}
+
+
+def until_mended(n):
+    if n > 50_000 and "MENDED" not in os.environ:
+        raise ValueError("not mended")
+    return n
 
 
 OLD, NEW = step(broken, name="work"), step(mended, name="work")
@@ -178,6 +185,25 @@ def test_states_go_on_with_a_mended_step_where_their_place_can_be_told(tmp_path)
         run(lambda n: n, keep(bool), if_changed="continue")
     run(lambda n: n, if_changed="continue")
     assert rows(tmp_path) == totals
+
+
+def test_a_state_belongs_to_its_lambda_wherever_that_has_moved(tmp_path, monkeypatch):
+    """What a lambda is called tells its line, and another one above it is no change of the run."""
+    monkeypatch.setattr(checkpointer, "EVERY", 0.0)
+    monkeypatch.setattr(states, "EVERY", 0.0)
+    code = "made = lambda: Total()\nother = lambda: Total()"
+
+    def run(above):
+        names = {"Total": Total}
+        exec(compile("\n" * above + code, "steps.py", "exec"), names)
+        before = serial(per_worker(names["made"])), serial(per_worker(names["other"]))
+        line(*before, until_mended).run(range(100), write(tmp_path / "out.jsonl"), journal=tmp_path / "j", how="loop")
+
+    with pytest.raises(ValueError, match="not mended"):
+        run(0)
+    monkeypatch.setenv("MENDED", "1")
+    run(3)
+    assert rows(tmp_path) == list(itertools.accumulate(itertools.accumulate(range(100))))
 
 
 # --- begun anew ---
@@ -430,7 +456,7 @@ def test_a_journal_that_is_cut_to_nothing_is_damaged_and_not_new(tmp_path, fail)
 UNDER_WAY = """
 import os, sys
 from taktline import line, write
-from taktline._run import checkpointer
+from taktline._run import checkpointer, states
 checkpointer.EVERY = 0
 def spoil(n):
     if n == 500:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import linecache
 import re
-import sys
+
+from taktline._notebook import cell_of
 
 # A place without its line: the file is not there, or the process that wrote it down does not know what stands in it.
 _PLACE = re.compile(r'^  File "([^"\n]+)", line (\d+), in (.*)\n(    .*\n)?', re.MULTILINE)
@@ -20,14 +21,12 @@ def in_cells(trace: str) -> str:
         1 / 0
     ZeroDivisionError: division by zero
     """
-    shell = getattr(sys.modules.get("IPython"), "get_ipython", lambda: None)()
-    named = getattr(getattr(shell, "compile", None), "format_code_name", lambda path: None)
 
     def told(found: re.Match[str]) -> str:
         path, line, name, source = found.groups()
         source = source or (f"    {known}\n" if (known := linecache.getline(path, int(line)).strip()) else "")
-        cell = named(path)
-        where = f'File "{path}"' if cell is None else " ".join(cell)
+        cell = cell_of(path)
+        where = f'File "{path}"' if cell is None else f"Cell {cell}"
         return f"  {where}, line {line}, in {name}\n{source}"
 
     return _PLACE.sub(told, trace)

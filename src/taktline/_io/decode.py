@@ -143,8 +143,9 @@ def bad_line(
     """What to say of a line that is no record."""
     where = f" at byte {error.start}" if isinstance(error, UnicodeDecodeError) else ""
     shown = excerpt(text_of(line, encoding))
+    told = f"{error.msg} at column {error.colno:,}" if isinstance(error, json.JSONDecodeError) else error
     made = SourceError(
-        f"{name!r}, line {number:,}, {what}{where}: {error}\n  line    {shown}\n  next    {MEND_THE_LINE}",
+        f"{name!r}, line {number:,}, {what}{where}: {told}\n  line    {shown}\n  next    {MEND_THE_LINE}",
         path=name,
         line=number,
     )

@@ -81,7 +81,9 @@ def _found(path: str) -> list[str]:
         except OSError as error:
             pass_on(error)
             there = []
-        hint = did_you_mean(name, there, lambda near: repr(os.path.join(folder, near)))
+        # By what stands before the suffixes: these are alike in most files of a folder.
+        known = {each.partition(".")[0]: each for each in there}
+        hint = did_you_mean(name.partition(".")[0], known, lambda near: repr(os.path.join(folder, known[near])))
         raise SourceNotFound(f"there is no file {path!r}{hint}", path=path)
     return [path]
 

@@ -314,6 +314,20 @@ OF_STEPS = {
 }
 
 
+# What other libraries call an option.
+ELSEWHERE = {
+    **dict.fromkeys(("n_jobs", "jobs", "nb_workers", "num_proc", "processes", "concurrency", "cores", "threads"), "workers"),
+    **dict.fromkeys(("chunksize", "chunk_size"), "batch_size"),
+    **dict.fromkeys(("prefetch", "buffer_size", "maxsize", "pre_dispatch"), "window"),
+    **dict.fromkeys(("verbose", "progress_bar", "show_progress", "tqdm"), "progress"),
+    **dict.fromkeys(("backend", "mode", "method", "technique", "executor"), "how"),
+    **dict.fromkeys(("checkpoint", "resume", "state"), "journal"),
+    **dict.fromkeys(("errors", "error", "ignore_errors", "skip_errors", "return_exceptions"), "on_error"),
+    "initializer": "setup", "init": "setup", "maxtasksperchild": "recycle", "max_tasks_per_child": "recycle",
+    "mp_context": "start", "start_method": "start", "context": "start", "random_state": "seed",
+}  # fmt: skip
+
+
 def checked(given: Mapping[str, Any]) -> Options:
     """Options from keywords. Raises LineError that names the option, what it may be, and the nearest known name.
 
@@ -326,7 +340,7 @@ def checked(given: Mapping[str, Any]) -> Options:
     for name, value in given.items():
         if name not in known:
             builder = OF_STEPS.get(name)
-            hint = did_you_mean(name, known) or f"; known are {', '.join(known)}"
+            hint = did_you_mean(ELSEWHERE.get(name, name), known) or f"; known are {', '.join(known)}"
             raise LineError(
                 f"there is no option {name!r}{f' of a run; a step has it: {builder}(fn, {name}=…)' if builder else hint}"
             )
@@ -415,7 +429,9 @@ def check_taken(entry: str, given: Mapping[str, Any], taken: Collection[str]) ->
     for name in given:
         if name not in taken:
             known = ", ".join(f"{each}=" for each in taken)
-            raise LineError(f"{entry} does not take {name}={did_you_mean(name, taken)}; it takes {known}")
+            of_run = f"; a run has it: flow(records, {name}=…)" if name in Options.__dataclass_fields__ else ""
+            hint = did_you_mean(name, taken) or of_run
+            raise LineError(f"{entry} does not take {name}={hint}{'' if hint.endswith('?') else '.'} It takes {known}")
 
 
 def usable_cores() -> int:

@@ -9,9 +9,10 @@ from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Mappin
 from dataclasses import dataclass, replace
 from enum import Enum
 from importlib.util import find_spec
-from types import ModuleType
+from types import AsyncGeneratorType, CoroutineType, FunctionType, GeneratorType, MethodType, ModuleType
 from typing import TYPE_CHECKING, Any, Generic, Literal, TypedDict, Unpack, overload
 
+from taktline._notebook import cell_of
 from taktline._public import named
 from taktline._recipe.numbers import is_number, is_whole
 from taktline._recipe.options import check_taken
@@ -104,6 +105,7 @@ class Step(Generic[In, Out]):
         return formed and same_place and self.workers is None and other.workers is None
 
 
+LAMBDA_AT = "lambda at "  # begins what a lambda is called; its place follows
 SHOWN = 60  # characters of what is shown of something that is no step
 WRAPPED = 100  # partials and the like around one another that are looked into
 CACHED = type(functools.cache(len))
@@ -198,6 +200,7 @@ def step(
     if timeout is not None and not is_number(timeout, above=0):
         raise LineError(f"step(timeout={timeout!r}): give seconds above 0, or None for no limit")
     check_name("step", name)
+    _check_one_function("step", fn)
     _check_resources(resources, workers, kind)
     made = as_step(fn)
     if backoff != BACKOFF and not (retries or made.retries):
@@ -409,6 +412,7 @@ def keep(
     check_taken("keep()", other, ("form", "size", "name"))
     if (made := _of_many("keep", predicate, name, form, size, Gives.MASK)) is not None:
         return made
+    _check_one_function("keep", predicate)
     made = as_step(predicate)
     return replace(made, role=Role.KEEP, name=name or made.name)
 
@@ -493,6 +497,7 @@ def serial(fn: StepLike, *, name: str | None = None, **other: Any) -> Step:
     """
     check_taken("serial()", other, ("name",))
     check_name("serial", name)
+    _check_one_function("serial", fn)
     made = as_step(fn)
     if made.workers is not None or made.kind == "thread" or made.tasks not in (None, TASKS):
         raise LineError(
@@ -523,20 +528,47 @@ def per_worker(factory: Callable[..., Callable[[Any], Any]], *args: Any, **kwarg
     """
     if not callable(factory):
         raise LineError(f"per_worker() needs a callable that builds the step, not {_shown(factory)}")
+    _check_builds(factory, args, kwargs)
     waits = isinstance(factory, type) and is_async(factory.__call__)
     kind, tasks = ("async", TASKS) if waits else ("process", None)
     return Step(factory, name=name_of(factory), maker=Maker(factory, args, kwargs), kind=kind, tasks=tasks)
 
 
-def as_step(fn: StepLike) -> Step:
-    """`fn` as a Step. Raises LineError where it is not callable."""
+def as_step(fn: StepLike, place: str = "") -> Step:
+    """`fn` as a Step. Raises LineError where it is not callable; `place`: which argument it was."""
     if isinstance(fn, Step):
         return fn
     if not callable(fn):
-        raise LineError(f"a step must be a callable of one record, not {_shown(fn)}")
+        raise LineError(f"a step must be a callable of one record, not {_shown(fn)}{place}{_instead(fn)}")
     if is_async(fn):
         return Step(fn, name=name_of(fn), kind="async", tasks=TASKS)
     return Step(fn, name=name_of(fn))
+
+
+def _instead(value: object) -> str:
+    """What may be meant by something that is no step, as the end of a sentence; empty where that cannot be guessed."""
+    if value is None or isinstance(value, (GeneratorType, CoroutineType, AsyncGeneratorType)):
+        name = getattr(value, "__name__", "parse")
+        return f"; give the function itself, without calling it: line({name}), not line({name}(…))"
+    if isinstance(value, (list, tuple)):
+        return "; did you mean line(*steps)?"
+    if isinstance(value, str):
+        return "; give the function itself, not its name"
+    if hasattr(value, "__next__") or type(value).__module__ == "builtins":
+        return ""
+    methods = [
+        name for name, each in vars(type(value)).items() if inspect.isfunction(each) and not name.startswith("_")
+    ]
+    return f"; did you mean its method {methods[0]!r}?" if len(methods) == 1 else ""
+
+
+def _check_one_function(builder: str, fn: object) -> None:
+    """Raises LineError for a whole line: called with a record, it would take that for its records."""
+    if isinstance(getattr(fn, "steps", None), tuple) and hasattr(fn, "stream"):
+        raise LineError(
+            f"{builder}() takes one function, and this is a line: put the line itself between the steps of the other one, "
+            "and options to the steps inside"
+        )
 
 
 def check_name(builder: str, name: object) -> None:
@@ -583,34 +615,77 @@ def _inside(fn: Any) -> Any:
 
 
 def _check_takes_one(step: Step) -> None:
-    """Raises LineError where the step's function cannot be called with one argument. Only what tells for certain is looked
-    at: functions, methods, and partials of those, without a signature that somebody has given them."""
-    fn, inner = step.fn, step.fn
-    while isinstance(inner, functools.partial):
-        inner = inner.func
-    if not (inspect.isfunction(inner) or inspect.ismethod(inner)) or hasattr(inner, "__signature__"):
-        return
+    """Raises LineError where the step's function cannot be called with one argument, as far as that is certain."""
     try:
-        inspect.signature(fn, follow_wrapped=False).bind(None)
+        if (signature := _certain_signature(step.fn)) is not None:
+            signature.bind(None)
     except (TypeError, ValueError) as error:  # a partial with arguments that there are not
         what = "list of records" if step.role is Role.BATCH else "record"
-        signature = inspect.signature(inner, follow_wrapped=False)
-        remedy = (
-            "Give the others beforehand, such as by functools.partial or a lambda"
-            if signature.parameters
-            else f"Let it take the {what}"
-        )
-        takes = f"{'its signature ' * (inner.__name__ == '<lambda>') or name_of(inner)}{signature}"
+        inner = _inner(step.fn)
+        whole = _certain_signature(inner) or inspect.Signature()
+        if isinstance(inner, type):
+            name = inner.__name__
+            remedy = f"Give what it builds, which is called with each {what}: {name}(…), or per_worker({name}, …)"
+        elif whole.parameters:
+            remedy = "Give the others beforehand, such as by functools.partial or a lambda"
+        else:
+            remedy = f"Let it take the {what}"
+        takes = f"{'its signature ' if name_of(inner).startswith(LAMBDA_AT) else name_of(inner)}{whole}"
         raise LineError(
             f"step {step.name!r} is called with one argument, the {what}, which {takes} does not take: {error}. {remedy}"
         ) from None
 
 
+def _check_builds(factory: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    """Raises LineError where a factory cannot be called with its arguments, as far as that is certain."""
+    try:
+        if (signature := _certain_signature(factory)) is not None:
+            signature.bind(*args, **kwargs)
+    except (TypeError, ValueError) as error:
+        name = name_of(factory)
+        if isinstance(factory, type) or inspect.isroutine(_inner(factory)):
+            remedy = f"Give per_worker({name}, …) what that takes"
+        else:
+            remedy = f"Give what builds the step, not the step: per_worker({name}, …) with the arguments of {name}"
+        raise LineError(
+            f"per_worker() calls {name} once in each worker with the arguments that are given beside it, which it does "
+            f"not take: {error}. {remedy}"
+        ) from None
+
+
+def _inner(fn: Any) -> Any:
+    while isinstance(fn, functools.partial):
+        fn = fn.func
+    return fn
+
+
+def _certain_signature(fn: Any) -> inspect.Signature | None:
+    """How something is called, where that is certain: functions, methods, classes and objects whose `__init__` or `__call__`
+    is a function, and partials of those, without a signature that somebody has given them. None: it is not. Raises
+    ValueError for a partial with arguments that there are not."""
+    inner = _inner(fn)
+    if hasattr(inner, "__signature__"):
+        return None
+    called = inner
+    if isinstance(inner, type):
+        made: Any = inner.__new__
+        if type(inner).__call__ is not type.__call__ or made is not object.__new__:
+            return None
+        called = inner.__init__  # type: ignore[misc]
+    elif not isinstance(inner, (FunctionType, MethodType)):
+        called = getattr(type(inner), "__call__", None)  # noqa: B004  of an object; a mock has any attribute itself
+    if not isinstance(called, (FunctionType, MethodType)) or hasattr(called, "__signature__"):
+        return None
+    return inspect.signature(fn, follow_wrapped=False)
+
+
 def flatten(steps: Iterable[Any]) -> tuple[Step, ...]:
     """All steps in order, those of lines among them in their place, with names that differ."""
     flat: list[Step] = []
-    for each in steps:
-        flat.extend(each.steps if hasattr(each, "steps") and isinstance(each.steps, tuple) else [as_step(each)])
+    given = tuple(steps)
+    for n, each in enumerate(given, 1):
+        place = f" (argument {n} of {len(given)})" if len(given) > 1 else ""
+        flat.extend(each.steps if hasattr(each, "steps") and isinstance(each.steps, tuple) else [as_step(each, place)])
     taken: dict[str, int] = {}
     named = []
     for each in flat:
@@ -628,7 +703,7 @@ def flatten(steps: Iterable[Any]) -> tuple[Step, ...]:
 
 
 def name_of(fn: Any) -> str:
-    """What to call a function: its name, for a lambda its place, for a partial the function inside.
+    """What to call a function: its name, for a lambda its file or cell and line, for a partial the function inside.
 
     >>> name_of(len), name_of(str.upper)
     ('len', 'upper')
@@ -638,7 +713,8 @@ def name_of(fn: Any) -> str:
     name = getattr(fn, "__name__", None) or type(fn).__name__
     code = getattr(fn, "__code__", None)
     if name == "<lambda>" and code is not None:
-        return f"lambda at {os.path.basename(code.co_filename)}:{code.co_firstlineno}"
+        place = cell_of(code.co_filename) or os.path.basename(code.co_filename)
+        return f"{LAMBDA_AT}{place}:{code.co_firstlineno}"
     return str(name)
 
 

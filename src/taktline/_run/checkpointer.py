@@ -23,7 +23,7 @@ from taktline._durable.entries import DELIVERED, DONE, RUNNING, STEP_ORDER, Chec
 from taktline._durable.journal import Journal
 from taktline._io.place import from_here
 from taktline._recipe.options import Options, memory_bytes
-from taktline._recipe.steps import Gives, Step
+from taktline._recipe.steps import LAMBDA_AT, Gives, Step
 from taktline._run.meter import Meter
 from taktline._run.output import OutputBatch
 from taktline._run.reader import Reader
@@ -307,7 +307,7 @@ class Checkpointer:
         names = []
         for n, step in enumerate(self._steps, 1):
             # A lambda's name tells its line, which changes when something above it does.
-            name = f"step {n}, a lambda" if step.name.startswith("lambda at ") else f"step {step.name!r}"
+            name = f"step {n}, a lambda" if step.name.startswith(LAMBDA_AT) else f"step {step.name!r}"
             made = (step.maker.factory, *step.maker.args, step.maker.kwargs) if step.maker is not None else (step.fn,)
             if step.has_state and step.maker is None:
                 made = (type(step.fn),)  # its state is no part of what it is

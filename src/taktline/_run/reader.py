@@ -364,9 +364,20 @@ def as_source(source: Any) -> Any:
     if hint := _another_source(source):
         raise LineError(f"the source must be an iterable of records, not {type(source).__name__}; {hint}")
     if not hasattr(source, "__iter__") and not hasattr(source, "__getitem__"):
-        hint = "; use flow.stream() for an async source" if hasattr(source, "__aiter__") else ""
-        raise LineError(f"the source must be an iterable of records, not {type(source).__name__}{hint}")
+        what = "None" if source is None else type(source).__name__
+        raise LineError(f"the source must be an iterable of records, not {what}{_instead(source)}")
     return source
+
+
+def _instead(source: Any) -> str:
+    """What may be meant by a source that cannot be iterated over, as the end of a sentence; empty where nothing is."""
+    if hasattr(source, "__aiter__"):
+        return "; use flow.stream() for an async source"
+    if isinstance(source, int):
+        return f"; did you mean range({source}), or [{source}] for one record?"
+    if callable(source) and (name := getattr(source, "__name__", "")).isidentifier():
+        return f"; did you mean what it gives: {name}()?"
+    return ""
 
 
 def looked_at(source: Any) -> Any:

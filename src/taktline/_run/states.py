@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from time import monotonic
 from typing import Any
 
-from taktline._recipe.steps import Step
+from taktline._recipe.steps import LAMBDA_AT, Step
 from taktline._segment.segment import Segment
 from taktline.errors import LineError
 
@@ -29,8 +29,9 @@ class States:
             if step.maker is None or isinstance(step.fn, type):
                 _check(step, step.fn)
         self._steps = tuple(steps)
+        self._keys = _keys(self._steps)
         self._built: list[tuple[Segment, Step, Any]] = []
-        self._kept: dict[str, bytes] = {}  # a step's name: its state at the last border that was reached
+        self._kept: dict[str, bytes] = {}  # a step's key: its state at the last border that was reached
         self._taken: dict[str, bytes] = {}  # at the border that is under way
         self._border: int | None = None
         self._next = 0.0
@@ -40,18 +41,19 @@ class States:
         if packed is not None:
             self._kept = pickle.loads(packed)
         else:  # in this process another run may have used these steps, and may do so again
-            self._kept = {step.name: _saved(step, step.fn) for step in self._steps if step.maker is None}
+            self._kept = {self._keys[step.name]: _saved(step, step.fn) for step in self._steps if step.maker is None}
 
     def built(self, segment: Segment) -> None:
         """The steps of a segment are there: they get the states to begin with."""
         for step, made in segment.stateful():
             _check(step, made)
             self._built.append((segment, step, made))
-            if step.name not in self._kept:
-                self._kept[step.name] = _saved(step, made)
+            key = self._keys[step.name]
+            if key not in self._kept:
+                self._kept[key] = _saved(step, made)
                 continue
             try:
-                made.load(pickle.loads(self._kept[step.name]))
+                made.load(pickle.loads(self._kept[key]))
             except Exception as error:
                 error.add_note(f"raised while step {step.name!r} was given the state that the journal has of it")
                 raise
@@ -67,7 +69,7 @@ class States:
         began = monotonic()
         for where, step, made in self._built:
             if where is segment:
-                self._taken[step.name] = _saved(step, made)
+                self._taken[self._keys[step.name]] = _saved(step, made)
         ended = monotonic()
         self._next = max(self._next, ended + SHARE * (ended - began))
 
@@ -84,6 +86,13 @@ class States:
     def packed(self) -> bytes:
         """The states at the last border that was reached, or at the start."""
         return pickle.dumps(self._kept)
+
+
+def _keys(steps: Sequence[Step]) -> dict[str, str]:
+    """By which key the state of each step is kept: its name. That of a lambda tells its place, which is another one once
+    something above it has changed: they are counted."""
+    lambdas = [step.name for step in steps if step.name.startswith(LAMBDA_AT)]
+    return {step.name: step.name for step in steps} | {name: f"lambda {n}" for n, name in enumerate(lambdas, 1)}
 
 
 def _check(step: Step, made: Any) -> None:

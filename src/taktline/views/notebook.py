@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import sys
 from html import escape
 from typing import Any, ClassVar
 
+from taktline._notebook import shell
 from taktline._observe.snapshot import Report, Snapshot
 from taktline.views.drawing import BOTTLENECK, DONE, FAILED, Doing, rows, text
 
@@ -67,5 +67,5 @@ def _key(report: Report) -> tuple[Any, ...]:
 
 
 def _cell() -> Any:
-    shell = getattr(sys.modules.get("IPython"), "get_ipython", lambda: None)()
-    return None if shell is None else (id(shell), shell.execution_count)
+    here = shell()
+    return None if here is None else (id(here), here.execution_count)

@@ -12,6 +12,7 @@ from time import perf_counter
 from types import TracebackType
 from typing import Any, Protocol
 
+from taktline._notebook import kernel
 from taktline._observe.snapshot import Report, Snapshot
 from taktline._recipe.options import default_progress
 from taktline._segment import policies
@@ -257,7 +258,7 @@ def _said() -> bool | None:
 
 def _where() -> str:
     """Where there is somebody to see it."""
-    if _kernel() is not None:
+    if kernel() is not None:
         return "notebook"
     try:
         terminal = sys.stderr is not None and sys.stderr.isatty()
@@ -271,13 +272,7 @@ def _is_automatic() -> bool:
     """Whether this runs under a program that nobody looks at: a build server, or pytest in this very process."""
     if "pytest" in sys.modules and "PYTEST_CURRENT_TEST" in os.environ:
         return True
-    return os.environ.get("CI", "").lower() not in ("", "0", "false") and _kernel() is None
-
-
-def _kernel() -> Any:
-    """The notebook's kernel that this process is; None where it is none. IPython is not imported for that."""
-    shell = getattr(sys.modules.get("IPython"), "get_ipython", lambda: None)()
-    return getattr(shell, "kernel", None)
+    return os.environ.get("CI", "").lower() not in ("", "0", "false") and kernel() is None
 
 
 def _in_the_main_thread() -> bool:
