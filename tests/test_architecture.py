@@ -139,8 +139,7 @@ def test_every_error_stands_in_the_docs_with_its_code():
     page = (ROOT.parents[1] / "docs/errors.md").read_text()
     listed = set(re.findall(r"^\| (TK\d+) \| `(\w+)`", page, re.MULTILINE))
     known = {each for each in vars(errors).values() if isinstance(each, type) and issubclass(each, Exception)}
-    # SourceNotFound is caught as one of its two bases
-    assert listed == {(vars(each)["code"], each.__name__.replace("NotFound", "Error")) for each in known}
+    assert listed == {(vars(each)["code"], each.__name__) for each in known}
 
 
 # --- the graph of files ---
@@ -296,6 +295,14 @@ def test_the_options_of_a_run_stand_in_one_table():
     for name, default in rows:
         if name != "workers":  # the usable cores
             assert ast.literal_eval(default.strip().strip("`")) == there[name].default, name
+
+
+def test_the_page_names_the_options_that_a_plan_takes():
+    from taktline._recipe.options import PLAN_OPTIONS
+
+    page = (ROOT.parents[1] / "docs/options.md").read_text()
+    told = page[page.index("`flow.plan`") : page.index("What would change nothing")]
+    assert set(re.findall(r"`(\w+)`", told)) == {*PLAN_OPTIONS}
 
 
 def test_docstrings_stand_alone():
