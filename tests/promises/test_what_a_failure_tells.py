@@ -142,6 +142,34 @@ def test_nothing_is_told_that_is_not_known(how):
         assert given in ([], [GIVEN], ["  given   {'amount': None, 'password': '****'}, from step 'parse_of'"])
 
 
+class Adds:
+    """Adds to each number, and raises at one of them."""
+
+    def __init__(self, more, bad=None):
+        self.more, self.bad = more, bad
+
+    def __call__(self, n):
+        if n == self.bad:
+            raise TypeError("bad")
+        return n + self.more
+
+
+@pytest.mark.parametrize("how", HOWS)
+@pytest.mark.parametrize("at", [3, 900])
+@pytest.mark.parametrize(("count", "failing"), [(2, 1), (5, 0), (40, 39)])
+def test_what_is_told_of_a_late_record_is_its_own(how, at, count, failing):
+    """Also behind results that were ready before, and where many functions are called in one another."""
+    steps = [Adds(1_000, bad=at + 1_000 * n if n == failing else None) for n in range(count)]
+    with pytest.raises(TypeError, match="bad") as caught:
+        list(line(*steps)(range(1_000), how=how, workers=1, progress=False))
+    told = caught.value.__notes__[0].splitlines()
+    name = "Adds" if failing == 0 else f"Adds ({failing + 1})"
+    before = "Adds" if failing == 1 else f"Adds ({failing})"
+    assert told[:2] == [f"at record {at} in step {name!r}", f"  record  {at}"]
+    given = [said for said in told if said.startswith("  given")]
+    assert given == ([f"  given   {at + 1_000 * failing}, from step {before!r}"] if failing else [])
+
+
 def parse_of(row):
     return row
 

@@ -225,7 +225,7 @@ def _lazy(steps: Sequence[Step], *, counted: bool) -> Code:
     w, cuts = _Writer(), _levels(steps)
     for line in (f"def run(phases, failed, tally, {_names(steps)}):", "    read = given = 0", "    record = None",
                  "    try:", "        for ready, records in phases:", "            if ready is not None:",
-                 "                for x in ready: yield x", "                continue", "            try:",
+                 "                for result in ready: yield result", "                continue", "            try:",
                  "                for record in records:"):  # fmt: skip
         w.add(line)
     w.pad = " " * 20
@@ -334,15 +334,16 @@ def _lazy_steps(w: _Writer, steps: Sequence[Step], first: int, last: int) -> Non
 
 
 def _in_one_another(w: _Writer, count: int) -> None:
-    """Nested calls need no local variable; each call has a line of its own for the traceback."""
+    """Nested calls need no local variable; each call has a line of its own for the traceback. No variable here is called x,
+    which is what a step was given (`given`): between calls in one another nothing tells that."""
     given = "record"
     for first in range(0, count, LONG):
         last = min(first + LONG, count)
-        w.add("yield (" if last == count else "x = (")
+        w.add("yield (" if last == count else "so_far = (")
         for n in reversed(range(first, last)):
             w.add(f"s{n}(", n)
         w.add(f"{given}{')' * (last - first)})")
-        given = "x"
+        given = "so_far"
 
 
 FORMS: dict[str, Callable[[Sequence[Step]], Code]] = {
