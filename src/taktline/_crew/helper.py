@@ -41,6 +41,7 @@ class AgentLink(ABC):
     slots = 1
     where = ""
     serves = told.ANY_LANE
+    has_spoken = False  # something was heard of it; beats are not
 
     @abstractmethod
     def tell(self, message: Parcel) -> None:
@@ -106,6 +107,26 @@ def main() -> NoReturn:
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     sys.path.pop(0)
     Helper(Channel(socket.socket(fileno=descriptor), blocking=False, most=ARENA_BYTES)).live()
+
+
+class Beats:
+    """How many times in a row each agent was listened for in vain; times are counted and no clock is asked, so that what
+    was frozen here is not held against them. One that has said nothing yet is still starting, and may take longer.
+
+    >>> beats = Beats(lost_after=10)
+    >>> [beats.lost(1, came=False, has_spoken=True) for _ in range(10)].index(True)
+    9
+    """
+
+    def __init__(self, lost_after: float) -> None:
+        self._missed: dict[int, int] = {}
+        self._starting = int(STARTING / lost_after * told.BEATS_TILL_LOST)
+
+    def lost(self, number: int, *, came: bool, has_spoken: bool) -> bool:
+        """Whether this agent is given up, which is said once; `came`: its answer to a beat, since the last time."""
+        missed = self._missed.get(number, -self._starting) + 1
+        self._missed[number] = missed = 0 if came else max(1, missed) if has_spoken else missed
+        return missed == told.BEATS_TILL_LOST
 
 
 class Helper:
@@ -217,14 +238,11 @@ class Helper:
         self._placement.let_go(agent)
 
     def _beat(self) -> NoReturn:
-        """Beats of all agents. It counts the times that it has listened, so that what was frozen here is not held against
-        them. One that has not answered yet is still starting."""
-        missed: dict[int, int] = {}
-        first = -int(STARTING / self._lost_after * told.BEATS_TILL_LOST)
+        """Beats of all agents."""
+        beats = Beats(self._lost_after)
         while True:
             for number, agent in self._all().items():
-                missed[number] = 0 if agent.beat() else missed.get(number, first) + 1
-                if missed[number] == told.BEATS_TILL_LOST:
+                if beats.lost(number, came=agent.beat(), has_spoken=agent.has_spoken):
                     self._unheard.put(number)
                     self.wake()
             sleep(self._lost_after / told.BEATS_TILL_LOST)
