@@ -177,7 +177,18 @@ def results_may_come_as_the_bytes_of_a_sink(make: Make, dies: Dies) -> None:
     sent(crew, 0, 1, 2, orders=Orders(encode=joined))  # type: ignore[arg-type]
     (came,) = until(crew, Came)
     assert type(came.batch.values) is Encoded
-    assert (came.batch.values.data, len(came.batch.values)) == (b"10 20", 2)
+    assert (bytes(came.batch.values.data), len(came.batch.values)) == (b"10 20", 2)
+
+
+def large_bytes_of_a_sink_stay_as_they_were_while_others_come(make: Make, dies: Dies) -> None:
+    crew = make(ten_times)
+    ready(crew, 0)
+    held = []
+    for seq in range(40):
+        sent(crew, seq, *[seq] * 50_000, orders=Orders(encode=joined))  # type: ignore[arg-type]
+        held += until(crew, Came)
+    for came in held:
+        assert bytes(came.batch.values.data) == joined([came.seq * 10] * 50_000)
 
 
 def an_endless_record_comes_in_parts_two_ahead_and_one_more_for_each_that_is_asked_for(make: Make, dies: Dies) -> None:
@@ -293,6 +304,7 @@ CREW_PROMISES: tuple[Callable[[Make, Dies], None], ...] = (
     what_failed_before_comes_along,
     a_careful_batch_gives_the_same,
     results_may_come_as_the_bytes_of_a_sink,
+    large_bytes_of_a_sink_stay_as_they_were_while_others_come,
     an_endless_record_comes_in_parts_two_ahead_and_one_more_for_each_that_is_asked_for,
     a_worker_that_dies_is_told_and_its_number_is_free,
     a_careful_worker_that_dies_says_at_which_value,

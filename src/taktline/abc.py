@@ -419,8 +419,12 @@ class Sink(ABC):
     tables = False
     """Whether it takes tables: `write_table`."""
 
-    table_encoder: Callable[[Any], bytes] | None = None
+    table_encoder: Callable[[Any], bytes | memoryview] | None = None
     """As `encoder`, of a pyarrow.Table; what it makes goes to `write_encoded` too."""
+
+    encoded_in_place = False
+    """Whether `write_encoded` takes a memoryview as well as bytes, and keeps nothing of it when it returns: then what a
+    worker made is written from where it lies, and not copied before."""
 
     @abstractmethod
     def open(self) -> None:
@@ -434,11 +438,13 @@ class Sink(ABC):
         """Write the rows of this pyarrow.Table as results, in order; in any turn with `write`. Raises as that does."""
         raise NotImplementedError
 
-    def write_encoded(self, data: bytes, count: int) -> None:
+    def write_encoded(self, data: Any, count: int) -> None:
         """Write what `encoder` made of so many results. Raises SinkError as `write` does."""
         raise NotImplementedError
 
-    def encoders_elsewhere(self) -> tuple[Callable[[list[Any]], bytes] | None, Callable[[Any], bytes] | None]:
+    def encoders_elsewhere(
+        self,
+    ) -> tuple[Callable[[list[Any]], bytes] | None, Callable[[Any], bytes | memoryview] | None]:
         """What workers on other machines have in place of `encoder` and `table_encoder`, such as what leaves the bytes in a
         file that both can reach. Asked for once it is open, where a run has such workers; from then on `write_encoded` gets
         what these make."""

@@ -147,7 +147,8 @@ def open_answer(
     every value by itself."""
     outcome = _Outcome(*pickle.loads(told)) if told else PLAIN_OUTCOME
     if outcome.encoded is not None:
-        return Batch(Encoded(bytes(parts[0]), count, outcome.encoded), first=sent.first), outcome.newest
+        data = buffers()[0] if len(parts) > 1 else bytes(parts[0])
+        return Batch(Encoded(data, count, outcome.encoded), first=sent.first), outcome.newest
     bad: list[serialize.NotSerializable] = []
     values: Any
     if onward:
@@ -255,7 +256,10 @@ def seal_answer(
 
         newest = newest_of(batch, packed=orders.careful)
     if orders.encode is not None and not orders.careful and (data := encoded(batch, orders.encode)) is not None:
-        return count, pickle.dumps(tuple(_Outcome(encoded=batch.tail(), newest=newest))), [data]
+        parts = (
+            [b"", data] if len(data) >= serialize.LARGE else [data]
+        )  # a part behind the first one may stay where it is
+        return count, pickle.dumps(tuple(_Outcome(encoded=batch.tail(), newest=newest))), parts
     parts = batch.values if orders.careful else _packed(batch, step, UNRETURNED, goes_on=goes_on)
     outcome = _Outcome(orders.careful, batch.origins, [_told(failure) for failure in batch.failures], newest=newest)
     return len(batch.values), b"" if outcome == PLAIN_OUTCOME else pickle.dumps(tuple(outcome)), parts
@@ -275,7 +279,7 @@ def _told(failure: Failure) -> Told | tuple[Any, ...]:
     return (failure.place, failure.origin, failure.step, error, failure.traceback, failure.given)
 
 
-def encoded(batch: Batch, encode: Encode) -> bytes | None:
+def encoded(batch: Batch, encode: Encode) -> serialize.Bytes | None:
     """The results as bytes for the sink; None where the caller must see them, or the error they cause there."""
     if batch.failures:
         return None

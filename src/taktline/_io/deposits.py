@@ -25,12 +25,12 @@ BLOCK = 1 << 24  # bytes that are copied at once
 REFUSED = (errno.EXDEV, errno.ENOSYS, errno.EINVAL, errno.EOPNOTSUPP)  # the system cannot copy between these two
 
 
-def leaving(encode: Callable[[Any], bytes] | None, folder: str) -> Callable[[Any], bytes] | None:
+def leaving(encode: Callable[[Any], bytes | memoryview] | None, folder: str) -> Callable[[Any], bytes] | None:
     """What makes the same bytes in a worker and leaves them in this folder, where its machine has it."""
     return partial(_left, encode=encode, folder=folder) if encode is not None else None
 
 
-def _left(values: Any, encode: Callable[[Any], bytes], folder: str) -> bytes:
+def _left(values: Any, encode: Callable[[Any], bytes | memoryview], folder: str) -> bytes:
     data = encode(values)
     if len(data) < LEAST:
         return HERE + data
@@ -94,13 +94,13 @@ class Deposits:
         self.folder = folder
         self.unseen = False  # some worker has no such folder
 
-    def told(self, data: bytes) -> bytes | Deposit:
+    def told(self, data: bytes | memoryview) -> bytes | memoryview | Deposit:
         """What a worker has told: the bytes, or where they are. Raises SinkError where they are not as they were left."""
         kind, rest = data[:1], data[1:]
         if kind != LEFT:
             self.unseen = self.unseen or kind == UNSEEN
             return rest
-        size, path = int.from_bytes(rest[:8], "little"), os.path.join(self.folder, rest[8:].decode())
+        size, path = int.from_bytes(rest[:8], "little"), os.path.join(self.folder, bytes(rest[8:]).decode())
         try:
             there = os.stat(path).st_size
         except OSError as error:
@@ -109,7 +109,7 @@ class Deposits:
             raise SinkError(f"what a worker has left in {path!r} has {there:,} bytes, and had {size:,}", path=path)
         return Deposit(path, 0, size)
 
-    def done_with(self, data: bytes | Deposit) -> None:
+    def done_with(self, data: bytes | memoryview | Deposit) -> None:
         """What a worker has left has been put in its place, so its file goes."""
         if isinstance(data, Deposit):
             with suppress(FileNotFoundError):

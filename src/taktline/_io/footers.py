@@ -25,7 +25,7 @@ Struct = dict[int, tuple[int, Any]]
 class Footer:
     """What the end of a whole file in memory, or of one that a worker has left, says of it."""
 
-    def __init__(self, file: bytes | Deposit) -> None:
+    def __init__(self, file: bytes | memoryview | Deposit) -> None:
         end = len(file) - 8
         if isinstance(file, Deposit):
             start = end - int.from_bytes(file.piece(end, end + 4).read(), "little")
@@ -34,7 +34,7 @@ class Footer:
         else:
             start = end - int.from_bytes(file[end : end + 4], "little")
             self.body = memoryview(file)[len(PARQUET_MAGIC) : start]
-            self._fields = _Reading(file, start).struct()
+            self._fields = _Reading(bytes(file[start:end]), 0).struct()
 
     @property
     def rows(self) -> int:

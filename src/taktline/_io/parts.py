@@ -57,7 +57,7 @@ class Parts(Protocol):
 
     def write(self, results: Sequence[Any]) -> None: ...
     def write_table(self, table: Any) -> None: ...
-    def write_encoded(self, data: bytes | Deposit, count: int) -> None: ...
+    def write_encoded(self, data: bytes | memoryview | Deposit, count: int) -> None: ...
     def end(self) -> None:
         """All were given."""
 
@@ -171,7 +171,7 @@ class LineParts:
             self._cut(data, some)
             at += some.num_rows
 
-    def write_encoded(self, data: bytes | Deposit, count: int) -> None:
+    def write_encoded(self, data: bytes | memoryview | Deposit, count: int) -> None:
         if isinstance(data, Deposit):
             if self._takes_whole(data, count):
                 assert self._part.output is not None
@@ -179,7 +179,7 @@ class LineParts:
                 self._wrote(count, len(data))
                 return
             data = data.read()
-        data = self._lines.taken(data, self._count)
+        data = self._lines.taken(bytes(data), self._count)
         while count > (room := self._room()):
             end = self._lines.cut(data, room)
             if end is None:
@@ -287,7 +287,7 @@ class ColumnParts:
     def write_table(self, table: Any) -> None:
         self._groups.table(table)
 
-    def write_encoded(self, data: bytes | Deposit, count: int) -> None:
+    def write_encoded(self, data: bytes | memoryview | Deposit, count: int) -> None:
         raise NotImplementedError
 
     def _put(self, made: Any, rows: int, size: int) -> None:
@@ -345,7 +345,7 @@ class ParquetParts(ColumnParts):
     def _end(self) -> None:
         self._file.end(self._row_groups.head)
 
-    def write_encoded(self, data: bytes | Deposit, count: int) -> None:
+    def write_encoded(self, data: bytes | memoryview | Deposit, count: int) -> None:
         self._row_groups.encoded(data, count)
 
     def state(self) -> dict[str, Any]:
@@ -410,6 +410,7 @@ class Folder(Resumable):
         self._deposits: Deposits | None = None
         told = self._stream_in("")
         self.tables = told.table_encoder is not None or kind.of_columns
+        self.encoded_in_place = kind.format == "parquet"
         self.takes_failed = kind.format == "jsonl" and self._by is None
         if self._by is None:
             self.encoder, self.table_encoder = told.encoder, told.table_encoder
@@ -459,7 +460,7 @@ class Folder(Resumable):
         folder = self._deposits.folder
         return leaving(self.encoder, folder), leaving(self.table_encoder, folder)
 
-    def write_encoded(self, data: bytes, count: int) -> None:
+    def write_encoded(self, data: bytes | memoryview, count: int) -> None:
         if self._deposits is None:
             self._stream().write_encoded(data, count)
         else:

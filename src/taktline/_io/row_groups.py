@@ -41,7 +41,7 @@ class Packing(Sizes):
         if not (isinstance(level, int) and least <= level <= most):
             raise LineError(f"codec={self._codec!r} has no level={level!r}: {least} to {most}")
 
-    def file(self, table: Any) -> bytes:
+    def file(self, table: Any) -> memoryview:
         """The table as a Parquet file. Raises pyarrow's exceptions."""
         import pyarrow as pa
         from pyarrow.parquet import write_table
@@ -51,14 +51,14 @@ class Packing(Sizes):
             table, out, row_group_size=self.most, compression=self._codec, compression_level=self._level,
             use_dictionary=columns_with_dictionary(table),
         )  # fmt: skip
-        return bytes(out.getvalue().to_pybytes())
+        return memoryview(out.getvalue()).cast("B")
 
 
-def table_encoder(packing: Packing, schema: Any) -> Callable[[Any], bytes]:
+def table_encoder(packing: Packing, schema: Any) -> Callable[[Any], memoryview]:
     return partial(_encoded, packing=packing, schema=schema)
 
 
-def _encoded(table: Any, packing: Packing, schema: Any) -> bytes:
+def _encoded(table: Any, packing: Packing, schema: Any) -> memoryview:
     """In a worker: the row groups of a table. Raises ValueError where it is to be gathered with others, or cut."""
     if is_small(table) or table.num_rows > packing.whole:
         raise ValueError("a small table, which is written with others, or one that is cut")
@@ -76,7 +76,7 @@ class RowGroups(Settled):
         self._head: Footer | None = None
         self._alike: list[Any] = []  # schemas and keys of footers that can be joined to the head as they are
 
-    def encoded(self, data: bytes | Deposit, count: int) -> None:
+    def encoded(self, data: bytes | memoryview | Deposit, count: int) -> None:
         import pyarrow as pa
         from pyarrow.parquet import read_schema
 
@@ -86,7 +86,7 @@ class RowGroups(Settled):
         if (footer.schema, footer.keys) in self._alike:
             self._put(footer)
         else:
-            data = data.read() if isinstance(data, Deposit) else data
+            data = data.read() if isinstance(data, Deposit) else bytes(data)  # it may have to wait
             self._take(Coming(self._count, count, data, read_schema(pa.BufferReader(data)), len(data)))
         self._count += count
 
@@ -130,7 +130,7 @@ def _without_rows(schema: Any) -> Any:
     return pa.Table.from_batches([], schema=schema)
 
 
-def file_of(table: Any, packing: Packing, first: int) -> bytes:
+def file_of(table: Any, packing: Packing, first: int) -> memoryview:
     """Row groups of a table that is of the file's schema. Raises SinkError where Parquet has no form for it."""
     import pyarrow as pa
 
@@ -175,6 +175,7 @@ class ParquetFile(IntoOutput):
         "Write a folder of parts, as write('out/', format='parquet') does"
     )
     tables = True
+    encoded_in_place = True
     takes_failed = False
 
     def __init__(
@@ -200,7 +201,7 @@ class ParquetFile(IntoOutput):
     def write_table(self, table: Any) -> None:
         self._groups.table(table)
 
-    def write_encoded(self, data: bytes, count: int) -> None:
+    def write_encoded(self, data: bytes | memoryview, count: int) -> None:
         self._groups.encoded(data, count)
 
     def commit(self) -> None:

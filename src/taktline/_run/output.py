@@ -81,7 +81,9 @@ class OutputBatch:
     def into(self, sink: Sink) -> None:
         """Write the results."""
         if isinstance(self.results, Encoded):
-            sink.write_encoded(self.results.data, len(self.results))
+            data = self.results.data
+            made = memoryview(data).cast("B") if sink.encoded_in_place else bytes(data)
+            sink.write_encoded(made, len(self.results))
         elif type(self.results) is ArrowRows and sink.tables:
             sink.write_table(self.results.table)
         else:

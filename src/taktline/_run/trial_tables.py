@@ -100,7 +100,7 @@ def _a_row(fewer: tuple[int, float], more: tuple[int, float], whole: int) -> flo
     return slope + max(0.0, least - slope * few) / whole
 
 
-def _encoding(encoder: Callable[[Any], bytes], results: ArrowRows, whole: int) -> Move | None:
+def _encoding(encoder: Callable[[Any], bytes | memoryview], results: ArrowRows, whole: int) -> Move | None:
     """What making the sink's bytes of a row costs, in a table of so many; None where they cannot be made."""
     import pyarrow as pa
 

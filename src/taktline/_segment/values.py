@@ -40,11 +40,13 @@ def without(values: Any, start: int, stop: int) -> Any:
 class Encode:
     """Makes a sink's bytes of results: of `records` in a list, or of a `table` of Arrow. Raises where it has none of them."""
 
-    def __init__(self, records: Callable[[list[Any]], bytes] | None, table: Callable[[Any], bytes] | None) -> None:
+    def __init__(
+        self, records: Callable[[list[Any]], bytes] | None, table: Callable[[Any], bytes | memoryview] | None
+    ) -> None:
         self._records = records
         self._table = table
 
-    def __call__(self, values: Any) -> bytes:
+    def __call__(self, values: Any) -> bytes | memoryview:
         table = getattr(values, "table", None)
         if table is not None and self._table is not None:
             return self._table(table)
@@ -71,11 +73,12 @@ class Table:
 
 
 class Encoded:
-    """Results whose bytes a worker has made for the sink: of them nothing is left but their number."""
+    """Results whose bytes a worker has made for the sink: of them nothing is left but their number. `data`: bytes, or a
+    buffer of the worker's, whose place there is free again when nothing refers to it any more."""
 
     __slots__ = ("_count", "data", "tail")
 
-    def __init__(self, data: bytes, count: int, tail: tuple[int, int] = (0, 0)) -> None:
+    def __init__(self, data: Any, count: int, tail: tuple[int, int] = (0, 0)) -> None:
         self.data = data
         self._count = count
         self.tail = tail  # as Batch.tail says
