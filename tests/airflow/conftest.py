@@ -81,6 +81,7 @@ def home():
     (HOME / "data").mkdir()
     made = airflow("db", "migrate")
     assert made.returncode == 0, made.stdout
+    shutil.copy(HOME / "airflow.db", HOME / "empty.db")
     yield HOME
     shutil.rmtree(HOME)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -58,8 +59,11 @@ def api(method, path, body):
         f"http://127.0.0.1:{PORT}/api/v2/{path}", json.dumps(body).encode(), method=method,
         headers={"Content-Type": "application/json", "Authorization": f"Bearer {token()}"},
     )  # fmt: skip
-    with urllib.request.urlopen(request, timeout=60) as answer:
-        return json.load(answer)
+    try:
+        with urllib.request.urlopen(request, timeout=60) as answer:
+            return json.load(answer)
+    except urllib.error.HTTPError as refused:
+        raise AssertionError(f"{method} {path}: {refused.code} {refused.read().decode()}\n{logs()}") from refused
 
 
 def token(role="ADMIN"):
@@ -84,14 +88,19 @@ def page(path, token=None, cookie=None):
 
 @contextmanager
 def started(*more, **environment):
-    """API server, DAG processor, scheduler and `more`; all ended at the end, and nothing of them left."""
+    """API server, DAG processor, scheduler and `more`, which know of no DAG yet; all ended at the end, and nothing of them
+    left."""
     commands = {
         "api-server": ("--host", "127.0.0.1", "--port", str(PORT), "--workers", "1"),
         "dag-processor": (),
         "scheduler": ("--skip-serve-logs",),
         **dict.fromkeys(more, ("--skip-serve-logs",)),
     }
-    (HOME / "logs").mkdir(exist_ok=True)
+    for left in HOME.glob("airflow.db*"):  # DAGs of other tests: the scheduler would run them, too
+        left.unlink()
+    shutil.copy(HOME / "empty.db", HOME / "airflow.db")
+    shutil.rmtree(HOME / "logs", ignore_errors=True)
+    (HOME / "logs").mkdir()
     processes = []
     try:
         for name, arguments in commands.items():
