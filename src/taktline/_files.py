@@ -140,6 +140,19 @@ def write_at(place: str, data: bytes) -> None:
         write_whole(path, data)
 
 
+def read_at(place: str) -> bytes | None:
+    """The bytes of a small file or object; None where there is none. Raises OSError, and of a URL LineError, SourceError."""
+    path = _urls.local(place)
+    try:
+        if path is None:
+            return _urls.get(place)
+        with open(path, "rb") as file:
+            return file.read()
+    except FileNotFoundError as error:
+        pass_on(error)
+        return None
+
+
 def take_away_at(place: str) -> None:
     """A file or object, where it is there. Raises OSError, and of a URL LineError or SinkError."""
     path = _urls.local(place)

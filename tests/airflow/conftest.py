@@ -57,6 +57,25 @@ def airflow(*arguments: str, **options: Any) -> subprocess.CompletedProcess[str]
     return subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, cwd=HOME, **options)
 
 
+ONE_RUN = """
+import sys
+from airflow.utils.types import DagRunType
+
+DagRunType.generate_run_id = lambda kind, *, suffix: f"{kind.value}__{sys.argv[4]}"
+from airflow.__main__ import main
+
+main()
+"""
+
+
+def run_of(dag: str, day: str, *arguments: str, **options: Any) -> str:
+    """The log of a DAG's run for a day by `airflow dags test`. A second one for the same day is the same DAG run, as it is
+    when its tasks were cleared: Airflow would call it after the time."""
+    command = [sys.executable, "-c", ONE_RUN, "dags", "test", dag, day, *arguments]
+    ended = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, cwd=HOME, **options)
+    return ended.stdout
+
+
 class Metadata:
     """What Airflow's database says."""
 

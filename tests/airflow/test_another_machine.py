@@ -8,7 +8,7 @@ import os
 
 import pytest
 import servers
-from conftest import airflow
+from conftest import run_of
 
 DAG = """
 from airflow.sdk import dag
@@ -60,16 +60,18 @@ def test_a_task_goes_on_on_another_machine(tmp_path, metadata, how):
             temporary = tmp_path / machine
             temporary.mkdir()
             logs.append(
-                airflow(
-                    "dags", "test", f"moved_{how}", env=os.environ | {
+                run_of(
+                    f"moved_{how}", "2026-01-01", env=os.environ | {
                         "AIRFLOW__CORE__DAGS_FOLDER": str(tmp_path / "dags"), "MACHINE": machine,
                         "AIRFLOW_CONN_STORE": json.dumps({"conn_type": "aws", **keys}), "TMPDIR": str(temporary),
                     },
-                ).stdout
+                )
             )  # fmt: skip
             there = sorted(store.find(bucket))
             if machine == "first":
-                assert f"{bucket}/journals/{how}.journal" in there, logs[0]
+                assert any(
+                    path == f"{bucket}/journals/{how}.moved_{how}.{how}.manual__2026-01-01.journal" for path in there
+                ), logs[0]
                 assert f"{bucket}/out/{how}.jsonl" not in there
         assert metadata.states(f"moved_{how}") == {how: "success"}, logs[1]
         assert 0 < metadata.xcom(f"moved_{how}", how)["resumed_at"] <= 1500

@@ -40,7 +40,9 @@ def test_each_task_ends_as_it_should(small, metadata):
         "raises": "failed", "no_line": "failed", "mapped[0]": "success", "mapped[1]": "success",
         "no_connection": "failed", "from_a_connection": "success",
         "late_url": "failed", "report_at_a_url": "success", "from_upstream__1": "success", "behind": "success",
-        "numbers__1": "success",
+        "numbers__1": "success", "parts_by_template": "success",
+        "left_out_nothing": "success", "left_out_empty": "success", "sink_nothing": "failed", "sink_empty": "failed",
+        "source_nothing": "failed", "source_empty": "failed",
     }, small  # fmt: skip
 
 
@@ -126,6 +128,22 @@ def test_wrong_use_found_late_is_one_sentence_and_not_tried_again(small, metadat
 
 def test_a_connection_is_a_database(small, data):
     assert read(data / "from_db.jsonl") == [{"n": n * 3} for n in range(10)]
+
+
+def test_a_template_that_gives_nothing_leaves_its_option_out_and_is_no_sink_and_no_source(small, home, data, metadata):
+    for nothing in ("nothing", "empty"):
+        assert read(data / f"left_out_{nothing}.jsonl") == [{"n": n * 2} for n in range(2000)]
+    for given in ("'None'", "''"):
+        assert f"sink=: its template gave {given}; give a path or URL" in small
+        assert f"or an upstream task's output; its template gave {given}" in small
+    tries = metadata.rows("select try_number from task_instance where task_id like 'sink_%' or task_id like 'source_%'")
+    assert tries == [(1,)] * 4
+    assert not [path for path in home.iterdir() if path.name.startswith("None")]
+
+
+def test_parts_are_written_where_a_template_says(small, data):
+    parts = sorted((data / "größe numbers").glob("part-*"))
+    assert [len(read(part)) for part in parts] == [1500, 500]
 
 
 def test_mapped_tasks(small, data):

@@ -15,7 +15,8 @@ from airflow.sdk import DAG, ObjectStoragePath, task
 
 from taktline import LineError, line, write, write_sql
 from taktline._recipe.options import Options
-from taktline.airflow import TaktlineOperator, address, connection, connection_url, decorator
+from taktline.abc import Live
+from taktline.airflow import TaktlineOperator, address, connection, connection_url, decorator, journals
 from taktline.airflow import operator as operators
 
 try:
@@ -25,6 +26,19 @@ except ImportError:  # before Airflow 3.2
 
 STEPS = Path(__file__).parent / "dags" / "steps.py"
 FLOW = f"{STEPS}:flow"
+
+
+class Queue(Live):
+    """Nothing comes of it."""
+
+    def __init__(self, name="queue"):
+        self._name = name
+
+    def take(self, most, seconds):
+        return None
+
+    def describe(self):
+        return self._name
 
 
 def operator(**given):
@@ -80,7 +94,23 @@ def test_default_args_reach_options_too():
             {"journal": True},
             "journal=True puts the journal beside the sink, and nowhere is no file, nor at s3:// or gs://; name a folder",
         ),
-        ({"sink": "/data/out/"}, "say what the parts of the folder are to be: sink=write('/data/out/', \"parquet\")"),
+        ({"sink": "/data/out/"}, 'say what the parts of the folder are to be: writing={"format": "parquet"}'),
+        ({"sink": "/data/{{ ds }}/", "writing": {"rows": 9}}, "say what the parts of the folder are to be: writing="),
+        (
+            {"sink": "/o.csv", "writing": {"formt": "csv"}},
+            "taktline.write has no option 'formt'; did you mean 'format'?",
+        ),
+        ({"reading": {"tipes": "infer"}}, "taktline.read has no option 'tipes'; did you mean 'types'?"),
+        ({"writing": {"format": "csv"}}, "writing= says how a path or URL is written, and sink= is nowhere"),
+        (
+            {"sink": write("/tmp/{{ ds }}.jsonl")},
+            "in which no template is filled in: /tmp/{{ ds }}.jsonl; give the path as text, with writing=",
+        ),
+        (
+            {"sink": write_sql("sqlite:///shop.db", "of_{{ ds_nodash }}", key="id")},
+            "sink= is an object, in which no template is filled in",
+        ),
+        ({"source": Queue("redis://shop/0/{{ ds }}")}, "source= is an object, in which no template is filled in"),
         ({"journal": True, "sink": "az://shop/a.jsonl"}, "and 'az://shop/a.jsonl' is no file, nor at s3:// or gs://"),
         ({"journal": True, "sink": "scored", "sink_conn_id": "shop"}, "and 'scored' is no file, nor at s3:// or gs://"),
         (
@@ -125,6 +155,27 @@ def test_fixed_paths_and_urls_are_assets():
         assert operator(source=unknown).inlets == []
 
 
+@pytest.mark.parametrize(
+    ("sink", "uri"),
+    [
+        ("/data/größe a.jsonl", "file:///data/gr%C3%B6%C3%9Fe%20a.jsonl"),
+        ("s3://store@shop/größe a.jsonl", "s3://shop/gr%C3%B6%C3%9Fe a.jsonl"),
+        ("s3://shop/a#b.jsonl", "s3://shop/a%23b.jsonl"),
+        ("s3://shop/a%20b.jsonl", "s3://shop/a%20b.jsonl"),
+        ("s3://shop/" + "k" * 1600, None),
+        ("airflow://x", None),
+    ],
+)
+def test_what_airflow_takes_for_no_asset_is_put_so_that_it_does_or_is_none(sink, uri):
+    outlets = operator(sink=sink).outlets
+    assert [asset.uri for asset in outlets] == ([] if uri is None else [uri])
+    assert all(asset.uri.isascii() for asset in outlets)  # else the DAG does not come into the database
+
+
+def test_a_password_is_not_told():
+    assert operators._named("redis://me:hunter2@shop/0/orders?group=g") == "redis://me@shop/0/orders"
+
+
 def test_the_decorator_takes_what_the_operator_takes():
     with DAG("dag", schedule=None):
 
@@ -138,29 +189,61 @@ def test_the_decorator_takes_what_the_operator_takes():
     assert made.pool_slots == 2
 
 
-def test_each_task_of_each_run_has_a_journal_of_its_own(tmp_path):
-    class Instance:
-        dag_id, task_id, run_id, map_index = "dag", "t", "manual__2026-01-01T00:00:00+00:00", 3
+class Instance:
+    """A task as it runs, as far as its journal is called after it."""
 
-    context = {"ti": Instance()}
-    name = "dag.t.manual__2026-01-01T00_00_00+00_00.3.journal"
-    assert operator(journal=f"{tmp_path}/").journal_path(context) == f"{tmp_path}/{name}"
-    assert operator(journal=str(tmp_path)).journal_path(context) == f"{tmp_path}/{name}"
-    assert operator(journal=True, sink=f"{tmp_path}/out.jsonl").journal_path(context) == f"{tmp_path}/{name}"
-    assert operator(journal="s3://shop/journals/").journal_path(context) == f"s3://shop/journals/{name}"
-    beside = operator(journal=True, sink="s3://shop/out/a.jsonl", sink_conn_id="store").journal_path(context)
-    assert beside == f"s3://store@shop/out/{name}"
+    try_number = 2
+
+    def __init__(self, dag_id="dag", task_id="t", run_id="manual", map_index=-1):
+        self.dag_id, self.task_id, self.run_id, self.map_index = dag_id, task_id, run_id, map_index
+
+
+def journal_of(instance, journal, records=(), sink=None, **given):
+    """Where a task's journal is."""
+    return operator(**given).with_journal({"journal": journal}, records, sink, {"ti": instance})["journal"]
+
+
+def test_each_task_of_each_run_has_a_journal_of_its_own(tmp_path):
+    instance, name = Instance(run_id="today", map_index=3), "dag.t.today.3.journal"
+    assert journal_of(instance, f"{tmp_path}/") == f"{tmp_path}/{name}"
+    assert journal_of(instance, str(tmp_path)) == f"{tmp_path}/{name}"
+    assert journal_of(instance, True, sink=f"{tmp_path}/out.jsonl") == f"{tmp_path}/{name}"
+    assert journal_of(instance, True, sink=f"file://{tmp_path}/out.jsonl") == f"{tmp_path}/{name}"
+    assert journal_of(instance, "s3://shop/journals/") == f"s3://shop/journals/{name}"
+    assert (
+        journal_of(instance, True, sink="s3://shop/out/a.jsonl", sink_conn_id="store") == f"s3://store@shop/out/{name}"
+    )
     for sink, folder in [
         (write(f"{tmp_path}/a.jsonl"), tmp_path), (write(f"{tmp_path}/out/", "jsonl"), tmp_path),
         (write("s3://shop/out/a.jsonl"), "s3://shop/out"), (write("s3://shop/out/", "csv"), "s3://shop"),
     ]:  # fmt: skip
-        made = operator(journal=True, sink=sink)
-        made.sink = sink  # as it is when the task runs
-        assert made.journal_path(context) == f"{folder}/{name}"
-    with pytest.raises(LineError, match="is no file, nor at s3:// or gs://"):
-        operator(journal=True, sink="{{ 'az' }}://shop/a.jsonl").journal_path(context)
-    assert operator(journal="one.journal").journal_path(context) == "one.journal"
-    assert operator().journal_path(context) is None
+        assert journal_of(instance, True, sink=sink) == f"{folder}/{name}"
+    with pytest.raises(LineError, match=r"is no file, nor at s3:// or gs://"):
+        journal_of(instance, True, sink="az://shop/a.jsonl")
+
+
+def test_a_file_is_a_journal_for_each_run_but_over_a_queue():
+    instance = Instance(run_id="today")
+    assert journal_of(instance, "/data/one.journal") == "/data/one.dag.t.today.journal"
+    assert operator().with_journal({"journal": "/data/one.journal"}, [], None, {"ti": instance})["attempt"] == 2
+    over_a_queue = operator().with_journal({"journal": "/data/one.journal"}, Queue(), None, {"ti": instance})
+    assert over_a_queue == {"journal": "/data/one.journal", "if_changed": "continue", "on_lost": "restart"}
+    assert journal_of(instance, "/data/", Queue()) == "/data/dag.t.today.journal"
+
+
+def test_no_two_tasks_have_one_journal_and_each_name_is_one_of_a_file():
+    long = "t" * 250
+    instances = [
+        Instance(run_id="a:b"), Instance(run_id="a~b"), Instance(run_id="a_b"),
+        Instance("dag.t", "u"), Instance("dag", "t.u"), Instance(run_id="a.3"), Instance(run_id="a", map_index=3),
+        Instance(long, long, "1"), Instance(long, long, "2"), Instance("größe" * 40), Instance("größe" * 40, run_id="b"),
+        Instance("größe"), Instance("gr__e"),
+    ]  # fmt: skip
+    names = [journals.name_of(each) for each in instances]
+    assert len(set(names)) == len(instances)
+    for name in names:
+        assert len(f".{name}.journal.done.new".encode()) < 255
+        assert "/" not in name
 
 
 @pytest.mark.parametrize(
@@ -243,7 +326,7 @@ def test_the_connection_in_a_url_is_no_part_of_the_asset():
     assert operator(source="SELECT 1", source_conn_id="shop", sink="orders", sink_conn_id="shop").outlets == []
 
 
-@pytest.mark.parametrize("module", [operators, decorator, connection, address])
+@pytest.mark.parametrize("module", [operators, decorator, connection, address, journals])
 def test_the_examples_in_docstrings(module):
     failed, tried = doctest.testmod(module)
     assert not failed

@@ -29,7 +29,7 @@ class TaktlineDecoratedOperator(DecoratedOperator, TaktlineOperator):  # type: i
         with _wrong_use_is_not_retried():
             said = self.python_callable(*self.op_args, **self.named_arguments({**context, **self.op_kwargs}))
             flow, source, sink, options = self.understood(said)
-            return self.drain(flow, source, sink, {**self.run_options(context), **options}, context)
+            return self.drain(flow, source, sink, {**self.run_options(), **options}, context)
 
     def named_arguments(self, known: Mapping[str, Any]) -> Mapping[str, Any]:
         """What the function asks for by name, of Airflow's context and of the keywords it was called with."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import glob
 import os
+from collections.abc import Mapping
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -63,9 +64,9 @@ def written_by(sink: Any) -> str | None:
     return f"pubsub://{name}" if name.startswith("projects/") else None
 
 
-def counts(report: Report) -> dict[str, int]:
-    """What the event of an asset says besides."""
-    return {"records_in": report.records_in, "records_out": report.records_out, "failed": report.failed}
+def counts(facts: Mapping[str, Any]) -> dict[str, int]:
+    """What the event of an asset says besides, of what a report has handed on."""
+    return {name: facts[name] for name in ("records_in", "records_out", "failed")}
 
 
 class Lineage:

@@ -15,6 +15,7 @@ from dataclasses import fields
 from pathlib import Path
 from time import monotonic, sleep
 from typing import Any
+from urllib.parse import quote
 
 from airflow.sdk import Asset, AssetAlias, BaseOperator, BaseOperatorLink, ObjectStoragePath
 from airflow.sdk.definitions.template import literal
@@ -43,7 +44,8 @@ from taktline import (
 )
 from taktline._files import check_at, take_away_at
 from taktline._recipe.options import CONDITIONAL_SCHEMES, Options, checked
-from taktline.abc import Observer, Sink
+from taktline.abc import Live, Observer, Sink, Source
+from taktline.airflow import journals
 from taktline.airflow.address import REPORT_KEY, report_path
 from taktline.airflow.connection import (
     connection_url,
@@ -61,7 +63,10 @@ from taktline.views.drawing import plain
 AGAIN = 2.0  # seconds until another look at what another run has
 PROGRESS = 30.0  # seconds between two progress lines in the task's log
 TEMPLATE = ("{{", "{%")
+NOTHING = (None, "", "None")  # what a template gives that has no value
+MAY_BE_NOTHING = ("source_conn_id", "sink_conn_id", "journal", "dead_letters", "report_html", "report_url")
 REPORT = {"sink", "records_in", "records_out", "verdict"}  # what the report of a task has, as it is handed on
+NOT_IN_ASSETS = re.compile(r"[^\x20-\x7e]+|#")
 OUTCOMES = ("succeed", "fail", "skip")
 OPTIONS = tuple(each.name for each in fields(Options))
 DAG_MODULE = "unusual_prefix_"  # what Airflow puts before the name of the module that a DAG file becomes
@@ -116,8 +121,8 @@ class TaktlineOperator(BaseOperator):  # type: ignore[misc]
     `check_target=False` leaves that to the run, for targets that take long to load.
     `source`: a path, a glob, a URL, a list of path objects, any iterable of records, or an upstream task's output that is
     one of these. `reading`: keywords of `taktline.read`; a list of texts is one of paths then, not of records.
-    `sink`: a path, a URL, a Sink such as `taktline.write("s3://bucket/out/", "parquet")`, a callable of one result, or None
-    (results are dropped). Fixed absolute paths and URLs become the
+    `sink`: a path, a URL, a Sink, a callable of one result, or None (results are dropped). `writing`: keywords of
+    `taktline.write`, such as `{"format": "parquet"}` for a folder of parts. Fixed absolute paths and URLs become the
     task's inlets and outlets, whose events have the counts of records; an AssetAlias among `outlets` gets what a sink with a
     template has written as its asset. OpenLineage's provider is told of both ends.
     `source_conn_id`, `sink_conn_id`: the Airflow connection that a URL is reached by, which `s3://conn_id@bucket/key` says
@@ -125,9 +130,9 @@ class TaktlineOperator(BaseOperator):  # type: ignore[misc]
     `sink_key` the columns that its rows are replaced by.
 
     `if_incomplete`: what becomes of the task where records were skipped or dead-lettered: "succeed", "fail" (without
-    a retry, which would give the same) or "skip". `journal`: a file, a folder (ending in "/"), or True for the folder of
-    the sink: what a retry goes on from, one for each task of each DAG run. At a URL (`s3://bucket/journals/`), with a sink
-    at one, a retry may come to any host. The report is on the task's page;
+    a retry, which would give the same) or "skip". `journal`: a folder (ending in "/"), a file, or True for the folder of
+    the sink: what a retry goes on from, one for each task of each DAG run, whose names it gets. At a URL
+    (`s3://bucket/journals/`), with a sink at one, a retry may come to any host. The report is on the task's page;
     `report_html`: a file, or a URL, for it as a page of its own; `report_url`: where people open that.
 
     All other options of a run are taken too, also with templates, and those of any Airflow task. With a journal
@@ -158,6 +163,7 @@ class TaktlineOperator(BaseOperator):  # type: ignore[misc]
         source_conn_id: str | None = None,
         sink_conn_id: str | None = None,
         reading: Mapping[str, Any] | None = None,
+        writing: Mapping[str, Any] | None = None,
         sink_key: str | Sequence[str] | None = None,
         check_target: bool = True,
         journal: str | bool | None = None,
@@ -172,9 +178,15 @@ class TaktlineOperator(BaseOperator):  # type: ignore[misc]
         super().__init__(**kwargs)
         if if_incomplete not in OUTCOMES:
             raise LineError(f"if_incomplete={if_incomplete!r}: choose one of {', '.join(map(repr, OUTCOMES))}")
-        if isinstance(sink, str) and sink.endswith("/"):
+        _check_keywords("reading", reading, read)
+        _check_keywords("writing", writing, write)
+        _refuse_hidden_templates("source", source, "reading")
+        _refuse_hidden_templates("sink", sink, "writing")
+        if writing is not None and not (_is_template(sink) or isinstance(_path(sink), str)):
+            raise LineError(f"writing= says how a path or URL is written, and sink= is {_named(sink)}")
+        if isinstance(sink, str) and sink.endswith("/") and "format" not in (writing or {}):
             raise LineError(
-                f'sink={sink!r}: say what the parts of the folder are to be: sink=write({sink!r}, "parquet")'
+                f'sink={sink!r}: say what the parts of the folder are to be: writing={{"format": "parquet"}}'
             )
         if journal is True and not _is_template(sink):
             _folder_beside(sink, sink_conn_id)
@@ -191,6 +203,7 @@ class TaktlineOperator(BaseOperator):  # type: ignore[misc]
         self.source_conn_id = source_conn_id
         self.sink_conn_id = sink_conn_id
         self.reading = reading
+        self.writing = writing
         self.sink_key = sink_key
         self.check_target = check_target
         self.journal = journal
@@ -201,6 +214,7 @@ class TaktlineOperator(BaseOperator):  # type: ignore[misc]
         self.options = options
         self.later_options = later
         self.report_link = ""
+        self._drops = sink is None  # the results, as it was said, and not since a template gave nothing
         self._running = False
         self._lineage: Lineage | None = None
         self.inlets += _assets(source) if source_conn_id is None else []
@@ -223,11 +237,14 @@ class TaktlineOperator(BaseOperator):  # type: ignore[misc]
     def execute(self, context: Any) -> dict[str, Any]:
         """Run the line; the report, as plain values."""
         with _wrong_use_is_not_retried():
-            return self.drain(self.line(self.target), self.source, self.sink, self.run_options(context), context)
+            return self.drain(self.line(self.target), self.source, self.sink, self.run_options(), context)
 
-    def run_options(self, context: Any) -> dict[str, Any]:
-        """The options of this run, paths filled in."""
-        paths = {"journal": self.journal_path(context), "dead_letters": self.dead_letters}
+    def run_options(self) -> dict[str, Any]:
+        """The options of this run, as they were given, templates filled in: one that gave nothing leaves its option out."""
+        for name in MAY_BE_NOTHING:
+            if getattr(self, name) in NOTHING:
+                setattr(self, name, None)
+        paths = {"journal": self.journal or None, "dead_letters": self.dead_letters}
         later = {name: _as_option(name, value) for name, value in self.later_options.items()}
         return {name: path for name, path in paths.items() if path is not None} | self.options | later
 
@@ -237,12 +254,9 @@ class TaktlineOperator(BaseOperator):  # type: ignore[misc]
         options = {"progress": True, **options}
         if options["progress"] is True:
             options["progress"] = self.tell_progress()
-        if options.get("journal"):
-            # A later try has the journal before an earlier one that is frozen. What was mended before "clear" holds from
-            # there on, and what is gone with a machine is made again, where that doubles nothing.
-            given = {"attempt": max(1, context["ti"].try_number), "if_changed": "continue", "on_lost": "restart"}
-            options = given | options
         records = self.read_from(source)
+        if options.get("journal"):
+            options |= self.with_journal(options, records, sink, context)
         if self.sink_conn_id is None:
             _make_folder_of(sink)
         for path in (options.get("journal"), options.get("dead_letters"), options.get("trace"), self.report_html):
@@ -250,6 +264,9 @@ class TaktlineOperator(BaseOperator):  # type: ignore[misc]
         if self.report_html:
             check_at(self.report_html)
         writer = self.written_to(sink)
+        once = bool(options.get("journal")) and journals.comes_once(records, writer)
+        if once and (before := journals.done_before(options["journal"], context["ti"], writer)) is not None:
+            return self.conclude_again(before, options["journal"], writer, context)
         self.log.info("line %s: %s → %s", flow.name, _named(source), _named(sink))
         ended = _Heard()
         observers = options.get("observer") or []
@@ -269,16 +286,36 @@ class TaktlineOperator(BaseOperator):  # type: ignore[misc]
             raise
         if not report.complete:
             raise AirflowException(f"the run was stopped after {report.records_in:,} records{self._goes_on()}")
+        facts = _facts(report, ends)
+        if once:
+            journals.note_done(options["journal"], context["ti"], facts)
         if report.journal:  # whoever clears a task that ended well wants all of it again
             take_away_at(report.journal)  # another try at the task may have found all done, and done this
         self._lineage.report, self._lineage.ended = report, True
-        self.tell_assets(report, writer, context)
-        return self.conclude(report, ends, context)
+        self.tell_assets(counts(facts), writer, context)
+        return self.conclude(report, facts, context)
 
-    def tell_assets(self, report: Report, sink: Any, context: Any) -> None:
+    def with_journal(self, options: Mapping[str, Any], records: Any, sink: Any, context: Any) -> dict[str, Any]:
+        """The options that go with a journal. A later try has it before an earlier one that is frozen. What was mended
+        before "clear" holds from there on, and what is gone with a machine is made again, where that doubles nothing.
+
+        The journal is this task's in this DAG run alone: a retry finds it, and no other task goes on with it. Over a
+        queue a file is taken as it is named, since the next DAG run is to go on with what an earlier one has noted; whose
+        tries are others', so they are not numbered then."""
+        place = options["journal"]
+        if place is True:
+            place = os.path.join(_folder_beside(sink, self.sink_conn_id), "")
+        place = os.fspath(place)
+        given: dict[str, Any] = {"if_changed": "continue", "on_lost": "restart"}
+        if not isinstance(records, Live) or journals.is_folder(place):
+            place = journals.own_place(place, context["ti"])
+            given["attempt"] = max(1, context["ti"].try_number)
+        return {**given, **options, "journal": place}
+
+    def tell_assets(self, told: Mapping[str, int], sink: Any, context: Any) -> None:
         """Have the events of the task's outlets say how many records there were; an alias gets what the sink has written
         as its asset."""
-        told, events = counts(report), context["outlet_events"]
+        events = context["outlet_events"]
         for outlet in self.outlets:
             if isinstance(outlet, AssetAlias):
                 for asset in _assets(written_by(sink)):
@@ -296,9 +333,10 @@ class TaktlineOperator(BaseOperator):  # type: ignore[misc]
             if source["sink"] is None:
                 raise LineError("the task before has no sink that can be read: its report is no source; give source=")
             source = source["sink"]
-        if source is None:
-            raise LineError("there is no source: give source= a path, records, or an upstream task's output")
         source = _path(source)
+        if source is None or (isinstance(source, str) and source in NOTHING):
+            why = "" if source is None else f"; its template gave {source!r}"
+            raise LineError(f"there is no source: give source= a path, records, or an upstream task's output{why}")
         if (conn_id := self.source_conn_id) is not None:
             if not isinstance(source, str):
                 raise LineError(f"source_conn_id={conn_id!r} takes a URL or a query for source=, not {_named(source)}")
@@ -320,6 +358,10 @@ class TaktlineOperator(BaseOperator):  # type: ignore[misc]
     def written_to(self, sink: Any) -> Any:
         """The sink of a run, as `read_from` has its source. Raises LineError."""
         sink = _path(sink)
+        if not self._drops and (sink is None or (isinstance(sink, str) and sink in NOTHING)):
+            raise LineError(
+                f"sink=: its template gave {sink!r}; give a path or URL, or leave out sink= to drop the results"
+            )
         if (conn_id := self.sink_conn_id) is not None:
             if not isinstance(sink, str):
                 raise LineError(
@@ -332,7 +374,7 @@ class TaktlineOperator(BaseOperator):  # type: ignore[misc]
 
                 return pubsub.write(sink, google_credentials(conn_id))
             sink = through(conn_id, sink)
-        return write(sink) if isinstance(sink, str) else sink
+        return write(sink, **(self.writing or {})) if isinstance(sink, str) else sink
 
     def run_when_free(self, flow: Line, source: Any, sink: Any, options: Mapping[str, Any]) -> Report:
         """Run the line, as soon as no other run has the journal or the dead letters: such as this very attempt, which a
@@ -359,26 +401,40 @@ class TaktlineOperator(BaseOperator):  # type: ignore[misc]
 
         return tell
 
-    def conclude(self, report: Report, ends: Mapping[str, Any], context: Any) -> dict[str, Any]:
+    def conclude(self, report: Report, facts: dict[str, Any], context: Any) -> dict[str, Any]:
         """Tell what was done, and end the task as `if_incomplete` says."""
         for text in str(report).splitlines():
             self.log.info("%s", text)
         self.show(report, context)
-        numbers = _facts(report, ends)
-        if report.failed and self.if_incomplete != "succeed":
-            context["ti"].xcom_push(key="return_value", value=numbers)
+        return self.ended(facts, context)
+
+    def conclude_again(self, facts: dict[str, Any], journal: str, sink: Any, context: Any) -> dict[str, Any]:
+        """End the task of a drain that has ended well before: what it took from its queue does not come again, so another
+        one would put less in the place of what it has written."""
+        self.log.info(
+            "this task has ended well before, and what it took from its queue does not come again: %s stays as it is. To "
+            "drain into it once more, take it away first",
+            _named(sink),
+        )
+        take_away_at(journal)  # the task may have been ended in between
+        self.report_link = self.address_of_report(context)
+        self.tell_assets(counts(facts), sink, context)
+        return self.ended(facts, context)
+
+    def ended(self, facts: dict[str, Any], context: Any) -> dict[str, Any]:
+        """The facts as the task hands them on; raises what ends it otherwise, where `if_incomplete` says so."""
+        if facts["failed"] and self.if_incomplete != "succeed":
+            context["ti"].xcom_push(key="return_value", value=facts)
             end = AirflowFailException if self.if_incomplete == "fail" else AirflowSkipException
             raise end(
-                f"{report.failed:,} of {report.records_in:,} records failed; the results of the others are complete"
+                f"{facts['failed']:,} of {facts['records_in']:,} records failed; the results of the others are complete"
             )
-        return numbers
+        return facts
 
     def show(self, report: Report, context: Any) -> None:
         """Write the report as a page, where that is asked for, and have the task's link lead to it. Where that cannot be the
         log says so, and the task does not fail: its work is done, or its failure is another one."""
-        ti = context["ti"]
-        address = conf.get("api", "base_url", fallback="").rstrip("/")
-        self.report_link = address + report_path(ti.dag_id, ti.run_id, ti.task_id, ti.map_index)
+        self.report_link = self.address_of_report(context)
         if self.report_html:
             try:
                 report.to_html(self.report_html)
@@ -387,6 +443,12 @@ class TaktlineOperator(BaseOperator):  # type: ignore[misc]
             else:
                 self.report_link = self.report_url or self.report_link
                 self.log.info("report: %s", self.report_html)
+
+    def address_of_report(self, context: Any) -> str:
+        """Where Airflow shows the report."""
+        ti = context["ti"]
+        address = conf.get("api", "base_url", fallback="").rstrip("/")
+        return str(address + report_path(ti.dag_id, ti.run_id, ti.task_id, ti.map_index))
 
     @contextmanager
     def interruptible(self) -> Iterator[None]:
@@ -422,20 +484,6 @@ class TaktlineOperator(BaseOperator):  # type: ignore[misc]
             self._running = False  # a second SIGTERM must not disturb the cleaning up
             raise Interrupted
 
-    def journal_path(self, context: Any) -> str | None:
-        """The journal of this task in this DAG run: a retry finds it, no other task does."""
-        if not self.journal:
-            return None
-        if self.journal is True:
-            folder = _folder_beside(self.sink, self.sink_conn_id)
-        elif self.journal.endswith("/") or os.path.isdir(self.journal):
-            folder = self.journal
-        else:
-            return str(self.journal)
-        ti = context["ti"]
-        parts = [ti.dag_id, ti.task_id, ti.run_id] + ([str(ti.map_index)] if ti.map_index >= 0 else [])
-        return os.path.join(folder, re.sub(r"[^\w.+=-]", "_", ".".join(parts)) + ".journal")
-
 
 @contextmanager
 def _wrong_use_is_not_retried() -> Iterator[None]:
@@ -453,6 +501,27 @@ def _refuse_unknown(given: Mapping[str, Any], operator: BaseOperator) -> None:
     for name in given:
         if name not in taken and not name.startswith("_") and name != "default_args":
             raise LineError(f"there is no option {name!r} of a run or of a task{did_you_mean(name, taken)}")
+
+
+def _check_keywords(option: str, given: Mapping[str, Any] | None, function: Callable[..., Any]) -> None:
+    """Raises LineError for a keyword that the function does not take."""
+    known = [*inspect.signature(function).parameters][1:]
+    for name in given or ():
+        if name not in known:
+            raise LineError(
+                f"{option}=: taktline.{function.__name__} has no option {name!r}{did_you_mean(name, known)}"
+            )
+
+
+def _refuse_hidden_templates(name: str, end: Any, option: str) -> None:
+    """Raises LineError for a template inside an object, which nobody fills in: a file would be called so. What a query has
+    may be PostgreSQL's own."""
+    is_query = isinstance(end, Source) and end.shared
+    if isinstance(end, (Source, Sink)) and not is_query and any(mark in end.describe() for mark in TEMPLATE):
+        raise LineError(
+            f"{name}= is an object, in which no template is filled in: {end.describe()}; give the path as text, with "
+            f"{option}= for what else there is to say"
+        )
 
 
 def _is_template(value: Any) -> bool:
@@ -507,8 +576,9 @@ def _folder_beside(sink: Any, conn_id: str | None) -> str:
     if isinstance(place, str) and place != "-":
         if place.partition("://")[0].lower() in CONDITIONAL_SCHEMES:
             return (through(conn_id, place) if conn_id is not None else place).rstrip("/").rpartition("/")[0]
-        if "://" not in place and conn_id is None:  # with a connection it is a table
-            return os.path.dirname(os.path.abspath(place.rstrip("/")))
+        here = _urls.local(place)
+        if here is not None and conn_id is None:  # with a connection it is a table
+            return os.path.dirname(os.path.abspath(here.rstrip("/")))
     what = repr(place) if isinstance(place, str) else _named(sink)
     raise LineError(
         f"journal=True puts the journal beside the sink, and {what} is no file, nor at s3:// or gs://; name a folder: "
@@ -544,11 +614,20 @@ def _assets(end: Any) -> list[Asset]:
     end = _written(end) if isinstance(end, Sink) else _path(end)
     if not isinstance(end, str) or any(mark in end for mark in (*TEMPLATE, "*", "?", "[")):
         return []
+    uri = end
     if os.path.isabs(end):
-        return [Asset(Path(end).as_uri())]
-    scheme, slashes, rest = end.partition("://")
-    place, slash, path = rest.partition("/")
-    return [Asset(f"{scheme}://{place.rpartition('@')[2]}{slash}{path}")] if slashes else []
+        uri = Path(end).as_uri()
+    elif "://" in end:
+        scheme, _, rest = end.partition("://")
+        place, slash, path = rest.partition("/")
+        # Airflow takes no other characters, and nothing behind a "#".
+        uri = NOT_IN_ASSETS.sub(lambda found: quote(found[0]), f"{scheme}://{place.rpartition('@')[2]}{slash}{path}")
+    else:
+        return []
+    try:
+        return [Asset(uri)]
+    except ValueError:  # Airflow has rules of its own for some schemes, and for lengths: then it is none
+        return []
 
 
 def _send_dag_files_by_value() -> None:
@@ -575,6 +654,6 @@ def _named(end: Any) -> str:
     if end is None:
         return "nowhere"
     if isinstance(end, str):
-        return end
+        return _urls.shown(end)
     describe = getattr(end, "describe", None)
     return describe() if callable(describe) else type(end).__name__

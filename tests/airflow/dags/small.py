@@ -20,7 +20,7 @@ def append(record):
         file.write(f"{record['n']}\n")
 
 
-@dag(schedule=None, tags=["test"], params={"source": "numbers"})
+@dag(schedule=None, tags=["test"], params={"source": "numbers", "nothing": None, "empty": ""})
 def small():
     @task
     def numbers():
@@ -91,6 +91,31 @@ def small():
         return line(triple)
 
     behind(from_upstream(numbers()))
+
+    for nothing in ("nothing", "empty"):
+        template = f"{{{{ params.{nothing} }}}}"
+        TaktlineOperator(
+            task_id=f"left_out_{nothing}", target="steps.py:double", source=f"{DATA}/numbers.jsonl",
+            sink=f"{DATA}/{{{{ task.task_id }}}}.jsonl", source_conn_id=template, journal=template, dead_letters=template,
+            report_html=template, workers=template, how="loop",
+        )  # fmt: skip
+        TaktlineOperator(
+            task_id=f"sink_{nothing}",
+            target="steps.py:double",
+            source=f"{DATA}/numbers.jsonl",
+            sink=template,
+            retries=3,
+        )
+        TaktlineOperator(task_id=f"source_{nothing}", target="steps.py:double", source=template, retries=3)
+    TaktlineOperator(
+        task_id="parts_by_template",
+        target="steps.py:double",
+        source=f"{DATA}/numbers.jsonl",
+        sink=DATA + "/größe {{ params.source }}/",
+        writing={"format": "jsonl", "rows": 1500},
+        journal=True,
+        how="loop",
+    )
 
     for outcome in ("succeed", "fail", "skip"):
         TaktlineOperator(

@@ -9,6 +9,7 @@ from include.lines import decoded
 
 from taktline import line
 
+# What is in a half-written file is acknowledged: name a folder that stays, and that the machines share.
 OUT = os.environ.get("EVENTS_OUT", tempfile.gettempdir() + "/events")
 
 
