@@ -251,6 +251,19 @@ def test_no_two_tasks_have_one_journal_and_each_name_is_one_of_a_file():
     [
         ("postgres://me:p%40ss@db.example:5433/shop", "postgresql://me:p%40ss@db.example:5433/shop"),
         ("postgres://db.example/shop", "postgresql://db.example/shop"),
+        (
+            json.dumps(
+                {
+                    "conn_type": "postgres",
+                    "host": "::1",
+                    "port": 5433,
+                    "login": "größe",
+                    "password": "/?#%: é",
+                    "schema": "a b",
+                }
+            ),
+            "postgresql://gr%C3%B6%C3%9Fe:%2F%3F%23%25%3A%20%C3%A9@[::1]:5433/a%20b",
+        ),
         ('{"conn_type": "sqlite", "host": "/data/shop.db"}', "sqlite:////data/shop.db"),
         (
             "postgres://me@db.example/shop?sslmode=verify-full&sslrootcert=%2Fetc%2Froot.crt&cursor=dictcursor",

@@ -193,6 +193,23 @@ def test_a_task_marked_failed_ends_cleanly_and_can_be_gone_on_with(job, undistur
     assert failed.result() == undisturbed
 
 
+def test_a_task_that_is_cleared_while_it_runs_is_ended_and_goes_on_where_it_was(job, undisturbed):
+    cleared = job("nightly", "cleared")
+    cleared.start()
+    task = cleared.held()
+    processes = [task, *task.children(recursive=True)]
+    (cleared.data / "cleared.reached").unlink()
+    wanted = {"dag_run_id": "cleared", "dry_run": False, "only_failed": False, "task_ids": ["score"]}
+    api("POST", "dags/nightly/clearTaskInstances", wanted)
+    wait_for("the end of the task and its workers", lambda: not any(each.is_running() for each in processes))
+    wait_for("the next try", (cleared.data / "cleared.reached").exists)
+    cleared.let_go()
+    cleared.ends("success")
+    assert cleared.row()[2] == 2
+    assert cleared.resumed()
+    assert cleared.result() == undisturbed
+
+
 def test_a_task_that_ran_out_of_time_goes_on_where_it_was(job, undisturbed):
     timed = job("timed", "timed")
     timed.start()

@@ -75,7 +75,9 @@ def connection_url(conn_id: str) -> str:
             f"the Airflow connection {conn_id!r} is of type {found.conn_type!r}; only {' and '.join(DATABASES)} are tables"
         )
     person = quote(found.login or "", safe="") + (f":{quote(found.password, safe='')}" if found.password else "")
-    place = quote(found.host or "", safe="[]:,") + (f":{found.port}" if found.port else "")
+    host = found.host or ""
+    host = f"[{host}]" if host.count(":") > 1 and not set("[,") & set(host) else host  # an address of IPv6
+    place = quote(host, safe="[]:,") + (f":{found.port}" if found.port else "")
     settings = {name: value for name, value in found.extra_dejson.items() if name in SETTINGS}
     query = f"?{urlencode(settings, quote_via=quote)}" if settings else ""
     return f"postgresql://{person + '@' if person else ''}{place}/{quote(found.schema or '', safe='')}{query}"
