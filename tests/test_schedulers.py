@@ -87,6 +87,20 @@ def test_the_script_for_cron_goes_on_after_a_kill_and_does_nothing_beside_or_beh
     assert (folder / "priced-monday.jsonl").stat().st_mtime_ns == written
 
 
+def test_a_run_beside_another_one_may_be_started_again_and_says_so_by_its_code(folder):
+    long = [{"id": n, "amount": n, "each": 2, "takes": 600 if n == 50 else 0} for n in range(100)]
+    (folder / "long.jsonl").write_text("".join(json.dumps(order) + "\n" for order in long))
+    run = ["taktline", "run", "steps.py:price", "--in", "long.jsonl", "--quiet"]
+    first = start(folder, *run, "--out", "priced.jsonl", "--journal", "priced.journal")
+    until(lambda: (folder / ".priced.jsonl.part").exists(), first)
+    for given in (["other.jsonl", "--journal", "priced.journal"], ["priced.jsonl", "--journal", "other.journal"]):
+        second = start(folder, *run, "--out", *given)
+        _, errors = second.communicate(timeout=120)
+        assert (second.returncode, errors.count("TK110")) == (1, 1), errors
+    os.killpg(first.pid, signal.SIGKILL)
+    first.communicate()
+
+
 def test_the_line_of_the_crontab_makes_the_nights_file(folder):
     if shutil.which("flock") is None:
         pytest.skip("no flock: it is in Debian's package util-linux")

@@ -33,7 +33,7 @@ from taktline import (
 )
 from taktline._io import claims
 from taktline._run import checkpointer, states
-from taktline.errors import OutputLost
+from taktline.errors import InUse, OutputLost
 
 
 def broken(n):
@@ -395,6 +395,29 @@ def test_two_journals_cannot_write_one_output(tmp_path, fail, monkeypatch):
     assert sorted(os.listdir(tmp_path)) == ["k", "out.jsonl"]
 
 
+@pytest.mark.parametrize("sink", ["out.jsonl", "out/", "packed.jsonl.gz"])
+def test_an_output_that_another_run_is_writing_is_had_when_it_has_ended(tmp_path, monkeypatch, sink):
+    monkeypatch.setattr(_files, "PATIENCE", 0)
+    place, refused = str(tmp_path / sink) + "/" * sink.endswith("/"), []
+
+    def writer():
+        return write(place, "jsonl", mode="replace") if sink.endswith("/") else write(place)
+
+    def run(journal, step):
+        line(step).run(range(3), writer(), journal=tmp_path / journal, how="loop")
+
+    def beside(n):
+        if n == 1:
+            with pytest.raises(InUse, match=r"another run is writing .* wait until it has ended"):
+                run("k", abs)
+            refused.append(n)
+        return n
+
+    run("j", beside)
+    assert refused == [1]
+    run("k", abs)
+
+
 def test_two_journals_cannot_write_one_url(tmp_path, monkeypatch):
     fsspec = pytest.importorskip("fsspec")
     monkeypatch.setattr(_files, "PATIENCE", 0)
@@ -411,7 +434,7 @@ def test_two_journals_cannot_write_one_url(tmp_path, monkeypatch):
         run("k", NEW)
     held = claims.Claim(url, str(tmp_path / "j"), str)
     held.take()
-    with pytest.raises(SinkError, match="another run is writing"):
+    with pytest.raises(InUse, match="another run is writing"):
         run("k", NEW)
     held.release()
     run("j", NEW, if_changed="continue")

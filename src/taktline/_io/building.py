@@ -21,7 +21,7 @@ from taktline._files import lock, sync_folder, umask, write_whole
 from taktline._io import place, remote
 from taktline._io.output import LONG_NAME, Output
 from taktline._signals import pass_on
-from taktline.errors import LineError, OutputLost, SinkError
+from taktline.errors import InUse, LineError, OutputLost, SinkError
 
 PART_NAME = re.compile(r"part-(\d{5,})\.")  # how what runs write begins
 MOVES = ".moves"
@@ -205,7 +205,7 @@ class Building:
 
     def _take(self) -> bool:
         """Let this process be the only one that writes there. False where an earlier attempt at the same run still has it,
-        from which the journal was taken; raises SinkError where another run has it."""
+        from which the journal was taken; raises InUse where another run has it."""
         self._opened_in = os.getpid()
         self._lock = os.open(self.folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC | os.O_NOFOLLOW)
         self.known = os.fstat(self._lock).st_ino
@@ -215,7 +215,7 @@ class Building:
             self.let_go()
             if self._journal is not None and self._owner() == self._journal:
                 return False
-            raise SinkError(
+            raise InUse(
                 f"another run is writing {self._named!r}: wait until it has ended, or name another folder",
                 path=self.path,
             ) from None

@@ -26,7 +26,7 @@ from taktline._io.packing import BLOCK_BYTES, packer
 from taktline._io.pieces import Pieces
 from taktline._signals import pass_on
 from taktline.abc import Sink
-from taktline.errors import LineError, OutputLost, SinkError
+from taktline.errors import InUse, LineError, OutputLost, SinkError
 
 LONG_NAME = 220  # bytes; a part file's name is somewhat longer, and 255 are allowed
 
@@ -397,7 +397,7 @@ class Output:
         except FileNotFoundError as error:
             raise self._failed(error) if fresh else self._gone("is not there any more") from error
         except BlockingIOError:
-            raise SinkError(
+            raise InUse(
                 f"another run is writing {self.name!r}: wait until it has ended, or name another file", path=self.name
             ) from None
         except OSError as error:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import click
 
-from taktline import Line, LineError, ResumeError, SourceError, __version__
+from taktline import InUse, Line, LineError, ResumeError, SourceError, __version__
 from taktline._excerpts import harmless
 from taktline._files import check_at, is_there, write_at
 from taktline._observe import pages
@@ -78,6 +78,8 @@ def _code_of(error: BaseException) -> int:
         _tell(fitting(described(error, _asked), sys.stderr))
         return WRONG_USAGE
     _tell(fitting(described(error, _asked), sys.stderr))
+    if isinstance(error, InUse):  # it may be started again when the other run has ended
+        return FAILED
     return WRONG_USAGE if isinstance(error, (LineError, ResumeError)) else FAILED
 
 
