@@ -97,8 +97,8 @@ def test_default_args_reach_options_too():
         ({"sink": "/data/out/"}, 'say what the parts of the folder are to be: writing={"format": "parquet"}'),
         ({"sink": "/data/{{ ds }}/", "writing": {"rows": 9}}, "say what the parts of the folder are to be: writing="),
         (
-            {"sink": "/o.csv", "writing": {"formt": "csv"}},
-            "taktline.write has no option 'formt'; did you mean 'format'?",
+            {"sink": "/o.csv", "writing": {"rowz": 9}},
+            "taktline.write has no option 'rowz'; did you mean 'rows'?",
         ),
         ({"reading": {"tipes": "infer"}}, "taktline.read has no option 'tipes'; did you mean 'types'?"),
         ({"writing": {"format": "csv"}}, "writing= says how a path or URL is written, and sink= is nowhere"),

@@ -74,7 +74,8 @@ def done_before(journal: str, ti: Any, sink: Resumable) -> dict[str, Any] | None
 
 
 def _beside(journal: str) -> str:
-    return f"{journal}.done"
+    folder, slash, name = journal.rpartition("/")
+    return f"{folder}{slash}.{name}.done"  # hidden, since who reads the folder wants results
 
 
 def _task(ti: Any) -> list[Any]:
