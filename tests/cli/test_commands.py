@@ -529,6 +529,45 @@ def test_what_is_wrong_with_a_stream_or_a_report_is_said(folder, streams, code, 
     assert (folder / "out.jsonl").exists() == (code == 0)
 
 
+@pytest.mark.parametrize(
+    "command",
+    [
+        "--help", "run --help", "--version", "doctor", "explain", "explain TK310", "report run.json",
+        "plan steps.py:parse --in in.jsonl", "check steps.py:parse --in in.jsonl",
+        "compare steps.py:parse --in in.jsonl --limit 9 --rounds 1",
+    ],
+)  # fmt: skip
+def test_a_standard_output_that_takes_no_more_is_told_by_every_command(folder, command):
+    if "run.json" in command:
+        shell(folder, "taktline run steps.py:parse --in in.jsonl --out out.jsonl --report run.json")
+    done = shell(folder, f"taktline {command} >/dev/full")
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[-1].startswith("error TK520: standard output cannot be written: No space left")
+    assert "click" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("target", "said"),
+    [
+        ("steps.py", "'steps.py' names no steps; write steps.py:parse,double,fussy"),
+        ("steps.py:", "'steps.py:' names no steps; write steps.py:parse,double,fussy"),
+        ("other", "'other' names no steps; write file.py:parse,enrich,score or module:flow"),
+        ("steps.py:parse,", "'steps.py:parse,' has a comma with no step beside it"),
+    ],
+)
+def test_a_target_that_names_no_steps_is_answered_with_those_of_the_file(folder, target, said):
+    done = taktline(folder, "run", target, "--in", "in.jsonl", "--out", "out.jsonl")
+    assert (done.returncode, said in done.stderr) == (2, True), done.stderr
+
+
+def test_a_step_that_parses_what_was_parsed_is_told_of_lines_as_text(folder):
+    (folder / "parsing.py").write_text("import json\ndef parse(text):\n    return json.loads(text)\n")
+    done = taktline(folder, "run", "parsing.py:parse", "--in", "in.jsonl", "--out", "out.jsonl")
+    assert "--in-format text gives the lines as text" in done.stderr
+    done = taktline(folder, "run", "parsing.py:parse", "--in", "in.jsonl", "--out", "out.jsonl", "--in-format", "text")
+    assert done.returncode == 0
+
+
 def test_a_report_that_cannot_be_written_in_the_end_is_shown_all_the_same(folder):
     (folder / "run.json.new").mkdir()
     done = shell(folder, "taktline run steps.py:parse --in in.jsonl --out out.jsonl --report run.json")

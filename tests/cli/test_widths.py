@@ -45,6 +45,7 @@ def said(columns, *command):
         (("run", "steps.py:parse,price", "--in", "in.jsonl", "--out", "out.xyz"), 2),
         (("explain", "WorkerDied"), 0),
         (("--help",), 0),
+        (("doctor",), 0),
     ],
     ids=lambda value: value[0] if isinstance(value, tuple) else str(value),
 )

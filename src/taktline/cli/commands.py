@@ -58,6 +58,9 @@ def run_main(arguments: list[str]) -> int:
             return ended.exit_code
         except click.Abort as aborted:  # which click makes of what ends a command early
             return _code_of(aborted.__cause__ or aborted)
+        except OSError as error:  # of no command: the version could not be shown
+            standard.empty(1)
+            return _code_of(standard.cannot_be_written("standard output", error))
         except (Exception, KeyboardInterrupt) as error:
             return _code_of(error)
 
@@ -83,9 +86,27 @@ def _code_of(error: BaseException) -> int:
     return WRONG_USAGE if isinstance(error, (LineError, ResumeError)) else FAILED
 
 
-class _Commands(click.Group):
+def _show_help(ctx: click.Context, _: click.Parameter, asked: bool) -> None:
+    if asked and not ctx.resilient_parsing:
+        standard.show(ctx.get_help())
+        ctx.exit()
+
+
+class _Command(click.Command):
+    """Click would write its help past the streams as they are set up here."""
+
+    def get_help_option(self, ctx: click.Context) -> click.Option | None:
+        """The option that shows it."""
+        if (option := super().get_help_option(ctx)) is not None:
+            option.callback = _show_help
+        return option
+
+
+class _Commands(_Command, click.Group):
     """Click would take an EOFError or a KeyboardInterrupt that a step raises for Ctrl-C, and end in silence where a step
     meets a broken pipe."""
+
+    command_class = _Command
 
     def invoke(self, ctx: click.Context) -> Any:
         """The command, whose exceptions go up as they are."""
@@ -399,7 +420,7 @@ def report(saved: str, page: str | None) -> None:
         raise LineError(f"{saved!r} cannot be read: {error.strerror}") from error
     except (ValueError, KeyError, TypeError) as error:
         raise LineError(f"{saved!r} is no report: save one with taktline run --report FILE.json") from error
-    print(text)
+    standard.show(text)
     if page is not None:
         try:
             write_at(page, web.html_page(facts["name"], fragment).encode())
@@ -451,7 +472,7 @@ def plan(
     given = {name: value for name, value in options.items() if value is not None}
     found = flow.plan(records, sink, length=length, **given)
     text = pages.plan_text(found.to_dict(), standard.columns(sys.stdout), as_flags)
-    print(found.to_json() if as_json else text, flush=True)
+    standard.show(found.to_json() if as_json else text)
 
 
 @commands.command()
@@ -530,7 +551,7 @@ def _print_comparison(
 ) -> Comparison:
     table = flow.compare(records, **options)
     text = pages.comparison_text(table.to_dict(), standard.columns(sys.stdout))
-    print(table.to_json() if as_json else text, flush=True)
+    standard.show(table.to_json() if as_json else text)
     if export is not None:
         try:
             if export.endswith(".html"):
@@ -570,15 +591,15 @@ def demo(limit: int | None, part: int, rounds: int, folder: str | None) -> None:
             pages.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise LineError(f"the folder {folder!r} for the pages cannot be made: {error.strerror or error}") from error
-    print(f"{len(rows):,} flights out of New York City in 2013, as text rows; steps: {flow.name}\n", flush=True)
+    standard.show(f"{len(rows):,} flights out of New York City in 2013, as text rows; steps: {flow.name}\n")
     compared = _print_comparison(flow, rows, limit=part, rounds=rounds)
-    print(f'\nall {len(rows):,} flights, how="auto":\n', flush=True)
+    standard.show(f'\nall {len(rows):,} flights, how="auto":\n')
     late = flights.Tally()
     report = flow.run(rows, late, progress=view_for(None, silent=False) or hidden)
-    print(f"{report}\n\n{late}")
+    standard.show(f"{report}\n\n{late}")
     compared.to_html(pages / "compared.html")
     report.to_html(pages / "run.html")
-    print(f"\nthe same with pictures, for a browser:\n  {pages / 'compared.html'}\n  {pages / 'run.html'}")
+    standard.show(f"\nthe same with pictures, for a browser:\n  {pages / 'compared.html'}\n  {pages / 'run.html'}")
 
 
 @commands.command()
@@ -632,7 +653,7 @@ def explain(name: str | None) -> None:
     from taktline.cli.explaining import explanation_of, explanations
 
     if name is None:
-        print("\n".join(f"{each.code}  {each.name}" for each in explanations()))
+        standard.show("\n".join(f"{each.code}  {each.name}" for each in explanations()))
         return
     found = explanation_of(name)
     width = standard.columns(sys.stdout)
@@ -640,7 +661,7 @@ def explain(name: str | None) -> None:
         part if part.startswith("    ") else pages.folded(part.replace("\n", " "), 0, width)
         for part in found.text.split("\n\n")
     )
-    print("\n\n".join([f"{found.code} {found.name}", *told]))
+    standard.show("\n\n".join([f"{found.code} {found.name}", *told]))
 
 
 @commands.command()
@@ -655,20 +676,26 @@ def doctor() -> None:
     from taktline._recipe.options import usable_cores, usable_memory
 
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    print(f"taktline   {__version__}, Python {platform.python_version()} on {platform.system()} {platform.machine()}")
-    print(f"cores      {usable_cores()} usable of {os.cpu_count()}")
-    print(f"memory     {size(usable_memory())} usable")
-    print(f"files      {soft:,} may be open")
+    _show_fact(
+        "taktline", f"{__version__}, Python {platform.python_version()} on {platform.system()} {platform.machine()}"
+    )
+    _show_fact("cores", f"{usable_cores()} usable of {os.cpu_count()}")
+    _show_fact("memory", f"{size(usable_memory())} usable")
+    _show_fact("files", f"{soft:,} may be open")
     absolute: Line[int, int] = line(abs)
     starts: tuple[Literal["launch", "fork", "threads"], ...] = ("launch", "fork", "threads")
     for start in starts:
         began = perf_counter()
         good = list(absolute(range(-8, 0), how="line", workers=2, start=start)) == [8, 7, 6, 5, 4, 3, 2, 1]
-        print(
-            f"workers    start={start!r}: {'they work' if good else 'WRONG RESULTS'}, {duration(perf_counter() - began)}"
-        )
+        works = "they work" if good else "WRONG RESULTS"
+        _show_fact("workers", f"start={start!r}: {works}, {duration(perf_counter() - began)}")
     report = absolute.run(range(8), how="line", workers=2)
-    print(f"           start='auto' in this process: {report.reasons[-1]}")
+    _show_fact("", f"start='auto' in this process: {report.reasons[-1]}")
+
+
+def _show_fact(name: str, says: str) -> None:
+    """One of what `doctor` tells, folded to the terminal."""
+    standard.show(f"{name:<10} {pages.folded(says, 11, standard.columns(sys.stdout))}")
 
 
 if __name__ == "__main__":

@@ -15,6 +15,7 @@ from taktline.errors import Place, StepError
 
 _OURS = os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep
 _WHOLE = ("  at ", "  by ", "    ", "  record ", "  given ")  # lines of code and of data
+NO_TEXT = "the JSON object must be str, bytes or bytearray, not "  # what json.loads says of what was parsed before
 CALLS = 5  # of the user's own functions that are shown where one fails
 
 
@@ -45,6 +46,11 @@ def described(error: BaseException, asked: Asked) -> str:
     if isinstance(error, KeyboardInterrupt):
         lines.append("  next    have the step raise another exception: this one means that somebody has pressed Ctrl-C")
     else:
+        if isinstance(error, TypeError) and NO_TEXT in what:
+            lines.append(
+                "  why     each record is what its line of JSON holds, so no step needs to parse it; "
+                "--in-format text gives the lines as text"
+            )
         lines.append(
             "  next    keep such records aside: --dead-letters failed.jsonl, or leave them out: --on-error skip"
         )

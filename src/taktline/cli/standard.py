@@ -131,6 +131,17 @@ def say(text: Any) -> None:
         empty(_ERROR)
 
 
+def show(text: str) -> None:
+    """A text that was asked for, on standard output. Raises SinkError where that takes no more."""
+    try:
+        print(text, flush=True)
+    except BrokenPipeError:  # whoever reads it has had enough
+        raise
+    except OSError as error:
+        empty(_OUTPUT)  # or what it still holds would be tried again at the end
+        raise cannot_be_written("standard output", error) from error
+
+
 def columns(stream: TextIO) -> int:
     """How many columns a text on this stream has room for: as many as its terminal, else as most terminals."""
     try:

@@ -14,17 +14,29 @@ from typing import Any
 from taktline import Line, LineError, line
 from taktline.errors import did_you_mean
 
+EXAMPLES = 3  # functions of a file that are named as an example
+
 
 def line_of(target: str) -> Line:
     """The line that a TARGET names. Raises LineError, in one sentence, for whatever is wrong with it."""
     place, colon, names = target.rpartition(":")
     if not colon or not place or not names:
-        raise LineError(f"{target!r} names no steps; write file.py:parse,enrich,score or module:flow")
+        raise LineError(f"{target!r} names no steps; write {_example(place or names)}")
+    if not all(map(str.strip, names.split(","))):
+        raise LineError(f"{target!r} has a comma with no step beside it; leave it out")
     module = _from_file(place) if place.endswith(".py") else _from_name(place)
     found = [_attribute(module, place, name.strip()) for name in names.split(",")]
     if len(found) == 1 and isinstance(found[0], Line):
         return found[0]
     return line(*found)
+
+
+def _example(place: str) -> str:
+    """What a TARGET looks like, with the functions of the file where it is one."""
+    from taktline.cli.completing import functions
+
+    there = [name for name, _ in functions(place)] if os.path.isfile(place) else []
+    return f"{place}:{','.join(there[:EXAMPLES])}" if there else "file.py:parse,enrich,score or module:flow"
 
 
 def function_of(flag: str, target: str | None) -> Any:
