@@ -110,6 +110,15 @@ def test_the_keywords_of_a_step_are_those_that_step_takes():
     assert set(get_args(steps.Form)) == set(steps.FORMS)
 
 
+def test_the_keywords_of_compare_and_check_are_those_that_they_take():
+    from taktline._check import check
+    from taktline._compare.comparing import compare
+    from taktline._recipe.options import CheckOptions, CompareOptions
+
+    for function, keywords in ((compare, CompareOptions), (check, CheckOptions)):
+        assert list(inspect.signature(function).parameters)[2:] == list(get_type_hints(keywords))
+
+
 @pytest.mark.parametrize("builder", ["step", "batch", "keep", "expand", "serial", "line"])
 def test_an_option_that_a_builder_does_not_have_is_answered_with_the_nearest_that_it_has(builder):
     with pytest.raises(LineError, match=rf"{builder}\(\) does not take nam=; did you mean 'name'\? It takes .*name="):

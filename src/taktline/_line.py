@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Generic, Literal, TypeAlias, Unpack, over
 import taktline  # whose names are imported when they are first looked at: annotations are resolved where somebody asks
 from taktline._public import named
 from taktline._recipe.numbers import is_whole
-from taktline._recipe.options import RunOptions, check_planned, check_taken, checked
+from taktline._recipe.options import CheckOptions, CompareOptions, RunOptions, check_planned, check_taken, checked
 from taktline._recipe.steps import Form, Step, StepLike, StepOptions, check_name, flatten
 from taktline._recipe.steps import batch as batch_step
 from taktline._recipe.steps import expand as expand_step
@@ -217,7 +217,7 @@ class Line(Generic[In, Out]):
         context = contextvars.copy_context()
         return stream(lambda records: Run(self._steps, self.name, records, wanted), source, context)
 
-    def compare(self, records: Iterable[In], **options: Any) -> taktline.Comparison:
+    def compare(self, records: Iterable[In], **options: Unpack[CompareOptions]) -> taktline.Comparison:
         """Run the four techniques in turn over the first records and set them side by side.
 
         `limit`: records to take, 20,000 by default; 1,000 where steps take columns, of which the techniques that move one
@@ -231,14 +231,12 @@ class Line(Generic[In, Out]):
         checked to be identical first; a technique whose results differ is shown as differing, not timed. Returns a
         Comparison.
         """
-        from inspect import signature
-
         from taktline._compare.comparing import compare
 
-        check_taken("flow.compare()", options, list(signature(compare).parameters)[2:])
+        check_taken("flow.compare()", options, tuple(CompareOptions.__annotations__))
         return compare(self, records, **options)
 
-    def check(self, source: Iterable[In], **options: Any) -> taktline.Check:
+    def check(self, source: Iterable[In], **options: Unpack[CheckOptions]) -> taktline.Check:
         """Tell before a long run what would go wrong: on the first records, each step twice, in batches, in workers.
 
         `limit`: records to take, 1,000 by default. `record`: only the one with this index. Finds steps, records and
@@ -252,11 +250,9 @@ class Line(Generic[In, Out]):
         >>> print(line(centred).check([1, 2, 3]).findings[0].says)
         in a batch of many it gives -1.0, a batch of one gives 0.0
         """
-        from inspect import signature
-
         from taktline._check import check
 
-        check_taken("flow.check()", options, list(signature(check).parameters)[2:])
+        check_taken("flow.check()", options, tuple(CheckOptions.__annotations__))
         return check(self, source, **options)
 
 

@@ -117,6 +117,24 @@ def test_what_comes_before_a_bad_line_is_delivered(tmp_path):
     assert got == [1, 2]
 
 
+@pytest.mark.parametrize(
+    ("asked", "near"),
+    [
+        ("ordrs.jsonl", ""),
+        ("on.jsonl", "in.jsonl"),
+        ("in.json", "in.jsonl"),
+        ("priced.csv", "prices.csv.gz"),
+        ("x.jsonl", ""),
+    ],
+)
+def test_only_a_name_that_begins_like_it_is_suggested(tmp_path, asked, near):
+    for name in ("in.jsonl", "bad.jsonl", "prices.csv.gz"):
+        (tmp_path / name).touch()
+    with pytest.raises(FileNotFoundError) as caught:
+        read(tmp_path / asked)
+    assert ("did you mean" in str(caught.value), near in str(caught.value)) == (bool(near), True)
+
+
 def test_a_file_that_is_not_there_is_refused_at_once_with_the_near_one(tmp_path):
     (tmp_path / "orders.jsonl").touch()
     with pytest.raises(FileNotFoundError, match=r"did you mean .*orders\.jsonl"):

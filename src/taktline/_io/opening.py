@@ -81,11 +81,17 @@ def _found(path: str) -> list[str]:
         except OSError as error:
             pass_on(error)
             there = []
-        # By what stands before the suffixes: these are alike in most files of a folder.
-        known = {each.partition(".")[0]: each for each in there}
-        hint = did_you_mean(name.partition(".")[0], known, lambda near: repr(os.path.join(folder, known[near])))
+        hint = did_you_mean(name, _alike(name, there), lambda near: repr(os.path.join(folder, near)))
         raise SourceNotFound(f"there is no file {path!r}{hint}", path=path)
     return [path]
+
+
+def _alike(name: str, names: list[str]) -> list[str]:
+    """Those of the names that begin like this one: in most folders what stands behind the dot is in all of them."""
+    import difflib
+
+    begins = name.partition(".")[0]
+    return [each for each in names if difflib.get_close_matches(begins, [each.partition(".")[0]], cutoff=0.5)]
 
 
 def _check_seen(pattern: str) -> None:

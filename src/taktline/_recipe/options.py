@@ -307,6 +307,31 @@ class RunOptions(TypedDict, total=False):
     on: Machines | None
 
 
+class CompareOptions(TypedDict, total=False):
+    """What `flow.compare` takes beside the records, for type checkers and editors; a test holds both equal."""
+
+    limit: int | None
+    rounds: int
+    workers: int | None
+    reference: bool
+    predictions: bool
+    progress: bool | Callable[[str], None] | None
+    on_error: Literal["raise", "skip"]
+    setup: Callable[[], object] | None
+
+
+class CheckOptions(TypedDict, total=False):
+    """What `flow.check` takes beside the source, for type checkers and editors; a test holds both equal."""
+
+    limit: int
+    record: int | None
+    on_error: Literal["raise", "skip", "keep"]
+    dead_letters: str | os.PathLike[str] | None
+    setup: Callable[[], object] | None
+    on: Machines | None
+    progress: bool | Callable[[str], None] | None
+
+
 # What is told to a step and not to a run, and by which builder; a test holds it to their signatures.
 OF_STEPS = {
     **dict.fromkeys(("kind", "tasks", "retries", "backoff", "timeout", "rate", "resources"), "step"),
