@@ -35,6 +35,8 @@ if TYPE_CHECKING:  # for type checkers and editors, which run nothing; a test ho
     from taktline._planner.advise import PlannedStep as PlannedStep
     from taktline._planner.whatif import Prediction as Prediction
     from taktline._ray.cluster import ray as ray
+    from taktline._recipe.options import CheckOptions as CheckOptions
+    from taktline._recipe.options import CompareOptions as CompareOptions
     from taktline._recipe.options import RunOptions as RunOptions
     from taktline._recipe.options import defaults as defaults
     from taktline._recipe.steps import Step as Step

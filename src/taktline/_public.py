@@ -15,7 +15,7 @@ BY_MODULE = {
     "_observe.snapshot": ("NodeCount", "Report", "Snapshot", "StepCount", "Verdict"),
     "_planner.advise": ("FailedStep", "Plan", "PlannedStep"),
     "_planner.whatif": ("Prediction",),
-    "_recipe.options": ("RunOptions", "defaults"),
+    "_recipe.options": ("CheckOptions", "CompareOptions", "RunOptions", "defaults"),
     "_recipe.steps": ("Step", "batch", "expand", "keep", "per_worker", "serial", "step"),
     "_ray.cluster": ("ray",),
     "_run.run": ("Run",),

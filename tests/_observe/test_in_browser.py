@@ -140,6 +140,23 @@ def test_the_page_of_a_comparison_has_bars_and_the_time_diagram_of_each_techniqu
         assert colours(picture)[2] > 50
 
 
+def test_no_column_of_the_steps_has_to_be_looked_for_on_a_narrow_screen(tmp_path):
+    heads = ("step", "records", "busy", "waiting", "blocked", "a record")
+    rows = [
+        ["a_step_with_a_long_name", "1,000,000", "12 m 12 s", "10.4 s", "31.9 s", "144.3 µs/rec"],
+        ["b", *["1 s"] * 5],
+    ]
+    (tmp_path / "page.html").write_text(web.html_page("page", web._fragment(pictures.table(heads, rows, range(1, 6)))))
+
+    async def looks():
+        async with page() as shown:
+            await shown.open(f"file://{tmp_path / 'page.html'}", width=390)
+            return await shown.value("(e => [e.scrollWidth, e.clientWidth])(document.querySelector('.wide'))")
+
+    inside, room = asyncio.run(looks())
+    assert inside == room
+
+
 def test_a_saved_report_makes_the_same_page(report, tmp_path):
     report.to_html(tmp_path / "run.html")
     again = web.report_html(json.loads(report.to_json()))

@@ -42,6 +42,11 @@ def test_each_step_in_turn_is_named(at):
     assert verdict.gain == pytest.approx(2, rel=0.1)
 
 
+def test_a_run_that_ended_with_its_first_records_under_way_had_something_to_do():
+    assert judge(spent(0.0, 0.0, complete=False)).evidence == "It ended before a record was done."
+    assert judge(spent(0.0, 0.0)).evidence == "There was nothing to do."
+
+
 def test_more_workers_are_advised_where_cores_are_free():
     verdict = judge(spent(19.0, cores=8, reading=0.5, handling=1.0))
     assert "workers=8" in verdict.action

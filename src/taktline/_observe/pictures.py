@@ -40,7 +40,9 @@ white-space:nowrap;font-size:.8rem;line-height:1.7rem;text-align:center;color:#f
 .tl pre{white-space:pre-wrap;overflow-wrap:anywhere;margin:.3em 0 1em;padding:.5em .7em;border:1px solid var(--line);
 border-radius:3px;background:none;
 color:inherit}.tl .wrong{border-left:4px solid #d33;padding-left:.7em}
-@media(max-width:480px){.tl .row{grid-template-columns:4.6rem 1fr}}
+@media(max-width:480px){.tl .row{grid-template-columns:4.6rem 1fr}.tl .figures tr{display:grid;font-size:.75rem;
+grid-template-columns:1.15fr 1fr .9fr .9fr 1.25fr}.tl .figures tr>*{padding-right:0}
+.tl .figures tr>:first-child{grid-column:1/-1;white-space:normal;border:0}.tl .figures td:first-child{font-weight:600;padding-top:.5em}}
 @container(max-width:46rem){.tl .fits .dot b{display:none}.tl .fits .key{display:flex}.tl .fits .inset{margin-right:1rem}}
 @media(prefers-color-scheme:dark){.tl{color:#e6edf3;background:#15181c;--line:#3d444d;--soft:#9198a1;--plot:#56b4e9}}
 @media print{.tl{color:#000;background:#fff}.tl section{break-inside:avoid}.tl *{print-color-adjust:exact}}
@@ -69,7 +71,7 @@ def table(header: Sequence[str], rows: Iterable[Sequence[str]], numbers: Sequenc
         f'<th scope="col"{" class=n" if n in numbers else ""}>{escaped(name)}</th>' for n, name in enumerate(header)
     )
     body = "".join(f"<tr>{cells(row)}</tr>" for row in rows)
-    kind = "" if header else ' class="facts"'
+    kind = ' class="figures"' if numbers else "" if header else ' class="facts"'
     head = f"<thead><tr>{head}</tr></thead>" if head else ""
     return f'<div class="wide"><table{kind}>{head}<tbody>{body}</tbody></table></div>'
 

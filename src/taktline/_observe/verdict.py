@@ -96,7 +96,8 @@ def judge(spent: Spent) -> Verdict:
     'More workers help: workers=4 takes about 5.25 s.'
     """
     if not spent.seconds or not (spent.records and any(step.busy for step in spent.steps)):
-        return Verdict("nothing", "There was nothing to do.", "")
+        begun = bool(spent.records and not spent.complete)
+        return Verdict("nothing", "It ended before a record was done." if begun else "There was nothing to do.", "")
     return replace(_judged(spent), doubt=_doubt(spent))
 
 

@@ -308,7 +308,7 @@ class RunOptions(TypedDict, total=False):
 
 
 class CompareOptions(TypedDict, total=False):
-    """What `flow.compare` takes beside the records, for type checkers and editors; a test holds both equal."""
+    """All that `flow.compare` takes beside the records, as keywords, for a function of yours that hands them on."""
 
     limit: int | None
     rounds: int
@@ -321,7 +321,7 @@ class CompareOptions(TypedDict, total=False):
 
 
 class CheckOptions(TypedDict, total=False):
-    """What `flow.check` takes beside the source, for type checkers and editors; a test holds both equal."""
+    """All that `flow.check` takes beside the source, as keywords, for a function of yours that hands them on."""
 
     limit: int
     record: int | None
