@@ -41,8 +41,8 @@ white-space:nowrap;font-size:.8rem;line-height:1.7rem;text-align:center;color:#f
 border-radius:3px;background:none;
 color:inherit}.tl .wrong{border-left:4px solid #d33;padding-left:.7em}
 @media(max-width:480px){.tl .row{grid-template-columns:4.6rem 1fr}.tl .figures tr{display:grid;font-size:.75rem;
-grid-template-columns:1.15fr 1fr .9fr .9fr 1.25fr}.tl .figures tr>*{padding-right:0}
-.tl .figures tr>:first-child{grid-column:1/-1;white-space:normal;border:0}.tl .figures td:first-child{font-weight:600;padding-top:.5em}}
+grid-template-columns:1.15fr 1fr .9fr .9fr 1.25fr}.tl .figures tr>*{padding-right:0}.tl .figures tr>:first-child{
+grid-column:1/-1;white-space:normal;border:0}.tl .figures td:first-child{font-weight:600;padding-top:.5em}}
 @container(max-width:46rem){.tl .fits .dot b{display:none}.tl .fits .key{display:flex}.tl .fits .inset{margin-right:1rem}}
 @media(prefers-color-scheme:dark){.tl{color:#e6edf3;background:#15181c;--line:#3d444d;--soft:#9198a1;--plot:#56b4e9}}
 @media print{.tl{color:#000;background:#fff}.tl section{break-inside:avoid}.tl *{print-color-adjust:exact}}
