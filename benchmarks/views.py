@@ -3,7 +3,9 @@
 python3 dev.py bench views [--rounds 7] [--seconds 5] [--only TEXT]
 
 Each run is a process of its own, and all take turns. Best of the rounds; the row "unseen, again" tells how far two equal
-runs are apart. Views whose threads keep workers from being forked stand beside a run whose workers are launched too.
+runs are apart. That is more than most views cost. So the last column but one tells the processor time in the view's own code,
+by the clock of the thread that it runs in, and in what it hands its numbers to (an SDK, IPython). Views whose threads keep
+workers from being forked stand beside a run whose workers are launched too.
 """
 
 from __future__ import annotations
@@ -25,7 +27,7 @@ import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from time import process_time, sleep
+from time import process_time, sleep, thread_time
 from typing import Any, NamedTuple
 
 WORKERS = 2
@@ -73,13 +75,22 @@ def run(view: str, start: str, count: int, size: int | None, port: int, told: st
     from taktline import abc, line
 
     options: dict[str, Any] = {"progress": view in ("terminal", "notebook")}
+    inside = Inside()
     with ExitStack() as stack:
         if view == "observer":
             options["observer"] = abc.Observer()
+            inside.watches(abc.Observer, *HEARD)
         elif view == "trace":
+            from taktline.views.trace import Trace
+
             options["trace"] = stack.enter_context(tempfile.NamedTemporaryFile(suffix=".json")).name
+            inside.watches(Trace, *HEARD)
         elif view == "otel":
-            options["observer"] = _telemetry()
+            options["observer"] = _telemetry(inside)
+        elif options["progress"]:
+            from taktline.views.progress import View
+
+            inside.watches(View, "begin", "keep_up", "_turn", "withdraw", "close")
         results = line(spin)(range(count), how="line", workers=WORKERS, start=start, batch_size=size, **options)
         if view == "serve":
             from taktline.cli.serving import HealthPage
@@ -89,10 +100,39 @@ def run(view: str, start: str, count: int, size: int | None, port: int, told: st
             page.watch(results.snapshot)
         before = process_time()
         report = results.drain()
-    Path(told).write_text(json.dumps([before, report.seconds]), encoding="utf-8")
+    Path(told).write_text(json.dumps([before, report.seconds, inside.seconds]), encoding="utf-8")
 
 
-def _telemetry() -> Any:
+HEARD = ("begins", "heard", "looked", "ends")
+
+
+class Inside:
+    """Adds up the processor time that is spent in some methods, in whichever thread."""
+
+    def __init__(self) -> None:
+        self.seconds = 0.0
+        self._within = threading.local()
+
+    def watches(self, owner: Any, *names: str) -> None:
+        """From now on these are looked at; what they call of one another counts once."""
+        for name in names:
+            setattr(owner, name, self._around(getattr(owner, name)))
+
+    def _around(self, called: Callable[..., Any]) -> Callable[..., Any]:
+        def timed(*given: Any, **more: Any) -> Any:
+            if getattr(self._within, "one", False):
+                return called(*given, **more)
+            self._within.one, began = True, thread_time()
+            try:
+                return called(*given, **more)
+            finally:
+                self.seconds += thread_time() - began
+                self._within.one = False
+
+        return timed
+
+
+def _telemetry(inside: Inside) -> Any:
     """With an SDK that collects every five seconds, and drops it."""
     from opentelemetry.sdk.metrics import MeterProvider
     from opentelemetry.sdk.metrics.export import MetricExporter, MetricExportResult, PeriodicExportingMetricReader
@@ -110,6 +150,8 @@ def _telemetry() -> Any:
         def shutdown(self, timeout_millis: float = 30_000, **_: Any) -> None:
             """There is nothing to end."""
 
+    inside.watches(Telemetry, *HEARD)
+    inside.watches(PeriodicExportingMetricReader, "collect")
     reader = PeriodicExportingMetricReader(Dropped(), export_interval_millis=1000 * SCRAPE)
     return Telemetry(MeterProvider([reader]), TracerProvider())
 
@@ -117,8 +159,9 @@ def _telemetry() -> Any:
 # --- around it ---
 
 
-def measured(way: Way, count: int, size: int | None) -> tuple[float, float]:
-    """Processor seconds from the run's beginning until all of its processes have ended, and the run's own seconds."""
+def measured(way: Way, count: int, size: int | None) -> tuple[float, float, float]:
+    """Processor seconds from the run's beginning until all of its processes have ended, the run's own seconds, and
+    processor seconds in the view."""
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     with tempfile.TemporaryDirectory() as folder:
@@ -132,8 +175,8 @@ def measured(way: Way, count: int, size: int | None) -> tuple[float, float]:
                 os.wait()
             except ChildProcessError:
                 break
-        unseen, seconds = json.loads(Path(told).read_text(encoding="utf-8"))
-    return _of_children() - before - unseen, seconds
+        unseen, seconds, inside = json.loads(Path(told).read_text(encoding="utf-8"))
+    return _of_children() - before - unseen, seconds, inside
 
 
 def _of_children() -> float:
@@ -195,27 +238,31 @@ def _scraped(port: int) -> Iterator[None]:
 def table(ways: dict[str, Way], count: int, size: int | None, rounds: int, say: Callable[[str], None]) -> Iterator[str]:
     """A row a view."""
     used: dict[str, list[float]] = {name: [] for name in ways}
+    shares: dict[str, list[float]] = {name: [] for name in ways}
     order, seconds = list(ways), 0.0
     for turn in range(rounds):
         for name in order:
             say(f"round {turn + 1} of {rounds}: {name}")
-            cpu, seconds = measured(ways[name], count, size)
+            cpu, seconds, inside = measured(ways[name], count, size)
             used[name].append(cpu)
+            shares[name].append(inside / cpu)
         order = [*order[1:], order[0]]
     yield f"{count:,} records, {f'batches of {size}' if size else 'batches as they are sized'}, {seconds:.1f} s a run"
     yield ""
-    yield "| view | processor, best | beside unseen | median beside median | |"
-    yield "|---|---|---|---|---|"
+    yield "| view | processor, best | beside unseen | median beside median | in the view itself | |"
+    yield "|---|---|---|---|---|---|"
     for name, way in ways.items():
         best = min(used[name])
         if not way.beside:
-            yield f"| {name} | {best:.3f} s | | | |"
+            yield f"| {name} | {best:.3f} s | | | | |"
             continue
         other = used[way.beside]
         ratio, middle = best / min(other), statistics.median(used[name]) / statistics.median(other)
         most = GOAL_TRACE if way.view == "trace" and size else GOAL
         met = f"≤ {most}: {'met' if ratio <= most else 'missed'}" if way.view else ""
-        yield f"| {name} | {best:.3f} s | {ratio:.4f} | {middle:.4f} | {met} |"
+        share = statistics.median(shares[name])
+        own = f"{share:.2%}" if share else ""
+        yield f"| {name} | {best:.3f} s | {ratio:.4f} | {middle:.4f} | {own} | {met} |"
 
 
 def main(arguments: list[str] | None = None) -> None:
