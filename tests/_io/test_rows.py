@@ -259,10 +259,10 @@ def a_shut_folder(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("mode", [0o000, 0o444, 0o111], ids=["shut", "listed only", "passed only"])
-@pytest.mark.parametrize("path", ["**/*.jsonl", "*/*.jsonl", "shut/*.jsonl", "shut", "s*t/a.jsonl"])
+@pytest.mark.parametrize("path", ["**/*.jsonl", "*/*.jsonl", "shut/*.jsonl", "shut", "s*t/a.jsonl", "shut/a.jsonl"])
 def test_a_folder_that_cannot_be_looked_into_is_never_passed_over(a_shut_folder, path, mode):
     a_shut_folder(mode)
-    if (path, mode) == ("s*t/a.jsonl", 0o111):
+    if path.endswith("t/a.jsonl") and mode == 0o111:
         read(path)  # no name has to be known
         return
     with pytest.raises(SourceError, match=r"the folder 'shut' cannot be read: Permission denied"):

@@ -77,6 +77,12 @@ def _found(path: str) -> list[str]:
     if not os.path.exists(path):
         folder, name = os.path.split(path)
         try:
+            os.stat(path)
+        except PermissionError as error:  # it may be there
+            raise _shut(folder, error) from error
+        except OSError as error:
+            pass_on(error)
+        try:
             there = os.listdir(folder or ".")
         except OSError as error:
             pass_on(error)
