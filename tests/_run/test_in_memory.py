@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import date, datetime, time
+from decimal import Decimal
 
 import numpy as np
 import pandas as pd
@@ -13,9 +14,12 @@ from present import present
 
 from taktline import LineError, ResumeError, SourceError, batch, expand, keep, line, serial
 from taktline._planner.choose import Choice
+from taktline._run.as_tables import whole
 from taktline._run.auto import Auto
 from taktline._run.in_memory import table_source
+from taktline._run.output import OutputBatch
 from taktline._run.reader import Reader
+from taktline._segment.tables import ArrowRows
 
 ROWS = [{"n": n, "half": n / 2, "word": f"w{n}"} for n in range(50)]
 ARROW = pa.Table.from_pylist(ROWS)
@@ -48,6 +52,40 @@ class Streamed:
 def test_rows_that_a_step_gets_one_by_one_are_cut_out_of_the_table_too(kind):
     assert Reader(present(table_source(SOURCES[kind]())), split=True).slices
     assert not Reader(ROWS, split=True).slices
+
+
+COLUMNS = [
+    pa.array([1], "uint8"), pa.array([-1]), pa.array([2**60 + 1]), pa.array([2.5]), pa.array([0.1], "float32"),
+    pa.array([Decimal("1.5")]), pa.array([Decimal("123.25")]), pa.array([True]), pa.array(["x"]), pa.array([b"x"]),
+    pa.array(["y"]).dictionary_encode(), pa.nulls(1), pa.array([date(2024, 1, 1)]), pa.array([datetime(2024, 1, 1, 12)]),
+    pa.array([1], pa.timestamp("s")), pa.array([1], pa.timestamp("us", "UTC")), pa.array([1], pa.timestamp("us", "+02:00")),
+    pa.array([1500], pa.timestamp("ns")), pa.array([1], pa.duration("s")), pa.array([1], pa.duration("us")),
+    pa.array([1], pa.time32("s")), pa.array([1], pa.time64("us")), pa.array([[1]]), pa.array([[2.5]]), pa.array([{"x": 1}]),
+    pa.array([{"x": 2.5}]), pa.array([{"y": 1}]),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("form", ["arrow", "polars", "pandas"])
+@pytest.mark.parametrize("one", range(len(COLUMNS)))
+def test_what_is_of_another_type_in_a_later_table_stays_as_it_is_or_is_refused(one, form):
+    for other in range(len(COLUMNS)):
+        pieces = [pa.table({"n": COLUMNS[each]}) for each in (one, other)]
+        try:
+            got = whole([OutputBatch(ArrowRows(piece)) for piece in pieces], form)
+        except LineError as error:
+            assert "as records" in str(error)
+            continue
+        wanted = [piece["n"][0].as_py() for piece in pieces]
+        if form != "arrow":
+            continue  # their values have classes of their own: that they came is enough
+        assert [*map(_plain, got["n"].to_pylist())] == [*map(_plain, wanted)]
+
+
+def _plain(value):
+    """Equal values as one of them."""
+    if isinstance(value, dict):
+        return {name: _plain(each) for name, each in value.items() if each is not None}
+    return datetime.combine(value, time()) if type(value) is date else value
 
 
 def plus(row):

@@ -7,13 +7,14 @@ from importlib import import_module
 from importlib.util import find_spec
 from typing import Any
 
+from taktline._io.column_types import SAYS, gathered, normal
 from taktline._recipe.steps import FORMS
 from taktline._run.in_memory import Tables
 from taktline._run.output import OutputBatch
 from taktline._segment.forms import Unfit, form_of
 from taktline._segment.tables import ArrowRows, Gathering, put_together, way_of
 from taktline._segment.values import records_of
-from taktline.errors import LineError
+from taktline.errors import LineError, SinkError
 
 
 def each(outputs: Iterable[OutputBatch], form: str) -> Iterator[Any]:
@@ -35,7 +36,7 @@ def whole(outputs: Iterable[OutputBatch], form: str, source: Tables | None = Non
     rows = [each for each in found if type(each) is ArrowRows]
     if found and len(rows) == len(found):
         if (one := put_together(rows)) is None:
-            one = _of_records(found, rows[0].table.schema)
+            one = _widened(rows, form)
         elif gathering is not None and len(rows) > 1:
             one.made = gathering.made()
         return _formed(one, form, 0, source)
@@ -63,20 +64,22 @@ def _formed(results: Any, form: str, first: int, source: Tables | None = None) -
             return way.take(results, first) if source is None else way.all_of(results, source.frame, source.read_as)
         return form_of(form).take(records_of(results))
     except Unfit as unfit:
-        raise LineError(
-            f"the results cannot stand in one table of {form!r} exactly: {unfit}; take them as records"
-        ) from None
+        raise _cannot_stand(form, str(unfit)) from None
 
 
-def _of_records(found: list[Any], schema: Any) -> Any:
-    """Tables of other types as one, by way of their records."""
-    import pyarrow as pa
+def _cannot_stand(form: str, why: str) -> LineError:
+    return LineError(f"the results cannot stand in one table of {form!r} exactly: {why}; take them as records")
 
-    records = [record for results in found for record in records_of(results)]
+
+def _widened(rows: list[ArrowRows], form: str) -> ArrowRows:
+    """Tables of other columns as one whose columns hold the values of all, as a file has it. Raises LineError."""
+    tables = [each.table for each in rows]
     try:
-        return ArrowRows(pa.Table.from_pylist(records, schema))
-    except pa.ArrowException:
-        return records
+        table = gathered([normal(each, 0) for each in tables], None, 0, given=False)
+    except SinkError as error:
+        raise _cannot_stand(form, str(error).partition("\n")[0].removesuffix(f"; {SAYS}")) from None
+    everywhere = frozenset.intersection(*(frozenset(each.schema.names) for each in tables))
+    return ArrowRows(table, everywhere.intersection(*(each.whole for each in rows)))
 
 
 def _empty(form: str) -> Any:

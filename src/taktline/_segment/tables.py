@@ -86,11 +86,14 @@ def _opened(stream: Any, whole: frozenset[str]) -> ArrowRows:
 
 
 def put_together(pieces: list[ArrowRows]) -> ArrowRows | None:
-    """All of them as one; None where their columns differ in more than that some hold nothing but nulls."""
+    """All of them as one; None where their columns differ in more than that some hold nothing but nulls: a row has no
+    column that another one has."""
     import pyarrow as pa
 
     if len(pieces) == 1:
         return pieces[0]
+    if any(piece.table.schema.names != pieces[0].table.schema.names for piece in pieces):
+        return None
     whole = frozenset.intersection(*(piece.whole for piece in pieces))
     try:
         table = pa.concat_tables([piece.table for piece in pieces], promote_options="default")
