@@ -390,11 +390,19 @@ class _Pandas(Way):
             if not isinstance(dtype, self.np.dtype):
                 return pa.array(array, from_pandas=True) if hasattr(array, "__arrow_array__") else pa.array(array)
             if dtype.kind == "O":
-                missing = (None, self.pd.NA, self.pd.NaT)
-                return _objects([None if any(value is each for each in missing) else value for value in array], kind)
+                return _objects(self._with_none(array), kind)
             return pa.array(series.to_numpy(), from_pandas=dtype.kind in "mM") if dtype.kind in "biufmM" else None
         except (pa.ArrowException, TypeError, ValueError, OverflowError):
             return None
+
+
+    def _with_none(self, objects: Any) -> list[Any]:
+        """The values of a column of objects, None for those that are missing: pandas has NaN there too."""
+        missing, floats = (None, self.pd.NA, self.pd.NaT), (float, self.np.floating)
+        return [
+            None if any(value is each for each in missing) or (isinstance(value, floats) and value != value) else value
+            for value in objects
+        ]
 
 
 class _Numpy(Way):
@@ -729,17 +737,19 @@ def is_at(column: Any, other: Any) -> bool:
     return column.type == other.type and is_plain(column) and is_plain(other) and _places(column) == _places(other)
 
 
-def _places(column: Any) -> list[tuple[int, int, int]]:
+def _places(column: Any) -> list[tuple[Any, int, int]]:
     """Where the values of a column are: of each chunk its memory, the first value in there, and how many there are. Of
     numbers it is told where the first one is."""
     from pyarrow import types
 
     wide = column.type.bit_width // 8 if types.is_integer(column.type) or types.is_floating(column.type) else 0
-    places = []
+    places: list[tuple[Any, int, int]] = []
     for chunk in getattr(column, "chunks", [column]):
-        data = chunk.buffers()[1]
-        at = data.address if data is not None else 0
-        places.append((at + chunk.offset * wide, 0 if wide else chunk.offset, len(chunk)))
+        memory = [0 if buffer is None else buffer.address for buffer in chunk.buffers()]
+        if wide:
+            places.append((memory[1] + chunk.offset * wide, 0, len(chunk)))
+        else:  # of nested values all that they are made of: the first of it may be nowhere
+            places.append((tuple(memory), chunk.offset, len(chunk)))
     return places
 
 
