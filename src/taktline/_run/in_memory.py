@@ -132,9 +132,11 @@ def _of_pandas(value: Any, pd: Any) -> Tables | None:
     if rows is None:
         for name in value.columns:
             if way.give(value[[name]], None) is None:
+                dtype = value[name].dtype
+                what = "values of several types" if dtype.kind == "O" else f"values of dtype {dtype}"
                 raise LineError(
-                    f"column {name!r} of the DataFrame holds what no column of Arrow can, such as values of several types: "
-                    'give its rows, df.to_dict("records"), or make it one type, such as df[column].astype(str)'
+                    f"column {name!r} of the DataFrame holds {what}, which no column of Arrow can: give its rows, "
+                    'df.to_dict("records"), or make it another type, such as df[column].astype(str)'
                 )
     assert rows is not None
     made = _of_table(rows.table, "DataFrame", rows.whole)

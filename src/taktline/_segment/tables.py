@@ -387,14 +387,20 @@ class _Pandas(Way):
 
         dtype, array = series.dtype, series.array
         try:
+            if isinstance(dtype, self.pd.SparseDtype):
+                array, dtype = self.np.asarray(array), dtype.subtype
             if not isinstance(dtype, self.np.dtype):
-                return pa.array(array, from_pandas=True) if hasattr(array, "__arrow_array__") else pa.array(array)
+                made = pa.array(array, from_pandas=True) if hasattr(array, "__arrow_array__") else pa.array(array)
+                return (
+                    None if isinstance(made.type, pa.BaseExtensionType) else made
+                )  # periods, intervals: of pandas alone
             if dtype.kind == "O":
                 return _objects(self._with_none(array), kind)
-            return pa.array(series.to_numpy(), from_pandas=dtype.kind in "mM") if dtype.kind in "biufmM" else None
+            if dtype.kind not in "biufmM":
+                return None
+            return pa.array(self.np.asarray(array, dtype.newbyteorder("=")), from_pandas=dtype.kind in "mM")
         except (pa.ArrowException, TypeError, ValueError, OverflowError):
             return None
-
 
     def _with_none(self, objects: Any) -> list[Any]:
         """The values of a column of objects, None for those that are missing: pandas has NaN there too."""
