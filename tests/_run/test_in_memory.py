@@ -423,3 +423,12 @@ def test_a_row_has_no_column_that_only_later_calls_of_its_table_add(how, tmp_pat
 
     run = line(batch(more_from_100, form="pandas", size=100))(pd.DataFrame({"n": range(200)}), how=how)
     assert run.to_list() == [{"n": n} | ({"more": 1} if n >= 100 else {}) for n in range(200)]
+
+
+@pytest.mark.parametrize("how", ["auto", "line"])
+def test_no_call_gets_more_rows_than_a_batch_has(how):
+    def told(frame):
+        return frame.assign(rows=len(frame))
+
+    run = line(batch(told, form="pandas"))(pd.DataFrame({"n": range(5000)}), how=how, batch_size=100)
+    assert 1 < max(row["rows"] for row in run) <= 100

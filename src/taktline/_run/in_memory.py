@@ -133,7 +133,7 @@ def _of_pandas(value: Any, pd: Any) -> Tables | None:
         for name in value.columns:
             if way.give(value[[name]], None) is None:
                 dtype = value[name].dtype
-                what = "values of several types" if dtype.kind == "O" else f"values of dtype {dtype}"
+                what = "values of several types" if dtype.name == "object" else f"values of dtype {dtype}"
                 raise LineError(
                     f"column {name!r} of the DataFrame holds {what}, which no column of Arrow can: give its rows, "
                     'df.to_dict("records"), or make it another type, such as df[column].astype(str)'

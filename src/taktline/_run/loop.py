@@ -125,6 +125,7 @@ class Loop(Engine):
             beside=beside,
         )
         self._lot_size = 1
+        self._most = min(MOST, options.window or MOST, options.batch_size or MOST)  # records in a lot
         self._whole = options.in_tables
         self._stays = False  # it was decided to go on here,
         self._slice = 0  # and so many rows of a table in memory are taken at once
@@ -506,7 +507,7 @@ class Loop(Engine):
     def _next_lot(self) -> int:
         if self._one_by_one or not (self._reader.runs_no_code or self._reader.live or self._by_one or self._in_batches):
             return 1
-        lot, most = max(self._lot_size, self._lot_least()), min(MOST, self._options.window or MOST)
+        lot, most = max(self._lot_size, self._lot_least()), self._most
         if self._lot_seconds is None or (self._may_be_lazy and self._auto.sampling.records < SINGLY):
             return lot
         if self._lot_seconds < (ENOUGH if self._units > 1 else LOT / 2):
@@ -518,7 +519,7 @@ class Loop(Engine):
 
     def _lot_least(self) -> int:
         """Records with which the calls of batch steps are full, or take the smaller part of the time."""
-        return min(max(self._units, self._calls.wanted), MOST, self._options.window or MOST)
+        return min(max(self._units, self._calls.wanted), self._most)
 
     def _rest(self) -> Iterator[Phase]:
         """What is left, in this process: for good, or until the work costs something else than what was decided on."""
