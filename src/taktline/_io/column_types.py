@@ -13,7 +13,7 @@ from taktline._io.plain import PLAIN_TYPES, plain
 from taktline.errors import LineError, SinkError, unwritable
 
 COLUMN_ROW = "a row of columns"
-SAYS = "schema= says what a column holds"
+SCHEMA_SAYS = "schema= says what a column holds"
 
 
 def as_schema(schema: Any) -> Any:
@@ -66,7 +66,7 @@ def wider_schema(one: Any, other: Any, first: int, row: Callable[[], Any]) -> An
             continue
         kind = wider(known.type, field.type)
         if kind is None:
-            why = f"its {field.name!r} is {field.type}, and the column is {known.type}; {SAYS}"
+            why = f"its {field.name!r} is {field.type}, and the column is {known.type}; {SCHEMA_SAYS}"
             raise unwritable(first, row(), why, COLUMN_ROW)
         fields[field.name] = known.with_type(kind).with_nullable(known.nullable or field.nullable)
     lacking = {*one.names} - {*other.names}
@@ -202,7 +202,7 @@ def _cast(column: Any, field: Any, table: Any, first: int, *, given: bool) -> An
         return pa.chunked_array([pa.nulls(len(column), field.type)])
     if (not given and kind is None) or pa.types.is_null(field.type):
         row = column.is_valid().index(True).as_py()
-        why = f"its {field.name!r} is {column.type}, and the column is {field.type}; {SAYS}"
+        why = f"its {field.name!r} is {column.type}, and the column is {field.type}; {SCHEMA_SAYS}"
         raise unwritable(first + row, _row(table, row), why, COLUMN_ROW)
 
     def exactly(part: Any) -> Any:
@@ -215,7 +215,7 @@ def _cast(column: Any, field: Any, table: Any, first: int, *, given: bool) -> An
         return exactly(column)
     except errors as error:
         row = _first_that_fails(column, exactly, errors)
-        why = f"its {field.name!r} does not fit: {error} (the column is {field.type}); {SAYS}"
+        why = f"its {field.name!r} does not fit: {error} (the column is {field.type}); {SCHEMA_SAYS}"
         raise unwritable(first + row, _row(table, row), why, COLUMN_ROW) from error
 
 
@@ -304,12 +304,12 @@ def _column(name: str, values: list[Any], kind: Any, first: int) -> Any:
     except refused as error:
         at = _first_that_fails(values, lambda part: pa.array(part, type=kind), refused)
         why = f"its {name!r} does not fit: {error}" + ("" if kind is None else f" (the column is {kind})")
-        raise unwritable(first + at, values[at], f"{why}; {SAYS}", COLUMN_ROW) from error
+        raise unwritable(first + at, values[at], f"{why}; {SCHEMA_SAYS}", COLUMN_ROW) from error
     if not _surely_kept(values, column.type):
         # pyarrow drops time zones, times of dates, unknown keys of dicts and fractions without a word.
         for at, (value, back) in enumerate(zip(values, column.to_pylist(), strict=True)):
             if not _same(value, back):
-                why = f"its {name!r} would come back from {column.type} as {back!r}; {SAYS}"
+                why = f"its {name!r} would come back from {column.type} as {back!r}; {SCHEMA_SAYS}"
                 raise unwritable(first + at, value, why, COLUMN_ROW)
     return column
 

@@ -7,7 +7,7 @@ from importlib import import_module
 from importlib.util import find_spec
 from typing import Any
 
-from taktline._io.column_types import SAYS, gathered, normal
+from taktline._io.column_types import SCHEMA_SAYS, gathered, normal
 from taktline._recipe.steps import FORMS
 from taktline._run.in_memory import Tables
 from taktline._run.output import OutputBatch
@@ -77,7 +77,7 @@ def _widened(rows: list[ArrowRows], form: str) -> ArrowRows:
     try:
         table = gathered([normal(each, 0) for each in tables], None, 0, given=False)
     except SinkError as error:
-        raise _cannot_stand(form, str(error).partition("\n")[0].removesuffix(f"; {SAYS}")) from None
+        raise _cannot_stand(form, str(error).partition("\n")[0].removesuffix(f"; {SCHEMA_SAYS}")) from None
     everywhere = frozenset.intersection(*(frozenset(each.schema.names) for each in tables))
     return ArrowRows(table, everywhere.intersection(*(each.whole for each in rows)))
 
