@@ -60,6 +60,28 @@ def test_where_nothing_moves_a_long_run_begins_with_workers(files):
     assert not any("pack" in reason for reason in in_hand.report.reasons)
 
 
+@pytest.mark.parametrize("suffix", [".csv", ".jsonl", ".parquet"])
+def test_whatever_the_form_and_the_files_are_they_begin_with_workers(tmp_path, suffix, monkeypatch):
+    """Steps over Arrow too, which threads could do: to try those takes longer than to start workers. Of lines fewer bytes are
+    long."""
+    source, target = tmp_path / f"in{suffix}", tmp_path / f"out{suffix}"
+    line(lambda row: row).run(({"n": n} for n in range(3_000)), taktline.write(source), how="loop")
+    size = source.stat().st_size
+    flow = line(batch(lambda table: table, form="arrow"))
+
+    def reasons(long, long_text):
+        monkeypatch.setattr(auto, "LONG", long)
+        monkeypatch.setattr(auto, "LONG_TEXT", long_text)
+        reading = taktline.read(source, types={"n": int}) if suffix == ".csv" else taktline.read(source)
+        report = flow.run(reading, taktline.write(target), workers=2)
+        assert report.records_out == 3_000
+        return any("they read, work on and pack" in reason for reason in report.reasons)
+
+    more = size + 1
+    assert reasons(size, more) == (suffix == ".parquet")
+    assert reasons(more, size) == (suffix != ".parquet")
+
+
 def test_what_only_workers_need_is_not_imported_here(files):
     source, target = files
     program = f"""

@@ -219,6 +219,8 @@ def _no_such_option(name: str) -> str:
 class _Files(Source):
     """Some files, one after the other, as one stream of records."""
 
+    is_text = True
+
     def __init__(
         self, name: str, patterns: Sequence[str], paths: list[str], format: str, table: Dialect,
         added: Mapping[str, path_columns.Added],

@@ -24,9 +24,8 @@ if TYPE_CHECKING:
 OTHER = 3.0  # times that work must cost more or less than what was decided on
 CERTAIN = 3  # lots in a row
 COPIES = 2  # times what a copy of the results takes, below which steps cost no more than to put results together
-LONG = (
-    64 << 20
-)  # bytes of files, as they are there: to read, work on and write so many takes the better part of a second
+LONG = 64 << 20  # bytes of files of columns: to read, work on and write so many takes the better part of a second,
+LONG_TEXT = 16 << 20  # and of lines, of which each byte takes some four times as long
 
 
 def _may_share(plan: RunPlan, options: Options, reader: Reader) -> bool:
@@ -88,7 +87,8 @@ class Auto:
         read the source and make the sink's bytes themselves: what they gain is more than their start costs, whatever the
         steps cost, if there is enough of it. To try it here would import here what they import."""
         cores = min(self._options.cores, usable_cores())
-        if not (self.moves and self._apart and cores > 1 and self._reader.weight >= LONG):
+        long = LONG_TEXT if self._reader.is_text else LONG
+        if not (self.moves and self._apart and cores > 1 and self._reader.weight >= long):
             return ""
         return (
             f"move to {self._options.cores} workers: they read, work on and pack {size(self._reader.weight)} themselves, and "
@@ -97,15 +97,20 @@ class Auto:
 
     @property
     def _apart(self) -> bool:
-        """Whether tables never pass through this process, and their steps are such that threads would wait for each other."""
+        """Whether tables never pass through this process: workers gain by that as much as threads would, whose trial takes
+        longer than such workers need to start."""
         reader, asks = self._reader, self._options.start != "threads"
-        locked = any(step.role is not Role.BATCH or step.form in ("list", "pandas") for step in self._steps)
-        return asks and locked and self._encoded and reader.tables and reader.splits and not reader.in_memory
+        return asks and self._encoded and reader.tables and reader.splits and not reader.in_memory
+
+    @property
+    def _locked(self) -> bool:
+        """Whether threads would wait for each other in the steps."""
+        return any(step.role is not Role.BATCH or step.form in ("list", "pandas") for step in self._steps)
 
     def tries_threads(self, lane: LaneCount) -> choose.Sample | None:
         """What records cost, where it is to be seen now how far two threads overlap; else None."""
         sample = self._sample(lane)
-        if self._is_copying(sample) or (self._apart and self._for_processes(lane).move):
+        if self._is_copying(sample) or (self._apart and self._locked and self._for_processes(lane).move):
             return None
         if not self._may_overlap(sample) or not (self._is_long(sample) or self._for_processes(lane).move):
             return None

@@ -93,6 +93,11 @@ class Reader:
         return getattr(self._source, "weight", 0)
 
     @property
+    def is_text(self) -> bool:
+        """Whether these are files of lines."""
+        return getattr(self._source, "is_text", False)
+
+    @property
     def copying_ns(self) -> int:
         """Nanoseconds that copies of what the source may still change took so far; the loop makes none."""
         return self._copies.ns
