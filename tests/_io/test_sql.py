@@ -912,6 +912,22 @@ def test_types_of_postgresql_are_made_of_the_first_results(postgres_server):
     assert list(read_sql(url, "SELECT * FROM made")) == [row]
 
 
+def test_dates_are_iso_text_in_a_table_of_sqlite_whoever_has_made_it(tmp_path):
+    rows = [
+        {"day": date(2024, 1, 2), "at": datetime(2024, 1, 2, 3, 4, tzinfo=UTC)},
+        {"day": None, "at": datetime(2024, 1, 2, 3, 4, 5, 60)},
+    ]
+    texts = [
+        {"day": "2024-01-02", "at": "2024-01-02 03:04:00+00:00"}, {"day": None, "at": "2024-01-02 03:04:05.000060"},
+    ]  # fmt: skip
+    url = f"sqlite:///{tmp_path / 'a.db'}"
+    with contextlib.closing(sqlite3.connect(tmp_path / "a.db")) as shop, shop:
+        shop.execute("CREATE TABLE there (day, at)")
+    for table in ("there", "made"):
+        line(lambda row: row).run(rows, write_sql(url, table), how="loop")
+        assert list(read_sql(url, f"SELECT * FROM {table}")) == texts
+
+
 def test_a_file_of_sqlite_is_made_where_there_is_none_and_goes_where_the_run_fails(tmp_path):
     path = tmp_path / "new.db"
     with pytest.raises(ZeroDivisionError):

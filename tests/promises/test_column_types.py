@@ -224,6 +224,10 @@ def as_rows(table):
     for row in as_records(table):
         if isinstance(value := row["c"], int) and value >= 2**63:
             raise Refused("too large to convert to SQLite INTEGER")
+        if isinstance(value, datetime):
+            value = value.isoformat(" ")
+        elif isinstance(value, date):
+            value = value.isoformat()
         if not isinstance(value, (int, float, str, bytes, type(None))):
             raise Refused("is no value of SQLite|no type of a column for")
         made.append((row["n"], None if value != value else value))  # NaN is NULL there

@@ -24,7 +24,7 @@ from taktline._io.plain import PLAIN_TYPES, plain
 
 FETCH = 1000  # rows at once
 PATIENCE = 30.0  # seconds that another program's lock is waited for
-KINDS = {bool: "INTEGER", int: "INTEGER", float: "REAL", str: "TEXT", bytes: "BLOB"}
+KINDS = {bool: "INTEGER", int: "INTEGER", float: "REAL", str: "TEXT", bytes: "BLOB", date: "TEXT"}
 
 
 class Sqlite(Database):
