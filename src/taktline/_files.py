@@ -12,9 +12,23 @@ from time import monotonic, sleep
 
 from taktline import _urls
 from taktline._signals import pass_on
+from taktline.errors import LineError, SinkError
 
 PATIENCE = 3.0  # seconds for another run to let go of a file: the workers of a caller that was just killed may have it
 CANNOT_SYNC = {errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EBADF, errno.EISDIR}
+
+
+WRONG_PLACES = {
+    errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.EINVAL, errno.ENAMETOOLONG, errno.ELOOP, errno.EACCES,
+    errno.EPERM, errno.EROFS, errno.ENXIO, errno.EBADF,
+}  # fmt: skip
+
+
+def refusal(error: OSError, what: str, path: str, then: str = "") -> LineError | SinkError:
+    """What to raise where a file that is written to cannot be had: LineError where another place must be named, and SinkError
+    where the same may be had later, as on a disk that is full, or away."""
+    text = f"{what}: {error.strerror or error}{then}"
+    return LineError(text) if error.errno in WRONG_PLACES else SinkError(text, path=path)
 
 
 def private(path: str, *, make: bool = True) -> int:

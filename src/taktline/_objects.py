@@ -12,7 +12,7 @@ from functools import partial
 from typing import Any, Literal
 
 from taktline._urls import shown, told, url_of
-from taktline.errors import SinkError
+from taktline.errors import LineError, SinkError
 
 ANY_TAG: Literal["*"] = "*"  # as a tag: whatever is there
 LIST_PAGE = 1000  # objects that are listed, or deleted, at once
@@ -20,6 +20,10 @@ LARGE_FILE = 64 << 20  # bytes of a file that are put at once
 MOST_PARTS = 9_000  # of one upload: stores take 10,000
 MOST_COPIED = 5 << 30  # bytes that a store copies by one request
 REFUSED = {"PreconditionFailed", "ConditionalRequestConflict", "412", "409"}
+NOT_OURS = {
+    "NoSuchBucket", "AccessDenied", "AllAccessDisabled", "InvalidAccessKeyId", "SignatureDoesNotMatch", "InvalidBucketName",
+    "400", "401", "403",
+}  # fmt: skip
 MISSING = {"NoSuchKey", "NoSuchUpload", "404"}
 
 
@@ -239,6 +243,14 @@ class Objects:
     def _unreachable(self, path: str, error: BaseException) -> SinkError:
         name = shown(url_of(self._store, path, self._beside))
         return SinkError(f"{name!r} cannot be reached: {told(error)}", path=name)
+
+    def refusal(self, error: SinkError, what: str, path: str) -> LineError | SinkError:
+        """What to raise where this is why an object cannot be had: LineError where another place must be named, or other keys
+        given, and SinkError where the same may be had later, as of a store that is away."""
+        text, cause = f"{what}: {error}", error.__cause__
+        if isinstance(cause, Missing) or self._code(cause) in NOT_OURS:  # no such bucket, or somebody else's
+            return LineError(text)
+        return SinkError(text, path=path)
 
     def _code(self, error: BaseException | None) -> str:
         """S3's own name for what is wrong, wherever it stands in what was raised."""

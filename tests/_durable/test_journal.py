@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from taktline._durable import fingerprint, journal
 from taktline._durable.entries import DONE, JOURNAL_PAGE, Checkpoint, Entry
 from taktline._durable.journal import SIZE, SLOT, Journal
-from taktline.errors import LineError, ResumeError, SinkError
+from taktline.errors import ResumeError, SinkError
 
 PRINTS = {"the source": ["list", 3], "step 'parse'": "abc"}
 
@@ -132,7 +132,7 @@ def test_a_full_disk_is_met_before_anything_runs(tmp_path, monkeypatch):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     monkeypatch.setattr(os, "posix_fallocate", full)
-    with pytest.raises(LineError, match="cannot be used: No space left on device"):
+    with pytest.raises(SinkError, match="cannot be used: No space left on device"):
         Journal(str(tmp_path / "j"), PRINTS)
     assert os.listdir(tmp_path) == []
 

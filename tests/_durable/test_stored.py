@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import os
+import socket
+import subprocess
+import sys
 import time
 import urllib.error
 import urllib.request
@@ -49,6 +52,25 @@ def lost_from_sight(made):
     made._ended.set()
     made._renewer.join()
     return made
+
+
+@pytest.mark.parametrize("option", [["--journal", "s3://{}/j"], ["--dead-letters", "s3://{}/f.jsonl"]])
+def test_a_store_that_is_away_is_no_wrong_usage_and_a_bucket_that_is_not_there_is(s3, tmp_path, option):
+    """Schedulers start a run again that failed (code 1), and not one that was wrong (2)."""
+    (tmp_path / "steps.py").write_text("same = str\n")
+    (tmp_path / "in.txt").write_text("1\n2\n")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        nobody = f"http://127.0.0.1:{free.getsockname()[1]}"
+    command = [sys.executable, "-m", "taktline", "run", "steps.py:same", "--in", "in.txt", "--out", "out.txt"]
+    for bucket, endpoint, code in [
+        (s3.removeprefix("s3://"), nobody, 1), ("nowhere", os.environ["AWS_ENDPOINT_URL"], 2),
+    ]:  # fmt: skip
+        environment = os.environ | {"AWS_ENDPOINT_URL": endpoint, "AWS_MAX_ATTEMPTS": "1"}
+        given = [option[0], option[1].format(bucket)]
+        done = subprocess.run([*command, *given], cwd=tmp_path, env=environment, capture_output=True, text=True)
+        assert done.returncode == code, done.stderr
+        assert f"'s3://{bucket}/" in done.stderr
 
 
 def test_what_was_noted_last_is_there_again(url):

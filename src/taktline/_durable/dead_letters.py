@@ -26,7 +26,7 @@ from typing import Any
 from urllib.parse import quote
 
 from taktline._excerpts import excerpt
-from taktline._files import is_still, lock, private, put, sync_folder
+from taktline._files import is_still, lock, private, put, refusal, sync_folder
 from taktline._objects import Conflict
 from taktline._public import named
 from taktline._recipe.options import SQLITE_SUFFIXES
@@ -160,7 +160,7 @@ class DeadLetters(ABC):
 def open_dead_letters(path: str, run: str, *, taken_over: bool = False) -> DeadLetters:
     """The file at `path` for this run, made where there is none; letters are added to those in it. `taken_over`: an
     earlier attempt at the run may still have it, and is not to add any more. Raises LineError where it cannot be written or
-    holds something else, InUse where another run writes it: then it is as it was."""
+    holds something else, SinkError where it cannot be now, InUse where another run writes it: then it is as it was."""
     try:
         if path.endswith(SQLITE_SUFFIXES):
             return _Database(path, run)
@@ -178,9 +178,10 @@ def open_dead_letters(path: str, run: str, *, taken_over: bool = False) -> DeadL
             f"another run writes the dead letters {path!r}: give each run its own, or wait until that one has ended",
             path=path,
         ) from None
-    except (OSError, sqlite3.Error) as error:
-        why = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-        raise LineError(f"the dead letters {path!r} cannot be written: {why}") from error
+    except OSError as error:
+        raise refusal(error, f"the dead letters {path!r} cannot be written", path) from error
+    except sqlite3.Error as error:
+        raise LineError(f"the dead letters {path!r} cannot be written: {error}") from error
 
 
 def check_dead_letters(path: str) -> None:

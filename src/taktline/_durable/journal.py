@@ -34,9 +34,9 @@ from taktline._durable.entries import (
     digest_of,
     said_in,
 )
-from taktline._files import CANNOT_SYNC, is_still, lock, private, put
+from taktline._files import CANNOT_SYNC, is_still, lock, private, put, refusal
 from taktline._signals import pass_on
-from taktline.errors import InUse, LineError, ResumeError, SinkError, TakenOver
+from taktline.errors import InUse, ResumeError, SinkError, TakenOver
 
 SLOT = 1 << 17  # bytes an entry may take: a sink's position may hold up to a block of text not yet compressed
 SIZE = 2 * JOURNAL_PAGE + 2 * SLOT
@@ -51,8 +51,8 @@ class Journal:
     `prints`: what the results depend on, as JSON values by name. `even`: every record gives one result. `if_changed`:
     other than "refuse", an unfinished run with other prints is left for `go_on` or `restart`, and `changed` names what
     differs. `attempt`: the number of this attempt at the run, which takes the file from an earlier one that has it. Raises
-    LineError where the file cannot be made, InUse where another run has it, TakenOver where that is a later attempt,
-    ResumeError where it is damaged, or tells of an unfinished run with other prints.
+    LineError where the file cannot be made there, SinkError where it cannot be now, InUse where another run has it, TakenOver
+    where that is a later attempt, ResumeError where it is damaged, or tells of an unfinished run with other prints.
     """
 
     def __init__(
@@ -79,7 +79,7 @@ class Journal:
         except BaseException as error:
             self.close()
             if isinstance(error, OSError):
-                raise LineError(f"the journal {path!r} cannot be used: {error.strerror or error}") from error
+                raise refusal(error, f"the journal {path!r} cannot be used", path) from error
             raise
 
     @property

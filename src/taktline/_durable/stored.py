@@ -60,7 +60,7 @@ class StoredJournal(Journal):
         except BaseException as error:
             self.close()
             if isinstance(error, SinkError) and error is not self._lost:
-                raise LineError(f"the journal {self.path!r} cannot be used: {error}") from error
+                raise self._objects.refusal(error, f"the journal {self.path!r} cannot be used", self.path) from error
             raise
         self._renewer = Thread(target=self._renew, name="taktline's lease", daemon=True)
         self._renewer.start()

@@ -11,7 +11,7 @@ from taktline._durable.dead_letters import DeadLetters, is_letter, key_of, not_l
 from taktline._objects import Conflict
 from taktline._stores import objects_at
 from taktline._urls import shown
-from taktline.errors import LineError, SinkError
+from taktline.errors import SinkError
 
 MOST = 64 << 20  # bytes: each mark puts all of them
 
@@ -28,7 +28,7 @@ class StoredLetters(DeadLetters):
         try:
             found = self._store.get(self._place)
         except SinkError as error:
-            raise LineError(f"the dead letters {self.path!r} cannot be written: {error}") from error
+            raise self._store.refusal(error, f"the dead letters {self.path!r} cannot be written", self.path) from error
         data = found[0] if found is not None else b""
         self._tag: str | None = found[1] if found is not None else None
         self._lines = data.splitlines(keepends=True)

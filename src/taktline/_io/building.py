@@ -17,7 +17,7 @@ from collections.abc import Collection, Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
 
-from taktline._files import lock, sync_folder, umask, write_whole
+from taktline._files import lock, refusal, sync_folder, umask, write_whole
 from taktline._io import place, remote
 from taktline._io.output import LONG_NAME, Output
 from taktline._signals import pass_on
@@ -58,7 +58,7 @@ class Building:
         try:
             self.path = place.behind_links(place.absolute(path.rstrip(os.sep) or os.sep))
         except OSError as error:
-            raise LineError(f"{path!r} cannot be written: {error.strerror or error}") from error
+            raise refusal(error, f"{path!r} cannot be written", path) from error
         self._mode = mode
         above, name = os.path.split(self.path)
         if not os.path.isdir(above):
@@ -186,7 +186,7 @@ class Building:
             pass_on(error)
             return
         except OSError as error:
-            raise LineError(f"{self._named!r} cannot be written: {error.strerror or error}") from error
+            raise refusal(error, f"{self._named!r} cannot be written", self.path) from error
         if not there:
             return
         if self._mode is None:

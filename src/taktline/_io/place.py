@@ -13,6 +13,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
+from taktline._files import refusal
 from taktline._io import remote
 from taktline._posix import fcntl
 from taktline._signals import pass_on
@@ -100,7 +101,7 @@ def target(path: str) -> Target:
         _check_folder(path)
         return Target(path)
     except OSError as error:
-        raise LineError(f"{path!r} cannot be written: {error.strerror or error}") from error
+        raise refusal(error, f"{path!r} cannot be written", path) from error
     if number is not None:
         if fcntl.fcntl(number, fcntl.F_GETFL) & os.O_ACCMODE == os.O_RDONLY:
             raise LineError(f"{path!r} is open for reading only")

@@ -42,7 +42,7 @@ from taktline import (
     write,
     write_sql,
 )
-from taktline._files import check_at, take_away_at
+from taktline._files import check_at, refusal, take_away_at
 from taktline._recipe.options import CONDITIONAL_SCHEMES, Options, checked
 from taktline.abc import Live, Observer, Sink, Source
 from taktline.airflow import journals
@@ -606,7 +606,7 @@ def _make_folder_of(path: Any) -> None:
         try:
             os.makedirs(folder := os.path.dirname(os.path.abspath(here)), exist_ok=True)
         except OSError as error:
-            raise LineError(f"the folder {folder!r} of {name!r} cannot be made: {error.strerror or error}") from error
+            raise refusal(error, f"the folder {folder!r} of {name!r} cannot be made", folder) from error
 
 
 def _assets(end: Any) -> list[Asset]:

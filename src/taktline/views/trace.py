@@ -12,6 +12,7 @@ import os
 from collections.abc import Sequence
 from typing import IO, Any
 
+from taktline._files import refusal
 from taktline._observe.snapshot import Report, Snapshot
 from taktline.abc import Observer
 from taktline.errors import LineError
@@ -43,9 +44,8 @@ class Trace(Observer):
         try:
             self._file = open(self._path, "wb", 0)  # noqa: SIM115  closed at the run's end
         except OSError as error:
-            raise LineError(
-                f"the trace {self._path!r} cannot be written: {error.strerror}. Name another file"
-            ) from error
+            what = f"the trace {self._path!r} cannot be written"
+            raise refusal(error, what, self._path, ". Name another file") from error
         self._lines.append("[\n")
         self._put({"ph": "M", "name": "process_name", "args": {"name": f"taktline: {run.name}"}}, first=True)
         self._write()
@@ -137,4 +137,4 @@ class Trace(Observer):
         try:
             self._file.write(lines)
         except OSError as error:
-            raise LineError(f"the trace {self._path!r} cannot be written: {error.strerror}") from error
+            raise refusal(error, f"the trace {self._path!r} cannot be written", self._path) from error
