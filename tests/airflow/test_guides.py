@@ -12,17 +12,34 @@ import pytest
 import servers
 from conftest import airflow
 
-GUIDE = Path(__file__).resolve().parents[2] / "docs" / "airflow.md"
+import taktline
+
+DOCS = Path(__file__).resolve().parents[2] / "docs"
+# What is elsewhere in a guide, as it is here: a cluster is two agents of this machine.
+HERE = {
+    "import taktline\n": "import taktline\nfrom taktline._crew.machines import agents_here\n",
+    'taktline.ray("10.0.0.5:6379", nodes=16)': "agents_here(2)",
+}
 
 
 @pytest.fixture(scope="module")
 def written(tmp_path_factory):
-    """The guide's files, with a folder of the test's own in place of /data."""
+    """The guides' files, with folders of the test's own in place of /data and /shared."""
     folder = tmp_path_factory.mktemp("guide")
-    (folder / "data").mkdir()
-    for path, code in re.findall(r"```python\n# (\S+\.py)\n(.*?)```", GUIDE.read_text(), re.DOTALL):
+    for name in ("data", "shared"):
+        (folder / name).mkdir()
+    found = [
+        (guide, *block)
+        for guide in ("airflow.md", "machines.md")
+        for block in re.findall(r"```python\n# (\S+\.py)\n(.*?)```", (DOCS / guide).read_text(), re.DOTALL)
+    ]
+    for guide, path, code in found:
+        code = code.replace("/data/", f"{folder}/data/").replace("/shared/", f"{folder}/shared/")
+        for there, here in HERE.items() if guide == "machines.md" else ():
+            assert there in code
+            code = code.replace(there, here)
         (folder / path).parent.mkdir(exist_ok=True)
-        (folder / path).write_text(code.replace("/data/", f"{folder}/data/"))
+        (folder / path).write_text(code)
     return folder
 
 
@@ -73,3 +90,16 @@ def test_the_function_in_place_of_a_file(written, metadata):
         '{"kind": "in", "amount": 3}',
         '{"kind": "out", "amount": 5}',
     ]
+
+
+def test_slices_of_the_files_as_mapped_tasks_over_several_machines(written, metadata):
+    shared = written / "shared"
+    (shared / "in").mkdir()
+    for n in range(3):
+        (shared / f"in/{n}.jsonl").write_text(
+            "".join(f'{{"id": {n * 1000 + m}, "name": " {m} "}}\n' for m in range(1000))
+        )
+    log = run(written, "slices")
+    assert metadata.states("slices") == {"files": "success", **{f"clean[{n}]": "success" for n in range(3)}}, log
+    rows = list(taktline.read(f"{shared}/out/"))
+    assert rows == [{"id": n * 1000 + m, "name": str(m), "slice": n} for n in range(3) for m in range(1000)]

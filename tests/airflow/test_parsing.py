@@ -220,6 +220,9 @@ def test_each_task_of_each_run_has_a_journal_of_its_own(tmp_path):
         assert journal_of(instance, True, sink=sink) == f"{folder}/{name}"
     with pytest.raises(LineError, match=r"is no file, nor at s3:// or gs://"):
         journal_of(instance, True, sink="az://shop/a.jsonl")
+    said = task.taktline(journal=True, task_id="says")(lambda: None)().operator  # the function says where it writes
+    beside = said.with_journal({"journal": True}, [], write(f"{tmp_path}/a.jsonl"), {"ti": instance})["journal"]
+    assert beside == f"{tmp_path}/{name}"
 
 
 def test_a_file_is_a_journal_for_each_run_but_over_a_queue():

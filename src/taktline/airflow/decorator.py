@@ -20,6 +20,7 @@ class TaktlineDecoratedOperator(DecoratedOperator, TaktlineOperator):  # type: i
     template_fields = (*DecoratedOperator.template_fields, *TaktlineOperator.template_fields)
     template_fields_renderers = {**DecoratedOperator.template_fields_renderers}
     custom_operator_name = "@task.taktline"
+    may_say_sink = True
 
     def __init__(self, *, python_callable: Callable[..., Any], **kwargs: Any) -> None:
         super().__init__(python_callable=python_callable, target=literal("the function's line"), **kwargs)

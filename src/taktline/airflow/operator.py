@@ -151,6 +151,7 @@ class TaktlineOperator(BaseOperator):  # type: ignore[misc]
         "later_options",
     )  # fmt: skip
     operator_extra_links = (ReportLink(),)
+    may_say_sink = False  # where it writes may be known only when it runs
     ui_color = "#f2d7a7"
 
     @_with_options
@@ -188,7 +189,7 @@ class TaktlineOperator(BaseOperator):  # type: ignore[misc]
             raise LineError(
                 f'sink={sink!r}: say what the parts of the folder are to be: writing={{"format": "parquet"}}'
             )
-        if journal is True and not _is_template(sink):
+        if journal is True and not _is_template(sink) and not (self.may_say_sink and sink is None):
             _folder_beside(sink, sink_conn_id)
         later = {name: value for name, value in options.items() if _is_template(value)}
         options = {name: value for name, value in options.items() if name not in later}
