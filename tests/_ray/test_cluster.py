@@ -21,6 +21,11 @@ from taktline.cli import commands
         ({"gpus": -1}, r"gpus=-1\): give a number above 0"),
         ({"resources": {"disk": 0}}, "give names and numbers above 0"),
         ({"lost_after": float("inf")}, r"lost_after=inf\): give a number above 0"),
+        ({"resources": ["disk"]}, r"resources=\['disk'\]\): give a dict, such as"),
+        ({"runtime_env": "."}, r"runtime_env='\.'\): give a dict, such as"),
+        ({"adress": "head:6379"}, r"no argument 'adress'; did you mean 'address'\?"),
+        ({"workers": 4}, r"no argument 'workers'; there are address, nodes, cpus"),
+        (("http://127.0.0.1:8265",), "its dashboard is another one"),
         ({"idle_after": 0}, r"idle_after=0\): give a number above 0"),
     ],
 )

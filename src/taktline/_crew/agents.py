@@ -50,6 +50,7 @@ class HelperProcess:
         self._process = os.getpid()
         self._places: list[int] = []  # not known
         self._granted = False
+        self.ends_where = ""  # when it does so by itself, in words
 
     @property
     def is_ours(self) -> bool:
@@ -109,8 +110,8 @@ class HelperProcess:
         """What to say of one that has ended by itself."""
         self.process.wait(1.0)
         return WorkersCannotStart(
-            f"the helper process that reaches the other machines has ended (exit code {self.process.poll()}). With a "
-            "journal the run goes on from where it is: run it again"
+            f"the helper process that reaches the other machines has ended (exit code {self.process.poll()})"
+            f"{self.ends_where}. With a journal the run goes on from where it is: run it again"
         )
 
     def close(self) -> None:

@@ -12,8 +12,11 @@ from taktline._crew.machines import IDLE_AFTER, LOST_AFTER, Agents
 from taktline._public import named
 from taktline._recipe.numbers import is_number, is_whole
 from taktline.abc import Machines
-from taktline.errors import LineError
+from taktline.errors import LineError, did_you_mean
 
+ARGUMENTS = (
+    "address", "nodes", "cpus", "gpus", "resources", "runtime_env", "start_within", "lost_after", "idle_after",
+)  # fmt: skip
 CONNECT = 30.0  # seconds in which a cluster is to answer
 
 
@@ -29,13 +32,15 @@ class RayCluster(Agents):
     def _helper(self) -> HelperProcess:
         if not is_installed():
             raise LineError(f"on={self.says} needs Ray, which is not installed here: pip install 'taktline[ray]'")
-        return super()._helper()
+        helper = super()._helper()
+        helper.ends_where = ", as Ray has it where the cluster's head cannot be reached for a minute"
+        return helper
 
 
 def ray(
     address: str | None = None, *, nodes: int | None = None, cpus: int | None = None, gpus: float | None = None,
     resources: Mapping[str, float] | None = None, runtime_env: Mapping[str, Any] | None = None,
-    start_within: float | None = None, lost_after: float = LOST_AFTER, idle_after: float | None = IDLE_AFTER,
+    start_within: float | None = None, lost_after: float = LOST_AFTER, idle_after: float | None = IDLE_AFTER, **unknown: Any,
 ) -> Machines:  # fmt: skip
     """A Ray cluster to run a line on: `on=` of a run. Nothing is connected before the run.
 
@@ -55,7 +60,16 @@ def ray(
     ...
     taktline.LineError: ray('ray://head:10001'): this is the address of Ray's client, ...
     """
+    if unknown:
+        name = next(iter(unknown))
+        hint = did_you_mean(name, ARGUMENTS) or f"; there are {', '.join(ARGUMENTS)}"
+        raise LineError(f"ray() has no argument {name!r}{hint}")
     _check(address)
+    for name, mapping, like in (
+        ("resources", resources, '{"big_disk": 1}'), ("runtime_env", runtime_env, '{"working_dir": "."}'),
+    ):  # fmt: skip
+        if mapping is not None and not isinstance(mapping, Mapping):
+            raise LineError(f"ray({name}={mapping!r}): give a dict, such as {like}, or leave it out")
     for name, value in (("nodes", nodes), ("cpus", cpus)):
         if value is not None and not is_whole(value, least=1):
             raise LineError(f"ray({name}={value!r}): give a whole number of at least 1, or leave it out")
@@ -96,6 +110,11 @@ def _check(address: Any) -> None:
             f"ray({address!r}): this is the address of Ray's client, over which each call takes many times as long. Send the "
             "program to the cluster with `ray job submit`, and leave the address out there; or run on a machine of the "
             "cluster's own network and give the head's \"HOST:PORT\", mostly port 6379"
+        )
+    if "://" in address:
+        raise LineError(
+            f"ray({address!r}): this is no address of a cluster's head; that of its dashboard is another one. Give "
+            '"HOST:PORT" as `ray start --head` has named it, mostly port 6379'
         )
     host, _, port = address.rpartition(":")
     if address not in ("auto", "local") and (not host or not port.isdigit()):
