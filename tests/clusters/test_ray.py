@@ -371,7 +371,7 @@ def test_the_head_that_is_killed_for_good_ends_the_run_and_another_cluster_goes_
             killed.append(time.monotonic())
 
         threading.Thread(target=kills, daemon=True).start()
-        with pytest.raises(WorkersCannotStart, match="head cannot be reached for a minute. With a journal the run"):
+        with pytest.raises(WorkersCannotStart, match=r"head cannot be reached for a minute\. With a journal"):
             run.drain(write(out))
         assert time.monotonic() - killed[0] < 90
         assert not out.exists()
