@@ -44,7 +44,7 @@ from taktline import batch, line
 WORKERS = 2
 GOALS = {"records": 1.08, "lines": 1.12, "parquet": 1.12}
 SHARE = 20  # of the long run is the short one
-SIZES = {"records": 1_250, "lines": 1_000, "parquet": 250_000, "arrays": 40}  # records a second of two workers, about
+SIZES = {"records": 1_250, "lines": 1_000, "parquet": 2_500_000, "arrays": 40}  # records a second of two workers, about
 LOST_AFTER = 10.0
 
 

@@ -23,7 +23,7 @@ from taktline.cli import commands
         ({"lost_after": float("inf")}, r"lost_after=inf\): give a number above 0"),
         ({"resources": ["disk"]}, r"resources=\['disk'\]\): give a dict, such as"),
         ({"runtime_env": "."}, r"runtime_env='\.'\): give a dict, such as"),
-        ({"adress": "head:6379"}, r"no argument 'adress'; did you mean 'address'\?"),
+        ({"node": 2}, r"no argument 'node'; did you mean 'nodes'\?"),
         ({"workers": 4}, r"no argument 'workers'; there are address, nodes, cpus"),
         (("http://127.0.0.1:8265",), "its dashboard is another one"),
         ({"idle_after": 0}, r"idle_after=0\): give a number above 0"),
