@@ -107,6 +107,12 @@ def test_a_factory_that_can_or_does_not_tell_is_let_through(given):
     assert line(per_worker(*given)).steps
 
 
+@pytest.mark.parametrize("how", ["loop", "line"])
+def test_a_factory_that_gives_nothing_to_call_is_told_so(how):
+    with pytest.raises(LineError, match=r"gave None to per_worker\(\).*must be a callable"):
+        list(line(per_worker(lambda: None))([1], how=how, workers=1))
+
+
 @pytest.mark.parametrize("builder", [step, batch, keep, serial])
 def test_a_line_is_no_function_of_a_record(builder):
     with pytest.raises(LineError, match="takes one function, and this is a line"):

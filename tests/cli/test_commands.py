@@ -563,9 +563,20 @@ def test_a_target_that_names_no_steps_is_answered_with_those_of_the_file(folder,
 def test_a_step_that_parses_what_was_parsed_is_told_of_lines_as_text(folder):
     (folder / "parsing.py").write_text("import json\ndef parse(text):\n    return json.loads(text)\n")
     done = taktline(folder, "run", "parsing.py:parse", "--in", "in.jsonl", "--out", "out.jsonl")
-    assert "--in-format text gives the lines as text" in done.stderr
+    assert "--in-format text gives text" in done.stderr
     done = taktline(folder, "run", "parsing.py:parse", "--in", "in.jsonl", "--out", "out.jsonl", "--in-format", "text")
     assert done.returncode == 0
+
+
+def test_a_step_that_reckons_with_cells_of_text_is_told_of_types(folder):
+    (folder / "in.csv").write_text("id,amount\n1,2\n")
+    (folder / "adding.py").write_text("def add(row):\n    return {'sum': row['amount'] + 1}\n")
+    done = taktline(folder, "run", "adding.py:add", "--in", "in.csv", "--out", "out.jsonl")
+    assert "the cells of such a file are text: --types infer" in done.stderr
+    assert (
+        taktline(folder, "run", "adding.py:add", "--in", "in.csv", "--out", "out.jsonl", "--types", "infer").returncode
+        == 0
+    )
 
 
 def test_a_report_that_cannot_be_written_in_the_end_is_shown_all_the_same(folder):

@@ -51,7 +51,13 @@ class Maker:
     kwargs: dict[str, Any]
 
     def __call__(self) -> Callable[[Any], Any]:
-        return self.factory(*self.args, **self.kwargs)
+        made = self.factory(*self.args, **self.kwargs)
+        if not callable(made):
+            raise LineError(
+                f"{name_of(self.factory)} gave {_shown(made)} to per_worker(), which is called with each record and so must "
+                "be a callable of one; return that"
+            )
+        return made
 
 
 @dataclass(frozen=True, slots=True)

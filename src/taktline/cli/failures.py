@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from typing import TextIO
 
 from taktline import TaktlineError
@@ -16,6 +17,7 @@ from taktline.errors import Place, StepError
 _OURS = os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep
 _WHOLE = ("  at ", "  by ", "    ", "  record ", "  given ")  # lines of code and of data
 NO_TEXT = "the JSON object must be str, bytes or bytearray, not "  # what json.loads says of what was parsed before
+DELIMITED = re.compile(r"\.(csv|tsv)(\.\w+)?:\d+$")  # a place in such a file
 CALLS = 5  # of the user's own functions that are shown where one fails
 
 
@@ -46,16 +48,25 @@ def described(error: BaseException, asked: Asked) -> str:
     if isinstance(error, KeyboardInterrupt):
         lines.append("  next    have the step raise another exception: this one means that somebody has pressed Ctrl-C")
     else:
-        if isinstance(error, TypeError) and NO_TEXT in what:
-            lines.append(
-                "  why     each record is what its line of JSON holds, so no step needs to parse it; "
-                "--in-format text gives the lines as text"
-            )
+        lines += _likely(error, place)
         lines.append(
             "  next    keep such records aside: --dead-letters failed.jsonl, or leave them out: --on-error skip"
         )
         lines += _alone(place, lines, asked)
     return "\n".join(lines)
+
+
+def _likely(error: BaseException, place: Place) -> list[str]:
+    """What most often stands behind an error like this one, where something does."""
+    if not isinstance(error, TypeError):
+        return []
+    if NO_TEXT in str(error):
+        why = "each record is what its line of JSON holds, so no step needs to parse it; --in-format text gives text"
+    elif "str" in str(error) and DELIMITED.search(place.source):
+        why = "the cells of such a file are text: --types infer, or --types n=int,day=date, makes values of them"
+    else:
+        return []
+    return [f"  why     {why}"]
 
 
 def fitting(text: str, stream: TextIO) -> str:
@@ -110,7 +121,6 @@ def _is_installed(path: str) -> bool:
 def _own_line(error: BaseException, text: str) -> str:
     """The line of the user's code that raised, from the worker's traceback or the exception's own, and below it those that
     led there."""
-    import re
     import traceback
 
     text = text or "".join(traceback.format_tb(error.__traceback__))

@@ -28,10 +28,10 @@ class Trace(Observer):
 
     def __init__(self, path: str) -> None:
         self._path = os.path.abspath(path)  # a step may change the folder
-        if not os.path.isdir(os.path.dirname(self._path)) or os.path.isdir(self._path):
-            raise LineError(
-                f"trace={path!r}: there is no such folder, or it is one; name a file in a folder that is there"
-            )
+        if os.path.isdir(self._path):
+            raise LineError(f"trace={path!r} is a folder; name a file")
+        if not os.path.isdir(folder := os.path.dirname(self._path)):
+            raise LineError(f"trace={path!r}: there is no folder {folder!r}; make it first")
         self._file: IO[bytes] | None = None
         self._process = os.getpid()
         self._lines: list[str] = []

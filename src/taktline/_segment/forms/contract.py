@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from typing import Any
 
-from taktline._recipe.steps import Step
+from taktline._recipe.steps import Gives, Step
 from taktline.errors import FormError
 
 
@@ -28,10 +28,10 @@ def cannot_stand(step: Step, why: Unfit) -> FormError:
 def not_of_the_form(step: Step, result: Any, why: Exception) -> FormError:
     """What all records of a batch fail with where the step returned something else than one result each."""
     wanted = f"not {why}" if isinstance(why, Misfit) else f"which gives no plain records: {why}"
+    each = "True or False for each record" if step.gives is Gives.MASK else "one result a record in the step's form"
     return FormError(
-        step=step.name, form=step.form, why=f"it returned {type(result).__name__}, {wanted}",
-        remedy="return one result a record in the step's form",
-    )  # fmt: skip
+        step=step.name, form=step.form, why=f"it returned {type(result).__name__}, {wanted}", remedy=f"return {each}"
+    )
 
 
 def no_record(step: Step, why: Unfit) -> FormError:
