@@ -164,6 +164,12 @@ def test_keys_that_would_lose_rows_are_an_error(shop, small_pages):
         list(read_sql(shop.url, "SELECT * FROM orders", key="amount"))
 
 
+def test_a_key_that_the_query_does_not_give_is_named(shop):
+    put(shop, orders(range(5)))
+    with pytest.raises(SourceError, match="name"):
+        list(read_sql(shop.url, "SELECT id FROM orders", key="name"))
+
+
 def test_rows_appear_all_at_once(shop, small_pages):
     sink = write_sql(shop.url, "orders")
     sink.open()

@@ -183,6 +183,11 @@ def test_a_giant_batch_is_named_by_its_records():
     assert verdict.evidence.startswith("The batch of records 4,000 to 4,099 takes 6.00 s of the 10.0 s")
 
 
+def test_nobody_is_sent_to_the_loop_with_tables_of_which_it_makes_one_a_row():
+    verdict = judge(spent(0.05, seconds=0.2, start_up=0.15, tables=True))
+    assert verdict.action.startswith('For so few records start no processes: start="threads" takes about')
+
+
 @pytest.mark.parametrize(("forked", "says"), [(False, "Let workers be forked"), (True, "More records a run: ")])
 def test_a_start_that_the_loop_would_not_save_is_advised_to_be_shorter_or_to_weigh_less(forked, says):
     verdict = judge(spent(12.0, start_up=6.0, forked=forked))

@@ -432,3 +432,12 @@ def test_no_call_gets_more_rows_than_a_batch_has(how):
 
     run = line(batch(told, form="pandas"))(pd.DataFrame({"n": range(5000)}), how=how, batch_size=100)
     assert 1 < max(row["rows"] for row in run) <= 100
+
+
+class Orders(pd.DataFrame):
+    """A frame of a class of its user's own."""
+
+
+def test_a_frame_of_a_class_of_the_users_own_has_its_own_types():
+    made = line(batch(lambda frame: frame, form="pandas"))(Orders({"n": [1, 2]})).to_pandas()
+    assert made["n"].dtype == "int64"

@@ -135,7 +135,7 @@ class Query(Source):
     def _without_twins(self, rows: Iterator[dict[str, Any]]) -> Generator[dict[str, Any], None, None]:
         last: Key = ()
         for row in rows:
-            following = tuple(row[name] for name in self._key)
+            following = self._key_in(row)
             self._refuse_twins(last, following)
             yield row
             last = following
@@ -149,13 +149,22 @@ class Query(Source):
             self._begin_page(place)
             query = self._select(database, "*", place.last, (), f"LIMIT {PAGE + 1}")
             rows = database.fetch(query, place.last)
+            self._key_of(rows[:1])  # SQLite takes the name of a column that is not there for a text
             place.page, place.following = iter(rows[:PAGE]), self._key_of(rows[PAGE:])
             yield from place.page
             if not place.following:
                 return
 
     def _key_of(self, rows: Sequence[dict[str, Any]]) -> Key:
-        return tuple(rows[0][name] for name in self._key) if rows else ()
+        return self._key_in(rows[0]) if rows else ()
+
+    def _key_in(self, row: dict[str, Any]) -> Key:
+        try:
+            return tuple(row[name] for name in self._key)
+        except KeyError as error:
+            raise SourceError(
+                f"{shown_url(self._url)!r}: key={error.args[0]!r} is not among the columns of the query: {', '.join(row)}"
+            ) from None
 
     def _end_page(self, database: Database, place: _PassPlace) -> None:
         """Have the rest of a page that was begun, in the view of this connection."""

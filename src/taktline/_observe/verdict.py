@@ -73,6 +73,7 @@ class Spent(NamedTuple):
     window: int | None = None  # where it was asked for
     complete: bool = True
     within: bool = False  # the workers are threads of the caller's process
+    tables: bool = False  # steps take columns, of which the loop would make a table a row
     others: float = 0.0  # the share of the machine's cores that other programs had
 
     @property
@@ -285,7 +286,7 @@ def _start_up(spent: Spent) -> Verdict | None:
     evidence = f"The workers are ready after {duration(spent.start_up)} of {duration(spent.seconds)}."
     loop = sum(step.busy for step in spent.steps) + spent.reading + spent.consuming
     if loop < spent.seconds:
-        action = f'For so few records stay with the loop: how="loop" takes about {duration(loop)}.'
+        action = f"For so few records {_here(spent)} takes about {duration(loop)}."
         return Verdict("start-up", evidence, action, _gain(spent, loop))
     left = spent.seconds - spent.start_up
     change = (
@@ -383,8 +384,13 @@ def _cheap(spent: Spent) -> Verdict | None:
         "hub", f"Working on the records takes {duration(loop)}, moving them {duration(spent.seconds - loop)} more: the "
         f"caller's process moves them for {spent.handling / spent.seconds:.0%} of the run; the workers, busy {busy:.0%}, "
         "unpack and pack them.",
-        f'Stay with the loop: how="loop" takes about {duration(loop)}.', _gain(spent, loop),
+        f"{_here(spent).capitalize()} takes about {duration(loop)}.", _gain(spent, loop),
     )  # fmt: skip
+
+
+def _here(spent: Spent) -> str:
+    """What to choose so that all is done in the caller's process, and its beginning in a sentence."""
+    return 'start no processes: start="threads"' if spent.tables else 'stay with the loop: how="loop"'
 
 
 def _crowded(spent: Spent) -> Verdict | None:

@@ -112,12 +112,13 @@ class _Counted(Iterator[Any]):
 def table_source(value: Any) -> Tables | None:
     """The source whose records are the rows of this table; None where it is none. Raises LineError where it is a table
     whose rows cannot be records."""
-    root = type(value).__module__.partition(".")[0]
-    if root in MADE_OF and root in sys.modules:
+    roots = [each.__module__.partition(".")[0] for each in type(value).__mro__]  # of a class of the user's own too
+    root = next((each for each in roots if each in MADE_OF and each in sys.modules), "")
+    if root:
         return MADE_OF[root](value, sys.modules[root])
     if isinstance(value, Mapping):
         return _of_arrays(value)
-    if hasattr(type(value), "__arrow_c_stream__") and root not in MADE_OF:
+    if hasattr(type(value), "__arrow_c_stream__"):
         return _of_stream(value)
     return None
 

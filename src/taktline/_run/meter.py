@@ -65,6 +65,7 @@ class Meter:
         self.consuming = 0.0  # seconds that the results were with who takes them
         self.start_up = 0.0  # seconds until the first worker was ready
         self.forked = False  # and not launched
+        self.tables = False  # records travel as rows of tables
         self.within = False  # workers are threads of this process, whose processor time is its own
         self.batches = 0  # that came back from workers
         self.placed: deque[BaseException] = deque(maxlen=16)  # errors that stand in the place of records, the newest
@@ -439,7 +440,7 @@ class Meter:
             ],
             reading=self.reading, handling=self.handling, consuming=self.consuming, start_up=self.start_up,
             forked=self.forked, workers_cpu=workers_cpu, longest=self.longest, batches=self.batches,
-            queued=self._queued, window=self.window, within=self.within,
+            queued=self._queued, window=self.window, within=self.within, tables=self.tables,
             together=1.0 if self._one_by_one else self.records_in / max(1, self.batches + self.lots),
             batch_size=self._asked_size, complete=self.complete,
             others=(self._taken or 0.0) if self._options.on is None else 0.0,
