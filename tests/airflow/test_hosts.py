@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+from importlib.metadata import version
+
 import pytest
 
 from faults.brokers import NoServer
 from faults.hosts.__main__ import run_chaos
 
-pytestmark = pytest.mark.timeout(1800)
+AIRFLOW = tuple(map(int, version("apache-airflow").split(".")[:2]))
+pytestmark = [
+    pytest.mark.timeout(1800),
+    pytest.mark.skipif(AIRFLOW < (3, 2), reason="Airflow 3.1 fails a task whose message Celery delivers again"),
+]
 
 
 def test_tasks_go_on_when_their_hosts_are_killed_and_frozen():
