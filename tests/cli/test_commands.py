@@ -137,6 +137,8 @@ def test_records_left_out_end_with_3(folder):
         (["steps.py:parse", "--in", "in.jsonl", "--out", "o.jsonl", "--workers", "0"], "--workers 0"),
         (["steps.py:parse", "--in", "in.jsonl", "--out", "o.jsonl", "--how", "lines"], "lines"),
         (["steps.py:parse", "--in", "in.jsonl"], "--out"),
+        (["steps.py:parse", "--in", "in.jsonl", "--in", "in.jsonl", "--out", "o.jsonl"], "'--in': it is given 2 times"),
+        (["steps.py:parse", "--in", "in.jsonl", "--out", "o.jsonl", "--out", "p"], "'--out': it is given 2 times"),
         (["steps.py:os", "--in", "in.jsonl", "--out", "o.jsonl"], "must be a callable"),
     ],
 )

@@ -22,7 +22,7 @@ from taktline.cli.completing import errors, paths, targets
 from taktline.cli.ending import EXIT_CODES, Signals, Terminated, caught
 from taktline.cli.failures import described, fitting
 from taktline.cli.first import First
-from taktline.cli.flags import flags, on_records, on_results, run_options
+from taktline.cli.flags import flags, on_records, on_results, only_one, run_options
 from taktline.cli.wording import Asked, as_flags, in_flags
 
 if TYPE_CHECKING:
@@ -162,6 +162,8 @@ def commands() -> None:
     "--out",
     "sink",
     required=True,
+    multiple=True,
+    callback=only_one,
     metavar="PATH",
     shell_complete=paths,
     help='file, URL, folder of parts such as out/, or "-" for standard output',

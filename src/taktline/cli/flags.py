@@ -15,6 +15,14 @@ from taktline.cli import standard
 from taktline.cli.completing import paths, targets
 
 
+def only_one(_: click.Context, option: click.Parameter, given: tuple[str, ...]) -> str | None:
+    """The path that an option names. Where it is given again, Click would leave out all but the last one without a word."""
+    if len(given) > 1:
+        several = "; several files are a folder or a pattern, such as 'in/*.jsonl'" if "--in" in option.opts else ""
+        raise click.BadParameter(f"it is given {len(given)} times{several}", param=option)
+    return given[0] if given else None
+
+
 def on_records(command: Callable[..., Any]) -> Callable[..., Any]:
     """The steps that a command works with, and where it reads their records."""
     path = 'file, folder, pattern, URL, or "-" for standard input'
@@ -39,7 +47,16 @@ def on_records(command: Callable[..., Any]) -> Callable[..., Any]:
         help='of Parquet: rows such as "year>=2023"; repeated: all hold',
     )
     path_column = click.option("--path-column", metavar="NAME", help="of a column with the name of each record's file")
-    where = click.option("--in", "source", required=True, metavar="PATH", shell_complete=paths, help=path)
+    where = click.option(
+        "--in",
+        "source",
+        required=True,
+        multiple=True,
+        callback=only_one,
+        metavar="PATH",
+        shell_complete=paths,
+        help=path,
+    )
 
     @wraps(command)
     def with_reading(
