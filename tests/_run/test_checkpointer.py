@@ -125,6 +125,8 @@ def test_results_that_an_earlier_process_has_delivered_are_left_out_whatever_lot
 
 
 class Kept:
+    encoded_in_place = False
+
     def __init__(self):
         self.written = []
 
