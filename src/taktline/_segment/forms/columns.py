@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import chain, islice
 from typing import Any
 
 from taktline._segment.equality import kept
@@ -11,6 +12,7 @@ from taktline._segment.forms.contract import Form, Unfit
 from taktline._signals import pass_on
 
 Nothing = type(None)
+TURNED = 4096  # rows
 
 
 class ColumnsForm(Form):
@@ -37,7 +39,7 @@ class ColumnsForm(Form):
         names = shapes.pop()
         if not names:
             raise Unfit("a row has no columns")
-        columns = zip(*rows, strict=True)
+        columns = _turned(iter(rows))
         return self.table(
             names, [self.column(column, f"column {name!r}: ") for name, column in zip(names, columns, strict=True)]
         )
@@ -64,6 +66,19 @@ class ColumnsForm(Form):
     @abstractmethod
     def table(self, names: tuple[Any, ...], columns: list[Any]) -> Any:
         """Columns side by side."""
+
+
+def _turned(rows: Iterator[Iterable[Any]]) -> Sequence[Sequence[Any]]:
+    """Rows as columns, some thousand at a time: an iterator of each row at once would not fit into the processor's caches."""
+    some = tuple(zip(*islice(rows, TURNED), strict=True))
+    if (ahead := next(rows, None)) is None:
+        return some
+    columns = [list(column) for column in some]
+    rows = chain((ahead,), rows)
+    while some := tuple(zip(*islice(rows, TURNED), strict=True)):
+        for column, more in zip(columns, some, strict=True):
+            column.extend(more)
+    return columns
 
 
 def refuse_change(values: Sequence[Any], back: list[Any]) -> None:
