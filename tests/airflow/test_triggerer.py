@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 import pytest
 import servers
 from running import PATIENCE, logs, started, wait_for
-from test_guides import GUIDE
+from test_guides import DOCS
 
 pytest.importorskip("airflow.providers.redis")
 redis = pytest.importorskip("redis")
@@ -29,7 +29,7 @@ def written(tmp_path_factory, server):
     """The folder that the guide's DAG writes to. The triggerer of the test looks more often, a drain ends sooner, and the
     clock starts none."""
     folder = tmp_path_factory.mktemp("drain")
-    (code,) = re.findall(r"```python\n# dags/drain_orders\.py\n(.*?)```", GUIDE.read_text(), re.DOTALL)
+    (code,) = re.findall(r"```python\n# dags/drain_orders\.py\n(.*?)```", (DOCS / "airflow.md").read_text(), re.DOTALL)
     for said, here in [
         ("/data/", f"{folder}/data/"), ("redis://localhost/0", server.url), ("poll_interval=5", "poll_interval=0.1"),
         ("idle=5", "idle=1"), ('"0 * * * *"', '"0 0 29 2 *"'),
