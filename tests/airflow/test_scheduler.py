@@ -245,4 +245,4 @@ def test_a_retry_takes_over_from_a_task_whose_supervisor_was_frozen(job, undistu
 
 def test_nothing_is_left_in_the_folder(job, undisturbed, data_folder):
     kinds = {path.suffix for path in data_folder.iterdir()}
-    assert kinds <= {".csv", ".db", ".jsonl", ".go", ".reached", ".txt", ""}, sorted(data_folder.iterdir())
+    assert kinds <= {".csv", ".db", ".html", ".jsonl", ".go", ".reached", ".txt", ""}, sorted(data_folder.iterdir())
