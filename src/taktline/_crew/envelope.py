@@ -256,9 +256,8 @@ def seal_answer(
 
         newest = newest_of(batch, packed=orders.careful)
     if orders.encode is not None and not orders.careful and (data := encoded(batch, orders.encode)) is not None:
-        parts = (
-            [b"", data] if len(data) >= serialize.LARGE else [data]
-        )  # a part behind the first one may stay where it is
+        # A part behind the first one may stay where it is.
+        parts = [b"", data] if len(data) >= serialize.LARGE else [data]
         return count, pickle.dumps(tuple(_Outcome(encoded=batch.tail(), newest=newest))), parts
     parts = batch.values if orders.careful else _packed(batch, step, UNRETURNED, goes_on=goes_on)
     outcome = _Outcome(orders.careful, batch.origins, [_told(failure) for failure in batch.failures], newest=newest)

@@ -39,9 +39,8 @@ APART = (
 
 Columns = tuple[str, ...] | None
 How = tuple[str, Columns, Added | None, Filters | None]  # the format; what is read of a file, and what is added to it
-State = (
-    tuple[KnownFile, int] | tuple[int, str]
-)  # a file's: what it is known by, and when it was changed last; an object's
+# What a file is known by, and when it was changed last; or the size of an object, and its tag.
+State = tuple[KnownFile, int] | tuple[int, str]
 
 
 class TableFiles(Source):

@@ -117,10 +117,10 @@ def _parts(report: dict[str, Any]) -> list[_Part]:
     steps, spent = report["steps"], report.get("spent") or {}
     colours = step_colours([step["name"] for step in steps], [step["busy"] for step in steps])
     whole = report["seconds"] * max(1, report["workers"])
-    idle = {"waiting": 0.0, "blocked": 0.0}
+    others = {}
     if report["workers"]:
-        idle = {name: sum(step[name] for step in steps) for name in idle}
-    active = max(0.0, whole - sum(idle.values()))
+        others = {name: sum(step[name] for step in steps) for name in ("waiting", "blocked")}
+    active = max(0.0, whole - sum(others.values()))
     no_core = min(active, spent.get("no_core", 0.0))
     had = 1 - no_core / active if active else 1.0  # of all that was to be done: waiting for a core is no work
     parts = [_Part(step["name"], step["busy"] * had, colour) for step, colour in zip(steps, colours, strict=True)]
@@ -129,7 +129,7 @@ def _parts(report: dict[str, Any]) -> list[_Part]:
             _Part("source", spent.get("reading", 0.0) * had, OTHERS["waiting"]),
             _Part("sink", spent.get("consuming", 0.0) * had, OTHERS["blocked"]),
         ]
-    others = idle | {"no core": no_core} if report["workers"] else {"no core": no_core}
+    others["no core"] = no_core
     parts += [_Part(name, seconds, OTHERS[name]) for name, seconds in others.items()]
     rest = whole - sum(part.seconds for part in parts)
     return [*parts, _Part("moving and the rest", max(0.0, rest), OTHERS["moving and the rest"])]

@@ -116,8 +116,7 @@ class Hub(Engine):
         self.takes_back = False  # who reads on without workers runs what cannot be sent to them
         self.unsent: InFlight | None = None  # what was read, and is left for that,
         self.why_unsent = ""  # and why
-        meter.use(plan, within=not self._crew.isolates)
-        meter.tables = self._tables
+        meter.use(plan, within=not self._crew.isolates, tables=self._tables)
         meter.pids, meter.tasks = self._crew.pids, self._crew.tasks
         meter.under_way = self._at_work if meter.shows else None
         if options.on is not None:

@@ -159,12 +159,13 @@ class Meter:
         """Seconds since the start."""
         return perf_counter() - self._began
 
-    def use(self, plan: RunPlan, *, within: bool = False) -> None:
-        """The run goes on under this plan. `within`: its workers are threads of this process."""
+    def use(self, plan: RunPlan, *, within: bool = False, tables: bool = False) -> None:
+        """The run goes on under this plan. `within`: its workers are threads of this process; `tables`: what they get are
+        rows of tables."""
         if self.lanes:
             self._earlier.append(self.lanes)
         self.plan = plan
-        self.within = within
+        self.within, self.tables = within, tables
         self._shares.clear()
         self.lanes = [LaneCount([step.name for step in segment.steps]) for segment in plan.segments]
 

@@ -58,9 +58,8 @@ class Reader:
             cut = source.split_columns if tables else source.split
             self._splitter = cut(exact=exact, unread=self.unread)
         self.tables = tables and self._splitter is not None  # the first step takes columns, which the source has
-        self.slices = self._splitter is not None and getattr(
-            source, "columns", False
-        )  # parts of it are slices of tables
+        # Parts of it are slices of tables.
+        self.slices = self._splitter is not None and getattr(source, "columns", False)
         self.in_memory = self.tables and isinstance(source, Tables)
         self.live = isinstance(source, Live)  # records come when they come
         # Whether records may be read ahead without the caller's own code being run for it.

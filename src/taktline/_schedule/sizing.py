@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 BATCH_AIM = 0.010  # seconds of work a batch: 200 round trips of 50 µs, and the first result still comes early
-TABLE_BATCH_AIM = (
-    0.05  # the same where it is a slice of a table: to cut and to convert one takes a millisecond, long or short
-)
+TABLE_BATCH_AIM = 0.05  # the same of a slice of a table: to cut and convert one takes a millisecond, long or short
 FAR_BATCH_AIM = 0.15  # the same for a worker on another machine, at least
 FAR_BATCH_SECONDS = (
     0.0005  # seconds that one process, which passes all batches on, takes for one to another machine and back

@@ -391,9 +391,8 @@ class _Pandas(Way):
                 array, dtype = self.np.asarray(array), dtype.subtype
             if not isinstance(dtype, self.np.dtype):
                 made = pa.array(array, from_pandas=True) if hasattr(array, "__arrow_array__") else pa.array(array)
-                return (
-                    None if isinstance(made.type, pa.BaseExtensionType) else made
-                )  # periods, intervals: of pandas alone
+                # Periods and intervals are of pandas alone.
+                return None if isinstance(made.type, pa.BaseExtensionType) else made
             if dtype.kind == "O":
                 return _objects(self._with_none(array), kind)
             if dtype.kind not in "biufmM":

@@ -70,15 +70,10 @@ class ColumnsForm(Form):
 
 def _turned(rows: Iterator[Iterable[Any]]) -> Sequence[Sequence[Any]]:
     """Rows as columns, some thousand at a time: an iterator of each row at once would not fit into the processor's caches."""
-    some = tuple(zip(*islice(rows, TURNED), strict=True))
-    if (ahead := next(rows, None)) is None:
-        return some
-    columns = [list(column) for column in some]
-    rows = chain((ahead,), rows)
-    while some := tuple(zip(*islice(rows, TURNED), strict=True)):
-        for column, more in zip(columns, some, strict=True):
-            column.extend(more)
-    return columns
+    pieces = []
+    while piece := tuple(zip(*islice(rows, TURNED), strict=True)):
+        pieces.append(piece)
+    return pieces[0] if len(pieces) == 1 else [[*chain.from_iterable(each)] for each in zip(*pieces, strict=True)]
 
 
 def refuse_change(values: Sequence[Any], back: list[Any]) -> None:
