@@ -645,23 +645,24 @@ def _as_json(value: Any, what: str) -> Any:
     return back
 
 
-def _open_now() -> tuple[int, int]:
+def _open_now() -> tuple[int, list[threading.Thread]]:
     """Descriptors, where the system tells them, and threads of this process."""
     gc.collect()
     try:
         descriptors = len(os.listdir("/dev/fd"))
     except OSError:
         descriptors = 0
-    return descriptors, threading.active_count()
+    return descriptors, threading.enumerate()
 
 
-def _expect_closed(before: tuple[int, int], what: str) -> None:
+def _expect_closed(before: tuple[int, list[threading.Thread]], what: str) -> None:
     until, now = monotonic() + ENDING, _open_now()
-    while (now[0] > before[0] or now[1] > before[1]) and monotonic() < until:
+    while (now[0] > before[0] or len(now[1]) > len(before[1])) and monotonic() < until:
         sleep(0.01)
         now = _open_now()
     _expect(now[0] <= before[0], f"{what} leaves {now[0] - before[0]} descriptors open")
-    _expect(now[1] <= before[1], f"{what} leaves {now[1] - before[1]} threads")
+    left, new = len(now[1]) - len(before[1]), ", ".join(sorted(each.name for each in now[1] if each not in before[1]))
+    _expect(left <= 0, f"{what} leaves {left} threads (new since then: {new})")
 
 
 def _expect_same(got: list[Any], wanted: list[Any], what: str) -> None:

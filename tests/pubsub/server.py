@@ -15,7 +15,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -24,6 +24,7 @@ from google.pubsub_v1 import types
 from google.rpc import error_details_pb2, status_pb2
 from grpc_status import rpc_status
 
+THREADS = 32
 TICK = 0.01  # seconds between two looks for leases that have run out
 
 
@@ -53,6 +54,7 @@ class Feed:
     attempts: Counter[int] = field(default_factory=Counter)
     keys: Counter[str] = field(default_factory=Counter)  # messages out of each key
     owner: dict[str, int] = field(default_factory=dict)  # the stream that a key's messages are, or were last, out on
+    streams: set[int] = field(default_factory=set)  # that are open
 
     def give_back(self, number: int) -> None:
         """Send it again, and with it, where keys are ordered, those of its key that are out after it."""
@@ -93,9 +95,12 @@ class Server:
         self._ids = 0
         self._streams = 0
         self._over = threading.Event()
+        threads = ThreadPoolExecutor(THREADS)
+        all_there = threading.Barrier(THREADS)  # from the start: some test counts the threads of its process
+        wait([threads.submit(all_there.wait) for _ in range(THREADS)])
         self._server = grpc.server(
-            ThreadPoolExecutor(32), options=[("grpc.so_reuseport", 0), ("grpc.max_receive_message_length", -1)]
-        )
+            threads, options=[("grpc.so_reuseport", 0), ("grpc.max_receive_message_length", -1)]
+        )  # fmt: skip
         self._server.add_generic_rpc_handlers(self._handlers())
         self.address = f"127.0.0.1:{self._server.add_insecure_port('127.0.0.1:0')}"
 
@@ -143,6 +148,11 @@ class Server:
         """Messages that are delivered and not acknowledged."""
         with self._changed:
             return len(self._feeds[name].out)
+
+    def streams(self, name: str) -> int:
+        """Streams that are open: that of a client that was killed is so until the server has noticed its end."""
+        with self._changed:
+            return len(self._feeds[name].streams)
 
     def until(self, condition: Callable[[], bool], seconds: float = 30.0) -> bool:
         """Wait for something to be true of this server; whether it came true."""
@@ -313,8 +323,18 @@ class Server:
         with self._changed:
             self._streams += 1
             stream = self._streams
+            feed.streams.add(stream)
         ended = threading.Event()  # by the client, which still wants what was sent
         threading.Thread(target=self._hear, args=(requests, ended), daemon=True).start()
+        try:
+            yield from self._deliver(feed, stream, first, context, ended)
+        finally:
+            with self._changed:
+                feed.streams.discard(stream)
+                self._changed.notify_all()
+        self._feed(first.subscription, context)
+
+    def _deliver(self, feed: Feed, stream: int, first: Any, context: Any, ended: threading.Event) -> Iterator[Any]:
         most = first.max_outstanding_messages if self.flow_control else 1 << 30
         while not self._over.is_set() and not ended.is_set() and context.is_active():
             self._maybe_fail("during StreamingPull", first, context)
@@ -326,7 +346,6 @@ class Server:
                     self._changed.wait(0.05)
                     continue
             yield answer
-        self._feed(first.subscription, context)
 
     def _hear(self, requests: Iterator[Any], ended: threading.Event) -> None:
         try:

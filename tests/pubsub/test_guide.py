@@ -10,6 +10,7 @@ import sqlite3
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -39,14 +40,19 @@ def shop(bus: Bus) -> Server:
     return bus.server
 
 
-def start(program: str, folder: Path, before: str = "") -> subprocess.Popen[str]:
+@contextmanager
+def start(program: str, folder: Path, before: str = "") -> Iterator[subprocess.Popen[str]]:
     """`before`: lines before those of the guide."""
     loopback = "from pubsub.emulator import check_loopback\ncheck_loopback()\n"
     (folder / program).write_text(loopback + before + PROGRAMS[program])
     environment = os.environ | {"PYTHONPATH": f"{ROOT / 'src'}{os.pathsep}{ROOT / 'tests'}"}
-    return subprocess.Popen(
+    with subprocess.Popen(
         [sys.executable, program], cwd=folder, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )  # fmt: skip
+    ) as process:  # fmt: skip
+        try:
+            yield process
+        finally:
+            process.kill()  # where a test failed it would be waited for
 
 
 def test_the_worker_prices_orders_until_it_is_told_to_stop(shop, tmp_path):
@@ -91,7 +97,7 @@ def warehouse() -> Iterator[Warehouse]:
         yield found
 
 
-def start_into(warehouse: Warehouse, folder: Path) -> subprocess.Popen[str]:
+def start_into(warehouse: Warehouse, folder: Path) -> AbstractContextManager[subprocess.Popen[str]]:
     return start("warehouse.py", folder, f"from pubsub.warehouse import reach\nreach({warehouse.address!r})\n")
 
 
@@ -102,6 +108,7 @@ def test_rows_are_in_a_table_before_their_messages_are_acknowledged(shop, wareho
         process.communicate(timeout=60)
     assert shop.left(orders) == 30
     warehouse.took = lambda: None
+    assert shop.until(lambda: shop.streams(orders) == 0)  # or the one that was killed would be given them once more
     shop.expire(orders)
     with start_into(warehouse, tmp_path) as process:
         assert shop.until(lambda: shop.left(orders) == 0)
