@@ -9,7 +9,8 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from threading import Thread
 
@@ -57,8 +58,7 @@ class Host:
         """As a power cut: how many processes it had."""
         assert self._running is not None
         killed = stop(self._running.pid)
-        for process in killed:
-            process.kill()
+        send(killed, signal.SIGKILL)
         self._running.wait()
         psutil.wait_procs(killed)
         self._close()
@@ -71,8 +71,7 @@ class Host:
 
     def thaw(self) -> None:
         assert self._running is not None
-        for process in all_of(self._running.pid):
-            process.send_signal(signal.SIGCONT)
+        send(all_of(self._running.pid), signal.SIGCONT)
         self.frozen = False
 
     def end(self) -> bool:
@@ -113,12 +112,16 @@ def stop(pid: int) -> list[psutil.Process]:
         moving = [process for process in found if status(process) not in STILL]
         if not moving:
             return found
-        for process in moving:
-            try:
-                process.send_signal(signal.SIGSTOP)
-            except psutil.NoSuchProcess:
-                continue
+        send(moving, signal.SIGSTOP)
         time.sleep(0.002)  # until the kernel has done it
+
+
+def send(processes: Iterable[psutil.Process], number: signal.Signals) -> None:
+    """Send a signal to each. One may be gone by then: it ends with another one that has just had the signal, or on being gone
+    on with."""
+    for process in processes:
+        with suppress(psutil.NoSuchProcess):
+            process.send_signal(number)
 
 
 def called(process: psutil.Process) -> str:
@@ -155,8 +158,7 @@ def main(command: list[str]) -> int:
 def _end_with_input() -> None:
     while os.read(0, 1):
         pass
-    for process in psutil.Process().children(recursive=True):
-        process.kill()
+    send(psutil.Process().children(recursive=True), signal.SIGKILL)
 
 
 if __name__ == "__main__":

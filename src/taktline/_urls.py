@@ -11,6 +11,7 @@ from taktline.errors import LineError, SinkError, SourceError, SourceNotFound
 
 URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
 SCHEME_EXTRAS = {"s3": "s3", "s3a": "s3", "gs": "gs", "gcs": "gs", "az": "az", "abfs": "az", "abfss": "az", "adl": "az"}
+TALKATIVE = {"gs": "gcsfs"}  # loggers of stores that log, with its traceback, each failure which they raise too
 WEB_SCHEMES = ("http", "https")  # no folders, no patterns, no writing
 
 
@@ -75,6 +76,8 @@ def store_of(url: str) -> tuple[Any, str]:
             return found
     scheme = urlsplit(url).scheme
     extra = SCHEME_EXTRAS.get(scheme, "remote")
+    if logger := TALKATIVE.get(extra):
+        _keep_to_who_listens(logger)
     try:
         from fsspec.core import url_to_fs
 
@@ -84,6 +87,16 @@ def store_of(url: str) -> tuple[Any, str]:
     except Exception as error:  # each store has errors of its own
         raise LineError(f"{shown(url)!r} cannot be reached: {told(error)}") from error
     return store, path
+
+
+def _keep_to_who_listens(logger: str) -> None:
+    """Python prints warnings that no handler takes. What this logger tells goes to the program's handlers, and else nowhere:
+    the error that comes of it says the same in a sentence."""
+    import logging  # here: it takes as long as a tenth of all else that is imported
+
+    found = logging.getLogger(logger)
+    if not found.handlers:
+        found.addHandler(logging.NullHandler())
 
 
 def check_target(url: str) -> None:
@@ -120,7 +133,7 @@ def get(url: str) -> bytes:
     except FileNotFoundError as error:
         raise SourceNotFound(f"there is nothing at {shown(url)!r}", path=shown(url)) from error
     except Exception as error:  # each store has errors of its own
-        raise SourceError(f"{shown(url)!r} cannot be read: {told(error)}", path=shown(url)) from error
+        raise SourceError(f"{shown(url)!r} cannot be read: {told(error)}", path=shown(url), away=True) from error
 
 
 def is_there(url: str) -> bool:

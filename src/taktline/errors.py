@@ -336,6 +336,7 @@ class SourceError(TaktlineError):
     line: int | None = None
     group: int | None = None
     index: int | None = None
+    away = False  # a store or server could not be had: it may be there later
 
 
 class SourceNotFound(SourceError, FileNotFoundError):

@@ -427,6 +427,33 @@ def test_passwords_and_signatures_are_not_shown():
     assert "hunter2" not in remote.shown("ftp://me:hunter2@host/a")
 
 
+AWAY = """
+import asyncio, logging, sys, types
+import gcsfs.retry
+from taktline.cli.commands import run_main
+
+gcsfs.retry.asyncio = types.SimpleNamespace(sleep=lambda seconds: asyncio.sleep(0))
+if sys.argv[1] == "logging":
+    logging.basicConfig()
+sys.exit(run_main(["run", "builtins:str", "--in", "gs://shop/in.jsonl", "--out", "-"]))
+"""
+
+
+@pytest.mark.parametrize("listening", [False, True])
+def test_a_store_that_is_away_is_told_in_a_sentence_and_its_own_log_goes_to_who_listens(tmp_path, listening):
+    pytest.importorskip("gcsfs")
+    with socket.socket() as nobody:  # it is bound, and does not listen
+        nobody.bind(("127.0.0.1", 0))
+        done = subprocess.run(
+            [sys.executable, "-c", AWAY, "logging" if listening else ""], cwd=tmp_path, capture_output=True, text=True,
+            env=os.environ | {"STORAGE_EMULATOR_HOST": f"http://127.0.0.1:{nobody.getsockname()[1]}"},
+        )  # fmt: skip
+    assert done.returncode == 1
+    assert "'gs://shop/in.jsonl' cannot be looked up: " in done.stderr
+    assert ("out of retries" in done.stderr) == listening
+    assert ("Traceback" in done.stderr) == listening
+
+
 # --- what is written beside the results ---
 
 

@@ -39,7 +39,7 @@ def find(url: str) -> list[str]:
         else:
             found = [path] if (_web_has(store, path) if is_web(url) else store.exists(path)) else []
     except Exception as error:  # each store has errors of its own
-        raise SourceError(f"{shown(url)!r} cannot be looked up: {told(error)}", path=shown(url)) from error
+        raise SourceError(f"{shown(url)!r} cannot be looked up: {told(error)}", path=shown(url), away=True) from error
     if not found:
         raise SourceNotFound(f"there is nothing at {shown(url)!r}", path=shown(url))
     return [url] if found == [path] else sorted(url_of(store, each, url) for each in found)
@@ -80,7 +80,7 @@ def opened(url: str) -> Iterator[IO[bytes]]:
     try:
         file = store.open(path, "rb")
     except Exception as error:  # each store has errors of its own
-        raise SourceError(f"{shown(url)!r} cannot be opened: {told(error)}", path=shown(url)) from error
+        raise SourceError(f"{shown(url)!r} cannot be opened: {told(error)}", path=shown(url), away=True) from error
     with file, io.BufferedReader(_Stream(file, shown(url)), BUFFER) as stream:
         yield stream
 
@@ -109,7 +109,7 @@ class StoredObject:
             self._file = store.open(path, "rb")
             about = store.info(path)
         except Exception as error:  # each store has errors of its own
-            raise SourceError(f"{shown(url)!r} cannot be opened: {told(error)}", path=shown(url)) from error
+            raise SourceError(f"{shown(url)!r} cannot be opened: {told(error)}", path=shown(url), away=True) from error
         self._known = int(about["size"]), next((str(about[tag]).strip('"') for tag in TAGS if tag in about), "")
         self.stream = io.BufferedReader(_Stream(self._file, shown(url)), BUFFER)
 
@@ -188,7 +188,7 @@ class _Stream(io.RawIOBase):
     def _stopped(self, why: str) -> SourceError:
         return SourceError(
             f"reading {self._name!r} stopped at byte {self._at:,}: {why}. What came before has been read.",
-            path=self._name, byte=self._at,
+            path=self._name, byte=self._at, away=True,
         )  # fmt: skip
 
 

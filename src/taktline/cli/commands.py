@@ -137,6 +137,8 @@ def _before_anything_runs() -> Iterator[None]:
     try:
         yield
     except SourceError as error:
+        if error.away:  # the command may be started again
+            raise
         raise _WrongUsage(error) from error
 
 
