@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from taktline import line, serial
 from taktline._observe.snapshot import StepCount
 from taktline._observe.verdict import Group, Spent, judge, what_if
+from taktline.abc import Live
 
 NAMES = ("parse", "enrich", "score", "store")
 
@@ -80,6 +81,16 @@ def test_the_source():
     assert "wait 85%" in verdict.evidence
     assert verdict.gain == pytest.approx(10 / 1.3, rel=0.1)
     assert judge(spent(2.0, workers=0, reading=7.5)).bottleneck == "source"
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_live_source_that_gives_no_more_is_nobodys_fault(workers):
+    verdict = judge(spent(0.5, workers=workers, reading=9.0, live=True))
+    assert verdict.bottleneck == "source"
+    assert "nothing to do" in verdict.evidence
+    assert "faster" not in str(verdict)
+    assert "nothing to do" not in judge(spent(16.0, workers=workers, reading=9.0, live=True)).evidence
+    assert "nothing to do" not in judge(spent(0.5, workers=workers, reading=9.0)).evidence
 
 
 def test_the_sink():
@@ -340,6 +351,29 @@ def slowly(records):
 @pytest.mark.process
 def test_a_real_slow_source(alone):
     assert bottleneck(line(abs), slowly(range(400))) == "source"
+
+
+class Rare(Live):
+    """A record a hundredth of a second, fifty times."""
+
+    def __init__(self):
+        self.left = 50
+
+    def take(self, most, seconds):
+        if not self.left:
+            return None
+        self.left -= 1
+        time.sleep(0.01)
+        return [self.left]
+
+    def close(self):
+        pass
+
+
+@pytest.mark.process
+@pytest.mark.parametrize("how", ["loop", "line"])
+def test_a_real_live_source(how):
+    assert "the source gave no more" in line(abs).run(Rare(), how=how).verdict.evidence
 
 
 @pytest.mark.process

@@ -74,6 +74,7 @@ class Spent(NamedTuple):
     complete: bool = True
     within: bool = False  # the workers are threads of the caller's process
     tables: bool = False  # steps take columns, of which the loop would make a table a row
+    live: bool = False  # the source gives records when they come
     others: float = 0.0  # the share of the machine's cores that other programs had
 
     @property
@@ -129,7 +130,7 @@ def noise(others: float, what: str) -> str:
 
 
 def _judged(spent: Spent) -> Verdict:
-    for look in (_small_calls, _loop, _giant, _start_up, _locked, _small_batches, _cheap, _crowded):
+    for look in (_waited, _small_calls, _loop, _giant, _start_up, _locked, _small_batches, _cheap, _crowded):
         if (found := look(spent)) is not None:
             return found
     floors = _floors(spent)
@@ -139,6 +140,17 @@ def _judged(spent: Spent) -> Verdict:
     if top.place == "caller":
         return _caller(spent, floors)
     return _workers(spent, floors, top)
+
+
+def _waited(spent: Spent) -> Verdict | None:
+    """A live source gives what there is: that it is waited for is no fault of anybody's."""
+    work = spent.handling + spent.consuming + sum(step.busy for step in spent.steps) / max(1, spent.workers)
+    if not spent.live or work >= (1 - FULL) * spent.seconds:
+        return None
+    return Verdict(
+        "source", f"For {1 - work / spent.seconds:.0%} of the run there was nothing to do: the source gave no more.",
+        "The line keeps up with what comes.",
+    )  # fmt: skip
 
 
 def what_if(spent: Spent) -> tuple[dict[str, Any], ...]:

@@ -89,6 +89,7 @@ class Meter:
         self._options = options
         self._failures = FailuresByKind()
         self.live: Live | None = None  # the source, where its records come when they come
+        self.of_live = False  # whether it was such a source, which is known when it is gone, too
         self._health = Health()  # of it, when it was last looked at
         self._moved = perf_counter()  # when something was last done
         self.lanes: list[LaneCount] = []
@@ -443,7 +444,7 @@ class Meter:
             forked=self.forked, workers_cpu=workers_cpu, longest=self.longest, batches=self.batches,
             queued=self._queued, window=self.window, within=self.within, tables=self.tables,
             together=1.0 if self._one_by_one else self.records_in / max(1, self.batches + self.lots),
-            batch_size=self._asked_size, complete=self.complete,
+            batch_size=self._asked_size, complete=self.complete, live=self.of_live,
             others=(self._taken or 0.0) if self._options.on is None else 0.0,
         )  # fmt: skip
 

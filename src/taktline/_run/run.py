@@ -73,7 +73,7 @@ class _Life:
         if isinstance(source, Source):
             self.meter.places = Places(source.places)
         if isinstance(source, Live):
-            self.meter.live = source
+            self.meter.live, self.meter.of_live = source, True
         self.checkpointer: Checkpointer | None = None
         if options.journal is not None or options.dead_letters is not None or isinstance(source, Live):
             from taktline._run.checkpointer import Checkpointer  # with what writes files: some 8 ms
