@@ -136,12 +136,21 @@ def get(url: str) -> bytes:
         raise SourceError(f"{shown(url)!r} cannot be read: {told(error)}", path=shown(url), away=True) from error
 
 
+def kind_of(store: Any, path: str) -> str:
+    """What is there: a "file", a "directory", or "" for nothing. Raises what the store does where it cannot be asked:
+    fsspec's own `exists` and `isdir` take that for a no."""
+    try:
+        return str(store.info(path)["type"])
+    except FileNotFoundError:
+        return ""
+
+
 def is_there(url: str) -> bool:
     """Whether there is an object. Raises LineError, SinkError."""
     store, path = store_of(url)
     try:
         store.invalidate_cache()
-        return bool(store.exists(path))
+        return bool(kind_of(store, path))
     except Exception as error:  # each store has errors of its own
         raise SinkError(f"{shown(url)!r} cannot be looked up: {told(error)}", path=shown(url)) from error
 

@@ -18,7 +18,7 @@ from uuid import uuid4
 import pytest
 import servers
 
-from taktline import LineError, SinkError, SourceError, batch, line, read, write
+from taktline import LineError, SinkError, SourceError, _urls, batch, line, read, write
 from taktline._io import remote
 from taktline._io.parquet import Reading
 from taktline._io.remote import upload
@@ -425,6 +425,24 @@ def test_a_truncated_packed_object_is_an_error(memory):
 def test_passwords_and_signatures_are_not_shown():
     assert remote.shown("s3://a/b.csv?x=1") == "s3://a/b.csv"
     assert "hunter2" not in remote.shown("ftp://me:hunter2@host/a")
+
+
+@pytest.mark.parametrize("error", [ConnectionError, PermissionError, RuntimeError])
+def test_a_store_that_cannot_be_asked_has_not_said_that_nothing_is_there(memory, monkeypatch, error):
+    """fsspec's `exists` and `isdir` take whatever goes wrong for a no, unless a store has its own."""
+    written(f"{memory}/a.jsonl")
+
+    def away(store, path, **_):
+        raise error("away")
+
+    monkeypatch.setattr(type(fsspec.filesystem("memory")), "info", away)
+    monkeypatch.setattr(type(fsspec.filesystem("memory")), "exists", fsspec.AbstractFileSystem.exists)
+    with pytest.raises(SourceError, match="cannot be looked up") as raised:
+        as_read(f"{memory}/a.jsonl")
+    assert raised.value.away
+    assert remote.may_be_there(f"{memory}/a.jsonl")
+    with pytest.raises(SinkError, match="cannot be looked up"):
+        _urls.is_there(f"{memory}/a.jsonl")
 
 
 AWAY = """

@@ -32,6 +32,11 @@ def command(page, *places):
     return shlex.split(said)
 
 
+def steps(page):
+    """A file of steps of the page's worker: all that stands before its run."""
+    return programs(page, "", "")["worker.py"].partition("report = ")[0]
+
+
 def totals_in(folder):
     with sqlite3.connect(folder / "totals.sqlite") as table:
         return [total for (total,) in table.execute("SELECT total FROM orders ORDER BY rowid")]
@@ -73,9 +78,9 @@ class TestRedis:
             assert (group["pending"], group["lag"] or 0) == (0, 0)
 
     def test_the_command_prices_orders_until_it_is_told_to_stop(self, redis_server, redis_client, program, tmp_path):
-        (tmp_path / "steps.py").write_text("def price(message):\n    return {'total': 2 * message.json()['amount']}\n")
-        for n in range(30):
-            redis_client.xadd("orders", {"data": json.dumps({"amount": n})})
+        (tmp_path / "steps.py").write_text(steps("redis.md"))
+        for customer, rows in ORDERS:
+            redis_client.xadd("orders", {"customer": customer, "rows": json.dumps(rows)})
         worker = program(COMMAND, *command("redis.md", ("redis://localhost/0", redis_server.url)))
         until(lambda: redis_client.xlen("priced") == 30, worker)
         worker.terminate()
@@ -116,14 +121,14 @@ class TestKafka:
 
     def test_the_command_prices_orders_until_it_is_told_to_stop(self, kafka_broker, kafka_topics, program, tmp_path):
         orders, priced = kafka_topics(), kafka_topics()
-        (tmp_path / "steps.py").write_text("def price(message):\n    return str(2 * message.json()['amount'])\n")
-        rows = (KafkaMessage(json.dumps({"amount": n}).encode(), b"k") for n in range(30))
+        (tmp_path / "steps.py").write_text(steps("kafka.md"))
+        rows = (KafkaMessage(json.dumps(rows).encode(), b"k") for _, rows in ORDERS)
         line(lambda row: row).run(rows, publish(orders.url), how="loop")
         both = f"kafka://{kafka_broker.address},{kafka_broker.address}/{orders.name}"
         places = ("kafka://one:9092,two:9092/orders", both), ("kafka://one:9092/priced", priced.url)
         worker = program(COMMAND, *command("kafka.md", *places))
         source = subscribe(priced.url, group="look", limit=30)
-        found = list(line(lambda message: int(message.value))(source, how="loop"))
+        found = list(line(lambda message: message.json()["total"])(source, how="loop"))
         assert sorted(found) == list(range(0, 60, 2))
         until(lambda: orders.committed("pricing") == 30, worker)
         worker.terminate()

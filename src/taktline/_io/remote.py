@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import IO, Any
 
-from taktline._urls import SCHEME_EXTRAS, WEB_SCHEMES, is_brought, is_web, scheme_of, store_of, told, url_of
+from taktline._urls import SCHEME_EXTRAS, WEB_SCHEMES, is_brought, is_web, kind_of, scheme_of, store_of, told, url_of
 from taktline._urls import check_target as check_target
 from taktline._urls import is_url as is_url
 from taktline._urls import shown as shown
@@ -34,10 +34,11 @@ def find(url: str) -> list[str]:
         store.invalidate_cache()
         if not is_web(url) and any(mark in path for mark in "*?["):
             found = [each for each, about in store.glob(path, detail=True).items() if about["type"] == "file"]
-        elif not is_web(url) and store.isdir(path):
-            found = _in_folder(store, path)
+        elif is_web(url):
+            found = [path] if _web_has(store, path) else []
         else:
-            found = [path] if (_web_has(store, path) if is_web(url) else store.exists(path)) else []
+            kind = kind_of(store, path)
+            found = _in_folder(store, path) if kind == "directory" else [path] if kind else []
     except Exception as error:  # each store has errors of its own
         raise SourceError(f"{shown(url)!r} cannot be looked up: {told(error)}", path=shown(url), away=True) from error
     if not found:
@@ -132,7 +133,7 @@ def may_be_there(place: str) -> bool:
     store, path = store_of(place)
     try:
         store.invalidate_cache()
-        return bool(store.exists(path))
+        return bool(kind_of(store, path))
     except Exception:  # each store has errors of its own: one that is away has not lost it
         return True
 
