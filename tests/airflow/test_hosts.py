@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from importlib.metadata import version
 
 import psutil
 import pytest
@@ -13,11 +12,7 @@ from faults.brokers import NoServer
 from faults.hosts import host
 from faults.hosts.__main__ import run_chaos
 
-AIRFLOW = tuple(map(int, version("apache-airflow").split(".")[:2]))
-pytestmark = [
-    pytest.mark.timeout(1800),
-    pytest.mark.skipif(AIRFLOW < (3, 2), reason="Airflow 3.1 fails a task whose message Celery delivers again"),
-]
+pytestmark = pytest.mark.timeout(1800)
 
 
 def test_tasks_go_on_when_their_hosts_are_killed_and_frozen():
