@@ -5,7 +5,8 @@ python3 dev.py ray bench --faults    how long it takes until a loss is noticed
 python3 dev.py ray bench --way       what a batch costs the caller's process, its helper and a node
 
 Each contestant does a short and a long run of a work in a process of its own; the difference is what counts, and what the
-short one took is its start.
+short one took is its start. Beside the clock, which the machine's other users spoil, stands the processor time of all
+processes, less what an idle cluster takes.
 """
 
 from __future__ import annotations
@@ -23,11 +24,12 @@ from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
-from time import monotonic, perf_counter, process_time
-from typing import Any
+from time import monotonic, perf_counter, process_time, sleep
+from typing import Any, NamedTuple
 
 import taktline
 from benchmarks.anew import anew
+from benchmarks.spent import counted
 from faults.ray_cluster import (
     BESIDE,
     NODES,
@@ -46,6 +48,7 @@ GOALS = {"records": 1.08, "lines": 1.12, "parquet": 1.12}
 SHARE = 20  # of the long run is the short one
 SIZES = {"records": 1_250, "lines": 1_000, "parquet": 2_500_000, "arrays": 40}  # records a second of two workers, about
 LOST_AFTER = 10.0
+IDLE_LOOKS = 10  # seconds at most, in which a cluster comes to rest
 
 
 def spin(n: int) -> int:
@@ -186,36 +189,86 @@ def took(address: str, contestant: str, work: str, folder: str, count: int) -> f
         return f"{type(error).__name__}: {error}"[:80]
 
 
-def figures(address: str, rounds: int, seconds: float, only: list[str]) -> None:
-    print("| work | contestant | seconds | of 2 workers here | start | goal |\n|---|---|---|---|---|---|", flush=True)
+class Cost(NamedTuple):
+    """Of a run. `cpu`: seconds of processor time of all processes, the cluster's with them, less what it takes idle."""
+
+    seconds: float
+    cpu: float
+
+    def __sub__(self, other: Cost) -> Cost:
+        return Cost(self.seconds - other.seconds, self.cpu - other.cpu)
+
+
+class Meter:
+    """What runs cost, where there is such a group of processes; the cluster is started in it, and does nothing yet."""
+
+    def __init__(self, spent: Callable[[], float] | None) -> None:
+        self.counts = spent is not None
+        self._spent = spent or (lambda: 0.0)
+        self._idle = 0.0  # seconds of processor time a second
+        self._idle = min(self._rate() for _ in range(IDLE_LOOKS))
+
+    def _rate(self) -> float:
+        before = self._spent()
+        sleep(1.0)
+        return self._spent() - before
+
+    def cost(self, run: Callable[[], float | str]) -> Cost | str:
+        """Of a run that gives its seconds, or what it has failed with. What it leaves behind ends before the next one."""
+        before, began = self._spent(), perf_counter()
+        seconds = run()
+        for _ in range(IDLE_LOOKS):
+            if not self.counts or self._rate() < self._idle + 0.1:
+                break
+        if isinstance(seconds, str):
+            return seconds
+        return Cost(seconds, self._spent() - before - self._idle * (perf_counter() - began))
+
+
+def figures(address: str, meter: Meter, rounds: int, seconds: float, only: list[str]) -> None:
+    print(
+        "| work | contestant | seconds | of 2 workers here | processor time | of 2 workers here | start | goal |\n"
+        "|---|---|---|---|---|---|---|---|",
+        flush=True,
+    )
     for work in only:
         with tempfile.TemporaryDirectory() as name:
             long = int(SIZES[work] * seconds)
-            short = max(WORKERS, long // SHARE)
-            for count in (short, long):
+            counts = max(WORKERS, long // SHARE), long
+            for count in counts:
                 make(work, Path(name), count)
-            times: dict[str, list[tuple[float, float]]] = {}
+            costs: dict[str, list[tuple[Cost, Cost]]] = {}
             failed: dict[str, str] = {}
-            for _ in range(rounds):
-                for contestant in CONTESTANTS:
-                    if contestant in failed:
-                        continue
-                    both = [anew(took, address, contestant, work, name, count) for count in (short, long)]
-                    if any(isinstance(each, str) for each in both):
-                        failed[contestant] = next(each for each in both if isinstance(each, str))
-                        continue
-                    times.setdefault(contestant, []).append((both[0], both[1] - both[0]))
-            base = statistics.median(each for _, each in times["2 workers here"])
-            for contestant, found in times.items():
-                took_long, start = (statistics.median(each[n] for each in found) for n in (1, 0))
-                goal = GOALS.get(work) if contestant == "2 nodes" else None
-                said = f"≤ {goal}: {'met' if took_long / base <= goal else 'missed'}" if goal else ""
-                print(
-                    f"| {work} | {contestant} | {took_long:.1f} | {took_long / base:.2f} | {start:.1f} s | {said} |",
-                    flush=True,
-                )
-            for contestant, why in failed.items():
-                print(f"| {work} | {contestant} | {why} | | | |", flush=True)
+            for contestant in [*CONTESTANTS] * rounds:
+                if contestant in failed:
+                    continue
+                runs = [partial(anew, took, address, contestant, work, name, count) for count in counts]
+                short, whole = (meter.cost(run) for run in runs)
+                if isinstance(short, str) or isinstance(whole, str):
+                    failed[contestant] = short if isinstance(short, str) else str(whole)
+                else:
+                    costs.setdefault(contestant, []).append((short, whole - short))
+        _tell(work, costs, failed, counts_cpu=meter.counts)
+
+
+def _tell(work: str, costs: dict[str, list[tuple[Cost, Cost]]], failed: dict[str, str], *, counts_cpu: bool) -> None:
+    base = _median([cost for _, cost in costs["2 workers here"]])
+    for contestant, found in costs.items():
+        start, cost = _median([short for short, _ in found]), _median([each for _, each in found])
+        of_base = cost.seconds / base.seconds
+        goal = GOALS.get(work) if contestant == "2 nodes" else None
+        said = f"≤ {goal}: {'met' if of_base <= goal else 'missed'}" if goal else ""
+        cpu = f"{cost.cpu:.1f} | {cost.cpu / base.cpu:.2f}" if counts_cpu else "- | -"
+        print(
+            f"| {work} | {contestant} | {cost.seconds:.1f} | {of_base:.2f} | {cpu} | {start.seconds:.1f} s | {said} |",
+            flush=True,
+        )
+    for contestant, why in failed.items():
+        print(f"| {work} | {contestant} | {why} | | | | | |", flush=True)
+
+
+def _median(costs: list[Cost]) -> Cost:
+    return Cost(statistics.median(each.seconds for each in costs), statistics.median(each.cpu for each in costs))
 
 
 # --- how long it takes until a loss is noticed ---
@@ -414,8 +467,8 @@ def main(arguments: list[str]) -> None:
     if given.faults:
         noticed(given.rounds, given.cpus)
         return
-    with Cluster(cpus=given.cpus) as cluster:
+    with counted() as spent, Cluster(cpus=given.cpus) as cluster:
         if given.way:
             way(cluster)
         else:
-            figures(cluster.address, given.rounds, given.seconds, given.only.split(","))
+            figures(cluster.address, Meter(spent), given.rounds, given.seconds, given.only.split(","))

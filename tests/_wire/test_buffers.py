@@ -96,6 +96,7 @@ def test_an_array_that_is_dropped_gives_its_space_back(pair):
         assert len(back[0]) == 100_000
     del back
     gc.collect()
+    pair.cross([])
     assert not pair.hub._kept
     assert not pair.worker._kept
     assert pair.hub._in.size == 1 << 20  # two hundred of them went through the first arena
@@ -106,6 +107,40 @@ def test_an_array_that_comes_out_is_not_copied_and_many_kept_ones_are(pair):
     in_place = sum(not isinstance(memory_of(array), bytearray) for array in kept)
     assert 1 <= in_place <= 6  # at most half of the arena of 1 MiB
     assert all(not array.any() for array in kept)
+
+
+@given(lots=st.lists(st.lists(st.integers(0, 40_000), max_size=4), min_size=1, max_size=12), kept=st.integers(1, 3))
+def test_what_is_kept_to_be_sent_on_stays_as_it_is_and_gives_its_space_back(lots, kept):
+    pair = Pair(most=1 << 18)
+    held = []
+    for n, sizes in enumerate([*lots, *lots]):
+        lot = [bytes([n]) * size for size in sizes]
+        pair.hub.send(1, n, b"note", lot)
+        message = pair.pump(pair.worker, pair.hub)
+        parts = pair.worker.keep(message)
+        del message
+        pair.worker.release()
+        pair.worker.send(2, n)  # says what is free
+        assert pair.pump(pair.hub, pair.worker).seq == n
+        pair.hub.release()
+        held += [(parts, lot)] * (n % kept == 0)
+        del parts
+        for parts, before in held:
+            assert [bytes(part) for part in parts] == before
+    del parts, before
+    held.clear()
+    pair.worker.release()
+    assert not pair.worker._kept
+    pair.close()
+
+
+def test_parts_that_are_borrowed_may_change_once_they_are_sent():
+    pair = Pair(most=0)  # no arena: they wait for the socket
+    mine = bytearray(b"a" * 400_000)
+    pair.hub.send(1, 7, b"", [memoryview(mine)], later=True, borrowed=True)
+    mine[:] = b"b" * len(mine)
+    assert bytes(pair.pump(pair.worker, pair.hub).parts[0]) == b"a" * 400_000
+    pair.close()
 
 
 def test_a_slice_keeps_the_memory_of_its_array(pair):

@@ -147,8 +147,7 @@ class Agent:
             return
         if kind == told.LOAD:
             worker, attempt = told.WORKER_ATTEMPT.unpack_from(message.note)
-            parts = [bytes(part) for part in message.parts]
-            workers.load(worker, message.seq, attempt, message.note[told.WORKER_ATTEMPT.size :], parts)
+            workers.load(worker, message.seq, attempt, message.note[told.WORKER_ATTEMPT.size :], message.parts)
         elif kind == told.MORE:
             workers.more(told.WORKER_ATTEMPT.unpack(message.note)[0], message.seq)
         elif kind == told.START:
@@ -206,11 +205,11 @@ class _Workers(WorkerProcesses):
             return
         self._send(member, protocol.SETUP, note=b"%d" % number, parts=[self._setups[lane], self._around])
 
-    def load(self, worker: int, seq: int, attempt: int, note: bytes, parts: list[bytes]) -> None:
-        """Give it a batch."""
+    def load(self, worker: int, seq: int, attempt: int, note: bytes, parts: Sequence[memoryview]) -> None:
+        """Give it a batch, which lies in the arena of the way to the helper: from there to the worker's it is copied once."""
         if (member := self._members.get(worker)) is not None:
             member.has[seq] = attempt, None
-            member.channel.send(protocol.LOAD, seq, note, parts, later=True)
+            member.channel.send(protocol.LOAD, seq, note, parts, later=True, borrowed=True)
             self._unsent.add(worker)
 
     def give(self, worker: int, parts: list[bytes]) -> None:
@@ -231,7 +230,7 @@ class _Workers(WorkerProcesses):
         last = kind == protocol.DONE
         attempt, _ = member.has.pop(message.seq) if last else member.has[message.seq]
         note = told.CAME.pack(worker, attempt, self.holds(worker), kind) + message.note
-        self._up.send(told.ANSWER, message.seq, note, [bytes(part) for part in message.parts], later=True)
+        self._up.send(told.ANSWER, message.seq, note, message.parts, later=True, borrowed=True)
 
     def _aside(self, message: Frame) -> None:
         self._up.send(told.SAID, 0, bytes([message.kind]) + message.note, later=True)

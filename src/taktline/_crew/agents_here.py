@@ -64,7 +64,7 @@ class AgentProcess(AgentLink):
         heard = []
         self.flush()
         while (message := self._channel.receive()) is not None:
-            heard.append(Parcel(message.kind, message.seq, message.note, [bytes(part) for part in message.parts]))
+            heard.append(Parcel(message.kind, message.seq, message.note, self._channel.keep(message)))
             del message
             self._channel.release()
         self.has_spoken = self.has_spoken or bool(heard)

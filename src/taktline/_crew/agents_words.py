@@ -8,9 +8,12 @@ A worker is known here by a number that none has had before: what is heard late 
 
 from __future__ import annotations
 
+import pickle
 import struct
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
+
+from taktline._wire.channel import Bytes
 
 # caller to helper
 SITE = 40  # note: a pickled Site
@@ -114,9 +117,18 @@ class Equip(NamedTuple):
 
 
 class Parcel(NamedTuple):
-    """One message on its way, its payload its own."""
+    """One message on its way. Its payload stays as it is for as long as anything refers to it."""
 
     kind: int
     seq: int
     note: bytes
-    parts: list[bytes]
+    parts: Sequence[Bytes]
+
+    def out_of_band(self) -> tuple[int, int, bytes, list[bytes | pickle.PickleBuffer]]:
+        """Itself for pickle: parts that lie in somebody else's memory go beside its stream, and are not copied into it."""
+        return (
+            self.kind,
+            self.seq,
+            self.note,
+            [pickle.PickleBuffer(p) if type(p) is memoryview else p for p in self.parts],
+        )

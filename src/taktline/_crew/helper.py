@@ -209,8 +209,8 @@ class Helper:
             else:
                 (number,) = told.AGENT.unpack_from(message.note)
                 if (agent := self._agents.get(number)) is not None:
-                    note, parts = message.note[told.AGENT.size :], [bytes(part) for part in message.parts]
-                    agent.tell(Parcel(message.kind, message.seq, note, parts))
+                    note = message.note[told.AGENT.size :]
+                    agent.tell(Parcel(message.kind, message.seq, note, channel.keep(message)))
             del message
             channel.release()
 

@@ -26,7 +26,7 @@ from taktline._recipe.plan import RunPlan
 from taktline._schedule import events
 from taktline._schedule.bounds import batch_records, bounds
 from taktline._schedule.machine import Machine
-from taktline._schedule.sizing import BATCH_AIM, Sizing
+from taktline._schedule.sizing import BATCH_AIM, FAR_BATCH_AIM, Sizing
 
 STRETCH = 256  # deliveries at least over which a rate is taken
 LONGEST = 1_000  # deliveries at most: then a rate is taken though not all measured lots were replayed
@@ -199,8 +199,9 @@ class _Simulation:
         self._costs, self._plan, self._window = costs, plan, window
         self._all = self._left = records
         limits = bounds(
-            [(s.workers, s.ahead) for s in plan.segments], batch_size=plan.batch_size, window=window, memory=memory
-        )
+            [(s.workers, s.ahead) for s in plan.segments], batch_size=plan.batch_size, window=window, memory=memory,
+            far=aim >= FAR_BATCH_AIM,
+        )  # fmt: skip
         self._machine = Machine(limits.lanes, limits.limits)
         self._sizing = Sizing(plan.batch_size, unit=plan.call, least=plan.call, most_bytes=limits.most_bytes, aim=aim)
         self._cores = _Cores(cores)

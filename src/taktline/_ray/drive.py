@@ -63,17 +63,22 @@ class _Node(AgentLink):
             threading.Thread(target=life, name="taktline", daemon=True).start()
 
     def _tell_on(self) -> None:
-        while (message := self._to_tell.get()) is not None:
-            messages = [tuple(message)]
-            while not self._to_tell.empty():
-                if (more := self._to_tell.get()) is None:
-                    return
-                messages.append(tuple(more))
+        while messages := self._next_to_tell():
             try:
                 self._ray.get(self._actor.tell.remote(messages))
             except Exception as error:  # of Ray's many kinds: there is no way to this agent any more
                 self._is_gone(error)
                 return
+            del messages  # they lie in the way from the caller, whose room they take
+
+    def _next_to_tell(self) -> list[tuple[Any, ...]]:
+        """All that is to be told now; empty where this is to end."""
+        messages: list[tuple[Any, ...]] = []
+        while not messages or not self._to_tell.empty():
+            if (message := self._to_tell.get()) is None:
+                return []
+            messages.append(message.out_of_band())
+        return messages
 
     def _listen(self) -> None:
         while not self._ended:

@@ -67,11 +67,12 @@ class NodeRelay:
                 os.read(self._wake[0], 4096)
             with self._lock:
                 gone = agent.gone()
-                heard = [tuple(message) for message in agent.hear()]
+                heard = [message.out_of_band() for message in agent.hear()]
             with self._said:
                 self._messages += heard
                 self._gone = gone
                 self._said.notify()
+            del heard  # they lie in the way from the agent, whose room they take
         if agent.is_unheard:  # who drives this is cut off: the node's reservation ends here, and not when Ray finds out
             os._exit(UNHEARD_EXIT_CODE)
 

@@ -74,7 +74,7 @@ class Hub(Engine):
         crew.closing = options.stall or inf
         limits = bounds(
             [(s.workers, s.ahead) for s in plan.segments], batch_size=plan.batch_size, window=options.window, memory=memory,
-            tables=self._whole,
+            tables=self._whole, far=crew.batch_seconds > 0,
         )  # fmt: skip
         self._machine = Machine(limits.lanes, limits.limits, ordered=options.ordered)
         self._on = self._machine.on if not meter.observers else self._heard_on

@@ -16,6 +16,9 @@ BATCHES = 16  # batches in flight a worker at most: enough that one batch 10 tim
 RECORDS = 4 * MAX_BATCH_RECORDS  # in flight a worker, where neither the window nor the size of batches was asked for
 SMALL = 8  # records: batches below that may be quicker than the round trip to the hub
 BATCH = 4 << 20  # bytes of a batch: larger ones save nothing more, and make the memory that they go through grow
+# The same on the way to other machines, where each batch costs calls of the cluster: with half of it arrays of 1 MB took
+# twice the processor time and twice as long; twice of it, a store of 80 MB could not hold what two nodes have under way.
+FAR_BATCH = 8 << 20
 PART = 32  # records: to say where fewer lie in a source, and to read them there, costs as much as sending them
 SINGLES = 8  # times as many such batches are under way, so that many cross in one system call
 
@@ -29,11 +32,12 @@ class Bounds(NamedTuple):
 
 
 def bounds(
-    segments: Sequence[tuple[int, int]], *, batch_size: int | None, window: int | None, memory: int, tables: bool = False
+    segments: Sequence[tuple[int, int]], *, batch_size: int | None, window: int | None, memory: int, tables: bool = False,
+    far: bool = False,
 ) -> Bounds:  # fmt: skip
     """The bounds of a run; `memory` bytes may be in flight. `segments`: for each its workers, and the records that each
     of them must have at once, also while batches are small. `tables`: batches are what the source keeps together, whatever
-    their records: bytes are what counts.
+    their records: bytes are what counts. `far`: the way to workers is dear.
 
     >>> limits, lanes, most_bytes = bounds([(2, 0)], batch_size=None, window=None, memory=640_000)
     >>> limits, most_bytes
@@ -45,7 +49,8 @@ def bounds(
     lanes = tuple(Lane(workers, max(WORKER_BATCHES * times, WORKER_BATCHES * records)) for workers, records in segments)
     batches = sum(workers * (BATCHES * times + WORKER_BATCHES * records) for workers, records in segments)
     enough = ENDLESS_CREDITS if batch_size or window or tables else RECORDS * sum(workers for workers, _ in segments)
-    return Bounds(Limits(window, batches, memory, enough), lanes, max(1, min(BATCH, memory // (batches * 2))))
+    most_bytes = max(1, min(FAR_BATCH if far else BATCH, memory // (batches * 2)))
+    return Bounds(Limits(window, batches, memory, enough), lanes, most_bytes)
 
 
 def batch_records(room: int, wanted: int, *, window: int | None, workers: int) -> int:

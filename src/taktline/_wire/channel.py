@@ -84,6 +84,7 @@ class Channel:
         self._held = 0  # the same, once the message handed out last is done with
         self._kept: dict[int, int] = {}  # position of a payload, rising: how many of its buffers are in use
         self._leases: dict[int, tuple[weakref.ref[Any], int]] = {}  # by id: a buffer in use, its payload's position
+        self._unused: deque[int] = deque()  # payloads of which a buffer is not in use any more, by whatever thread
         self._drained = False
         self.ended = False
         self.torn = False  # a signal's handler raised in the midst of a `receive`: no further one would make sense
@@ -99,9 +100,11 @@ class Channel:
         return self._socket.fileno()
 
     def send(
-        self, kind: int, seq: int = 0, note: bytes = b"", parts: Sequence[Bytes] = (), *, later: bool = False
-    ) -> None:
-        """Send a message; `later`: with the next `flush`, so that many small ones go in one system call.
+        self, kind: int, seq: int = 0, note: bytes = b"", parts: Sequence[Bytes] = (), *, later: bool = False,
+        borrowed: bool = False,
+    ) -> None:  # fmt: skip
+        """Send a message; `later`: with the next `flush`, so that many small ones go in one system call. `borrowed`: the
+        parts may be others as soon as this returns.
 
         Raises BrokenPipeError or ConnectionResetError when the other end is gone."""
         total = 0
@@ -112,6 +115,8 @@ class Channel:
             placed = self._place(parts, total)
             if placed is not None:
                 position = placed
+            elif borrowed:
+                parts = [bytes(part) for part in parts]
         self._unsent.extend(self._frame(kind, seq, note, parts, total if position == NOWHERE else 0, position))
         if not later:
             self.flush()
@@ -119,6 +124,8 @@ class Channel:
     def _frame(
         self, kind: int, seq: int, note: bytes, parts: Sequence[Bytes], inline: int, position: int
     ) -> list[Bytes]:
+        if self._unused:
+            self._settle()
         count, note_size = len(parts), len(note)
         sizes = struct.pack(f"<{count}Q", *map(len, parts))
         head = HEAD.pack(8 * count + note_size + inline, seq, self._consumed, position, note_size, count, kind, OURS)
@@ -215,7 +222,7 @@ class Channel:
     def release(self) -> None:
         """The payloads received so far are read: what is sent next tells the other end that their space is free."""
         self._read = self._held
-        self._consumed = next(iter(self._kept)) if self._kept else self._read
+        self._settle()
 
     def buffers(self, message: Frame) -> list[Any]:
         """All parts of a message but the first one, as buffers for keeps. Call it before `release`.
@@ -229,26 +236,58 @@ class Channel:
         )  # the one it lies in: whatever is imported here may ask the other end, and receive a new arena
         if message.position == NOWHERE or reader is None:
             return [bytearray(part) for part in message.parts[1:]]
-        lowest = next(iter(self._kept), message.position)
-        if message.position + sum(sizes) - lowest > reader.size // KEPT:
+        if not self._may_lend(message, sum(sizes), reader):
             return [bytearray(part) for part in message.parts[1:]]
         buffers, at = [], sizes[0]
         self._kept[message.position] = len(sizes) - 1
         for size in sizes[1:]:
-            buffers.append(reader.export(message.position, at, size))
-            lease = weakref.ref(buffers[-1], self._let_go)
-            self._leases[id(lease)] = (lease, message.position)
+            buffers.append(self._lent(reader, message.position, at, size))
             at += size
         return buffers
 
+    def keep(self, message: Frame) -> list[Bytes]:
+        """All parts of a message for keeps, to be sent on: as in `buffers`, but one for all of them. Call it before
+        `release`."""
+        total = sum(map(len, message.parts))
+        reader = self._in
+        if message.position == NOWHERE or reader is None or not self._may_lend(message, total, reader):
+            return [bytes(part) for part in message.parts]
+        self._kept[message.position] = 1
+        whole = memoryview(self._lent(reader, message.position, 0, total)).cast("B")
+        parts: list[Bytes] = []
+        at = 0
+        for part in message.parts:
+            parts.append(whole[at : at + len(part)])
+            at += len(part)
+        return parts
+
+    def _may_lend(self, message: Frame, total: int, reader: ArenaReader) -> bool:
+        """Whether there is room enough beside what is kept; where there is none, copies are made."""
+        self._settle()
+        lowest = next(iter(self._kept), message.position)
+        return message.position + total - lowest <= reader.size // KEPT
+
+    def _lent(self, reader: ArenaReader, position: int, at: int, size: int) -> Any:
+        buffer = reader.export(position, at, size)
+        lease = weakref.ref(buffer, self._let_go)
+        self._leases[id(lease)] = (lease, position)
+        return buffer
+
     def _let_go(self, lease: weakref.ref[Any]) -> None:
+        """In any thread, at any moment: so it is noted, and no more."""
         _, position = self._leases.pop(id(lease), (lease, -1))
-        if position not in self._kept:  # of an arena before this one
-            return
-        self._kept[position] -= 1
-        if not self._kept[position]:
-            del self._kept[position]
-            self._consumed = next(iter(self._kept), self._read)
+        self._unused.append(position)
+
+    def _settle(self) -> None:
+        """What is not in use any more is free, as far as nothing before it is kept."""
+        while self._unused:
+            position = self._unused.popleft()
+            if position not in self._kept:  # of an arena before this one
+                continue
+            self._kept[position] -= 1
+            if not self._kept[position]:
+                del self._kept[position]
+        self._consumed = next(iter(self._kept)) if self._kept else self._read
 
     def _fill(self) -> bool:
         try:
