@@ -143,7 +143,7 @@ class Source(ABC, Generic[Out]):
 
     def reads(self, path: str) -> bool:
         """Whether a file of this path, or an object of this URL, is among what is read, or would be if it were there: so
-        nothing of the run itself is written there."""
+        nothing of the run itself is written there. A path that ends with a slash: whether anything in that folder is."""
         return False
 
     def fingerprint(self) -> Any:
@@ -469,6 +469,11 @@ class Sink(ABC):
 
     def writes(self) -> list[str]:
         """The paths or URLs that are written, which must be nothing else's of the same run."""
+        return []
+
+    def adds(self) -> list[str]:
+        """Of a folder that is written: the path or URL of such a file as comes into it, so that no run reads its own output
+        the next time. One that ends with a slash stands for all that is in that folder, as where it is taken away."""
         return []
 
 

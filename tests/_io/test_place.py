@@ -461,6 +461,48 @@ def test_an_output_that_the_input_would_take_is_refused(tmp_path, monkeypatch, s
         (tmp_path / name).unlink()
 
 
+FOLDERS = {  # what is read: how a folder is written, and which
+    "data/": [("append", "data/"), ("replace", "data/"), ("append", "l/"), ("roll", "data/"), (None, "data/sub/")],
+    "l": [("append", "data/"), ("replace", "l/")],
+    "data/*.jsonl": [("append", "data/"), ("replace", "data/"), ("roll", "l/")],
+    "**/*.jsonl": [("append", "data/"), (None, "new/")],
+    "*/*.jsonl": [("append", "data/"), (None, "new/"), ("by", "../{name}/")],
+    "data/part-00000.jsonl": [("replace", "data/")],
+}
+
+
+def into_folder(mode, path):
+    options = {"roll": {"roll": 60}, "by": {"partition_by": ["n"], "mode": "append"}}.get(mode, {"mode": mode})
+    return write(path, "jsonl", **options)
+
+
+@pytest.mark.parametrize("source", FOLDERS)
+@pytest.mark.parametrize("absolute", [False, True])
+def test_a_folder_that_the_input_would_take_is_refused(tmp_path, monkeypatch, source, absolute):
+    line(same).run(RECORDS, write(f"{tmp_path}/data/", "jsonl"), how="loop")
+    (tmp_path / "l").symlink_to("data")
+    monkeypatch.chdir(tmp_path)
+    reads = str(tmp_path / source) if absolute else source
+    before = sorted(tmp_path.rglob("*"))
+    for mode, path in FOLDERS[source]:
+        with pytest.raises(LineError, match="is among what is read"):
+            line(same).run(
+                read(reads, "jsonl"), into_folder(mode, path.format(name=tmp_path.name)), journal=tmp_path / "j"
+            )
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_a_folder_beside_what_is_read_is_written(tmp_path, monkeypatch):
+    line(same).run(RECORDS, write(f"{tmp_path}/data/", "jsonl"), how="loop")
+    monkeypatch.chdir(tmp_path)
+    for source, mode, path in (
+        ("data/part-00000.jsonl", "append", "data/"), ("data/part-00000.jsonl", "append", "data/"),
+        ("data/", "replace", "other/"), ("data/", "append", "other/"), ("data/", "roll", "rolled/"),
+        ("data/*.jsonl", "append", "data2/"), ("data/", "by", "parted/"), ("data/*.jsonl", "replace", "data2/"),
+    ):  # fmt: skip
+        assert line(same).run(read(source, "jsonl"), into_folder(mode, path), how="loop").records_out
+
+
 def test_an_object_is_not_written_over_what_is_read(folder):
     fsspec = pytest.importorskip("fsspec")
     store = fsspec.filesystem("memory")
@@ -472,6 +514,15 @@ def test_an_object_is_not_written_over_what_is_read(folder):
     ):  # fmt: skip
         with pytest.raises(LineError, match="is among what is read"):
             line(same).run(read(source, "jsonl"), write(into))
+    line(same).run(RECORDS, write("memory://parts/", "jsonl"), how="loop")
+    for source, into in (
+        ("memory://parts/", write("memory://parts/", "jsonl", mode="replace")),
+        ("memory://parts/part-00000.jsonl", write("memory://parts/", "jsonl", mode="replace")),
+        ("memory://*/*.jsonl", write("memory://new/", "jsonl")),
+        ("memory://parts/*.jsonl", write("memory://parts/", "jsonl", roll=60)),
+    ):
+        with pytest.raises(LineError, match="is among what is read"):
+            line(same).run(read(source, "jsonl"), into)
     line(same).run(read("memory://place/*.jsonl"), write("memory://other/c.jsonl"), how="loop")
     assert len(store.cat("/other/c.jsonl").splitlines()) == 10
 

@@ -424,6 +424,13 @@ class Folder(Resumable):
     def writes(self) -> list[str]:
         return [self._building.url if isinstance(self._building, StoredBuilding) else self._building.path]
 
+    def adds(self) -> list[str]:
+        (folder,) = self.writes()
+        folder = folder.rstrip("/")
+        replaced = [f"{folder}/"] if self._mode == "replace" else []
+        inside = "".join(f"{name}=value/" for name in self._by.names) if self._by is not None else ""
+        return [*replaced, f"{folder}/{inside}part-99999{self._kind.suffix}"]
+
     def _stream(self, name: str = "") -> Parts:
         if name not in self._streams:
             if len(self._streams) >= MOST:

@@ -224,7 +224,7 @@ def _ignores_case(folder: str) -> bool:
 
 def _plain_url(url: str) -> str:
     scheme, _, rest = url.partition("://")
-    return f"{ALIASES.get(scheme.lower(), scheme.lower())}://{re.sub('/+', '/', rest.partition('?')[0])}"
+    return f"{ALIASES.get(scheme.lower(), scheme.lower())}://{re.sub('/+', '/', rest.partition('?')[0]).lstrip('/')}"
 
 
 class Inputs:
@@ -237,7 +237,10 @@ class Inputs:
         self._folder = os.sep if whole else _folder(name)
 
     def has(self, path: str) -> bool:
-        """Whether a file of this path would be read, if it were there, now or by the next run."""
+        """Whether a file of this path would be read, if it were there, now or by the next run. With a slash at its end it is
+        a folder: whether anything in it is read now."""
+        if path.endswith("/"):
+            return any(_is_below(each, path) for each in self._found if each != STANDARD_STREAM)
         if any(same(path, each) for each in self._found if each != STANDARD_STREAM):
             return True
         name = self._name
@@ -260,15 +263,27 @@ class Inputs:
         folders = glob.glob(os.path.join(folder, ""), root_dir=self._folder, recursive=True) if folder else []
         if folder.partition(os.sep)[0] in ("", "**") and not os.path.isabs(folder):
             folders.append(".")  # which a leading "**" matches too, without glob naming it
+        if not os.path.isdir(there):  # it is to be made: no look at the disk can tell
+            return _matches(os.path.abspath(whole), os.path.join(there, file))
         return _one_of([os.path.join(self._folder, each) for each in folders], there)
 
     def _has_url(self, path: str) -> bool:
         name, path = _plain_url(self._name), _plain_url(path)
         if not glob.has_magic(name):
-            return len(self._found) != 1 and os.path.dirname(path) == name.rstrip("/")
-        parts = re.split(r"(\*\*/?|\*|\?)", name)
-        kinds = {"**": ".*", "**/": "(?:.*/)?", "*": "[^/]*", "?": "[^/]"}
-        return re.fullmatch("".join(kinds.get(each) or re.escape(each) for each in parts), path) is not None
+            return self._name not in self._found and os.path.dirname(path) == name.rstrip("/")
+        return _matches(name, path)
+
+
+def _matches(pattern: str, path: str) -> bool:
+    parts = re.split(r"(\*\*/?|\*|\?)", pattern)
+    kinds = {"**": ".*", "**/": "(?:.*/)?", "*": "[^/]*", "?": "[^/]"}
+    return re.fullmatch("".join(kinds.get(each) or re.escape(each) for each in parts), path) is not None
+
+
+def _is_below(path: str, folder: str) -> bool:
+    if remote.is_url(path) or remote.is_url(folder):
+        return _plain_url(path).startswith(_plain_url(folder))
+    return behind_links(absolute(path)).startswith(behind_links(absolute(folder.rstrip("/"))) + "/")
 
 
 def _one_of(folders: Sequence[str], there: str) -> bool:

@@ -56,7 +56,10 @@ class Rolling(Resumable):
         return remote.shown(self._folder)
 
     def writes(self) -> list[str]:
-        return [self._folder]
+        return [self._folder if self._at_url else self._folder.rstrip("/")]
+
+    def adds(self) -> list[str]:
+        return [f"{self._folder}part-99999{self._suffix}"]
 
     # --- on the way ---
 

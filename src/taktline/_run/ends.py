@@ -71,11 +71,14 @@ def check_apart(source: object, sink: object = None, others: Mapping[str, Any] |
                 )
     if not isinstance(source, Source):
         return
-    for what, path in named:
+    reading = [(what, path, path) for what, path in named]
+    if isinstance(sink, Sink):
+        reading += [("the output", sink.describe(), path) for path in sink.adds()]
+    for what, told, path in reading:
         both = source.shared and isinstance(sink, Sink) and sink.shared and path in into
         if not both and source.reads(path):
             raise LineError(
-                f"{what} {shown(path)!r} is among what is read, {source.describe()!r}, or would be the next time; write it "
+                f"{what} {shown(told)!r} is among what is read, {source.describe()!r}, or would be the next time; write it "
                 "somewhere else, or read by a pattern that leaves it out"
             )
 
