@@ -461,7 +461,7 @@ def test_an_output_that_the_input_would_take_is_refused(tmp_path, monkeypatch, s
         (tmp_path / name).unlink()
 
 
-FOLDERS = {  # what is read: how a folder is written, and which
+FOLDERS: dict[str, list[tuple[str | None, str]]] = {  # what is read: how a folder is written, and which
     "data/": [("append", "data/"), ("replace", "data/"), ("append", "l/"), ("roll", "data/"), (None, "data/sub/")],
     "l": [("append", "data/"), ("replace", "l/")],
     "data/*.jsonl": [("append", "data/"), ("replace", "data/"), ("roll", "l/")],
@@ -515,14 +515,14 @@ def test_an_object_is_not_written_over_what_is_read(folder):
         with pytest.raises(LineError, match="is among what is read"):
             line(same).run(read(source, "jsonl"), write(into))
     line(same).run(RECORDS, write("memory://parts/", "jsonl"), how="loop")
-    for source, into in (
+    for source, sink in (
         ("memory://parts/", write("memory://parts/", "jsonl", mode="replace")),
         ("memory://parts/part-00000.jsonl", write("memory://parts/", "jsonl", mode="replace")),
         ("memory://*/*.jsonl", write("memory://new/", "jsonl")),
         ("memory://parts/*.jsonl", write("memory://parts/", "jsonl", roll=60)),
     ):
         with pytest.raises(LineError, match="is among what is read"):
-            line(same).run(read(source, "jsonl"), into)
+            line(same).run(read(source, "jsonl"), sink)
     line(same).run(read("memory://place/*.jsonl"), write("memory://other/c.jsonl"), how="loop")
     assert len(store.cat("/other/c.jsonl").splitlines()) == 10
 

@@ -721,6 +721,67 @@ def test_values_of_postgresql_come_back_as_they_were(postgres_server):
         assert list(back) == rows
 
 
+DOCUMENTS = [
+    [],
+    {},
+    "5",
+    '{"a": 1}',
+    "",
+    ["1", "2", None],
+    [{"a": 1}, {"a": 2}],
+    "x",
+    True,
+    0,
+    2.5,
+    {"a": ["5", "[]"]},
+    None,
+]
+TEXTS = [value if value is None else json.dumps(value) for value in DOCUMENTS]
+
+
+@pytest.mark.parametrize("key", [None, "id"])
+@pytest.mark.parametrize("by", ["records", "tables"])
+def test_whatever_goes_into_a_column_of_json_is_json_there(postgres_server, key, by):
+    psycopg = pytest.importorskip("psycopg")
+    steps = [batch(lambda table: table, form="arrow")] if by == "tables" else [lambda row: row]
+    url = postgres_server.url
+    with psycopg.connect(url, autocommit=True) as outside:
+        outside.execute(
+            "DROP TABLE IF EXISTS papers, copies; DROP DOMAIN IF EXISTS paper; CREATE DOMAIN paper AS jsonb"
+        )
+        columns = "(id int PRIMARY KEY, a jsonb, b json, c paper, d jsonb[])"
+        for table in ("papers", "copies"):
+            outside.execute(f"CREATE TABLE {table} {columns}")
+        for at, text in enumerate(TEXTS):
+            outside.execute(
+                "INSERT INTO papers VALUES (%s, %s, %s, %s, %s::jsonb[])", (at, text, text, text, [text] * 2)
+            )
+        for at in range(len(TEXTS)):  # one by one: together they are no column of Arrow
+            source = read_sql(url, f"SELECT * FROM papers WHERE id = {at}")
+            line(*steps).run(source, write_sql(url, "copies", key), how="loop")
+        told = "SELECT a::text, b::text, c::text, d::text FROM {} ORDER BY id"
+        assert outside.execute(told.format("copies")).fetchall() == outside.execute(told.format("papers")).fetchall()
+
+
+def test_values_behind_the_first_dicts_of_a_table_that_is_made_are_json_too(postgres_server):
+    psycopg = pytest.importorskip("psycopg")
+    with psycopg.connect(postgres_server.url, autocommit=True) as outside:
+        outside.execute("DROP TABLE IF EXISTS copies")
+    documents = [{}] * 2 * sql.LOT + DOCUMENTS
+    sink = write_sql(postgres_server.url, "copies")
+    line(lambda value: {"doc": value}).run(documents, sink, how="line", workers=1, batch_size=1000)
+    assert [row["doc"] for row in read_sql(postgres_server.url, "SELECT * FROM copies")] == documents
+
+
+def test_what_is_no_json_is_named_with_its_result(postgres_server):
+    psycopg = pytest.importorskip("psycopg")
+    with psycopg.connect(postgres_server.url, autocommit=True) as outside:
+        outside.execute("DROP TABLE IF EXISTS copies; CREATE TABLE copies (doc jsonb)")
+    for bad in (b"a", [b"a"], {"a": {1}}, float("nan"), [float("nan")]):
+        with pytest.raises(SinkError, match="result 1 cannot be written"):
+            line(lambda value: {"doc": value}).run([1, bad], write_sql(postgres_server.url, "copies"), how="loop")
+
+
 def test_sqlite_keeps_its_kinds_of_values(tmp_path):
     path = tmp_path / "a.db"
     with contextlib.closing(sqlite3.connect(path)) as outside:

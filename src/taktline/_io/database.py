@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from typing import Any
 from urllib.parse import parse_qsl, urlencode, urlsplit
 
@@ -85,6 +85,11 @@ class Database(ABC):
     def value(self, value: Any) -> Any:
         """What the driver is given for a value that is not plain. Raises ValueError where there is none."""
         return plain(value)
+
+    def by_type(self, table: str) -> Mapping[str, Callable[[Any], Any]]:
+        """In place of `value`, for columns of a table (a quoted name) of whose type a plain value does not tell enough, by
+        their names. They raise ValueError where there is none."""
+        return {}
 
     @abstractmethod
     def literal(self, query: str) -> str:

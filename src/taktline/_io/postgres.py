@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from datetime import date, datetime, time, timedelta
 from decimal import Decimal
@@ -34,6 +34,10 @@ KINDS: dict[type, str] = {  # in this order: a bool is an int, and a datetime a 
     bool: "boolean", int: "bigint", float: "double precision", str: "text", bytes: "bytea", datetime: "timestamptz",
     date: "date", time: "time", timedelta: "interval", Decimal: "numeric", UUID: "uuid", dict: "jsonb",
 }  # fmt: skip
+JSON, JSON_LISTS = (
+    (114, 3802),
+    (199, 3807),
+)  # types of columns, by their fixed numbers: json and jsonb, and arrays of those
 COPY_LINE = re.compile(r"^COPY .*?, line (\d+)", re.MULTILINE)
 
 
@@ -168,6 +172,19 @@ class Postgres(Database):
         if type(value) is list:
             return [self.value(each) for each in value]
         return self._as_jsonb(value) if isinstance(value, dict) else plain(value)
+
+    def by_type(self, table: str) -> Mapping[str, Callable[[Any], Any]]:
+        columns = self._connection.execute(f"SELECT * FROM {table} LIMIT 0").description or ()
+        made = dict.fromkeys([each.name for each in columns if each.type_code in JSON], self._document)
+        return made | dict.fromkeys([each.name for each in columns if each.type_code in JSON_LISTS], self._documents)
+
+    def _document(self, value: Any) -> Any:
+        """A value as JSON, whatever it is: without its type a list would be told as an array, and a text as what it says."""
+        value = plain(value)
+        return None if value is None else self._as_jsonb(value)
+
+    def _documents(self, value: Any) -> Any:
+        return [self._document(each) for each in value] if type(value) is list else self.value(value)
 
     def literal(self, query: str) -> str:
         return query.replace("%", "%%")

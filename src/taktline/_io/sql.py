@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -76,8 +76,9 @@ def write_sql(url: str, table: str, key: str | Sequence[str] | None = None) -> R
     which type, and `key` is its primary key. So is the file of SQLite. A run that fails leaves neither.
     With `key`, the columns of a unique index, a result takes the place of the row with the same key; without, rows are
     added. Scalars of NumPy go in as the Python values they are, NA and NaT as NULL; SQLite gets dates as ISO text, and
-    keeps NaN as NULL. Everything becomes visible at once, when the run has ended well; with a journal in steps, as the run is
-    marked: each mark is kept in the table `taktline_marks`, in the same transaction as its rows.
+    keeps NaN as NULL. What goes into a column of PostgreSQL's json or jsonb is written as JSON: a list, a text, a number too.
+    Everything becomes visible at once, when the run has ended well; with a journal in steps, as the run is marked: each mark
+    is kept in the table `taktline_marks`, in the same transaction as its rows.
 
     Raises LineError for a URL that cannot be written, and SinkError while running.
 
@@ -115,6 +116,7 @@ class _Table(Resumable):
     def _forget(self) -> None:
         self._columns: tuple[str, ...] = ()
         self._key_at: list[int] = []  # among them
+        self._by_type: Mapping[str, Callable[[Any], Any]] = {}  # how values of some of the table's columns are given
         self._waiting: list[Any] = []
         self._count = 0  # results that were given to the database,
         self._saved = 0  # and of those that the newest mark tells of
@@ -164,8 +166,9 @@ class _Table(Resumable):
         try:
             for name in self._columns:
                 values = in_microseconds(table.select([name])).column(0).to_pylist()
-                if not PLAIN_TYPES.issuperset(map(type, values)):
-                    values = [self._database.value(value) for value in values]
+                if name in self._by_type or not PLAIN_TYPES.issuperset(map(type, values)):
+                    given = self._by_type.get(name, self._database.value)
+                    values = [given(value) for value in values]
                 made.append(values)
         except (ValueError, OverflowError):  # told by its row
             return None
@@ -267,6 +270,7 @@ class _Table(Resumable):
         try:
             self._makes = not self._database.has(self._table)  # the table, of the first results
             self._known = [] if self._makes else self._database.columns(self._table)
+            self._by_type = {} if self._makes else self._database.by_type(self._table)
             if (
                 self._key and not self._makes
             ):  # a key without a unique index is refused here, and not after hours of work
@@ -308,6 +312,7 @@ class _Table(Resumable):
             columns.append(f"PRIMARY KEY ({quoted(*self._key)})")
         database.execute(f"CREATE TABLE {self._table} ({', '.join(columns)})")
         self._makes = False
+        self._by_type = database.by_type(self._table)
 
     def _values(self, number: int, row: Any) -> tuple[Any, ...]:
         if not isinstance(row, dict):
@@ -320,7 +325,7 @@ class _Table(Resumable):
             values = tuple([row[name] for name in self._columns])
         except KeyError as error:
             raise self._unwritable(number, row, f"it lacks {error}, which the first result has") from error
-        if not PLAIN_TYPES.issuperset(map(type, values)):
+        if self._by_type or not PLAIN_TYPES.issuperset(map(type, values)):
             values = self._plain(number, row, values)
         if empty := [self._columns[at] for at in self._key_at if values[at] is None]:
             raise self._unwritable(number, row, f"its key {empty[0]!r} is None, and equal to no other")
@@ -331,7 +336,7 @@ class _Table(Resumable):
         made = []
         for name, value in zip(self._columns, values, strict=True):
             try:
-                made.append(self._database.value(value))
+                made.append(self._by_type.get(name, self._database.value)(value))
             except ValueError as error:
                 raise self._unwritable(number, row, f"its {name!r}: {error}") from error
         return tuple(made)
