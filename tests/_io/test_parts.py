@@ -345,6 +345,43 @@ def test_what_goes_on_behind_a_mark_is_byte_by_byte_what_went_through(
     assert sorted(os.listdir(folder)) == ["out", "whole"]
 
 
+@pytest.mark.parametrize(
+    "options", [{"rows": 20}, {"rows": 20, "row_group": 6}, {"size": 1000, "row_group": 10}], ids=str
+)
+@pytest.mark.parametrize("format", ["parquet", "arrow"])
+@settings(suppress_health_check=list(HealthCheck), max_examples=25, deadline=None)
+@given(
+    cuts=st.lists(st.integers(0, 50), max_size=6), stops=st.lists(st.booleans(), min_size=7, max_size=7),
+    ways=st.lists(st.sampled_from(["rows", "table", "encoded"]), min_size=7, max_size=7),
+)  # fmt: skip
+def test_small_tables_end_parts_where_results_do_whoever_goes_on(tmp_path_factory, format, options, cuts, stops, ways):
+    """One technique gives records, another one tables: of sizes that follow from where it has begun."""
+    settling.FEW = 100
+    folder = tmp_path_factory.mktemp("x")
+    written(folder / "whole", [ROWS], format, **options)
+    borders = [0, *sorted(cuts), 50]
+    position = None
+
+    def opened():
+        sink: Any = write(f"{folder}/out/", format, **options)
+        sink.beside(f"{folder}/journal")
+        sink.begin("run") if position is None else sink.resume("run", position)
+        return sink
+
+    sink = opened()
+    for start, end, way, stop in zip(borders, borders[1:], ways, stops, strict=False):
+        table = TABLE.slice(start, end - start)
+        into(sink, [{"rows": ROWS[start:end], "table": table, "encoded": (table,)}[way]])
+        position = sink.save("mark")
+        if stop:
+            sink.suspend()
+            sink = opened()
+    sink.commit()
+    assert parts(folder / "out") == parts(folder / "whole")
+    for name in parts(folder / "whole"):
+        assert (folder / "out" / name).read_bytes() == (folder / "whole" / name).read_bytes()
+
+
 def test_parts_that_are_gone_are_told(tmp_path):
     sink: Any = write(f"{tmp_path}/out/", "jsonl", rows=5)
     sink.beside(f"{tmp_path}/journal")

@@ -152,7 +152,7 @@ def test_small_tables_are_gathered_and_borders_follow_from_the_tables(tmp_path, 
     path = written(
         tmp_path / "a.parquet", [*small, WHOLE.slice(36, 20), ROWS[56:58], WHOLE.slice(58, 2)], schema=SCHEMA
     )
-    assert groups_of(path) == [24, 12, 20, 4]
+    assert groups_of(path) == [20, 16, 20, 4]
     assert same_values(pq.read_table(path), WHOLE)
     with pytest.raises(ValueError, match="small"):
         write(path).table_encoder(small[0])

@@ -9,7 +9,7 @@ from typing import IO, Any
 from taktline._io.column_types import as_schema, normal
 from taktline._io.output import IntoOutput, Output
 from taktline._io.parquet import check_path, checked_pyarrow
-from taktline._io.settling import Coming, Settled, Sizes
+from taktline._io.settling import Coming, Settled, Sizes, is_small
 from taktline.errors import LineError
 
 CODECS = ("lz4", "zstd", "none")
@@ -92,7 +92,12 @@ class ArrowOut:
         self.count = 0  # batches
 
     def put(self, table: Any) -> None:
+        from pyarrow import concat_tables
+
         self._begin(table.schema)
+        if is_small(table):
+            # With a second piece it is copied: Arrow writes the padding too of columns that are slices of longer ones.
+            table = concat_tables([table, table.slice(0, 0)])
         for batch in table.combine_chunks().to_batches(max_chunksize=self._batches.most):
             self._writer.write_batch(batch)
             self.count += 1

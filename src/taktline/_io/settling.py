@@ -12,7 +12,7 @@ from taktline.errors import LineError
 
 GROUP = 65_536  # results that make a table: fixed, so that equal results make equal files
 MOST = 1 << 20  # rows of a table that are kept together in a file, as pyarrow has it: all of it, as a rule
-FEW = 8192  # rows: smaller tables are gathered to some of `GROUP`,
+FEW = 8192  # rows: smaller tables are gathered to some of `GROUP`, cut where that is full, as results are,
 LIGHT = 1 << 20  # where they are of fewer bytes too
 HELD = 64 << 20  # bytes that wait at most for a column to have something else than nulls
 
@@ -28,6 +28,10 @@ class Sizes:
         self.whole = part or sys.maxsize  # rows that stay together: a part has no more
         if part is not None:  # groups of one size fill it: 16 of 62,500 results one of a million
             self.group = -(-part // -(-part // self.group))
+
+    def together(self, groups: int) -> int:
+        """Rows that are written at once of so many groups: a file cuts them itself, but a part ends behind any of them."""
+        return self.group * (groups if self.whole == sys.maxsize and self.group == self.most else 1)
 
 
 def is_small(table: Any) -> bool:
@@ -96,24 +100,32 @@ class Settled:
         self._tables = True
         if self._waiting:
             some, self._waiting = self._waiting, []
-            self._place(self._of_rows(some, table.schema))
+            self._gather_also(self._normal(self._of_rows(some, table.schema), self._count))
         self._place(table)
 
     def _place(self, table: Any) -> None:
-        if self._few_rows + table.num_rows > self._sizes.whole:
-            self._gather()
         table = self._normal(table, self._count + self._few_rows)
         if not table.num_rows:
             self._of_none = self._of_none or table.schema
-            return
-        if is_small(table):
-            self._few.append(table)
-            self._few_rows += table.num_rows
-            if self._few_rows >= self._sizes.group:
-                self._gather()
-            return
-        self._gather()
-        self._add(table)
+        elif is_small(table):
+            self._gather_also(table)
+        else:
+            self._gather()
+            self._add(table)
+
+    def _gather_also(self, table: Any) -> None:
+        """Where what is gathered ends follows from the rows alone: whoever gave them, and as tables of whatever size."""
+        while full := (self._few_rows + table.num_rows) // self._sizes.group:
+            end = self._sizes.together(full) - self._few_rows
+            self._keep(table.slice(0, end))
+            self._gather()
+            table = table.slice(end)
+        if table.num_rows:
+            self._keep(table)
+
+    def _keep(self, table: Any) -> None:
+        self._few.append(table)
+        self._few_rows += table.num_rows
 
     def end(self) -> Any:
         """All were given. The schema."""
@@ -141,8 +153,7 @@ class Settled:
         self._waiting, few, held, kinds, self._count, self._tables = state
         self._schema, self._of_none = (each if each is None else _schema_of(each) for each in kinds)
         for each in map(_came, few):
-            self._few.append(each)
-            self._few_rows += each.num_rows
+            self._keep(each)
         for first, rows, sent in held:
             made = _came(sent)
             size = len(made) if isinstance(made, bytes) else made.nbytes
