@@ -72,6 +72,51 @@ def same_values(one: Any, other: Any) -> bool:
     return one.null_count == other.null_count and bool(pc.all(same, skip_nulls=True).as_py() is not False)
 
 
+def rows_at(table: Any, at: Any) -> Any:
+    """The rows at these rising positions: of a table, batch or column, whatever its types. pyarrow cannot take views, nor
+    what is run-end encoded."""
+    import pyarrow as pa
+
+    if isinstance(table, (pa.Table, pa.RecordBatch)):
+        columns = [_values_at(column, at) for column in table.columns]
+        return type(table).from_arrays(columns, schema=table.schema) if columns else table.take(at)
+    return _values_at(table, at)
+
+
+def _values_at(column: Any, at: Any) -> Any:
+    import pyarrow as pa
+    from pyarrow import types
+
+    try:
+        return column.take(at)
+    except pa.ArrowNotImplementedError:
+        kind = column.type
+    if types.is_string_view(kind) or types.is_binary_view(kind):
+        plain = pa.large_string() if types.is_string_view(kind) else pa.large_binary()
+        return column.cast(plain).take(at).cast(kind)
+    pieces = [column.slice(start, count) for start, count in _neighbours(at)]
+    if isinstance(column, pa.Array):
+        return pa.concat_arrays(pieces) if pieces else column.slice(0, 0)
+    return pa.chunked_array(
+        [pa.chunked_array([each for piece in pieces for each in piece.chunks], kind).combine_chunks()]
+    )
+
+
+def _neighbours(positions: Any) -> list[tuple[int, int]]:
+    """Rising positions as where each row of neighbours begins, and how many these are.
+
+    >>> _neighbours([0, 1, 5])
+    [(0, 2), (5, 1)]
+    """
+    found: list[tuple[int, int]] = []
+    for at in positions.to_pylist() if hasattr(positions, "to_pylist") else positions:
+        if found and sum(found[-1]) == at:
+            found[-1] = (found[-1][0], found[-1][1] + 1)
+        else:
+            found.append((at, 1))
+    return found
+
+
 def row_as_text(row: Any, most: int) -> str:
     """What people see of a table's only row, whatever it holds."""
     import pyarrow as pa

@@ -175,6 +175,76 @@ def test_any_library_gives_a_mask_and_what_is_missing_is_false(mask, size):
     assert line(keep(mask, form="pandas", size=size))(ROWS).to_list() == [ROWS[0], ROWS[2]]
 
 
+def even_in_another_order(frame):
+    return frame.sort_values("n", ascending=False)["n"] % 2 == 0
+
+
+def even_of_list(rows):
+    return even_in_another_order(pd.DataFrame(rows))
+
+
+BY_LABEL = {"pandas": even_in_another_order, "list": even_of_list}
+
+
+@pytest.mark.parametrize("how", TECHNIQUES)
+@pytest.mark.parametrize("form", BY_LABEL)
+def test_a_mask_of_pandas_has_its_rows_by_label(how, form, source):
+    flow = line(batch(as_it_is, form=form), keep(BY_LABEL[form], form=form))
+    assert flow(source, how=how, workers=2).to_list() == ROWS[::2]
+
+
+def as_it_is(some):
+    return some
+
+
+@pytest.mark.parametrize(
+    "mask",
+    [
+        lambda frame: pd.concat([frame["n"].iloc[:-1], frame["n"].iloc[:1]]) >= 0,
+        lambda frame: frame.set_index("word")["n"] > 3,
+        lambda frame: pd.Series(True, index=frame.index + 1),
+    ],
+)
+def test_a_mask_of_other_labels_is_refused(mask):
+    with pytest.raises(FormError, match="whose index has the labels"):
+        line(keep(mask, form="pandas"))(pd.DataFrame(ROWS), how="line", workers=1, batch_size=30).to_list()
+
+
+def test_a_mask_that_numbers_its_rows_is_in_their_order():
+    flow = line(keep(lambda frame: pd.Series(frame["n"].to_numpy() % 2 == 0), form="pandas"))
+    assert flow(pd.DataFrame(ROWS), how="line", workers=1, batch_size=25).to_list() == ROWS[::2]
+
+
+VIEWS = {
+    "text": pa.array([*"abcde", None], pa.string_view()),
+    "bytes": pa.array([b"a", None, b"c", b"d", b"e", b"f" * 20], pa.binary_view()),
+    "inside": pa.array([[{"a": "x" * n}] for n in range(6)], pa.list_(pa.struct([("a", pa.string_view())]))),
+    "runs": pc.run_end_encode(pa.array([1, 1, 1, 2, None, 2])),
+}
+
+
+@pytest.mark.parametrize("options", [{"how": "loop"}, {"how": "line", "workers": 1}, {}], ids=str)
+@pytest.mark.parametrize("name", VIEWS)
+def test_columns_that_pyarrow_cannot_filter_stay_what_they_are(name, options, capfd):
+    table = pa.table({"n": range(6), "a": pa.chunked_array([VIEWS[name][:3], VIEWS[name][3:]])})
+    for kept in ({0, 2, 3}, {0}, {2, 3, 4, 5}):
+        flow = line(keep(lambda some: pc.is_in(some["n"], pa.array(sorted(kept))), form="arrow"))  # noqa: B023
+        made = flow(table, **options).to_arrow()
+        assert made["a"].type == VIEWS[name].type
+        assert made.to_pylist() == [row for row in table.to_pylist() if row["n"] in kept]
+    assert capfd.readouterr().err == ""
+
+
+def test_they_are_parted_and_filtered_in_files_too(tmp_path):
+    table = pa.table({"n": range(6), "k": pa.array(list("xyxyxy"), pa.string_view()), "a": VIEWS["text"]})
+    line(batch(as_it_is, form="arrow")).run(table, taktline.write(f"{tmp_path}/parts/", "arrow", partition_by=["k"]))
+    made = sorted(taktline.read(f"{tmp_path}/parts/"), key=lambda row: row["n"])
+    assert made == [{"n": row["n"], "a": row["a"], "k": row["k"]} for row in table.to_pylist()]
+    parquet.write_table(table, f"{tmp_path}/in.parquet")
+    source = taktline.read(f"{tmp_path}/in.parquet", filters=[("n", ">", 2)])
+    assert line(batch(as_it_is, form="arrow"))(source).to_list() == list(source) == table.to_pylist()[3:]
+
+
 @pytest.mark.parametrize(
     ("build", "says"),
     [

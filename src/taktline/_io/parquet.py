@@ -10,7 +10,7 @@ from operator import length_hint
 from threading import local
 from typing import Any
 
-from taktline._arrow import records_of, row_as_text
+from taktline._arrow import records_of, row_as_text, rows_at
 from taktline._excerpts import KEPT_CHARACTERS
 from taktline._io import opening, place, remote
 from taktline._io.changing import KnownFile, Unchanged, replaced
@@ -477,6 +477,7 @@ class Reading:
     def table(self, first: int, end: int) -> Any:
         """The rows `first` to `end` as a Table of Arrow. Raises what reading them does."""
         import pyarrow as pa
+        from pyarrow import compute
 
         pieces = []
         while first < end:
@@ -496,7 +497,7 @@ class Reading:
                 pieces.append(pa.Table.from_batches([self._batch.slice(first - self._start, upto - first)]))
                 first = upto
         table = pa.concat_tables(pieces)
-        table = table.filter(mask(table, self._filters)) if self._filters else table
+        table = rows_at(table, compute.indices_nonzero(mask(table, self._filters))) if self._filters else table
         table = table if self._columns is None else table.select(list(self._columns))
         return table if self._more is None else self._more.onto(table)
 
@@ -564,8 +565,8 @@ class Reading:
         from pyarrow import compute
 
         assert self._filters
-        wanted = mask(batch, self._filters)
-        return batch.filter(wanted), [first + at for at in compute.indices_nonzero(wanted).to_pylist()]
+        wanted = compute.indices_nonzero(mask(batch, self._filters))
+        return rows_at(batch, wanted), [first + at for at in wanted.to_pylist()]
 
     def _unread(self, row: _NoRecord, group: int, place: int, unread: list[Unread] | None) -> Unread:
         if unread is None:

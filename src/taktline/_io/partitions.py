@@ -8,6 +8,7 @@ from decimal import Decimal
 from typing import Any
 from urllib.parse import quote
 
+from taktline._arrow import rows_at
 from taktline._io.plain import plain
 from taktline.errors import LineError, SinkError, unwritable
 
@@ -57,7 +58,7 @@ class Partitions:
             at = pc.index(where, True).as_py()
             row = table.select(self.names).slice(at, 1).to_pylist()[0]
             name = "/".join(self._part(key, row, first + at) for key in self.names)
-            yield name, rest.filter(where)
+            yield name, rows_at(rest, pc.indices_nonzero(where))
 
     def _part(self, key: str, row: dict[Any, Any], number: int) -> str:
         try:

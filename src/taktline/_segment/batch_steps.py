@@ -335,7 +335,7 @@ class BatchSteps(SegmentPart):
                 raise BatchLengthError(step=step.name, given=count, returned=returned_count)
             return state, count, places
         if step.gives is Gives.MASK:
-            at, length = positions(result)
+            at, length = positions(result, before)
             if length != count:
                 raise BatchLengthError(step=step.name, given=count, returned=length)
             if len(at) in (0, count):

@@ -5,14 +5,23 @@ from __future__ import annotations
 import sys
 from typing import Any
 
+from taktline._arrow import rows_at
 from taktline._segment.forms import Misfit
 
 MASK = "a mask: as many True and False as records, in an array, a Series or a list"
 
 
-def positions(mask: Any) -> tuple[list[int], int]:
-    """Where a mask is True, and how long it is. Raises Misfit where it is none."""
+LABELS = (
+    "a mask whose index has the labels of the rows that were given, each once, or none of its own "
+    "(call to_numpy() for one that is in their order)"
+)
+
+
+def positions(mask: Any, given: Any) -> tuple[list[int], int]:
+    """Where a mask is True of the batch that was `given`, and how long it is. Raises Misfit where it is none."""
     library = type(mask).__module__.partition(".")[0]
+    if library == "pandas" and hasattr(mask, "index") and len(mask) == len(given):
+        mask = _in_order(mask, given)
     if _has_no_type(mask, library):
         mask = next(getattr(mask, name) for name in ("tolist", "to_list", "to_pylist") if hasattr(mask, name))()
     elif library in ("pandas", "pyarrow", "polars", "numpy"):
@@ -23,6 +32,18 @@ def positions(mask: Any) -> tuple[list[int], int]:
     ):
         raise Misfit(MASK)
     return [at for at, each in enumerate(mask) if each], len(mask)
+
+
+def _in_order(mask: Any, given: Any) -> Any:
+    """A mask of pandas with its rows in the order of those that were given, as `given[mask]` has it: by label. One that
+    numbers its rows from 0 has no labels of theirs, and is in their order."""
+    numbers = sys.modules["pandas"].RangeIndex(len(mask))
+    labels = given.index if type(given).__module__.partition(".")[0] == "pandas" else numbers
+    if mask.index.equals(labels) or mask.index.equals(numbers):
+        return mask
+    if not mask.index.is_unique or (at := mask.index.get_indexer_for(labels)).min() < 0:
+        raise Misfit(LABELS)
+    return mask.take(at)
 
 
 def _has_no_type(mask: Any, library: str) -> bool:
@@ -57,7 +78,10 @@ def picked(form: str, state: Any, at: list[int]) -> Any:
         if isinstance(state, dict):
             return {name: array[at] for name, array in state.items()}
         return tuple(array[at] for array in state) if isinstance(state, tuple) else state[at]
-    return state[at] if form == "polars" else renumbered(state.take(at), len(at))
+    library = type(state).__module__.partition(".")[0]
+    if library == "pandas":
+        return renumbered(state.take(at), len(at))
+    return state[at] if form == "polars" else rows_at(state, at)
 
 
 def renumbered(state: Any, count: int) -> Any:
