@@ -200,7 +200,8 @@ def _cast(column: Any, field: Any, table: Any, first: int, *, given: bool) -> An
     kind = wider(column.type, field.type)
     if column.null_count == len(column):
         return pa.chunked_array([pa.nulls(len(column), field.type)])
-    if (not given and kind is None) or pa.types.is_null(field.type):
+    unlike = not _are_alike(column.type, field.type) if given else kind is None
+    if unlike or pa.types.is_null(field.type):
         row = column.is_valid().index(True).as_py()
         why = f"its {field.name!r} is {column.type}, and the column is {field.type}; {SCHEMA_SAYS}"
         raise unwritable(first + row, _row(table, row), why, COLUMN_ROW)
@@ -219,6 +220,55 @@ def _cast(column: Any, field: Any, table: Any, first: int, *, given: bool) -> An
         raise unwritable(first + row, _row(table, row), why, COLUMN_ROW) from error
 
 
+def _are_alike(one: Any, other: Any) -> bool:
+    """Whether a value of one type may be one of the other without a change, as Python has them: ints are numbers of the other
+    kinds too, but no bools, and a date is no moment, as a moment without a zone is none with one."""
+    from pyarrow import types
+
+    one, other = _in_python(one), _in_python(other)
+    if types.is_null(one):
+        return True
+    if types.is_struct(one) and types.is_struct(other):
+        fields = [(one.field(at), other.get_field_index(one.field(at).name)) for at in range(one.num_fields)]
+        return all(at >= 0 and _are_alike(field.type, other.field(at).type) for field, at in fields)
+    if types.is_map(one) and types.is_map(other):
+        return _are_alike(one.key_type, other.key_type) and _are_alike(one.item_type, other.item_type)
+    if _is_any_list(one) and _is_any_list(other):
+        return _are_alike(one.value_type, other.value_type)
+    kinds = {_name_in_python(one), _name_in_python(other)}
+    return len(kinds) == 1 or kinds in ({"int", "float"}, {"int", "decimal"})
+
+
+def _in_python(kind: Any) -> Any:
+    """The type whose values are those of `kind` in Python."""
+    import pyarrow as pa
+
+    if pa.types.is_dictionary(kind) or pa.types.is_run_end_encoded(kind):
+        return _in_python(kind.value_type)
+    if not isinstance(kind, pa.BaseExtensionType) or isinstance(kind, pa.UuidType):
+        return kind
+    return pa.bool_() if isinstance(kind, pa.Bool8Type) else _in_python(kind.storage_type)
+
+
+def _name_in_python(kind: Any) -> str:
+    from pyarrow import types
+
+    families = (
+        ("bool", types.is_boolean), ("int", types.is_integer), ("float", types.is_floating), ("decimal", types.is_decimal),
+        ("str", is_text), ("bytes", _is_bytes), ("bytes", types.is_fixed_size_binary), ("date", types.is_date),
+        ("time", types.is_time), ("duration", types.is_duration),
+    )  # fmt: skip
+    if types.is_timestamp(kind):
+        return "moment" if kind.tz is None else "moment in a zone"
+    return next((name for name, is_of in families if is_of(kind)), str(kind))
+
+
+def _is_any_list(kind: Any) -> bool:
+    from pyarrow import types
+
+    return _is_list(kind) or bool(types.is_list_view(kind) or types.is_large_list_view(kind))
+
+
 def _made(column: Any, kind: Any) -> Any:
     import pyarrow as pa
 
@@ -226,6 +276,10 @@ def _made(column: Any, kind: Any) -> Any:
         return column.cast(kind.value_type).dictionary_encode().cast(kind)
     if pa.types.is_dictionary(column.type) and not pa.types.is_dictionary(kind):
         column = column.cast(column.type.value_type)
+    if pa.types.is_decimal(kind) and pa.types.is_integer(column.type):
+        column = column.cast(
+            pa.decimal128(20)
+        )  # which has room for all of them: a cast at once asks for that of the type
     return column.cast(kind)
 
 
