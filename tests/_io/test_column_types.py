@@ -25,8 +25,10 @@ VALUES = [
     (pa.list_(pa.bool_()), [True]), (pa.large_list(pa.int64()), [1]), (pa.list_(pa.int64(), 1), [1]),
     (pa.struct([("a", pa.int64())]), {"a": 1}), (pa.struct([("a", pa.bool_())]), {"a": True}),
     (pa.struct([("a", pa.int64()), ("b", pa.int64())]), {"a": 1, "b": 2}), (pa.map_(pa.string(), pa.int64()), [("1", 1)]),
-    (pa.map_(pa.string(), pa.bool_()), [("1", True)]), (pa.uuid(), uuid.UUID(int=1)), (pa.json_(), "1"),
+    (pa.map_(pa.string(), pa.bool_()), [("1", True)]),
 ]  # fmt: skip
+if hasattr(pa, "json_"):
+    VALUES += [(pa.uuid(), uuid.UUID(int=1)), (pa.json_(), "1")]
 
 
 def taken(make, *arguments, **options):
@@ -39,9 +41,10 @@ def taken(make, *arguments, **options):
 
 @pytest.mark.parametrize(("kind", "value"), VALUES, ids=str)
 def test_a_schema_takes_of_tables_what_it_takes_of_records(kind, value):
-    if isinstance(kind, pa.UuidType):
+    name = getattr(kind, "extension_name", "")
+    if name == "arrow.uuid":
         column = pa.ExtensionArray.from_storage(kind, pa.array([value.bytes], pa.binary(16)))
-    elif isinstance(kind, pa.JsonType):
+    elif name == "arrow.json":
         column = pa.ExtensionArray.from_storage(kind, pa.array([value]))
     else:
         column = pa.array([value], kind)

@@ -245,9 +245,10 @@ def _in_python(kind: Any) -> Any:
 
     if pa.types.is_dictionary(kind) or pa.types.is_run_end_encoded(kind):
         return _in_python(kind.value_type)
-    if not isinstance(kind, pa.BaseExtensionType) or isinstance(kind, pa.UuidType):
+    name = getattr(kind, "extension_name", None)
+    if name is None or name == "arrow.uuid":
         return kind
-    return pa.bool_() if isinstance(kind, pa.Bool8Type) else _in_python(kind.storage_type)
+    return pa.bool_() if name == "arrow.bool8" else _in_python(kind.storage_type)
 
 
 def _name_in_python(kind: Any) -> str:
