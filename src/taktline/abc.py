@@ -534,6 +534,11 @@ class Resumable(Sink):
         """Whether the whole result of this run, up to `position`, was already made visible by `commit`. Asked before
         `resume`, where everything was delivered and the process may have been killed in `commit`."""
 
+    def committed(self, position: Any) -> Any:
+        """`commit` was done, by this process or one that was killed then: the position, with what `is_gone` needs to know, as
+        the journal is to keep it from now on. A JSON value; asked before `noted`."""
+        return position
+
     def noted(self) -> None:
         """The journal says that `commit` was done: what was kept in case it did not come to that may go."""
 

@@ -363,6 +363,10 @@ class _SinkCheck:
             last = self._resumable(name, journal)
             _expect(last.finished(run, position), "finished() denies a commit() that was done")
             _expect(not last.is_gone(run, position), f"is_gone() says {last.is_gone(run, position)!r} of what is there")
+            position = _as_json(second.committed(position), "the position of committed()")
+            _expect(
+                not last.is_gone(run, position), f"is_gone() says {last.is_gone(run, position)!r} after committed()"
+            )
             second.noted()
             self._expect_there(name, results, "after noted()")
 

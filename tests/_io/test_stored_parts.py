@@ -311,6 +311,10 @@ def test_with_a_journal_a_run_is_one_whole_folder(folder, tmp_path):
         assert {name for name in there(url) if "part-" not in name} == {"j", "out/_SUCCESS"}
         again = flow.run(ROWS, write(f"{url}/out/", "parquet", rows=20), journal=f"{url}/j", how=how, workers=2)
         assert again.resumed_at == 50
+    store, path = objects_at(f"{url}/out/part-00001.parquet")
+    store.take_away([path])
+    with pytest.raises(OutputLost, match="1 of 3 parts"):
+        flow.run(ROWS, write(f"{url}/out/", "parquet", rows=20), journal=f"{url}/j")
     store, path = objects_at(f"{url}/out/_SUCCESS")
     store.take_away([path])
     with pytest.raises(OutputLost, match="_SUCCESS is missing"):

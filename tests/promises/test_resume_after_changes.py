@@ -32,6 +32,7 @@ from taktline import (
     write_sql,
 )
 from taktline._io import claims
+from taktline._io.parts import Folder
 from taktline._run import checkpointer, states
 from taktline.errors import InUse, OutputLost
 
@@ -279,6 +280,94 @@ def test_an_output_that_is_gone_is_not_already_done(tmp_path, lose):
         run()
     run(on_lost="restart")
     assert rows(tmp_path) == [*map(mended, range(9))]
+
+
+def folder_run(tmp_path, options, **more):
+    steps = line(lambda n: {"n": n, "even": n % 2 == 0})
+    sink = write(f"{tmp_path}/out/", "jsonl", rows=2, **options)
+    return steps.run(range(9), sink, journal=tmp_path / "j", how="loop", **more)
+
+
+def all_parts(tmp_path):
+    return sorted((tmp_path / "out").rglob("part-*"))
+
+
+def numbers(tmp_path):
+    return sorted(json.loads(text)["n"] for path in all_parts(tmp_path) for text in path.read_text().splitlines())
+
+
+@pytest.mark.parametrize("lost", ["all", "first", "last"])
+@pytest.mark.parametrize("mode", [None, "replace", "append", "added"])
+@pytest.mark.parametrize("by", [None, "even"])
+def test_parts_that_are_gone_are_not_already_done(tmp_path, mode, lost, by):
+    options = {"mode": "append" if mode == "added" else mode} | ({"partition_by": [by]} if by else {})
+    folder_run(tmp_path, options)
+    own = all_parts(tmp_path)
+    if mode == "added":  # to those of another run
+        (tmp_path / "j").unlink()
+        folder_run(tmp_path, options)
+        own = [each for each in all_parts(tmp_path) if each not in own]
+    assert "already done" in str(folder_run(tmp_path, options))
+    for path in {"all": own, "first": own[:1], "last": own[-1:]}[lost]:
+        path.unlink()
+    gone = len(own) if lost == "all" else 1
+    with pytest.raises(OutputLost, match=f"{gone} of {len(own)} parts .* are not there any more"):
+        folder_run(tmp_path, options)
+    twice = [*range(9)] * (2 if mode == "added" else 1)
+    if lost != "all" and mode is None:
+        with pytest.raises(LineError, match="is there already"):
+            folder_run(tmp_path, options, on_lost="restart")
+    elif lost != "all" and options["mode"] == "append":
+        with pytest.raises(ResumeError, match="would be there twice"):
+            folder_run(tmp_path, options, on_lost="restart")
+        with pytest.raises(OutputLost):
+            folder_run(tmp_path, options)
+    elif lost == "all" and mode is None and by:
+        with pytest.raises(LineError, match="is there already"):  # the folders of its values
+            folder_run(tmp_path, options, on_lost="restart")
+    else:
+        assert "begun anew" in str(folder_run(tmp_path, options, on_lost="restart"))
+        assert numbers(tmp_path) == sorted(twice)
+        assert "already done" in str(folder_run(tmp_path, options))
+
+
+def test_parts_of_many_folders_are_counted(tmp_path):
+    options: dict[str, Any] = {"partition_by": ["n"]}
+    steps, journal = line(lambda n: {"n": f"{n:0200}", "m": n}), tmp_path / "j"
+
+    def run():
+        return steps.run(range(30), write(f"{tmp_path}/out/", "jsonl", **options), journal=journal, how="loop")
+
+    run()
+    assert "already done" in str(run())
+    all_parts(tmp_path)[7].unlink()
+    with pytest.raises(OutputLost, match="1 of 30 parts"):
+        run()
+
+
+@pytest.mark.parametrize("mode", [None, "replace"])
+def test_parts_that_another_run_has_put_there_are_not_held_against_the_first_one(tmp_path, mode):
+    folder_run(tmp_path, {"mode": mode})
+    line(lambda n: {"n": n}).run([1], write(f"{tmp_path}/out/", "jsonl", mode="replace"), how="loop")
+    assert "already done" in str(folder_run(tmp_path, {"mode": mode}))
+    all_parts(tmp_path)[0].unlink()
+    with pytest.raises(OutputLost, match="5 of 5 parts"):
+        folder_run(tmp_path, {"mode": mode})
+
+
+@pytest.mark.parametrize("mode", [None, "append"])
+def test_a_run_that_was_killed_before_its_journal_said_done_knows_its_parts_too(tmp_path, monkeypatch, mode):
+    with monkeypatch.context() as patched, pytest.raises(SinkError):
+        patched.setattr(Folder, "committed", killed)
+        folder_run(tmp_path, {"mode": mode})
+    assert "already done" in str(folder_run(tmp_path, {"mode": mode}))
+    all_parts(tmp_path)[1].unlink()
+    with pytest.raises(OutputLost, match="1 of 5 parts"):
+        folder_run(tmp_path, {"mode": mode})
+
+
+def killed(*_):
+    raise SinkError("as if by SIGKILL")
 
 
 @pytest.mark.parametrize("lose", ["database", "marks"])

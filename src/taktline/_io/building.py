@@ -13,7 +13,7 @@ import re
 import secrets
 import shutil
 import stat
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
 
@@ -26,6 +26,7 @@ from taktline.errors import InUse, LineError, OutputLost, SinkError
 PART_NAME = re.compile(r"part-(\d{5,})\.")  # how what runs write begins
 MOVES = ".moves"
 TRIES = 10
+ROOM = 4000  # bytes that a journal has for the numbers of parts
 EXCHANGE, HERE = 2, -100  # of renameat2
 
 
@@ -76,6 +77,7 @@ class Building:
         self._deposits_lock: int | None = None
         self._opened_in = 0  # process
         self._journal: str | None = None
+        self._made: dict[str, Any] | None = None  # what this process has put in its place
 
     # --- begin ---
 
@@ -320,6 +322,7 @@ class Building:
             mode = stat.S_IMODE(os.stat(self.path).st_mode)
         os.chmod(self.folder, mode)
         _sync(self.folder)
+        self._made = _told_of(_parts_in(self.folder))
         try:
             os.rename(self.folder, self.path)  # a folder without anything in it too
         except OSError as error:
@@ -352,6 +355,7 @@ class Building:
                 write_whole(note, json.dumps(list(self._moves())).encode())
             with open(note, "rb") as file:
                 moves = json.load(file)
+            self._made = _told_of(new for _, new in moves)
             for old, new in moves:
                 target = os.path.join(self.path, new)
                 os.makedirs(os.path.dirname(target), exist_ok=True)
@@ -401,11 +405,31 @@ class Building:
             return True
         return bool(os.stat(self.path).st_ino == position["folder"])
 
-    def is_gone(self, run: str) -> str:
-        """Why what was published is not there any more; empty where it is."""
-        return (
-            "" if os.path.isdir(self.path) else f"the folder {self.path!r} was written whole, and is not there any more"
+    def made_at(self, position: dict[str, Any]) -> dict[str, Any] | None:
+        """What is kept of the parts that are whole, to see later whether they still are there; None where that is not known:
+        the process was killed behind giving the last one its name among those of others."""
+        if self._made is None and os.path.isdir(self.path) and os.stat(self.path).st_ino == position["folder"]:
+            return _told_of(_parts_in(self.path))
+        return self._made
+
+    def is_gone(self, run: str, position: dict[str, Any]) -> tuple[str, bool]:
+        """Why what was published is not there any more, empty where it is; and whether some of what was added to other
+        parts still is, so that it would be there twice."""
+        if not os.path.isdir(self.path):
+            return f"the folder {self.path!r} was written whole, and is not there any more", False
+        made = position.get("made")
+        if made is None or not made["parts"]:
+            return "", False
+        there = _told_parts(made, self.path)
+        if self._mode != "append" and os.stat(self.path).st_ino != position["folder"]:
+            # Somebody has put another folder in its place, of which only that it has something is known.
+            gone = 0 if next(_parts_in(self.path), None) is not None else made["parts"]
+        else:
+            gone = made["parts"] - there
+        why = (
+            f"{gone:,} of {made['parts']:,} parts that were written to the folder {self.path!r} are not there any more"
         )
+        return (why, self._mode == "append" and there > 0) if gone > 0 else ("", False)
 
     def forget_owner(self) -> None:
         """The journal says that all is done: take away what a killed run could have needed."""
@@ -441,6 +465,40 @@ def _parts_but(folder: str, suffix: str) -> Iterator[str]:
     for at, _, names in os.walk(folder):
         parts = sorted(name for name in names if PART_NAME.match(name) is not None)
         yield from (os.path.join(at, name) for name in parts if kind != ["", *name.split(".")[1:2]])
+
+
+def _parts_in(folder: str) -> Iterator[str]:
+    """The parts in a folder and those inside, by their paths from there."""
+    for at, _, names in os.walk(folder):
+        inside = os.path.relpath(at, folder)
+        yield from (os.path.normpath(os.path.join(inside, name)) for name in names if PART_NAME.match(name))
+
+
+def _told_of(parts: Iterable[str]) -> dict[str, Any]:
+    """How many parts these are, by their paths; and of few folders their numbers too: a journal is small."""
+    inside: dict[str, list[int]] = {}
+    for each in parts:
+        folder, name = os.path.split(each)
+        inside.setdefault(folder, []).append(_number(name))
+    told: dict[str, Any] = {"parts": sum(map(len, inside.values()))}
+    ends = {each: [min(numbers), max(numbers)] for each, numbers in inside.items()}
+    return told | ({"inside": ends} if len(json.dumps(ends)) <= ROOM else {})
+
+
+def _told_parts(told: dict[str, Any], folder: str) -> int:
+    """How many of them are in the folder, with those of others where their numbers were not told."""
+    if "inside" not in told:
+        return sum(1 for _ in _parts_in(folder))
+    count = 0
+    for inside, (first, last) in told["inside"].items():
+        with suppress(FileNotFoundError):
+            names = [name for name in os.listdir(os.path.join(folder, inside)) if PART_NAME.match(name)]
+            count += sum(first <= _number(name) <= last for name in names)
+    return count
+
+
+def _number(part: str) -> int:
+    return int(part.removeprefix("part-").partition(".")[0])
 
 
 def _behind_all(folder: str) -> int:

@@ -570,6 +570,9 @@ class Folder(Resumable):
     def finished(self, run: str, position: Any) -> bool:
         return self._building.is_published(run, position)
 
+    def committed(self, position: Any) -> Any:
+        return {**position, "made": self._building.made_at(position)}
+
     def noted(self) -> None:
         self._building.forget_owner()
 
@@ -577,4 +580,5 @@ class Folder(Resumable):
         self._building.forget(run)
 
     def is_gone(self, run: str, position: Any) -> str:
-        return self._building.is_gone(run)
+        why, self.visible = self._building.is_gone(run, position)
+        return why

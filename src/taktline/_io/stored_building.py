@@ -22,7 +22,7 @@ from typing import Any
 from uuid import uuid4
 
 from taktline._io import remote
-from taktline._io.building import Building
+from taktline._io.building import PART_NAME, Building
 from taktline._io.output import Output
 from taktline._io.pieces import nobody_needs
 from taktline._io.replacing import ALL_THERE, Put, Replacement, is_ours
@@ -74,6 +74,7 @@ class StoredBuilding:
         self._whole: list[str] = []  # parts, as they are kept
         self._ended: list[tuple[int, Output]] = []  # and after which mark that was
         self._marks = 0
+        self._made: int | None = None  # parts that were put in their places
         self._process = 0
 
     # --- begin ---
@@ -240,6 +241,7 @@ class StoredBuilding:
                 kept, place, self.path, parts, self._marked, replaces=self._mode == "replace",
                 is_own=lambda: self.is_published(self._run, {}), check=self._still, emptied=copied(self._token),
             ).run()  # fmt: skip
+            self._made = len(parts)
         except Missing as error:
             raise SinkError(
                 f"what was written for {self.path!r} was taken away while it was put in its place: {error}",
@@ -323,10 +325,26 @@ class StoredBuilding:
         found = self._kept.get(f"{store_of(self.url)[1].rstrip('/')}/{ALL_THERE}")
         return found is not None and run.encode() in found[0]
 
-    def is_gone(self, run: str) -> str:
+    def made_at(self, position: dict[str, Any]) -> dict[str, Any]:
+        """What is kept of the folder that is whole, to see later whether it still is."""
+        return {"parts": self._made if self._made is not None else self._parts_there()}
+
+    def _parts_there(self) -> int:
+        assert self._kept is not None
+        there = self._kept.sizes(f"{store_of(self.url)[1].rstrip('/')}/")
+        return sum(PART_NAME.match(each.rpartition("/")[2]) is not None for each in there)
+
+    def is_gone(self, run: str, position: dict[str, Any]) -> tuple[str, bool]:
+        """Why what was published is not there any more, empty where it is; no run adds to what was there before."""
         self._folder = f"{self._at}.parts/{run}/"
-        there = remote.may_be_there(f"{self.url}{ALL_THERE}")
-        return "" if there else f"{self.path!r} was written whole, and is not there any more ({ALL_THERE} is missing)"
+        if not remote.may_be_there(f"{self.url}{ALL_THERE}"):
+            return f"{self.path!r} was written whole, and is not there any more ({ALL_THERE} is missing)", False
+        made = position.get("made")
+        if made is None or not self.is_published(run, position):  # another run has put its own there
+            return "", False
+        gone = made["parts"] - self._parts_there()
+        why = f"{gone:,} of {made['parts']:,} parts of {self.path!r}, which was written whole, are not there any more"
+        return why if gone > 0 else "", False
 
     def forget_owner(self) -> None:
         """The journal says that all is done."""

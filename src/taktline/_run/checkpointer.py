@@ -249,7 +249,7 @@ class Checkpointer:
             self._delivered_earlier(mark)
             self._meter.reasons[:] = [f"already done; delete {journal.path!r} to run it again"]
             if entry.state != DONE:
-                journal.write(replace(entry, state=DONE))
+                journal.write(replace(entry, position=_committed(sink, entry.position), state=DONE))
             if sink is not None:
                 sink.noted()
             return
@@ -548,7 +548,7 @@ class Checkpointer:
                 self._letters.sync()
             if self.by_mark is not None:  # what is done was saved before it was committed
                 kept = self._journal.entry.position if self._journal is not None else None
-                position = self.by_mark.save(mark.to_text()) if state != DONE else kept
+                position = self.by_mark.save(mark.to_text()) if state != DONE else _committed(self.by_mark, kept)
         if self._journal is not None:
             self._journal.write(Entry(mark, position, state))
         if self._live is not None and (self._sink is None or self.by_mark is not None or state == DONE):
@@ -599,6 +599,10 @@ class Checkpointer:
                 each.callback(journal.close)
             if letters is not None:
                 letters.close()
+
+
+def _committed(sink: Resumable | None, position: Any) -> Any:
+    return sink.committed(position) if sink is not None and position is not None else position
 
 
 def _letters_at(path: str, run: str, *, alone: bool, taken_over: bool) -> DeadLetters:
