@@ -118,7 +118,7 @@ class Hub(Engine):
         self.why_unsent = ""  # and why
         meter.use(plan, within=not self._crew.isolates, tables=self._tables)
         meter.pids, meter.tasks = self._crew.pids, self._crew.tasks
-        meter.under_way = self._at_work if meter.shows else None
+        meter.under_way = self._at_work
         if options.on is not None:
             meter.machines = lambda: [crew.where(worker) for worker in list(self._living)]
 
@@ -298,8 +298,10 @@ class Hub(Engine):
 
     def _listen(self, seconds: float) -> None:
         began = self._clock()
-        heard = self._crew.wait(seconds)
-        ended = self._clock()
+        try:
+            heard = self._crew.wait(seconds)
+        finally:
+            ended = self._meter.listened = self._clock()
         if heard:
             self._retired.clear()
             for each in heard:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import closing
-from dataclasses import replace
 from itertools import chain, islice, pairwise
 from time import perf_counter, perf_counter_ns, process_time
 from typing import TYPE_CHECKING, Any
@@ -20,7 +19,7 @@ from taktline._planner import choose
 from taktline._recipe import plan as plans
 from taktline._recipe.options import Options, memory_bytes
 from taktline._recipe.plan import RunPlan
-from taktline._recipe.steps import Maker, Role, Step, is_async
+from taktline._recipe.steps import Role, Step
 from taktline._run.auto import Auto
 from taktline._run.engine import Engine
 from taktline._run.in_flight import InFlight
@@ -29,18 +28,17 @@ from taktline._run.originals import Originals
 from taktline._run.output import OutputBatch, as_records, settled
 from taktline._run.reader import Reader
 from taktline._run.returning import Returning
+from taktline._run.single import of_one_record
 from taktline._run.watch import Watch
 from taktline._schedule.sizing import Calls
 from taktline._segment import keys, policies
 from taktline._segment.batch import Batch, Failure
 from taktline._segment.codegen import Compiled
-from taktline._segment.forms import Misfit, form_of, not_of_the_form
 from taktline._segment.segment import Segment, rest_of
-from taktline._segment.step_results import drawn
 from taktline._segment.tables import ArrowRows
 from taktline._segment.values import records_of
 from taktline._signals import pass_on
-from taktline.errors import BatchLengthError, TaktlineError, as_step_error, placed
+from taktline.errors import TaktlineError, as_step_error, placed
 
 if TYPE_CHECKING:
     from taktline._crew.contract import Crew
@@ -79,7 +77,7 @@ class Loop(Engine):
     ) -> None:  # fmt: skip
         self._one_by_one = options.how == "loop"
         apart = self._one_by_one and reader.block == 1  # with a seed batch steps get the lists that they always get
-        self._steps = tuple(_of_one_record(step) for step in steps) if apart else steps
+        self._steps = tuple(of_one_record(step) for step in steps) if apart else steps
         self._options = options
         self._reader = reader
         self._meter = meter
@@ -109,6 +107,7 @@ class Loop(Engine):
         self._given: int | None = None  # its position at the start of this stretch, in one where it tells that
         self._any = False  # the stretch has a record
         self._stretch_began = 0.0
+        self._in_lazy = False  # it is not over
         self._untold: tuple[float, int, int] | None = None  # the stretch before: seconds, first record, records
         # Each record goes through, and its results are taken, before the next one is read: the source may wait for that.
         self._by_one = self._may_be_lazy and (
@@ -322,7 +321,8 @@ class Loop(Engine):
         takes, and where in the source's own code, is no concern of the steps: they are timed one by one."""
         assert self._watched is not None
         segment, count = self._segment, len(self._steps)
-        watch, ns, counts = Watch(self._meter), [0] * count, [0] * count
+        ns, counts = [0] * count, [0] * count
+        watch = Watch(self._meter, ns)
         try:
             yield from self._watched.run(
                 watch.each(self._reader, most),
@@ -338,6 +338,7 @@ class Loop(Engine):
             step = self._watched.culprit(error)[0]
             if step is None:
                 raise
+            self._meter.broken_off(step, watch.open)
             index, given = self._reader.index - 1, self._watched.given(error)
             raise self._of_step(error, step, index, watch.record, given)  # noqa: B904  its cause is its own
         finally:
@@ -449,6 +450,7 @@ class Loop(Engine):
                 break
             except KeyboardInterrupt as error:  # out of a batch step: whose record it was is not known
                 name = self._segment.name_at(None)
+                self._meter.broken_off(self._segment.step_in(None), perf_counter() - read - elsewhere)
                 where = f"step {name!r}" if name else "the steps"
                 error.add_note(f"in {where}, at one of {len(records):,} records from {first:,} on")
                 raise
@@ -474,7 +476,7 @@ class Loop(Engine):
         elif asked:
             results = records_of(batch.values) if reader.tables else batch.values
             self._auto.sampling.learn(records, results, read=read - began, work=work, cpu=cpu)
-        ran_here(self._lane, self._segment, int((worked - read) * 1e9))
+        ran_here(self._lane, self._segment, int((worked - read - self._broken_in(batch, worked - read)) * 1e9))
         meter.ran(worked - read, first, len(records))
         self._auto.compare()
         failures, interrupt = batch.failures, None
@@ -482,6 +484,18 @@ class Loop(Engine):
             interrupt = failures.pop()  # after the results that were there before it, as in the loop
         self._gave = process_time() if asked else 0.0
         yield self._to_deliver(batch, first, records, before, interrupt=interrupt, last=True), None
+
+    def _broken_in(self, batch: Batch, seconds: float) -> float:
+        """How long the step took that has ended the run in this batch, for the record that failed: what the others, which
+        cost what those did that were timed, do not account for. The meter has counted it."""
+        if not batch.failures or self._options.goes_on:
+            return 0.0
+        step = next((n for n, each in enumerate(self._steps) if each.name == batch.failures[-1].step), None)
+        open_seconds = max(0.0, seconds - self._cost_ns * batch.failures[-1].origin / 1e9)
+        if step is None:
+            return 0.0
+        self._meter.broken_off(step, open_seconds)
+        return open_seconds
 
     def _to_deliver(
         self, batch: Batch, first: int, records: Any, before: Originals | None, *,
@@ -547,7 +561,7 @@ class Loop(Engine):
     def _stretch(self, records: Iterator[Any], size: int) -> Iterator[Phase]:
         """Some records through the lazy loop."""
         self._was_lazy = True
-        self._stretch_began = perf_counter()
+        self._stretch_began, self._in_lazy = perf_counter(), True
         self._given, self._any = self._position() if self._countable else None, False
         yield None, self._one_of(records)
         if self._any:
@@ -572,6 +586,7 @@ class Loop(Engine):
 
     def _stretch_ended(self, most: int) -> None:
         """The lazy loop has taken so many records, or all there were."""
+        self._in_lazy = False
         read = most if self._given is None else self._position() - self._given
         self._reader.ended = self._reader.ended or not most
         self._lazily += read
@@ -639,6 +654,18 @@ class Loop(Engine):
             self._grows = None
             self._end(self._complete)
 
+    def _broken_off(self, error: BaseException, step: int | None, read: int) -> None:
+        """An exception has ended the stretch: what its records do not account for was spent where that came from."""
+        if self._in_lazy and not isinstance(error, GeneratorExit):
+            seconds = perf_counter() - self._stretch_began - self._cost_ns * max(0, read) / 1e9
+            self._meter.broken_off(step, max(0.0, seconds))
+
+    @property
+    def _cost_ns(self) -> float:
+        """Nanoseconds that a record takes, as those did that were timed."""
+        segment = self._segment
+        return sum(ns / max(1, timed) for ns, timed in zip(segment.timed_ns, segment.timed_records, strict=True))
+
     def _add_up(self, read: int) -> None:
         """So many records went through the lazy loop, at the cost of those that were timed."""
         meter, segment = self._meter, self._segment
@@ -646,9 +673,8 @@ class Loop(Engine):
         if self._countable:
             meter.records_out += read
         segment.records = [given + read for given in segment.records]
-        cost = sum(ns / max(1, timed) for ns, timed in zip(segment.timed_ns, segment.timed_records, strict=True))
         # Few were timed, and the first ones, which are slow: all of them took no longer than the stretch did.
-        ns = int(min(cost * read, (perf_counter() - self._stretch_began) * 1e9))
+        ns = int(min(self._cost_ns * read, (perf_counter() - self._stretch_began) * 1e9))
         ran_here(self._lane, segment, ns)
         if read:
             self._tell_of_stretch(min(0, read))
@@ -675,6 +701,7 @@ class Loop(Engine):
         error = self._lazy.raised(error)
         step = self._lazy.culprit(error)[0]
         index = self._reader.index + self._in_stretch(read) - 1
+        self._broken_off(error, step, self._in_stretch(read))
         if step is not None:
             self._meter.records_out -= self._countable  # it was read, and is counted by that
             raise self._of_step(error, step, index, record, self._lazy.given(error))
@@ -693,49 +720,3 @@ class Loop(Engine):
             error = as_step_error(error, name)
         source, given = self._meter.where(index), self._meter.given(name, given)
         return placed(error, index=index, step=name, record=record, source=source, given=given)
-
-
-def _of_one_record(step: Step) -> Step:
-    """A batch step as a step of one record, for the technique that works on one at a time. Steps of other forms than
-    lists get batches of one, so that nothing is converted between them; so do those that are verified."""
-    if (
-        step.role is not Role.BATCH
-        or step.by is not None
-        or not step.keeps_number
-        or step.verify is not None
-        or (step.form != "list" and step.like is None)
-    ):
-        return step
-
-    lists = form_of("list")
-
-    def only(returned: Any) -> Any:
-        policies.refuse(returned[0] if type(returned) is list and returned else returned, step.name)
-        if isinstance(returned, Iterator):
-            returned = drawn(returned)
-        try:
-            results, count = lists.checked(returned, 1)
-        except Misfit as misfit:
-            raise not_of_the_form(step, returned, misfit) from None
-        if count != 1:
-            raise BatchLengthError(step=step.name, given=1, returned=count)
-        return lists.give(results).records()[0]
-
-    def one_at_a_time(fn: Callable[[list[Any]], Any]) -> Callable[[Any], Any]:
-        def one(record: Any) -> Any:
-            return only(fn([record]))
-
-        async def waiting(record: Any) -> Any:
-            return only(await policies.awaited(fn([record])))
-
-        made: Any = waiting if step.kind == "async" or is_async(fn) else one
-        for name in ("close", "save", "load"):
-            if hasattr(fn, name):
-                setattr(made, name, getattr(fn, name))
-        return made  # type: ignore[no-any-return]
-
-    if step.like is not None:
-        return replace(step, role=Role.MAP, fn=step.like, maker=None)
-    if step.maker is None:
-        return replace(step, role=Role.MAP, fn=one_at_a_time(step.fn))
-    return replace(step, role=Role.MAP, maker=Maker(lambda: one_at_a_time(step.make()), (), {}))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections import Counter, deque
+from collections import Counter, defaultdict, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
@@ -62,6 +62,8 @@ class Meter:
         self.batch_size = 1
         self.reading = 0.0
         self.handling = 0.0  # seconds of the hub with records and results
+        self._broken_off: defaultdict[int, float] = defaultdict(float)  # seconds of steps that were ended at work
+        self.listened = 0.0  # when it was last seen what workers have given back
         self.consuming = 0.0  # seconds that the results were with who takes them
         self.start_up = 0.0  # seconds until the first worker was ready
         self.forked = False  # and not launched
@@ -181,6 +183,13 @@ class Meter:
     def resumed(self) -> None:
         """What was handed over last has been taken."""
         self.consuming += perf_counter() - self._handed
+
+    def broken_off(self, step: int | None, seconds: float) -> None:
+        """So long a step, by its place in the line, or the source (None) was at work when an exception came out of it."""
+        if step is None:
+            self.reading += seconds
+        else:
+            self._broken_off[step] += seconds
 
     def ends_with(self, error: BaseException | None) -> None:
         """This ended the run; its words are kept, and not the exception, which keeps much else."""
@@ -312,6 +321,7 @@ class Meter:
             self._others = self._had_by_others()
             self.complete = complete
             if not complete:
+                self._break_off_work()
                 self.ends_with(sys.exception())
             self._note(self._ended, last=True)
             try:
@@ -324,6 +334,14 @@ class Meter:
             finally:
                 if self._view is not None:
                     self._view.close(self.snapshot(), self.report)
+
+    def _break_off_work(self) -> None:
+        """Batches that workers have not given back count to their steps, for as long as it is known that they were at work on
+        them: while the source or the sink was waited for, nobody listened."""
+        if self.under_way is not None and self.lanes:
+            counts = [count for lane in self.lanes for count in lane.steps()]
+            for n, (before, now) in enumerate(zip(counts, self._with_work(counts, self.listened), strict=True)):
+                self._broken_off[n] += now.busy - before.busy
 
     def _had_by_others(self) -> float:
         """The share of the machine's cores that other programs than this run had so far."""
@@ -464,15 +482,15 @@ class Meter:
         """Each step's counts, over all plans of the run; while it goes, with the batches that are in work."""
         rounds = [[count for lane in lanes for count in lane.steps()] for lanes in (*self._earlier, self.lanes)]
         if self.under_way is not None and self._ended is None and rounds:
-            rounds[-1] = self._with_work(rounds[-1])
+            rounds[-1] = self._with_work(rounds[-1], perf_counter())
         merged, failed = [], self._failures.by_step
-        for counts in zip(*rounds, strict=True):
+        for n, counts in enumerate(zip(*rounds, strict=True)):
             records, done = sum(c.records for c in counts), sum(c.ns_per_record * c.records for c in counts)
             merged.append(
                 StepCount(
                     counts[0].name,
                     records,
-                    sum(c.busy for c in counts),
+                    sum(c.busy for c in counts) + self._broken_off[n],
                     sum(c.waiting for c in counts),
                     sum(c.blocked for c in counts),
                     done / records if records else 0.0,
@@ -481,13 +499,13 @@ class Meter:
             )
         return tuple(merged)
 
-    def _with_work(self, counts: list[StepCount]) -> list[StepCount]:
+    def _with_work(self, counts: list[StepCount], until: float) -> list[StepCount]:
         """The steps of the newest plan with the time of batches that are not back yet, shared out as that of others was."""
         assert self.under_way is not None
-        now, at, found = perf_counter(), 0, list(counts)
+        at, found = 0, list(counts)
         spent = [0.0] * len(self.lanes)
         for lane, since in self.under_way():
-            spent[lane] += max(0.0, now - since)
+            spent[lane] += max(0.0, until - since)
         for count, more in zip(self.lanes, spent, strict=True):
             mine = counts[at : at + len(count.names)]
             whole = sum(step.busy for step in mine)

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from itertools import chain, islice
 from operator import length_hint
-from time import monotonic, thread_time
+from time import monotonic, perf_counter, thread_time
 from types import GeneratorType
 from typing import Any
 
@@ -73,6 +73,7 @@ class Reader:
         self.stopped = False  # before the source was at its end
         self.note: Callable[[int, Any], None] | None = None  # told the index after each read, and the last record
         self.error: BaseException | None = None  # why it ended early
+        self.broken_off = 0.0  # seconds of a read out of which an interrupt came, which whoever asked cannot count
         self.total = _length(source)
         self._counted = self._weighed = 0  # records of all parts so far, and their bytes
         self._behind: tuple[int, int] | None = None  # index of the record behind the newest part, bytes from there on
@@ -173,6 +174,7 @@ class Reader:
         return self._read(most, records, seconds or 0.0, here=here)
 
     def _read(self, most: int, records: list[Any], seconds: float, *, here: bool) -> list[Any]:
+        began = perf_counter()
         try:
             if self.live:
                 return self._taken(self._source.take(most, seconds), here=here)  # type: ignore[attr-defined]
@@ -184,6 +186,7 @@ class Reader:
                 self._take(most, records, here=here)
         except BaseException as error:
             if not isinstance(error, Exception) and came_from_outside(error):
+                self.broken_off += perf_counter() - began
                 raise
             self.ended, self.error = True, self.explained(error, self.index + len(records))
         self.index += len(records)

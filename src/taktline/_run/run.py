@@ -146,6 +146,8 @@ class _Life:
     def _end(self, complete: bool) -> None:
         if os.getpid() == self._process:
             self.source = ()
+            self.meter.broken_off(None, self.reader.broken_off)
+            self.reader.broken_off = 0.0
             self.meter.end(complete=complete and not self.reader.stopped)
         self._close()
 

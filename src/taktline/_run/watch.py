@@ -17,14 +17,17 @@ KEPT = 256  # records and results that are kept to see what moving them would co
 class Watch:
     """What some records cost. Times in seconds."""
 
-    def __init__(self, meter: Meter) -> None:
+    def __init__(self, meter: Meter, ns: list[int]) -> None:
         self._meter = meter
+        self._ns = ns  # what each step took
         self.count = self.given = 0  # records, results
         self.untimed = 0  # further results, of records that gave many
         self._enough = 0  # results with which enough is known of the record at work
         self.records: list[Any] = []  # the first of them
         self.results: list[Any] = []
         self.record: Any = None  # that is at work
+        self.began = 0.0  # when the steps last went on
+        self.worked_ns = 0  # what they had taken until then
         self.reading = self.cpu = 0.0
         self.waited = False  # the processor was given up in a step
         self._cpu_began = 0.0
@@ -38,6 +41,7 @@ class Watch:
             some = reader.read(1, here=True)
             took = perf_counter() - began
             if not some:
+                self._meter.reading += took
                 if reader.error is not None:
                     raise reader.error
                 return
@@ -63,14 +67,21 @@ class Watch:
         self._meter.delivered(1)
         return self.given < self._enough
 
-    def took(self, untimed: int = 0) -> int:
-        """The steps go on; so many results were handed over without a word."""
+    def took(self, untimed: int | None = None) -> int:
+        """The steps go on; so many results were handed over without a word, or None: the one before was told of."""
+        if untimed is None:
+            self.began, self.worked_ns = perf_counter(), sum(self._ns)
         if untimed:
             self.untimed += untimed
             self._meter.delivered(untimed)
         self._pauses = cores.pauses()
         self._cpu_began = process_time()
         return 0
+
+    @property
+    def open(self) -> float:
+        """How long the step is at work that has not come back, which no step was told yet."""
+        return perf_counter() - self.began - (sum(self._ns) - self.worked_ns) / 1e9
 
     @property
     def share(self) -> float:
