@@ -12,6 +12,7 @@ from pieces import write_pieces
 
 from taktline import LineError, SinkError, read, write
 from taktline._io import row_groups, settling
+from taktline._io.column_types import normal
 from taktline._io.footers import Footer
 
 pa = pytest.importorskip("pyarrow")
@@ -321,3 +322,8 @@ def test_how_columns_are_packed_is_said_and_checked(tmp_path, all_large):
         write(tmp_path / "a.parquet", row_group=0)
     with pytest.raises(LineError, match="codec= is for Parquet and Arrow"):
         write(tmp_path / "a.jsonl", codec="zstd")
+
+
+def test_a_table_that_is_as_files_have_it_is_not_made_anew():
+    table = pa.table({"n": [1], "kind": pa.array(["a"]).dictionary_encode()})
+    assert normal(table, 0) is table

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from datetime import date
 from decimal import Decimal
 from pathlib import Path
@@ -497,3 +498,40 @@ def test_a_column_with_nulls_in_a_later_batch_is_nullable_behind_a_step_of_numpy
     source = pa.table({"some": some, "n": range(3000)})
     options = {"how": "line", "workers": 1, "start": "threads", "batch_size": 1000}
     assert {row["types"] for row in flow(source, **options)} == {"Int32,int64"}
+
+
+def of_many_columns(rows):
+    """Numbers of three widths, some with nulls, with texts and truths between them."""
+    kinds = [pa.float64(), pa.int32(), pa.float32(), pa.string(), pa.bool_()]
+    made = {}
+    for n in range(205):
+        kind = kinds[n % 5]
+        values = [f"{row}" if kind == pa.string() else row % 2 if kind == pa.bool_() else row + n for row in range(rows)]
+        made[f"c{n}"] = pa.array([None, *values[1:]] if n % 50 == 1 else values).cast(kind)
+    return pa.table(made)
+
+
+def first_and_last(frame):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # pandas warns of a frame in many pieces
+        frame["sum"] = frame["c0"] + frame["c2"]
+        frame.loc[:, "c5"] = frame["c5"].to_numpy() * 2
+        if frame["c0"].iloc[0] >= 20 and len(frame) > 1:
+            raise ValueError("too many at once")  # what the step has written is not there when it begins anew
+    return frame
+
+
+@pytest.mark.parametrize("how", ["loop", "line", "threads"])
+def test_a_frame_of_many_columns_is_in_few_pieces(how, file):
+    table = of_many_columns(30)
+    given = {"how": "line", "start": "threads"} if how == "threads" else {"how": how}
+    flow = line(batch(first_and_last, 10, form="pandas"))
+    made = flow(taktline.read(path := file(table, rows=20)), workers=2, **given).to_arrow()
+    total = pa.compute.add(table["c0"], table["c2"].cast("float64"))
+    wanted = table.set_column(5, "c5", pa.compute.multiply(table["c5"], 2.0)).append_column("sum", total)
+    frame = flow(taktline.read(path), workers=2, **given).to_pandas()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        frame["more"] = 1  # and the caller's own
+    assert made.schema.names == wanted.schema.names == frame.columns[:-1].tolist()
+    assert [name for name in made.schema.names if not made[name].equals(wanted[name])] == []

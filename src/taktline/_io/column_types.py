@@ -3,6 +3,7 @@ number of the result."""
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from types import NoneType
 from typing import Any
@@ -31,26 +32,20 @@ def as_schema(schema: Any) -> Any:
 def normal(table: Any, first: int) -> Any:
     """A table as files have it: what the numbers of its categories take is not among its types, since another one may have
     more of them. Raises SinkError for columns that no file can have; `first` is the number of its first row."""
+    import pyarrow as pa
+    from pyarrow import types
+
     names = table.schema.names
     if len({*names}) < len(names):
-        twice = next(name for at, name in enumerate(names) if name in names[:at])
+        twice = next(name for name, count in Counter(names).items() if count > 1)
         raise SinkError(f"the table of result {first:,} has two columns {twice!r}; rename one of them", result=first)
     if table.num_rows and not names:
         raise SinkError(f"the table of result {first:,} has no columns", result=first)
-    fields = [_normal(field) for field in table.schema]
-    for at, (field, known) in enumerate(zip(fields, table.schema, strict=True)):
-        if field is not known:
+    for at, kind in enumerate(table.schema.types):
+        if types.is_dictionary(kind) and kind.index_type != pa.int32():
+            field = table.field(at).with_type(pa.dictionary(pa.int32(), kind.value_type, kind.ordered))
             table = table.set_column(at, field, table.column(at).cast(field.type))
     return table
-
-
-def _normal(field: Any) -> Any:
-    import pyarrow as pa
-
-    kind = field.type
-    if pa.types.is_dictionary(kind) and kind.index_type != pa.int32():
-        return field.with_type(pa.dictionary(pa.int32(), kind.value_type, kind.ordered))
-    return field
 
 
 def wider_schema(one: Any, other: Any, first: int, row: Callable[[], Any]) -> Any:

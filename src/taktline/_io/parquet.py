@@ -33,9 +33,9 @@ TOGETHER = (
     65_536,
     8 << 20,
 )  # rows and bytes, before they were packed, up to which small row groups are read as one table
-APART = (
-    16 << 20
-)  # bytes of a row group from which it is cut into several: its end is decoded by more than one worker then
+# Bytes of a row group from which it is cut into several: its end is decoded by more than one worker then. Of many columns
+# there are more, up to so many, so that each has at least `COLUMN` of them: what it costs by itself is little beside that.
+APART, MOST_APART, COLUMN = 16 << 20, 64 << 20, 32 << 10
 
 Columns = tuple[str, ...] | None
 How = tuple[str, Columns, Added | None, Filters | None]  # the format; what is read of a file, and what is added to it
@@ -354,6 +354,8 @@ class Reading:
         self._filters = filters
         asked = columns_of(filters or ())
         self._decoded = None if columns is None else list(dict.fromkeys((*columns, *asked)))
+        many = file.metadata.num_columns if self._decoded is None else len(self._decoded)
+        self._apart = min(MOST_APART, max(APART, many * COLUMN))
         self._selected: tuple[int, Any] = (-1, None)  # a row group, and for each of its rows whether it is wanted
         counts = (file.metadata.row_group(n).num_rows for n in range(file.num_row_groups))
         self._ends = list(accumulate(counts))  # of the row groups, as rows of the file
@@ -446,14 +448,14 @@ class Reading:
         group = bisect_right(self._ends, row)
         start, end = self._starts(group), int(self._ends[group])
         size = self.weight(row) * (end - start)
-        if size > APART:
-            each = -(-(end - start) // -(-int(size) // APART))
+        if size > self._apart:
+            each = -(-(end - start) // -(-int(size) // self._apart))
             return min(end, row + each)
         rows, most = TOGETHER
         while end - row < rows and size < most and end < self.rows:
             following = int(self._ends[bisect_right(self._ends, end)])
             size += self.weight(end) * (following - end)
-            if size > APART:
+            if size > self._apart:
                 break
             end = following
         return end
