@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import signal
+import subprocess
+import sys
 import threading
 
 import numpy as np
@@ -237,3 +239,32 @@ def test_where_nothing_was_left_of_the_records_it_says_why():
 
     with pytest.raises(LineError, match=r"there is nothing to compare: 2 fail, and give no result"):
         line(fails).compare([1, 2], on_error="skip")
+
+
+INTERRUPTED = """
+import os, signal, sys, traceback
+from taktline import line
+
+where = sys.argv[1]
+
+def ctrl_c():  # as a terminal sends it, where what a handler raises is lost
+    files = [os.path.basename(frame.filename) for frame in traceback.extract_stack()]
+    if "popen_fork.py" in files and ("pool.py" in files) == (where == "pool"):
+        os.killpg(0, signal.SIGINT)
+
+signal.signal(signal.SIGINT, signal.default_int_handler)
+os.register_at_fork(after_in_parent=ctrl_c)
+try:
+    line(abs, str).compare(range(2000), rounds=1, workers=2)
+except KeyboardInterrupt:
+    print("interrupted", flush=True)
+"""
+
+
+@pytest.mark.parametrize("where", ["pool", "queues"])
+def test_ctrl_c_while_the_standard_librarys_processes_start_ends_it_and_them(where):
+    made = subprocess.run(
+        [sys.executable, "-c", INTERRUPTED, where], start_new_session=True, timeout=120, capture_output=True, text=True,
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},
+    )  # fmt: skip
+    assert (made.stdout, made.stderr, made.returncode) == ("interrupted\n", "", 0)

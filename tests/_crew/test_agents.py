@@ -104,10 +104,18 @@ def test_a_line_on_two_agents_gives_the_loops_answer(two):
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSTOP])
-def test_what_a_lost_agent_had_goes_elsewhere_in_order_and_nothing_twice(two, number):
-    run = line(works)(range(800), on=two, batch_size=4)
+def test_what_a_lost_agent_had_goes_elsewhere_in_order_and_nothing_twice(two, number, tmp_path):
+    lost = tmp_path / "lost"
+
+    def waits(n: int) -> int:
+        while n >= 400 and not lost.exists():  # so that there is work left for the one that will be lost
+            time.sleep(0.002)
+        return works(n)
+
+    run = line(waits)(range(800), on=two, batch_size=4)
     got = [next(run) for _ in range(100)]
     os.kill(agents()[0], number)
+    lost.touch()
     got += list(run)
     assert got == [n * 10 for n in range(800)]
     assert "was lost" in why(run.report)

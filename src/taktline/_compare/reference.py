@@ -6,10 +6,13 @@ import multiprocessing
 import os
 import signal
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
+from itertools import chain as chain_of
 from multiprocessing import connection
+from queue import Full
 from time import perf_counter
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 from taktline._arrow import stream_of, table_of
 from taktline._compare.contestants import Contestant, Measure, Measurement
@@ -27,12 +30,10 @@ from taktline._segment.values import records_of
 from taktline.errors import LineError
 from taktline.views.progress import resume
 
-if TYPE_CHECKING:
-    pass
-
-
 POOL_CHUNKS = 16  # of Pool.imap's chunk size: so many chunks a worker, about what Pool.map chooses for itself
 SLOTS = 64  # records a queue of the reference line holds
+_ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+PATIENCE = 0.5  # seconds until it is looked whether somebody still takes what is to be put into one
 Through = Callable[[Any], list[Any]]
 
 
@@ -128,9 +129,37 @@ _ONE_BY_ONE = _Ways(_made, lambda records: records, lambda results: results, lam
 AS_TABLES = _Ways(_made_of_tables, _tables_sent, _tables_came, lambda count: "a table")
 
 
+@contextmanager
+def _signals_wait() -> Iterator[None]:
+    """While processes are forked: what a handler raised in what Python itself does then would be lost."""
+    came: list[int] = []
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, ())
+    handlers: dict[signal.Signals, Any] = {}
+    try:
+        if threading.current_thread() is threading.main_thread():  # which runs the handlers, whoever gets the signal
+            for each in filter(lambda number: callable(signal.getsignal(number)), _ENDING):
+                handlers[each] = signal.signal(each, lambda number, _: came.append(number))
+        signal.pthread_sigmask(signal.SIG_BLOCK, _ENDING)  # until the new process is ready for it
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+        for each, handler in handlers.items():
+            signal.signal(each, handler)
+    for number in came:
+        signal.raise_signal(number)
+
+
+def _leave_signals_to_the_caller() -> None:
+    """In a process that was forked so: Ctrl-C reaches all processes of a terminal, and one that it ends may hold a lock that
+    the others wait for."""
+    for number in filter(lambda number: callable(signal.getsignal(number)), _ENDING):
+        signal.signal(number, signal.SIG_IGN if number == signal.SIGINT else signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, _ENDING)
+
+
 def _set_up(steps: tuple[Step, ...], options: Options, made: Callable[[tuple[Step, ...], Options], Through]) -> None:
     global _through
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)  # by which the pool ends them; the caller's handler may raise
+    _leave_signals_to_the_caller()
     _through = made(steps, options)
 
 
@@ -144,7 +173,10 @@ def _pool(steps: tuple[Step, ...], workers: int, chunk: int, options: Options, w
 
         def work(firsts: list[float]) -> list[Any]:
             results: list[Any] = []
-            with multiprocessing.get_context("fork").Pool(workers, _set_up, (steps, options, ways.made)) as pool:
+            with ExitStack() as ended:
+                with _signals_wait():
+                    context = multiprocessing.get_context("fork")
+                    pool = ended.enter_context(context.Pool(workers, _set_up, (steps, options, ways.made)))
                 resume()
                 for some in pool.imap(_through_it, ways.sent(records), chunk):
                     if not firsts:
@@ -172,23 +204,26 @@ def _queues(steps: tuple[Step, ...], options: Options, ways: _Ways) -> Measure:
                 context.Process(target=_station, args=(step, queues[n], queues[n + 1], options, ways), daemon=True)
                 for n, step in enumerate(steps)
             ]
-            for process in processes:
-                process.start()
-            _end_where_all_have(queues[-1], processes)
-            resume()
-            feeder = threading.Thread(target=_feed, args=(ways.sent(records), queues[0]), daemon=True)
-            feeder.start()
-            results: list[Any] = []
-            while item := queues[-1].get():
-                if not firsts:
-                    firsts.append(perf_counter())
-                results.append(item[0])
-            if item is None:
-                raise RuntimeError(
-                    "a process ended before its work: what it hands on cannot be pickled, or it was killed"
-                )
-            for process in processes:
-                process.join()
+            with ExitStack() as ended:
+                with _signals_wait():
+                    for process in processes:
+                        process.start()
+                        ended.callback(process.kill)  # which does nothing to one that has ended
+                _end_where_all_have(queues[-1], processes)
+                resume()
+                feeder = threading.Thread(target=_feed, args=(ways.sent(records), queues[0], processes), daemon=True)
+                feeder.start()
+                results: list[Any] = []
+                while item := queues[-1].get():
+                    if not firsts:
+                        firsts.append(perf_counter())
+                    results.append(item[0])
+                if item is None:
+                    raise RuntimeError(
+                        "a process ended before its work: what it hands on cannot be pickled, or it was killed"
+                    )
+                for process in processes:
+                    process.join()
             return ways.came(results)
 
         return _clocked(work)
@@ -212,13 +247,16 @@ def _end_where_all_have(queue: Any, processes: list[Any]) -> None:
     threading.Thread(target=watch, daemon=True).start()
 
 
-def _feed(records: Sequence[Any], queue: Any) -> None:
-    for record in records:
-        queue.put((record,))  # in a tuple, so that no record can be taken for the end
-    queue.put(())
+def _feed(records: Sequence[Any], queue: Any, processes: list[Any]) -> None:
+    for item in chain_of(((record,) for record in records), [()]):  # no record can be taken for the end
+        while processes[0].is_alive():
+            with suppress(Full):
+                queue.put(item, timeout=PATIENCE)
+                break
 
 
 def _station(step: Step, inbox: Any, outbox: Any, options: Options, ways: _Ways) -> None:
+    _leave_signals_to_the_caller()
     through = ways.made((step,), options)
     outbox._on_queue_feeder_error = lambda *_: os._exit(1)
     while item := inbox.get():
