@@ -8,6 +8,7 @@ import shlex
 import signal
 import subprocess
 import sys
+import time
 
 import pytest
 
@@ -193,6 +194,41 @@ def test_two_signals_end_the_run_and_leave_nothing(folder, number, code, how):
     _, errors = process.communicate(timeout=60)
     assert process.returncode == code, errors
     assert sorted(os.listdir(folder)) == ["in.jsonl", "steps.py"]
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("how", ["loop", "line", "auto"])
+def test_the_first_signal_ends_a_run_whose_standard_input_is_silent(folder, number, how):
+    command = [
+        sys.executable, "-m", "taktline.cli.commands", "run", "begun.py:begun", "--in", "-", "--in-format",
+        "jsonl", "--out", "o.jsonl", "--how", how, "--workers", "2", "--journal", "o.journal",
+    ]  # fmt: skip
+    (folder / "begun.py").write_text("def begun(n):\n    open('begun', 'w').close()\n    return n\n")
+    ours, theirs = os.pipe()
+    pipes = {"stdin": ours, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    with subprocess.Popen(command, cwd=folder, text=True, **pipes) as process:
+        os.close(ours)
+        os.write(theirs, b'1\n2\n3\n{"half of')
+        while not (folder / "begun").exists():
+            assert process.poll() is None
+            time.sleep(0.01)
+        process.send_signal(number)
+        _, errors = process.communicate(timeout=60)
+        os.close(theirs)
+    assert process.returncode == 128 + number, errors
+    assert "the same command goes on from here" in errors
+
+
+def test_what_comes_through_a_pipe_is_read_to_its_end(folder):
+    lines = [f"{n} " + "x" * (n % 7_000) for n in range(3_000)]
+    command = [
+        sys.executable, "-m", "taktline.cli.commands", "run", "builtins:str", "--in", "-", "--in-format", "text",
+        "--out", "o.txt",
+    ]  # fmt: skip
+    for text in ("\n".join(lines), "\n".join(lines) + "\n", "", "no end of a line", "x" * 3_000_000 + "\ny"):
+        subprocess.run(command, cwd=folder, input=text, text=True, capture_output=True, check=True)
+        assert (folder / "o.txt").read_text().splitlines() == text.splitlines()
+        (folder / "o.txt").unlink()
 
 
 RAISES = """

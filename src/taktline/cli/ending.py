@@ -8,6 +8,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
+from taktline.cli import standard
+
 if TYPE_CHECKING:
     from taktline import Run
 
@@ -72,6 +74,7 @@ class Signals:
             raise KeyboardInterrupt
         self.first = _called(number)
         self._run.stop()
+        standard.end_input()
         # Not print(): the signal may have come in the middle of one, and a stream cannot be entered twice.
         above = "\x1b[J" if os.isatty(2) else ""  # of progress, which is drawn from the cursor on
         left = f"{self._run.snapshot().in_flight:,} in flight are finished first"

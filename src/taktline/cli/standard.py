@@ -5,6 +5,8 @@ from __future__ import annotations
 import codecs
 import io
 import os
+import select
+import stat
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,6 +17,8 @@ from taktline._excerpts import in_ascii
 from taktline._observe.pages import PAGE_WIDTH
 
 _INPUT, _OUTPUT, _ERROR = range(3)
+AT_ONCE = 1 << 20  # bytes that are read
+LOOK = 100  # milliseconds between two looks whether what does not come is still waited for
 PLAIN = "taktline-plain"  # how signs are written that a stream does not have
 _closed: set[int] = set()  # those that the command was started without
 
@@ -59,6 +63,54 @@ def empty(stream: int) -> None:
     os.set_inheritable(stream, True)
 
 
+class _Input(io.RawIOBase):
+    """What comes through a pipe or from a terminal, by whole lines: up to its end, or to where the run is told to stop."""
+
+    ended = False  # by a signal's handler
+
+    def __init__(self, descriptor: int) -> None:
+        self._descriptor = descriptor
+        self._poll = select.poll()
+        self._poll.register(descriptor, select.POLLIN)
+        self._lines = memoryview(b"")  # what was read, as far as whole lines go,
+        self._begun: list[bytes] = []  # and what is behind them
+
+    def readable(self) -> bool:
+        """It is."""
+        return True
+
+    def readinto(self, into: Any) -> int:
+        """As of any file. What has begun a line when the run is told to stop is left out."""
+        some = b"more"
+        while some and not self._lines:
+            while not self._poll.poll(LOOK):
+                if self.ended:
+                    return 0
+            some = os.read(self._descriptor, AT_ONCE)
+            whole = some.rfind(b"\n") + 1
+            if whole or not some:
+                self._lines, self._begun = memoryview(b"".join([*self._begun, some[:whole]])), []
+            self._begun.append(some[whole:])
+        count = min(len(into), len(self._lines))
+        into[:count], self._lines = self._lines[:count], self._lines[count:]
+        return count
+
+
+def end_input() -> None:
+    """Nothing is waited for that standard input may still bring. May be called by a signal's handler."""
+    from taktline._io import opening
+
+    raw = getattr(opening.kept_input, "raw", None)
+    if isinstance(raw, _Input):
+        raw.ended = True
+
+
+def _kept_open(descriptor: int) -> IO[bytes]:
+    if stat.S_ISREG(os.fstat(descriptor).st_mode):  # which never has anybody wait
+        return os.fdopen(descriptor, "rb", closefd=False)
+    return io.BufferedReader(_Input(descriptor), AT_ONCE)
+
+
 @contextmanager
 def input_apart(source: str) -> Iterator[None]:
     """With "-", standard input is kept for the records alone: steps, and the programs that they start, find it empty.
@@ -75,7 +127,7 @@ def input_apart(source: str) -> Iterator[None]:
     empty(_INPUT)
     sys.stdin = _text(_INPUT, "r")
     try:
-        with os.fdopen(kept, "rb", closefd=False) as opening.kept_input:
+        with _kept_open(kept) as opening.kept_input:
             yield
     finally:
         opening.kept_input = None
