@@ -219,6 +219,35 @@ def test_the_first_signal_ends_a_run_whose_standard_input_is_silent(folder, numb
     assert "the same command goes on from here" in errors
 
 
+def test_what_went_into_a_pipe_before_a_signal_is_not_called_nothing(folder):
+    (folder / "begun.py").write_text("def begun(n):\n    open('begun', 'w').close()\n    return n\n")
+    command = [
+        sys.executable,
+        "-m",
+        "taktline.cli.commands",
+        "run",
+        "begun.py:begun",
+        "--in",
+        "-",
+        "--in-format",
+        "jsonl",
+    ]
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    with subprocess.Popen([*command, "--out", "-"], cwd=folder, text=True, **pipes) as process:
+        assert process.stdin is not None
+        process.stdin.write("1\n")
+        process.stdin.flush()
+        while not (folder / "begun").exists():
+            assert process.poll() is None
+            time.sleep(0.01)
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(60) == 143
+        assert process.stdout is not None
+        assert process.stdout.read() == "1\n"
+        assert process.stderr is not None
+        assert "what was given out so far is all there is" in process.stderr.read()
+
+
 def test_what_comes_through_a_pipe_is_read_to_its_end(folder):
     lines = [f"{n} " + "x" * (n % 7_000) for n in range(3_000)]
     command = [
@@ -287,6 +316,26 @@ def test_compare_prints_and_exports_its_table(folder):
     for technique in ("loop", "pool (", "queues", "line, batched", "multiprocessing.Pool.imap"):
         assert technique in done.stdout
     assert (folder / "t.md").read_text().count("| identical") == 6
+
+
+def test_a_table_that_could_not_be_written_is_refused_before_anything_is_measured(folder):
+    done = taktline(folder, "compare", "steps.py:parse", "--in", "in.jsonl", "--export", "nowhere/t.md")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "--export 'nowhere/t.md': there is no folder" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("flag", "value", "says"),
+    [
+        ("--workers", "-1", "--workers -1: "),
+        ("--stall", "0", "or inf for never"),
+        ("--filter", "n>3", "--filter is for"),
+    ],
+)
+def test_what_is_wrong_is_said_in_flags(folder, flag, value, says):
+    done = taktline(folder, "run", "steps.py:parse", "--in", "in.jsonl", "--out", "o.jsonl", flag, value)
+    assert done.returncode == 2
+    assert says in done.stderr
 
 
 def test_a_comparison_fits_a_terminal_and_makes_a_page(folder):

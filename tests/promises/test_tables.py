@@ -506,7 +506,9 @@ def of_many_columns(rows):
     made = {}
     for n in range(205):
         kind = kinds[n % 5]
-        values = [f"{row}" if kind == pa.string() else row % 2 if kind == pa.bool_() else row + n for row in range(rows)]
+        values = [
+            f"{row}" if kind == pa.string() else row % 2 if kind == pa.bool_() else row + n for row in range(rows)
+        ]
         made[f"c{n}"] = pa.array([None, *values[1:]] if n % 50 == 1 else values).cast(kind)
     return pa.table(made)
 

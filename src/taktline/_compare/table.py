@@ -163,6 +163,16 @@ def _ties(row: Row, ours: list[Row], fastest: str) -> bool:
 
 
 def _closing(rows: list[Row], fastest: str) -> str:
+    """What to do, and which of the standard library's ways took less than that."""
+    said = _what_to_do(rows, fastest)
+    best = next((row for row in rows if row.technique == fastest), None)
+    other = min((row for row in rows if row.reference and not row.problem), key=lambda row: row.seconds, default=None)
+    if best is None or other is None or other.seconds >= best.seconds * (1 - TIE):
+        return said
+    return f"{said} {other.technique}, here for reference, is {best.seconds / other.seconds:.1f} times as fast."
+
+
+def _what_to_do(rows: list[Row], fastest: str) -> str:
     good = {row.technique: row for row in rows if not row.problem and not row.reference}
     if not good:
         return "No technique gave the loop's results."
@@ -170,10 +180,10 @@ def _closing(rows: list[Row], fastest: str) -> str:
     tied = [row.technique for row in good.values() if row.tie]
     tie = f" A tie: {', '.join(tied)} {'is' if len(tied) == 1 else 'are'} as fast as can be told." if tied else ""
     if fastest == "loop" or good.get("loop", best).tie:
-        return f"Stay with the loop: nothing is faster on these records.{tie}"
+        return f"Stay with the loop: no technique is faster on these records.{tie}"
     batched = good.get(ONE_PROCESS_BATCHED, best)
     if fastest == ONE_PROCESS_BATCHED or batched.tie:
-        return f"Stay in one process, in batches: nothing is faster on these records.{tie}"
+        return f"Stay in one process, in batches: no technique is faster on these records.{tie}"
     beside = f", {batched.seconds / best.seconds:.1f} times {ONE_PROCESS_BATCHED}" if batched is not best else ""
     return f"{fastest} is the fastest, {best.speed_up:.1f} times the loop{beside}.{tie}"
 

@@ -43,7 +43,8 @@ class Output:
 
     def __init__(self, target: str | IO[bytes], level: int | None = None) -> None:
         self._target = place.named(target, 1) if isinstance(target, str) else target
-        self.name = remote.shown(target) if isinstance(target, str) else getattr(target, "name", "a stream")
+        named = target if isinstance(target, str) else getattr(target, "name", None)  # a number where it has none
+        self.name = remote.shown(named) if isinstance(named, str) else "a stream"
         self._place: place.Target | None = None  # of a local path
         self._part: str | None = None
         self._opened_in = 0  # process

@@ -509,9 +509,8 @@ def compare(
             raise LineError(f"--export {export!r}: name a .md, .json or .html file")
         flow, records = _opened(target, source, reading)
         _check_apart(records, None, {}, {"--export": export})
+        export = _made_later("--export", export)
         options["setup"] = function_of("--setup", options["setup"])
-    if export is not None:
-        export = os.path.abspath(export)  # a step may change the folder
     given = {name: value for name, value in options.items() if value is not None}
     _print_comparison(
         flow, records, limit=limit, rounds=rounds, workers=workers, export=export, as_json=as_json, **given

@@ -34,7 +34,7 @@ _OF_ENDS = (
     "record",
 )
 _NAMES = "|".join([*(each.name for each in fields(Options) if each.metadata["flag"] != "none"), *_OF_ENDS])
-_OPTION = re.compile(rf"""(?<![\w.("'])({_NAMES})=(?:"([^"\s]+)"|'([^'\s]+)'|([\w.%]+)|)(?![\w"'(\[])""")
+_OPTION = re.compile(rf"""(?<![\w.("'])({_NAMES})=(?:"([^"\s]+)"|'([^'\s]+)'|(-?[\w.%]+)|)(?![\w"'(\[])""")
 
 
 def as_flags(text: str) -> str:
@@ -45,6 +45,8 @@ def as_flags(text: str) -> str:
 
     >>> as_flags('use start="launch", or workers=4 and a smaller memory=; journal= too, step(timeout=5), on_error="skip"')
     'use --start launch, or --workers 4 and a smaller --memory; --journal too, step(timeout=5), --on-error skip'
+    >>> as_flags("workers=-1: give a number; stall=0: give seconds above 0, or None for never; filters= is for Parquet")
+    '--workers -1: give a number; --stall 0: give seconds above 0, or inf for never; --filter is for Parquet'
     >>> as_flags("ordered=False"), as_flags("delimiter=';'"), as_flags("say how to write it: format= one of csv")
     ('--no-ordered', "--delimiter ';'", 'say how to write it: --out-format one of csv')
     """
@@ -56,7 +58,7 @@ def as_flags(text: str) -> str:
             return f"--{'no-' if value == 'False' else ''}{name}"
         return f"--{name} {value}" if value else f"--{name}"
 
-    said = _OPTION.sub(flag, text)
+    said = _OPTION.sub(flag, text).replace("or None for never", "or inf for never").replace("filters=", "--filter")
     for how, name in (("read it: ", "--in-format"), ("write it: ", "--out-format")):
         said = said.replace(f"{how}format= ", f"{how}{name} ")
     said = re.sub(r'such as format="(\w+)"', r"such as --out-format \1", said)
