@@ -20,6 +20,7 @@ BATCH = 50_000
 WORKERS = 2
 SPIN = 300  # rounds of the step for a row: some 20 µs
 LISTS = 1_000  # records of a call
+WIDE, WIDE_GROUP = 2_000, 5_000  # columns, and rows of a row group
 ROUNDS = 40  # of the dearest step over arrays
 COLUMNS = ("id", "price", "count", "city")
 TYPES = {"id": int, "price": float, "count": int}
@@ -173,6 +174,46 @@ def same_text(one: str, other: str) -> str:
         if a != b:
             return f"row {n:,} differs"
     return ""
+
+
+# --- many columns ---
+
+
+def make_wide(path: Path, rows: int) -> None:
+    import numpy as np
+    import pyarrow as pa
+    from pyarrow import parquet
+
+    drawn = np.random.default_rng(1)
+    table = pa.table({f"c{n}": drawn.random(rows) for n in range(WIDE)})
+    parquet.write_table(table, path, row_group_size=WIDE_GROUP)
+
+
+def first_two(frame):
+    return frame.assign(total=frame["c0"] + frame["c1"])
+
+
+def wide_by_hand(source: str, target: str) -> None:
+    import pyarrow as pa
+    from pyarrow import parquet
+
+    writer = None
+    for batch in parquet.ParquetFile(source).iter_batches(WIDE_GROUP):
+        table = pa.Table.from_pandas(first_two(batch.to_pandas()), preserve_index=False)
+        writer = writer or parquet.ParquetWriter(target, table.schema, use_dictionary=False)
+        writer.write_table(table)
+    assert writer is not None
+    writer.close()
+
+
+def wide_line(how: str, **options: Any) -> Way:
+    def run(source: str, target: str) -> None:
+        import taktline
+
+        flow = taktline.line(taktline.batch(first_two, form="pandas"))
+        flow.run(taktline.read(source), taktline.write(target), how=how, workers=WORKERS, **options)
+
+    return run
 
 
 # --- in memory ---
@@ -428,6 +469,14 @@ MORE: dict[str, Work] = {
     "jsonl": Work(
         make_jsonl, {"by hand": jsonl_by_hand, **LINES, "Polars itself": jsonl_polars}, same_text, lambda rows: rows // 2,
         ".jsonl",
+    ),
+    "wide": Work(
+        make_wide,
+        {
+            "by hand": wide_by_hand, "line": wide_line("line"), "auto": wide_line("auto"),
+            "threads": wide_line("line", start="threads"),
+        },
+        same_parquet, lambda rows: rows // 200, ".parquet",
     ),
     "apply": Work(
         nothing,

@@ -2,7 +2,7 @@
 
 python3 dev.py bench tables [--rivals] [--rows 8000000] [--rounds 3] [--only TEXT] [--work light,heavy] [--folder DIR]
 
-Works: light and heavy (two pandas steps from Parquet to Parquet), and, with fewer rows each: csv, jsonl, apply (20 µs of
+Works: light and heavy (two pandas steps from Parquet to Parquet), and, with fewer rows each: csv, jsonl, wide (2,000 columns), apply (20 µs of
 Python for each row of a DataFrame), frame (of 1 GB through a cheap step), numpy (texts as arrays). Datasets of Hugging
 Face, Dask, Ray and pandarallel take part with --rivals, which runs all in .venv-rivals. pandarallel 1.6.5 cannot be
 imported beside pandas 3; a way that fails is a row that says so.

@@ -708,7 +708,7 @@ def test_columns_and_types_of_a_table_are_named_on_the_command_line(folder):
     assert shown("--types", "infer") == [
         "{'n': 1, 'day': datetime.date(2024, 1, 2), 's': 'x'}", "{'n': None, 'day': datetime.date(2024, 1, 3), 's': '7'}"
     ]  # fmt: skip
-    assert "filters= is for Parquet" in shown("--filter", "n>=1")
+    assert "--filter is for Parquet" in shown("--filter", "n>=1")
     assert "'n~1': give column" in shown("--filter", "n~1")
     assert "'n=whole': give \"infer\", or column=type" in shown("--types", "n=whole")
     assert "has no column 'm'" in shown("--types", "m=int")
