@@ -2,10 +2,10 @@
 
 python3 dev.py bench tables [--rivals] [--rows 8000000] [--rounds 3] [--only TEXT] [--work light,heavy] [--folder DIR]
 
-Works: light and heavy (two pandas steps from Parquet to Parquet), and, with fewer rows each: csv, jsonl, wide (2,000 columns), apply (20 µs of
-Python for each row of a DataFrame), frame (of 1 GB through a cheap step), numpy (texts as arrays). Datasets of Hugging
-Face, Dask, Ray and pandarallel take part with --rivals, which runs all in .venv-rivals. pandarallel 1.6.5 cannot be
-imported beside pandas 3; a way that fails is a row that says so.
+Works: light and heavy (two pandas steps from Parquet to Parquet), and, with fewer rows each: csv, jsonl, wide (2,000
+columns), apply (20 µs of Python for each row of a DataFrame), frame (of 1 GB through a cheap step), numpy (texts as arrays).
+Datasets of Hugging Face, Dask, Ray and pandarallel take part with --rivals, which runs all in .venv-rivals. pandarallel
+1.6.5 cannot be imported beside pandas 3; a way that fails is a row that says so.
 
 Each way is a fresh process; rounds are taken in turn, each beginning with another way; outputs are compared by value and
 order with those of the hand-written loop, whose time is 1. Processor time beside it: of the process and all it started.
