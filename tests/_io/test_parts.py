@@ -294,6 +294,37 @@ def test_what_belongs_into_no_partition_is_named(tmp_path, made):
     assert os.listdir(tmp_path) == []
 
 
+@pytest.mark.parametrize("made", [list, pa.Table.from_pylist], ids=["rows", "table"])
+@pytest.mark.parametrize(
+    ("value", "why"),
+    [
+        ([1], "'k' is list"), ({"a": 1}, "'k' is dict"), (b"a", "'k' is bytes"), (1.5, "'k' is float"),
+        ("__HIVE_DEFAULT_PARTITION__", "'k' is the text that the folder of None is called by"),
+        ("x" * 254, "'k' makes the name of a folder 256 bytes long"), ("ä" * 50, "'k' makes the name .* 302 bytes"),
+    ],
+    ids=str,
+)  # fmt: skip
+def test_what_names_no_folder_of_its_own_is_named_with_its_result(tmp_path, made, value, why):
+    rows = [{"k": None, "n": 0}, {"k": value, "n": 1}, {"k": value, "n": 2}]
+    with pytest.raises(SinkError, match=f"result 1 cannot be written .*{why}") as caught:
+        written(tmp_path / "a", [made(rows)], "parquet", partition_by=["k"])
+    assert caught.value.result == 1
+    assert os.listdir(tmp_path) == []
+
+
+def test_columns_that_arrow_cannot_number_name_folders_too(tmp_path):
+    texts = ["a", "b", None, "a", "None"]
+    columns = {
+        "view": pa.array(texts, pa.string_view()), "nothing": pa.array([None] * 5, pa.list_(pa.int8())),
+        "json": pa.ExtensionArray.from_storage(pa.json_(), pa.array(['"a"', '"b"', None, '"a"', '"None"'])),
+    }  # fmt: skip
+    for name, column in columns.items():
+        table = pa.table({name: column, "n": range(5)})
+        path = written(tmp_path / name, [table], "parquet", partition_by=[name])
+        found = [(row[name], row["n"]) for row in sorted(read(f"{path}/"), key=lambda row: row["n"])]
+        assert found == list(zip(column.to_pylist(), range(5), strict=True))
+
+
 # --- with a journal ---
 
 

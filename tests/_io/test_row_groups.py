@@ -179,6 +179,22 @@ def test_a_table_that_comes_as_its_rows_changes_nothing_in_the_file(tmp_path, mo
         assert not left_out or path.read_bytes() == whole.read_bytes(), at
 
 
+@pytest.mark.parametrize("large", [True, False])
+@pytest.mark.parametrize("folder", ["", "/"])
+@pytest.mark.parametrize("kind", [pa.decimal128(5, -2), pa.month_day_nano_interval()], ids=str)
+def test_a_column_that_parquet_has_no_form_for_is_named(tmp_path, monkeypatch, large, folder, kind):
+    monkeypatch.setattr(settling, "FEW", 0 if large else 100)
+    value = Decimal("1E+3") if pa.types.is_decimal(kind) else (1, 2, 3)
+    table = pa.table({"n": range(9), "x": pa.array([value] * 9, kind)})
+    path, options = (f"{tmp_path}/a/", {"format": "parquet"}) if folder else (f"{tmp_path}/a.parquet", {})
+    with pytest.raises(SinkError, match=r"result 0 cannot .* its 'x' is .*, for which Parquet has no form") as caught:
+        written(path, [table], **options)
+    assert "'n': 0" in str(caught.value)
+    schema = pa.schema([("n", pa.int64()), ("x", kind)])
+    with pytest.raises(SinkError, match=r"its 'x' is .*, for which Parquet has no form"):
+        written(path, [], schema=schema, **options)
+
+
 def test_a_table_is_cut_where_row_group_says(tmp_path, all_large):
     for piece in (WHOLE, (WHOLE,)):
         assert groups_of(written(tmp_path / "a.parquet", [piece], row_group=25)) == [25, 25, 10]

@@ -721,6 +721,17 @@ def test_values_of_postgresql_come_back_as_they_were(postgres_server):
         assert list(back) == rows
 
 
+def test_a_query_may_end_with_a_comment(shop):
+    put(shop, orders(range(5)))
+    query = "SELECT id, name FROM orders -- all of them"
+    for key in (None, "id"):
+        assert list(read_sql(shop.url, query, key)) == orders(range(5))
+        source = read_sql(shop.url, query, key)
+        flow = line(lambda row: {**row, "id": row["id"] + 5})
+        assert flow.run(source, write_sql(shop.url, "orders", "id"), how="line", workers=1).records_out
+        shop.execute("DELETE FROM orders WHERE id >= 5")
+
+
 DOCUMENTS = [
     [],
     {},

@@ -14,14 +14,16 @@ from taktline.errors import LineError, SinkError, unwritable
 
 NOTHING = "__HIVE_DEFAULT_PARTITION__"
 SAFE = " -_.~:+"  # signs that stay as they are in a folder's name
+LONGEST = 255  # bytes of a folder's name, as file systems have it
 FORM = "a row of its partition"
 
 
 class Partitions:
     """Which folder a result belongs into. The columns are left out there: the folder's name tells them."""
 
-    def __init__(self, names: Sequence[str]) -> None:
+    def __init__(self, names: Sequence[str], longest: int = LONGEST) -> None:
         self.names = list(names)
+        self._longest = longest
         if len({*names}) < len(names) or not all(isinstance(name, str) and name for name in names):
             raise LineError(f"partition_by={self.names!r} must be names of columns, each once")
 
@@ -76,7 +78,14 @@ class Partitions:
         else:
             why = f"its {key!r} is {type(value).__name__}, which names no folder; make it text in a step"
             raise unwritable(number, row, why, FORM)
-        return f"{quote(key, safe=SAFE)}={quote(text, safe=SAFE)}"
+        if value is not None and text == NOTHING:
+            why = f"its {key!r} is the text that the folder of None is called by; make it another one in a step"
+            raise unwritable(number, row, why, FORM)
+        name = f"{quote(key, safe=SAFE)}={quote(text, safe=SAFE)}"
+        if len(name) > self._longest:
+            why = f"its {key!r} makes the name of a folder {len(name):,} bytes long, and {self._longest} are allowed"
+            raise unwritable(number, row, f"{why}; make it a shorter text in a step", FORM)
+        return name
 
 
 def _numbered(column: Any) -> tuple[Any, int]:
@@ -84,6 +93,11 @@ def _numbered(column: Any) -> tuple[Any, int]:
     import pyarrow as pa
     import pyarrow.compute as pc
 
-    known = column if pa.types.is_dictionary(column.type) else column.dictionary_encode()
+    try:
+        known = column if pa.types.is_dictionary(column.type) else column.dictionary_encode()
+    except pa.ArrowNotImplementedError:  # of lists, say, which name no folder: who asks for its name says so
+        numbers: dict[tuple[bool, str], int] = {}
+        own = [numbers.setdefault((value is None, str(value)), len(numbers)) for value in column.to_pylist()]
+        return pa.array(own, pa.int64()), len(numbers)
     values = len(known.dictionary)
     return pc.fill_null(known.indices.cast(pa.int64()), values), values

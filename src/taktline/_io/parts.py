@@ -403,7 +403,8 @@ class Folder(Resumable):
         )
         self._mode = mode
         self._kind = kind
-        self._by = Partitions(partition_by) if partition_by else None
+        longest = {"longest": ANY_SIZE} if remote.is_url(path) else {}
+        self._by = Partitions(partition_by, **longest) if partition_by else None
         self._streams: dict[str, Parts] = {}
         self._count = 0
         self._saved = 0

@@ -86,7 +86,7 @@ class Query(Source):
     def _count(self) -> int:
         with closing(self._connect()) as database:
             try:
-                count: int = database.fetch(f"SELECT count(*) AS n FROM ({self._query}) AS found")[0]["n"]
+                count: int = database.fetch(f"SELECT count(*) AS n FROM ({self._query}\n) AS found")[0]["n"]
             except database.errors as error:
                 raise self._failed(database.why(error), 0) from error
             return count
@@ -195,7 +195,8 @@ class Query(Source):
             bounds = [f"({key}) > ({places})"] * bool(after) + [f"({key}) <= ({places})"] * bool(upto)
             where = f" WHERE {' AND '.join(bounds)}"
         order = f" ORDER BY {key} {limit}" if what != COUNT else ""
-        return f"SELECT {what} FROM ({query}) AS found{where}{order}"
+        # The line's end is that of a comment, where the query ends with one.
+        return f"SELECT {what} FROM ({query}\n) AS found{where}{order}"
 
     def _refuse_twins(self, last: Key, following: Key) -> None:
         if last == following:  # the rest of them would be lost between two pages
@@ -206,7 +207,7 @@ class Query(Source):
     def _refuse_nulls(self, database: Database) -> None:
         # Nothing is greater than a null, so the rows that have one would never come.
         empty = " OR ".join(f"{quoted(name)} IS NULL" for name in self._key)
-        if rows := database.fetch(f"SELECT * FROM ({self._query}) AS found WHERE {empty} LIMIT 1"):
+        if rows := database.fetch(f"SELECT * FROM ({self._query}\n) AS found WHERE {empty} LIMIT 1"):
             raise SourceError(
                 f"{shown_url(self._url)!r}: the key is null in {excerpt(rows[0])}; "
                 "leave such rows out by a condition in the query"

@@ -3,7 +3,7 @@ worker or here, and the footers are joined. What the columns are is settled befo
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import IO, Any
 
@@ -14,7 +14,7 @@ from taktline._io.footers import PARQUET_MAGIC, Footer
 from taktline._io.output import IntoOutput, Output
 from taktline._io.parquet import check_path, checked_pyarrow
 from taktline._io.settling import Coming, Settled, Sizes, is_small
-from taktline.errors import LineError, unwritable
+from taktline.errors import LineError, SinkError, unwritable
 
 CODECS = ("snappy", "zstd", "gzip", "brotli", "lz4", "none")
 
@@ -47,10 +47,13 @@ class Packing(Sizes):
         from pyarrow.parquet import write_table
 
         out = pa.BufferOutputStream()
-        write_table(
-            table, out, row_group_size=self.most, compression=self._codec, compression_level=self._level,
-            use_dictionary=columns_with_dictionary(table),
-        )  # fmt: skip
+        try:
+            write_table(
+                table, out, row_group_size=self.most, compression=self._codec, compression_level=self._level,
+                use_dictionary=columns_with_dictionary(table),
+            )  # fmt: skip
+        except OSError as error:  # of decimals with a negative scale: what Parquet has no form for, as other types
+            raise pa.ArrowInvalid(str(error)) from error
         return memoryview(out.getvalue()).cast("B")
 
 
@@ -94,7 +97,7 @@ class RowGroups(Settled):
     def head(self) -> Footer:
         """What all files begin from: a footer of their schema, without rows."""
         if self._head is None:
-            self._head = Footer(self._packing.file(_without_rows(self._schema)))
+            self._head = Footer(file_of(_without_rows(self._schema), self._packing, self._count))
         return self._head
 
     def _as_table(self, made: Any) -> Any:
@@ -110,7 +113,8 @@ class RowGroups(Settled):
         import pyarrow as pa
         from pyarrow.parquet import read_schema
 
-        head = file_of(_without_rows(schema), self._packing, 0)
+        first = self._held[0]
+        head = file_of(_without_rows(schema), self._packing, first.first, self._row(first))
         return read_schema(pa.BufferReader(head))
 
     def _write(self, piece: Coming) -> None:
@@ -130,14 +134,32 @@ def _without_rows(schema: Any) -> Any:
     return pa.Table.from_batches([], schema=schema)
 
 
-def file_of(table: Any, packing: Packing, first: int) -> memoryview:
-    """Row groups of a table that is of the file's schema. Raises SinkError where Parquet has no form for it."""
+def file_of(table: Any, packing: Packing, first: int, row: Callable[[], Any] | None = None) -> memoryview:
+    """Row groups of a table that is of the file's schema. Raises SinkError where Parquet has no form for it; `row`: the first
+    one, where the table has none."""
     import pyarrow as pa
 
     try:
         return packing.file(table)
     except (pa.ArrowException, ValueError, OverflowError) as error:
-        raise unwritable(first, table.slice(0, 1), str(error), COLUMN_ROW) from error
+        why = next(_formless(table.schema, packing), str(error))
+        if table.num_rows:
+            row = table.slice(0, 1).to_pylist
+        if row is None:
+            raise SinkError(f"the results cannot be written as rows of columns: {why}") from error
+        told = row()
+        raise unwritable(first, told[0] if isinstance(told, list) else told, why, COLUMN_ROW) from error
+
+
+def _formless(schema: Any, packing: Packing) -> Iterator[str]:
+    """Why a column of this type is none of Parquet's."""
+    import pyarrow as pa
+
+    for field in schema:
+        try:
+            packing.file(_without_rows(pa.schema([field])))
+        except (pa.ArrowException, ValueError, OverflowError) as error:
+            yield f"its {field.name!r} is {field.type}, for which Parquet has no form: {str(error).strip()}"
 
 
 class Joined:

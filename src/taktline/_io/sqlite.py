@@ -56,7 +56,7 @@ class Sqlite(Database):
 
     def aside(self, query: str, values: Values) -> Generator[dict[str, Any], None, None]:
         # Of a temporary table, whose columns have no type that could change a value. Its own names stand in no query.
-        names = _names(self._connection.execute(f"SELECT * FROM ({query}) LIMIT 0", tuple(values)))
+        names = _names(self._connection.execute(f"SELECT * FROM ({query}\n) LIMIT 0", tuple(values)))
         cells = ", ".join(f"c{n}" for n in range(len(names)))
         self._connection.execute("PRAGMA temp_store = FILE")
         self._connection.execute(f"CREATE TEMP TABLE taktline_aside ({cells})")
