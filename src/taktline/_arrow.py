@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 HAS_NANOSECONDS = "has nanoseconds, which no value of Python can hold"
@@ -34,24 +35,36 @@ def coarser(kind: Any) -> Any:
     >>> coarser(pa.list_(pa.timestamp("ns", "UTC"))), coarser(pa.int8())
     (ListType(list<item: timestamp[us, tz=UTC]>), None)
     """
+    return retyped(kind, _in_microseconds)
+
+
+def _in_microseconds(kind: Any) -> Any:
+    import pyarrow as pa
+
+    if pa.types.is_timestamp(kind) and kind.unit == "ns":
+        return pa.timestamp("us", kind.tz)
+    return {pa.time64("ns"): pa.time64("us"), pa.duration("ns"): pa.duration("us")}.get(kind)
+
+
+def retyped(kind: Any, other: Callable[[Any], Any]) -> Any:
+    """The type with all that are somewhere inside of it as the `other` that this makes of them, which is None for those that
+    stay; None where all do. Categories are what they stand for then."""
     import pyarrow as pa
     from pyarrow import types
 
-    if types.is_timestamp(kind) and kind.unit == "ns":
-        return pa.timestamp("us", kind.tz)
-    if kind in (fine := {pa.time64("ns"): pa.time64("us"), pa.duration("ns"): pa.duration("us")}):
-        return fine[kind]
+    if (made := other(kind)) is not None:
+        return made
     if types.is_dictionary(kind):
-        return coarser(kind.value_type)
+        return retyped(kind.value_type, other)
     if types.is_list_view(kind) or types.is_large_list_view(kind):
         return None  # which pyarrow 26 casts to something else
     if not types.is_nested(kind):
         return None
     fields = [kind.field(at) for at in range(kind.num_fields)]
-    made = [coarser(field.type) for field in fields]
-    if not any(each is not None for each in made):
+    types_made = [retyped(field.type, other) for field in fields]
+    if not any(each is not None for each in types_made):
         return None
-    inner = [field.with_type(each or field.type) for field, each in zip(fields, made, strict=True)]
+    inner = [field.with_type(each or field.type) for field, each in zip(fields, types_made, strict=True)]
     if types.is_struct(kind):
         return pa.struct(inner)
     if types.is_map(kind):

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from pyarrow import parquet
 
 import taktline
-from taktline import batch, line
+from taktline import batch, keep, line
 from taktline._segment.forms import Unfit
 from taktline._segment.tables import ArrowRows, way_of
 
@@ -453,6 +453,64 @@ def test_rare_types_come_through_a_form_or_are_refused_by_name(name, form, how, 
         assert repr(made) == repr(table.to_pylist())
         assert [type(each["a"]) for each in made] == [type(each["a"]) for each in table.to_pylist()]
     assert capfd.readouterr().err == ""  # no worker ended in it
+
+
+def stored(kind, values):
+    return pa.ExtensionArray.from_storage(kind, pa.array(values, kind.storage_type))
+
+
+UNTOUCHED = {
+    "runs": pa.RunEndEncodedArray.from_arrays(pa.array([1, 3]), pa.array([1, 2], pa.int8())),
+    "runs of text": pa.RunEndEncodedArray.from_arrays(pa.array([1, 3], pa.int16()), pa.array(["x", None])),
+    "seconds": pa.array([1, None, -(10**9)], pa.timestamp("s", "UTC")),
+    "seconds inside": pa.array([[1], None, [2]], pa.list_(pa.duration("s"))),
+}
+if hasattr(pa, "json_"):
+    UNTOUCHED |= {
+        "uuid": stored(pa.uuid(), [b"0" * 16, None, b"1" * 16]),
+        "json": stored(pa.json_(), ['{"a": 1}', None, "2"]),
+        "large json": stored(pa.json_(pa.large_string()), ["1", None, "2"]),
+        "bool8": stored(pa.bool8(), [0, None, 1]),
+        "opaque": stored(pa.opaque(pa.int32(), "x", "y"), [1, None, 2]),
+        "opaque moments": stored(pa.opaque(pa.timestamp("s"), "x", "y"), [1, None, 2]),
+    }
+
+
+@pytest.mark.parametrize("form", ["pandas", "numpy", "polars", "arrow"])
+@pytest.mark.parametrize("name", UNTOUCHED)
+def test_a_column_of_a_rare_type_that_no_step_touches_has_it_still(name, form):
+    table = pa.table({"n": [1, 2, 3], "a": UNTOUCHED[name]})
+    flow = line(batch(lambda frame: frame, form=form), keep(at_most_two, form=form))
+    if (form, name[:4]) == ("polars", "runs"):
+        with pytest.raises(taktline.FormError, match="column 'a'"):
+            flow(table).to_arrow()
+        return
+    for options in ({"how": "loop"}, {"how": "line", "start": "threads", "workers": 1}):
+        made = flow(table, **options).to_arrow()
+        assert made.schema.equals(table.schema, check_metadata=True)
+        assert made.to_pylist() == table.to_pylist()[:2]
+
+
+def at_most_two(some):
+    return [n <= 2 for n in (some["n"].to_pylist() if isinstance(some, pa.Table) else some["n"])]
+
+
+@pytest.mark.parametrize("unit", [pa.timestamp("s"), pa.duration("s"), pa.list_(pa.timestamp("s"))], ids=str)
+def test_moments_that_polars_would_wrap_are_refused_by_name(unit):
+    far = [2**63 - 1] if pa.types.is_list(unit) else 2**63 - 1
+    table = pa.table({"n": [1], "far": pa.array([far], unit)})
+    with pytest.raises(taktline.FormError, match="column 'far'"):
+        line(batch(lambda frame: frame, form="polars"))(table).to_arrow()
+    with pytest.raises(taktline.LineError, match="column 'far'"):
+        line(batch(lambda some: some, form="arrow"))(table).to_polars()
+
+
+def test_a_column_without_a_name_has_none_in_polars_and_behind_it(tmp_path):
+    (tmp_path / "in.csv").write_text(",a\n0,1\n1,2\n")  # as pandas writes a frame with its index
+    flow = line(batch(lambda frame: frame, form="polars"))
+    flow.run(taktline.read(tmp_path / "in.csv", types="infer"), taktline.write(tmp_path / "out.csv"))
+    assert (tmp_path / "out.csv").read_text().splitlines() == [",a", "0,1", "1,2"]
+    assert flow(pa.table({"a": [1], "": [2]})).to_polars().columns == ["a", ""]
 
 
 # --- rows that can be no record ---

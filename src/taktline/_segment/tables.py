@@ -7,17 +7,16 @@ types of the source where that changes no value. Where a result has no exact col
 from __future__ import annotations
 
 import functools
-import json
 import pickle
-import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from importlib import import_module
 from types import MappingProxyType
 from typing import Any
 
-from taktline._arrow import HAS_NANOSECONDS, coarser, records_of, row_as_text, same_values, stream_of, table_of
+from taktline._arrow import HAS_NANOSECONDS, coarser, records_of, retyped, row_as_text, stream_of, table_of
 from taktline._excerpts import KEPT_CHARACTERS
+from taktline._segment.as_before import KINDS, PANDAS, as_read, is_at, is_one, is_plain, metadata_for, places_of
 from taktline._segment.forms import Unfit, form_of
 from taktline._segment.forms.columns import refuse_change
 from taktline._segment.forms.libraries import form_of_library
@@ -27,7 +26,6 @@ from taktline.errors import SourceError
 
 AT_ONCE = 4096  # rows that become records at once
 MANY = 100  # columns of a frame from which those of a type are held in one piece
-PANDAS = b"pandas"  # what it has noted in the metadata of a schema
 NONE: frozenset[str] = frozenset()
 NOTHING: Mapping[str, Any] = MappingProxyType({})
 
@@ -145,9 +143,9 @@ class Gathering:
             return False
         source = self._read.table.column(name)
         wide = column.type.bit_width // 8
-        ours = [(at, at + count * wide) for at, _, count in _places(source)] if source.type == column.type else []
+        ours = [(at, at + count * wide) for at, _, count in places_of(source)] if source.type == column.type else []
         return all(
-            any(start <= at and at + count * wide <= end for start, end in ours) for at, _, count in _places(column)
+            any(start <= at and at + count * wide <= end for start, end in ours) for at, _, count in places_of(column)
         )
 
     def _moved(self, name: str, column: Any) -> Any:
@@ -257,7 +255,7 @@ def _look_at_values(column: Any) -> None:
     elif types.is_temporal(kind):
         ends = compute.min_max(column if (coarse := coarser(kind)) is None else column.cast(coarse))
         ends.as_py()
-    elif _is_one(kind, _KINDS[0]):
+    elif is_one(kind, KINDS[0]):
         column.validate(full=True)
     elif types.is_nested(kind):
         _values(column, "")
@@ -378,7 +376,8 @@ class _Pandas(Way):
         if (columns := self._columns(series, rows)) is None:
             return None
         whole = {name: each for name, each in series if isinstance(each.dtype, self.np.dtype)}
-        given = _as_read(columns, rows, frozenset(whole), self.stands_for)
+        table = as_read(columns, rows.table if rows is not None else None, self.stands_for)
+        given = ArrowRows(table, frozenset(whole))
         given.made = {name: each for name, each in whole.items() if each.dtype.kind in "iuf"}
         return given
 
@@ -458,7 +457,8 @@ class _Numpy(Way):
         whole = {name for name, array in result.items() if array.dtype.kind in "biuf"}
         if rows is not None:  # beside this batch there may be others with nulls in a column of the source
             whole -= {*rows.table.schema.names} - rows.whole
-        return _as_read(columns, rows, frozenset(whole), self.stands_for)
+        table = as_read(columns, rows.table if rows is not None else None, self.stands_for)
+        return ArrowRows(table, frozenset(whole))
 
     def stands_for(self, made: Any, kind: Any) -> bool:
         from pyarrow import types
@@ -490,7 +490,7 @@ class _Arrow(Way):
         if not isinstance(result, pa.Table):
             return None
         if rows is not None and (told := result.schema.metadata) and PANDAS in told:
-            result = result.replace_schema_metadata(_metadata(rows.table.schema.with_metadata(told), result.schema))
+            result = result.replace_schema_metadata(metadata_for(rows.table.schema.with_metadata(told), result.schema))
         return ArrowRows(result, _untouched(result, rows))
 
 
@@ -503,10 +503,10 @@ class _Polars(Way):
 
         table = rows.table
         for at, field in enumerate(table.schema):
-            if field.type == pa.date64():  # Polars would make moments of these dates
-                table = table.set_column(at, field.with_type(pa.date32()), table.column(at).cast(pa.date32()))
-            elif pa.types.is_decimal256(field.type):  # it would panic, with a page of its own stack on standard error
+            if pa.types.is_decimal256(field.type):  # it would panic, with a page of its own stack on standard error
                 raise Unfit(f"column {field.name!r}: Polars has no decimals of more than 38 digits")
+            if (kind := retyped(field.type, _in_polars)) is not None:
+                table = table.set_column(at, field.with_type(kind), _cast(table.column(at), kind, field.name))
             elif pa.types.is_fixed_size_list(field.type) and table.column(at).null_count:
                 # Of some rows of such a column it would read the mask of all.
                 alone = table_of(stream_of(table.select([field.name])))
@@ -523,7 +523,10 @@ class _Polars(Way):
 
         polars = self.pl.exceptions
         try:
-            return self.pl.from_arrow(table), ""
+            frame = self.pl.from_arrow(table)
+            if frame.columns != table.schema.names:  # it gives a column without a name one
+                frame.columns = table.schema.names
+            return frame, ""
         # Its PanicException is no Exception.
         except (polars.PolarsError, polars.PanicException, pa.ArrowException, TypeError) as error:
             return None, str(error)
@@ -534,7 +537,7 @@ class _Polars(Way):
         if types.is_timestamp(kind):
             return kind.unit == "s" or (kind.tz is not None and kind.tz[:1] in "+-")
         if types.is_dictionary(kind):  # of text the order is another one
-            return types.is_dictionary(made) or not _is_one(kind.value_type, _KINDS[0])
+            return types.is_dictionary(made) or not is_one(kind.value_type, KINDS[0])
         return bool(types.is_duration(kind) and kind.unit == "s")
 
     def give(self, result: Any, rows: ArrowRows | None) -> ArrowRows | None:
@@ -546,8 +549,29 @@ class _Polars(Way):
             table = result.to_arrow(compat_level=self.pl.CompatLevel.oldest())
         except (self.pl.exceptions.PanicException, pa.ArrowException):
             return None
-        made = _as_read(dict(zip(table.schema.names, table.columns, strict=True)), rows, NONE, self.stands_for)
-        return ArrowRows(made.table, _untouched(made.table, rows))
+        columns = dict(zip(table.schema.names, table.columns, strict=True))
+        made = as_read(columns, rows.table if rows is not None else None, self.stands_for)
+        return ArrowRows(made, _untouched(made, rows))
+
+
+def _in_polars(kind: Any) -> Any:
+    """What a type is to be before Polars takes its columns: of dates in milliseconds it would make moments, and of seconds
+    milliseconds, without a look whether these are too many. None where it takes them as they are."""
+    import pyarrow as pa
+
+    if pa.types.is_timestamp(kind) and kind.unit == "s":
+        return pa.timestamp("ms", kind.tz)
+    return {pa.date64(): pa.date32(), pa.duration("s"): pa.duration("ms")}.get(kind)
+
+
+def _cast(column: Any, kind: Any, name: str) -> Any:
+    """Raises Unfit where a value would be another one."""
+    import pyarrow as pa
+
+    try:
+        return column.cast(kind)
+    except pa.ArrowException as error:
+        raise Unfit(f"column {name!r}: {error}") from error
 
 
 def _names(schema: Any) -> list[str]:
@@ -623,161 +647,9 @@ def _holds(kind: Any, types: set[type]) -> bool:
     from pyarrow import types as arrow
 
     types = types - {type(None)}
-    return (types <= {str} and _is_one(kind, _KINDS[0])) or (
+    return (types <= {str} and is_one(kind, KINDS[0])) or (
         types <= {bytes} and (arrow.is_binary(kind) or arrow.is_large_binary(kind))
     )
-
-
-# What a column may have become on the way without its values being others, and is made again what it was.
-_KINDS = (
-    ("is_string", "is_large_string", "is_string_view"),
-    ("is_binary", "is_large_binary", "is_binary_view", "is_fixed_size_binary"),
-    ("is_time32", "is_time64"), ("is_date32", "is_date64"), ("is_decimal",), ("is_struct",), ("is_map",), ("is_dictionary",),
-    ("is_list", "is_large_list", "is_fixed_size_list"),
-)  # fmt: skip
-
-
-def _as_read(
-    columns: dict[str, Any], rows: ArrowRows | None, whole: frozenset[str], stands_for: Callable[[Any, Any], bool]
-) -> ArrowRows:
-    """A table of these columns, with the types and the metadata of those that were there before. `stands_for`: a Way's."""
-    import pyarrow as pa
-
-    before = rows.table.schema if rows is not None else pa.schema([])
-    fields, arrays = [], []
-    for name, column in columns.items():
-        at = before.get_field_index(name)
-        wanted = before.field(at) if at >= 0 else None
-        if wanted is not None and rows is not None and stands_for(column.type, wanted.type):
-            column = _again(column, rows.table.column(at))
-        column = _alike(column, wanted.type if wanted is not None else _common(column.type))
-        if wanted is not None and rows is not None and is_at(column, own := rows.table.column(at)):
-            column = own  # nobody has touched it
-        if wanted is None or wanted.type != column.type:
-            wanted = pa.field(name, column.type)
-        elif column.null_count:
-            wanted = wanted.with_nullable(True)
-        fields.append(wanted)
-        arrays.append(column)
-    return ArrowRows(pa.Table.from_arrays(arrays, schema=pa.schema(fields, _metadata(before, fields))), whole)
-
-
-def _metadata(before: Any, fields: Iterable[Any]) -> Any:
-    """Those of a schema, for a table of these fields. What pandas has noted there of columns that are of another type now, or
-    gone, is left out: whoever reads them by it would make of them what they were, or fail."""
-    told = before.metadata
-    if not told or PANDAS not in told:
-        return told
-    known = dict(zip(before.names, before.types, strict=True))
-    same = {field.name for field in fields if known.get(field.name) == field.type}
-    noted = json.loads(told[PANDAS])
-    columns = [each for each in noted["columns"] if each["field_name"] in same]
-    if len(columns) == len(noted["columns"]):
-        return told
-    index = [each for each in noted["index_columns"] if not isinstance(each, str) or each in same]
-    return {**told, PANDAS: json.dumps({**noted, "columns": columns, "index_columns": index}).encode()}
-
-
-def _alike(column: Any, kind: Any) -> Any:
-    """The column as this type, where only the type differs and no value changes."""
-    import pyarrow as pa
-    from pyarrow import types
-
-    if column.type == kind:
-        return column
-    alike = any(_is_one(column.type, kinds) and _is_one(kind, kinds) for kinds in _KINDS)
-    if not (alike or types.is_null(column.type)):
-        return column
-    try:
-        return column.cast(kind)
-    except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
-        return column
-
-
-def _again(column: Any, own: Any) -> Any:
-    """The column as what it was before, `own`, of a type for which the form has none; as it is where that changes a value."""
-    import pyarrow as pa
-    from pyarrow import types
-
-    kind = own.type
-    column = pa.chunked_array([column]) if isinstance(column, pa.Array) else column
-    try:
-        if types.is_dictionary(kind):
-            return _in_categories(column, own)
-        if types.is_timestamp(kind) and (not types.is_timestamp(column.type) or _zone(kind) != _zone(column.type)):
-            return column
-        made = column.cast(kind)
-        return made if same_values(made.cast(column.type), column) else column
-    except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
-        return column
-
-
-def _in_categories(column: Any, own: Any) -> Any:
-    """Values in the categories of `own`; as they are where one is none of these."""
-    import pyarrow as pa
-    import pyarrow.compute as pc
-
-    kind, categories = own.type, own.unify_dictionaries().chunk(0).dictionary
-    at = pc.index_in(column.cast(categories.type), categories)
-    if at.null_count != column.null_count:
-        return column
-    numbers = at.cast(kind.index_type).combine_chunks()
-    return pa.chunked_array([pa.DictionaryArray.from_arrays(numbers, categories, ordered=kind.ordered)])
-
-
-def _zone(kind: Any) -> Any:
-    """The zone of moments, an offset by how far it is from UTC: libraries write one in several ways."""
-    if (offset := re.fullmatch(r"([+-])(\d\d):(\d\d)", kind.tz or "")) is not None:
-        sign, hours, minutes = offset.groups()
-        return (int(hours) * 60 + int(minutes)) * (-1 if sign == "-" else 1)
-    if (offset := re.fullmatch(r"Etc/GMT([+-])(\d+)", kind.tz or "")) is not None:
-        sign, hours = offset.groups()
-        return int(hours) * 60 * (1 if sign == "-" else -1)
-    return 0 if kind.tz == "UTC" else kind.tz
-
-
-def _is_one(kind: Any, kinds: tuple[str, ...]) -> bool:
-    from pyarrow import types
-
-    return any(getattr(types, is_kind)(kind) for is_kind in kinds)
-
-
-def _common(kind: Any) -> Any:
-    """The type that others read too, of a column that was not there before."""
-    import pyarrow as pa
-    from pyarrow import types
-
-    if types.is_large_string(kind) or types.is_string_view(kind):
-        return pa.string()
-    return pa.binary() if types.is_large_binary(kind) or types.is_binary_view(kind) else kind
-
-
-def is_plain(column: Any) -> bool:
-    """Whether a column is of numbers without nulls: nothing but its values in memory."""
-    from pyarrow import types
-
-    return (types.is_integer(column.type) or types.is_floating(column.type)) and not column.null_count
-
-
-def is_at(column: Any, other: Any) -> bool:
-    """Whether two columns of numbers without nulls are the same memory."""
-    return column.type == other.type and is_plain(column) and is_plain(other) and _places(column) == _places(other)
-
-
-def _places(column: Any) -> list[tuple[Any, int, int]]:
-    """Where the values of a column are: of each chunk its memory, the first value in there, and how many there are. Of
-    numbers it is told where the first one is."""
-    from pyarrow import types
-
-    wide = column.type.bit_width // 8 if types.is_integer(column.type) or types.is_floating(column.type) else 0
-    places: list[tuple[Any, int, int]] = []
-    for chunk in getattr(column, "chunks", [column]):
-        memory = [0 if buffer is None else buffer.address for buffer in chunk.buffers()]
-        if wide:
-            places.append((memory[1] + chunk.offset * wide, 0, len(chunk)))
-        else:  # of nested values all that they are made of: the first of it may be nowhere
-            places.append((tuple(memory), chunk.offset, len(chunk)))
-    return places
 
 
 def _neighbours(column: Any) -> Any:
@@ -808,5 +680,5 @@ def _untouched(table: Any, rows: ArrowRows | None) -> frozenset[str]:
     return frozenset(
         name
         for name in rows.whole.intersection(table.schema.names)
-        if name in names and _places(table.column(name)) == _places(rows.table.column(name))
+        if name in names and places_of(table.column(name)) == places_of(rows.table.column(name))
     )
