@@ -15,7 +15,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from taktline import LineError, OutputLost, SinkError, line, read, write
+from taktline import LineError, OutputLost, SinkError, batch, line, read, write
 from taktline._io import settling
 from taktline.testing import check_sink
 
@@ -204,6 +204,31 @@ def test_a_folder_that_is_there_is_refused_replaced_or_added_to(tmp_path):
     (tmp_path / "empty").mkdir()
     assert rows_in(written(tmp_path / "empty", [ROWS], "jsonl")) == list(range(50))
     assert sorted(os.listdir(tmp_path)) == ["a", "append", "empty", "replace"]
+
+
+@pytest.mark.parametrize("format", FORMATS)
+@pytest.mark.parametrize("partition_by", [None, ["k"]])
+def test_runs_without_results_add_no_part_and_spoil_no_folder(tmp_path, format, partition_by):
+    rows = [{"k": "x", "n": n} for n in range(4)]
+    runs = [[], [rows[:3]], [], [pa.Table.from_pylist(rows[3:])], []]
+    for pieces in runs:
+        path = written(tmp_path / "a", pieces, format, mode="append", partition_by=partition_by)
+    assert len(parts(path)) == 2 + (partition_by is None)  # the first run's, which tells that it was there
+    assert [int(row["n"]) for row in read(path)] == [0, 1, 2, 3]
+    if format == "parquet":  # no part says that there may be nulls
+        assert line(batch(lambda frame: frame, form="pandas"))(read(path)).to_pandas()["n"].dtype == "int64"
+
+
+@pytest.mark.parametrize("format", ["parquet", "arrow"])
+@pytest.mark.parametrize("order", [(0, 1), (1, 0)])
+def test_a_file_without_columns_and_rows_is_passed_over(tmp_path, format, order):
+    for n, at in enumerate(order):
+        written(tmp_path / f"{n}", [ROWS] if at else [], format)
+    folder = tmp_path / "all"
+    folder.mkdir()
+    for n in range(2):
+        os.rename(tmp_path / f"{n}" / f"part-00000.{format}", folder / f"part-{n:05}.{format}")
+    assert len(list(read(folder))) == len(ROWS)
 
 
 def test_nothing_is_seen_before_the_end_and_nothing_stays_of_a_broken_run(tmp_path):

@@ -163,6 +163,13 @@ def test_what_can_be_read_once_says_so():
         (pd.DataFrame(index=[1, 2]), "no columns"),
         ({"a": np.arange(2), "b": np.arange(3)}, "one length: 'a' has 2, 'b' has 3"),
         ({"a": [1]}, r"items\(\)"),
+        ({"a": np.arange(2), "b": np.zeros((2, 2))}, "column 'b' of the dict of arrays is an array of 2 dimensions"),
+        ({"a": np.arange(2), "b": [1, 2]}, "column 'b' of the dict of arrays is a list"),
+        ({"a": np.arange(2), "b": np.array(1)}, "column 'b' of the dict of arrays is an array of 0 dimensions"),
+        ({"a": np.arange(2), "b": np.ma.array([1, 2])}, "column 'b' of the dict of arrays is a masked array"),
+        ({"a": np.arange(2), "b": np.array([1, 2j])}, "column 'b' of the dict of arrays is an array of complex128"),
+        ({"a": np.arange(2), "b": np.array([1, "x"], object)}, "column 'b' .* an array of several types"),
+        ({"a": np.arange(2), "b": 3}, r"items\(\)"),
     ],
 )
 def test_what_is_no_source_is_refused(source, says):

@@ -298,6 +298,11 @@ class Building:
         """Whether an earlier process was killed while it gave the parts their names: that alone is left to do."""
         return os.path.exists(os.path.join(self.folder, MOVES))
 
+    @property
+    def adds_to_parts(self) -> bool:
+        """Whether there are parts already behind which those of this run come."""
+        return self._mode == "append" and next(_parts_in(self.path), None) is not None
+
     def keep_only(self, folders: Collection[str]) -> None:
         """Take away all parts in other folders inside than these."""
         for at, _, names in os.walk(self.folder):

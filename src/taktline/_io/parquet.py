@@ -191,6 +191,8 @@ class TableFiles(Source):
                 about = _opened_here(path, self._format)[0]
             except SourceError:  # told when it is its turn
                 return frozenset()
+            if _has_nothing(about):
+                continue
             mine = _without_null(about.metadata, about.schema_arrow)
             kept = mine if kept is None else kept & mine
         constant = {
@@ -224,6 +226,8 @@ class TableFiles(Source):
         kinds: dict[str, tuple[str, str, Any]] = {}  # of each column: its kind, and the file and type that say so
 
         def check(name: str, file: Any, filters: Filters | None) -> None:
+            if _has_nothing(file):
+                return
             header = file.schema_arrow.names
             first.append((name, header))
             read = header if self._columns is None else [each for each in header if each in self._columns]
@@ -617,6 +621,11 @@ def _kind(type: Any) -> str:
         return "number"
     name = str(type).partition("[")[0].partition("<")[0].removeprefix("large_").removeprefix("fixed_size_")
     return name.removesuffix("_view").rstrip("0123456789")
+
+
+def _has_nothing(file: Any) -> bool:
+    """Whether it has neither columns nor rows: what a run has written that had no results."""
+    return not len(file.schema_arrow) and not file.metadata.num_rows
 
 
 def _without_null(about: Any, schema: Any) -> set[str]:

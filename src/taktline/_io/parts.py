@@ -491,7 +491,9 @@ class Folder(Resumable):
         ]
 
     def commit(self) -> None:
-        if self._by is None and not self._building.is_adding:
+        if not self._count and self._building.adds_to_parts:
+            self._close()  # a part without rows, and perhaps without columns, would be of no use to whoever reads them
+        elif self._by is None and not self._building.is_adding:
             self._stream()  # no results make one part without any
         for stream in self._streams.values():
             stream.end()

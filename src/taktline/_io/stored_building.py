@@ -53,7 +53,7 @@ class StoredParts:
 class StoredBuilding:
     """As `Building` is, at a URL."""
 
-    is_adding = False
+    adds_to_parts = is_adding = False
 
     def __init__(self, url: str, mode: str | None) -> None:
         remote.check_target(url)

@@ -179,7 +179,8 @@ def _of_pyarrow(value: Any, pa: Any) -> Tables | None:
 def _of_numpy(value: Any, np: Any) -> Tables | None:
     if not isinstance(value, np.ndarray) or value.ndim != 1 or not value.dtype.names:
         return None
-    return _of_arrays({name: value[name] for name in value.dtype.names})
+    columns = {name: value[name] for name in value.dtype.names}
+    return _of_arrays(columns) if all(each.ndim == 1 for each in columns.values()) else None
 
 
 MADE_OF: dict[str, Callable[[Any, Any], Tables | None]] = {
@@ -190,20 +191,34 @@ MADE_OF: dict[str, Callable[[Any, Any], Tables | None]] = {
 def _of_arrays(value: Mapping[Any, Any]) -> Tables | None:
     """A dict of NumPy's arrays; None where it is none."""
     np = sys.modules.get("numpy")
-    if np is None or not value or not all(isinstance(each, np.ndarray) and each.ndim == 1 for each in value.values()):
+    if np is None or not any(isinstance(each, np.ndarray) for each in value.values()):
         return None
+    if not all(isinstance(each, (np.ndarray, list, tuple)) for each in value.values()):
+        return None
+    for name, each in value.items():
+        if getattr(each, "ndim", None) != 1:
+            what = f"an array of {each.ndim} dimensions" if hasattr(each, "ndim") else f"a {type(each).__name__}"
+            raise LineError(
+                f"column {name!r} of the dict of arrays is {what}: each must be an array of one dimension, with a value for "
+                "each row; make it some, such as columns[name][:, 0], or leave it out"
+            )
     _check_names(list(value), "dict of arrays")
     lengths = {name: len(each) for name, each in value.items()}
     if len({*lengths.values()}) > 1:
         told = ", ".join(f"{name!r} has {count:,}" for name, count in lengths.items())
         raise LineError(f"the arrays of a dict must be of one length: {told}")
+    if not find_spec("pyarrow"):
+        raise LineError('the rows of a dict of arrays need the package pyarrow: pip install "taktline[parquet]"')
     way = way_of("numpy")
     assert way is not None
-    rows = way.give(dict(value), None) if find_spec("pyarrow") else None
+    rows = way.give(dict(value), None)
     if rows is None:
+        name = next(name for name, each in value.items() if way.give({name: each}, None) is None)
+        kind = "several types" if value[name].dtype == object else value[name].dtype
+        what = "a masked array" if isinstance(value[name], np.ma.MaskedArray) else f"an array of {kind}"
         raise LineError(
-            "an array of the dict holds what no column of Arrow can, or the package pyarrow is missing: give its rows, such "
-            "as (dict(zip(columns, row)) for row in zip(*columns.values()))"
+            f"column {name!r} of the dict of arrays is {what}, which no column of Arrow can hold: make it another one, or "
+            "give its rows, such as (dict(zip(columns, row)) for row in zip(*columns.values()))"
         )
     return _of_table(rows.table, "dict of arrays", rows.whole)
 
