@@ -10,10 +10,11 @@ from typing import Any
 
 from taktline._arrow import same_values
 
-PANDAS = b"pandas"  # what it has noted in the metadata of a schema
+PANDAS_NOTES = b"pandas"  # what it has noted in the metadata of a schema
+TEXT_KINDS = ("is_string", "is_large_string", "is_string_view")
 # What a column may have become on the way without its values being others, and is made again what it was.
 KINDS = (
-    ("is_string", "is_large_string", "is_string_view"),
+    TEXT_KINDS,
     ("is_binary", "is_large_binary", "is_binary_view", "is_fixed_size_binary"),
     ("is_time32", "is_time64"), ("is_date32", "is_date64"), ("is_decimal",), ("is_struct",), ("is_map",), ("is_dictionary",),
     ("is_list", "is_large_list", "is_fixed_size_list"),
@@ -50,16 +51,16 @@ def metadata_for(before: Any, fields: Iterable[Any]) -> Any:
     """Those of a schema, for a table of these fields. What pandas has noted there of columns that are of another type now, or
     gone, is left out: whoever reads them by it would make of them what they were, or fail."""
     told = before.metadata
-    if not told or PANDAS not in told:
+    if not told or PANDAS_NOTES not in told:
         return told
     known = dict(zip(before.names, before.types, strict=True))
     same = {field.name for field in fields if known.get(field.name) == field.type}
-    noted = json.loads(told[PANDAS])
+    noted = json.loads(told[PANDAS_NOTES])
     columns = [each for each in noted["columns"] if each["field_name"] in same]
     if len(columns) == len(noted["columns"]):
         return told
     index = [each for each in noted["index_columns"] if not isinstance(each, str) or each in same]
-    return {**told, PANDAS: json.dumps({**noted, "columns": columns, "index_columns": index}).encode()}
+    return {**told, PANDAS_NOTES: json.dumps({**noted, "columns": columns, "index_columns": index}).encode()}
 
 
 def _alike(column: Any, kind: Any) -> Any:

@@ -16,7 +16,16 @@ from typing import Any
 
 from taktline._arrow import HAS_NANOSECONDS, coarser, records_of, retyped, row_as_text, stream_of, table_of
 from taktline._excerpts import KEPT_CHARACTERS
-from taktline._segment.as_before import KINDS, PANDAS, as_read, is_at, is_one, is_plain, metadata_for, places_of
+from taktline._segment.as_before import (
+    PANDAS_NOTES,
+    TEXT_KINDS,
+    as_read,
+    is_at,
+    is_one,
+    is_plain,
+    metadata_for,
+    places_of,
+)
 from taktline._segment.forms import Unfit, form_of
 from taktline._segment.forms.columns import refuse_change
 from taktline._segment.forms.libraries import form_of_library
@@ -255,7 +264,7 @@ def _look_at_values(column: Any) -> None:
     elif types.is_temporal(kind):
         ends = compute.min_max(column if (coarse := coarser(kind)) is None else column.cast(coarse))
         ends.as_py()
-    elif is_one(kind, KINDS[0]):
+    elif is_one(kind, TEXT_KINDS):
         column.validate(full=True)
     elif types.is_nested(kind):
         _values(column, "")
@@ -489,7 +498,7 @@ class _Arrow(Way):
             result = pa.Table.from_batches([result])
         if not isinstance(result, pa.Table):
             return None
-        if rows is not None and (told := result.schema.metadata) and PANDAS in told:
+        if rows is not None and (told := result.schema.metadata) and PANDAS_NOTES in told:
             result = result.replace_schema_metadata(metadata_for(rows.table.schema.with_metadata(told), result.schema))
         return ArrowRows(result, _untouched(result, rows))
 
@@ -537,7 +546,7 @@ class _Polars(Way):
         if types.is_timestamp(kind):
             return kind.unit == "s" or (kind.tz is not None and kind.tz[:1] in "+-")
         if types.is_dictionary(kind):  # of text the order is another one
-            return types.is_dictionary(made) or not is_one(kind.value_type, KINDS[0])
+            return types.is_dictionary(made) or not is_one(kind.value_type, TEXT_KINDS)
         return bool(types.is_duration(kind) and kind.unit == "s")
 
     def give(self, result: Any, rows: ArrowRows | None) -> ArrowRows | None:
@@ -647,7 +656,7 @@ def _holds(kind: Any, types: set[type]) -> bool:
     from pyarrow import types as arrow
 
     types = types - {type(None)}
-    return (types <= {str} and is_one(kind, KINDS[0])) or (
+    return (types <= {str} and is_one(kind, TEXT_KINDS)) or (
         types <= {bytes} and (arrow.is_binary(kind) or arrow.is_large_binary(kind))
     )
 
