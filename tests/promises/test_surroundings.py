@@ -55,6 +55,29 @@ def test_log_records_reach_the_callers_handlers_with_worker_and_step(how, start,
     assert os.getpid() not in {each.process for each in found}
 
 
+def test_the_hooks_of_a_notebook_are_its_own_and_no_step_misses_them():
+    pytest.importorskip("IPython")
+    done = python("""
+        import logging, sys, threading
+        from IPython.core.interactiveshell import InteractiveShell
+        from taktline import line
+
+        shell = InteractiveShell.instance()
+        sys.excepthook = sys.unraisablehook = sys.displayhook = threading.excepthook = shell.excepthook
+
+        def tells(n):
+            sys.excepthook, sys.unraisablehook, sys.displayhook, threading.excepthook
+            logging.getLogger("shop").error("large")
+            return n
+
+        run = line(tells)(range(2), how="line", workers=1, start="launch", progress=False)
+        assert run.to_list() == [0, 1]
+        print(run.report)
+    """)
+    assert (done.returncode, done.stderr) == (0, "large\nlarge\n")
+    assert "hook" not in done.stdout
+
+
 class Spy:
     """Says how many messages of a kind came from the workers."""
 

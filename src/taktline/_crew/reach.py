@@ -49,6 +49,10 @@ AND_IN = {
     ("sys", "stdin"),
     ("sys", "stdout"),
     ("sys", "stderr"),
+    ("sys", "excepthook"),
+    ("sys", "unraisablehook"),
+    ("sys", "displayhook"),
+    ("threading", "excepthook"),
 }
 # Large packages whose settings go by their own functions (`settings.py`): of them and of Python's own modules only what
 # is named, and what somebody has put there.
