@@ -206,3 +206,32 @@ def test_everything_that_is_looked_at_has_a_repr_of_one_line(report):
         assert "\n" not in repr(each)
         assert len(repr(each)) < 160
     assert isinstance(report, Report)
+
+
+def test_long_names_and_words_wrap_on_a_narrow_screen(tmp_path):
+    def a_function_with_a_quite_long_name_that_people_do_write_sometimes(n):
+        if n == 3:
+            raise ValueError(f"https://example.com/{'0123456789abcdef' * 20}")
+        return n
+
+    step = a_function_with_a_quite_long_name_that_people_do_write_sometimes
+    run = line(step)(range(10), on_error="skip", progress=False)
+    run.drain(None)
+    failed = line(step)(range(10), progress=False)
+    with pytest.raises(ValueError, match="example"):
+        failed.drain(None)
+    for n, each in enumerate((run, failed)):
+        each.report.to_html(tmp_path / f"{n}.html")
+        _, wide, *_ = seen(tmp_path / f"{n}.html", 390)
+        assert wide <= 390
+
+
+def test_the_page_says_in_words_what_is_no_step():
+    verdict = {"bottleneck": "parse", "evidence": "It is.", "action": "Do.", "next": "hub"}
+    points = [
+        {"cores": n, "seconds": 1.0, "bottleneck": what, "here": n == 1} for n, what in ((1, "parse"), (2, "hub"))
+    ]
+    report = line(abs).run(range(9), progress=False).to_dict() | {"verdict": verdict, "what_if": points}
+    shown = pictures.html.unescape(web.report_html(report))
+    assert "Then the caller's process is next." in shown
+    assert "Bottleneck: 'parse', from 2 cores on the caller's process." in shown

@@ -207,7 +207,7 @@ def test_each_number_of_cores_is_a_dot_and_this_runs_own_is_the_larger_one():
     assert [dot.attributes["style"] for dot in dots] == [
         "left:0.0%;top:10.0%", "left:50.0%;top:55.0%", "left:100.0%;top:77.5%",
     ]  # fmt: skip
-    assert "Bottleneck: 'score', from 4 cores on 'source'. The larger dot is this run, on 2 cores." in page.text
+    assert "Bottleneck: 'score', from 4 cores on the source. The larger dot is this run, on 2 cores." in page.text
 
 
 @pytest.mark.parametrize("found", [[], points(1.0)])

@@ -27,6 +27,8 @@ def test_a_verdict_reads_as_sentences_and_leaves_out_what_it_does_not_say():
     assert str(verdict) == "'score' takes all of it. A cheaper 'score' helps."
     more = replace(verdict, next="parse", doubt="0.20 s is too short to judge.")
     assert str(more) == f"0.20 s is too short to judge. {verdict} Then 'parse' is next."
+    for name, words in (("hub", "the caller's process"), ("source", "the source"), ("sink", "the sink")):
+        assert str(replace(more, next=name)).endswith(f"Then {words} is next.")
 
 
 def test_a_report_says_whether_the_run_is_done_and_is_json_of_its_fields():

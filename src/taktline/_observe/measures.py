@@ -69,3 +69,12 @@ def many(count: int, thing: str) -> str:
     ('1 core', '20,000 records')
     """
     return f"{count:,} {thing}{'' if count == 1 else 's'}"
+
+
+def bottleneck(name: str) -> str:
+    """What takes the time, in a sentence: a step stands in quotes, all else in words.
+
+    >>> bottleneck("parse"), bottleneck("hub")
+    ("'parse'", "the caller's process")
+    """
+    return {"hub": "the caller's process", "source": "the source", "sink": "the sink"}.get(name, repr(name))

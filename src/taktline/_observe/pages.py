@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 from taktline._excerpts import harmless
-from taktline._observe.measures import cost, duration, many, rate, size
+from taktline._observe.measures import bottleneck, cost, duration, many, rate, size
 from taktline._working_folder import working_folder
 
 PAGE_WIDTH = 80  # columns
@@ -48,7 +48,7 @@ def report_facts(report: dict[str, Any], *, anywhere: bool = False) -> list[tupl
     workers = many(report["workers"], "worker") if report["workers"] else "this process"
     steps = " · ".join(f"{step['name']} {cost(step['ns_per_record'])}" for step in report["steps"])
     verdict = report["verdict"]
-    following = f"Then {verdict['next']!r} is next." if verdict["next"] else ""
+    following = f"Then {bottleneck(verdict['next'])} is next." if verdict["next"] else ""
     return [
         (head, f"{counts}   {duration(seconds)} · {speed}"),
         ("error", (report.get("error") or "").partition("\n")[0]),

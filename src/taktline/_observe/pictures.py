@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 from taktline._excerpts import harmless
-from taktline._observe.measures import duration, many, rate, size
+from taktline._observe.measures import bottleneck, duration, many, rate, size
 
 COLOURS = ("#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#d55e00", "#b0a300", "#7b61c4")
 MOST_STEPS = 8  # that have a colour of their own
@@ -19,11 +19,12 @@ MOST_ROWS = 24  # of workers
 OTHERS = {"waiting": "#c8ccd0", "blocked": "#9aa0a6", "no core": "#7d838a", "moving and the rest": "#e4e7ea"}
 DARK = ";color:#202124;text-shadow:none"  # of letters on these
 STYLE = """
+.tl h1,.tl h2,.tl h3,.tl p{overflow-wrap:anywhere}
 .tl{font:14px/1.45 system-ui,sans-serif;color:#1b1f23;background:#fff;--line:#d0d7de;--soft:#57606a;--plot:#0072b2;
 max-width:60rem}
 .tl h2,.tl h3{margin:1.4em 0 .4em;font-size:1.05rem}.tl h1{font-size:1.3rem;margin:.2em 0}
 .tl table{border-collapse:collapse;width:100%}.tl th,.tl td{text-align:left;vertical-align:top;padding:.2em .8em .2em 0;
-border:0;background:none;overflow-wrap:break-word}.tl thead th{border-bottom:1px solid var(--line)}.tl .n{text-align:right;
+border:0;background:none;overflow-wrap:anywhere}.tl thead th{border-bottom:1px solid var(--line)}.tl .n{text-align:right;
 white-space:nowrap}.tl td:first-child,.tl th{white-space:nowrap}.tl table.facts{width:auto}
 .tl .wide{overflow-x:auto}.tl .bar{display:flex;height:1.7rem;border-radius:3px;overflow:hidden}.tl .bar span{overflow:hidden;
 white-space:nowrap;font-size:.8rem;line-height:1.7rem;text-align:center;color:#fff;text-shadow:0 0 3px #000}
@@ -40,7 +41,8 @@ white-space:nowrap;font-size:.8rem;line-height:1.7rem;text-align:center;color:#f
 .tl pre{white-space:pre-wrap;overflow-wrap:anywhere;margin:.3em 0 1em;padding:.5em .7em;border:1px solid var(--line);
 border-radius:3px;background:none;
 color:inherit}.tl .wrong{border-left:4px solid #d33;padding-left:.7em}
-@media(max-width:480px){.tl .row{grid-template-columns:4.6rem 1fr}.tl .figures tr{display:grid;font-size:.75rem;
+@media(max-width:480px){.tl table:not(.facts) td:first-child{white-space:normal}
+.tl .row{grid-template-columns:4.6rem 1fr}.tl .figures tr{display:grid;font-size:.75rem;
 grid-template-columns:1.15fr 1fr .9fr .9fr 1.25fr}.tl .figures tr>*{padding-right:0}.tl .figures tr>:first-child{
 grid-column:1/-1;white-space:normal;border:0}.tl .figures td:first-child{font-weight:600;padding-top:.5em}}
 @container(max-width:46rem){.tl .fits .dot b{display:none}.tl .fits .key{display:flex}.tl .fits .inset{margin-right:1rem}}
@@ -268,7 +270,7 @@ def what_if(report: dict[str, Any]) -> str:
         if not limits or limits[-1][1] != point["bottleneck"]:
             limits.append((point["cores"], point["bottleneck"]))
     note = "Bottleneck: " + ", ".join(
-        f"from {cores} cores on {name!r}" if n else f"{name!r}" for n, (cores, name) in enumerate(limits)
+        f"from {cores} cores on {bottleneck(name)}" if n else bottleneck(name) for n, (cores, name) in enumerate(limits)
     )
     note += f". The larger dot is this run, on {many(here, 'core')}."
     # The curve falls, so right above its dot a time is clear of it; where the times have no room beside each other they

@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from taktline._excerpts import readable
+from taktline._observe.measures import bottleneck
 from taktline._public import named
 
 
@@ -87,7 +88,7 @@ class Verdict:
     doubt: str = ""  # why it may be wrong: a run too short to judge, or other programs on the cores
 
     def __str__(self) -> str:
-        following = self.next and f"Then {self.next!r} is next."
+        following = self.next and f"Then {bottleneck(self.next)} is next."
         return " ".join(filter(None, (self.doubt, self.evidence, self.action, following)))
 
 
