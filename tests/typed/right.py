@@ -41,6 +41,14 @@ def doubled(numbers: list[int]) -> list[int]:
     return [2 * n for n in numbers]
 
 
+def parse_again(n: int) -> int:
+    return n
+
+
+def numbers_taken(n: int) -> None:
+    print(n)
+
+
 async def fetched(n: int) -> bytes:
     return bytes(n)
 
@@ -82,6 +90,11 @@ assert_type(line(parse, half)(texts), Run[float])
 assert_type(list(line(parse)(texts)), list[int])
 assert_type(line(parse, fetched)(texts), Run[bytes])
 assert_type(line(fetched), Line[int, bytes])
+awaited: Line[str, bytes] = line(parse, fetched)
+awaited_kept: Line[str, bytes] = line(parse, keep(positive), fetched)
+awaited_last: Line[str, bytes] = line(parse, parse_again, keep(positive), fetched)
+line(parse)(texts).drain(numbers_taken)
+taktline.write("parts/", "jsonl", mode="append")
 assert_type(line(fetched).keep(bool).then(len), Line[int, int])
 assert_type(line(step(fetched, tasks=9)), Line[int, bytes])
 assert_type(line(parse).then(half), Line[str, float])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from right import Scaled, Squares, doubled, fetched, half, parse, positive, shown, texts, words
 
-from taktline import batch, expand, keep, line, per_worker, serial, step
+from taktline import batch, expand, keep, line, per_worker, read, serial, step, write
 
 # neighbours that do not fit
 line(half, parse)  # both
@@ -31,6 +31,9 @@ line(parse)(Squares())  # both
 line(parse)(7)  # both
 line(half).run([1], texts.append)  # both
 line(parse).run(["1"], "out.jsonl")  # both
+line(half)([1]).drain(texts.append)  # both
+read("x.jsonl", formatt="csv")  # both
+write("x.jsonl", mode="overwrite")  # both
 
 # what comes out
 left: list[str] = list(line(parse)(texts))  # both

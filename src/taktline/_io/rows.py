@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from itertools import chain
-from typing import IO, Any, Literal
+from typing import IO, Any, Literal, Never
 
 from taktline._io import as_table, decode, opening, path_columns, place, plugins, ranges, remote, streams
 from taktline._io.delimited import (
@@ -49,7 +49,7 @@ def read(
     header: bool | Sequence[str] = True,
     path_column: str | None = None,
     filters: Any = None,
-    **unknown: Any,
+    **unknown: Never,
 ) -> Source:
     """The records of a file, of all files in a folder or that match a glob, of a URL, or of standard input ("-"); or of
     several of these in a list, one behind the other in its order. What a folder or a glob holds is sorted by name.

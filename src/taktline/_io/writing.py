@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from typing import IO, Any
+from typing import IO, Any, Literal
 
 from taktline._io import opening, packing, plugins, remote, rolling, zstd
 from taktline._io.column_types import as_schema
@@ -29,7 +29,7 @@ def write(
     rows: int | None = None,
     size: int | str | None = None,
     partition_by: str | Sequence[str] | None = None,
-    mode: str | None = None,
+    mode: Literal["replace", "append"] | None = None,
     roll: float | None = None,
 ) -> Sink:
     """A sink that writes results into a file or to a URL, as the formats of `read`; "-" is standard output.

@@ -19,7 +19,7 @@ MOST_ROWS = 24  # of workers
 OTHERS = {"waiting": "#c8ccd0", "blocked": "#9aa0a6", "no core": "#7d838a", "moving and the rest": "#e4e7ea"}
 DARK = ";color:#202124;text-shadow:none"  # of letters on these
 STYLE = """
-.tl h1,.tl h2,.tl h3,.tl p{overflow-wrap:anywhere}
+.tl{overflow-wrap:anywhere}
 .tl{font:14px/1.45 system-ui,sans-serif;color:#1b1f23;background:#fff;--line:#d0d7de;--soft:#57606a;--plot:#0072b2;
 max-width:60rem}
 .tl h2,.tl h3{margin:1.4em 0 .4em;font-size:1.05rem}.tl h1{font-size:1.3rem;margin:.2em 0}
@@ -37,7 +37,7 @@ white-space:nowrap;font-size:.8rem;line-height:1.7rem;text-align:center;color:#f
 .tl .dot b{position:absolute;left:.9em;bottom:.3em;font-weight:400;font-size:.75rem;white-space:nowrap}
 .tl .dot.here{background:#d55e00;width:1em;height:1em;margin:-.5em}.tl .dot.here b{left:1.2em}.tl .soft{color:var(--soft)}
 .tl .fits{container-type:inline-size}.tl .fits .key{display:none}.tl .ticks{position:relative;height:1.3em;color:var(--soft)}
-.tl .ticks span{position:absolute;transform:translateX(-50%)}.tl .fits .inset{margin-right:4.5rem}
+.tl .ticks span{position:absolute;white-space:nowrap;transform:translateX(-50%)}.tl .fits .inset{margin-right:4.5rem}
 .tl pre{white-space:pre-wrap;overflow-wrap:anywhere;margin:.3em 0 1em;padding:.5em .7em;border:1px solid var(--line);
 border-radius:3px;background:none;
 color:inherit}.tl .wrong{border-left:4px solid #d33;padding-left:.7em}

@@ -437,7 +437,7 @@ class Run(Generic[Out]):
             self._life.checkpointer.close()
         self._life.release()
 
-    def drain(self, sink: Sink | Callable[[Any], Any] | None = None) -> Report:
+    def drain(self, sink: Sink | Callable[[Out], object] | None = None) -> Report:
         """All results into `sink`, as `Line.run` does; the report. A run that is stopped finishes nothing: a file does
         not appear under its name, and with a journal its part stays for the run that goes on.
         """
