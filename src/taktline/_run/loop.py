@@ -28,13 +28,13 @@ from taktline._run.originals import Originals
 from taktline._run.output import OutputBatch, as_records, settled
 from taktline._run.reader import Reader
 from taktline._run.returning import Returning
-from taktline._run.single import of_one_record
 from taktline._run.watch import Watch
 from taktline._schedule.sizing import Calls
 from taktline._segment import keys, policies
 from taktline._segment.batch import Batch, Failure
 from taktline._segment.codegen import Compiled
 from taktline._segment.segment import Segment, rest_of
+from taktline._segment.single import of_one_record
 from taktline._segment.tables import ArrowRows
 from taktline._segment.values import records_of
 from taktline._signals import pass_on

@@ -16,6 +16,7 @@ from taktline._notebook import kernel
 from taktline._observe.snapshot import Report, Snapshot
 from taktline._recipe.options import default_progress
 from taktline._segment import policies
+from taktline._signals import pass_on
 from taktline.errors import LineError
 from taktline.views.drawing import Doing
 
@@ -262,7 +263,8 @@ def _where() -> str:
         return "notebook"
     try:
         terminal = sys.stderr is not None and sys.stderr.isatty()
-    except Exception:  # closed, or somebody's own stream that cannot tell
+    except Exception as error:  # closed, or somebody's own stream that cannot tell
+        pass_on(error)
         terminal = False
     plain = "NO_COLOR" in os.environ or os.environ.get("TERM", "dumb") == "dumb"  # no control sequences there
     return "terminal" if terminal and not plain else ""
