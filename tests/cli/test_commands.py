@@ -196,6 +196,15 @@ def test_two_signals_end_the_run_and_leave_nothing(folder, number, code, how):
     assert sorted(os.listdir(folder)) == ["in.jsonl", "steps.py"]
 
 
+BEGUN = "def begun(n):\n    open('begun', 'w').close()\n    return n\n"
+
+
+def wait_until_begun(folder, process):
+    while not (folder / "begun").exists():
+        assert process.poll() is None
+        time.sleep(0.01)
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 @pytest.mark.parametrize("how", ["loop", "line", "auto"])
 def test_the_first_signal_ends_a_run_whose_standard_input_is_silent(folder, number, how):
@@ -203,15 +212,13 @@ def test_the_first_signal_ends_a_run_whose_standard_input_is_silent(folder, numb
         sys.executable, "-m", "taktline.cli.commands", "run", "begun.py:begun", "--in", "-", "--in-format",
         "jsonl", "--out", "o.jsonl", "--how", how, "--workers", "2", "--journal", "o.journal",
     ]  # fmt: skip
-    (folder / "begun.py").write_text("def begun(n):\n    open('begun', 'w').close()\n    return n\n")
+    (folder / "begun.py").write_text(BEGUN)
     ours, theirs = os.pipe()
     pipes = {"stdin": ours, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
     with subprocess.Popen(command, cwd=folder, text=True, **pipes) as process:
         os.close(ours)
         os.write(theirs, b'1\n2\n3\n{"half of')
-        while not (folder / "begun").exists():
-            assert process.poll() is None
-            time.sleep(0.01)
+        wait_until_begun(folder, process)
         process.send_signal(number)
         _, errors = process.communicate(timeout=60)
         os.close(theirs)
@@ -220,7 +227,7 @@ def test_the_first_signal_ends_a_run_whose_standard_input_is_silent(folder, numb
 
 
 def test_what_went_into_a_pipe_before_a_signal_is_not_called_nothing(folder):
-    (folder / "begun.py").write_text("def begun(n):\n    open('begun', 'w').close()\n    return n\n")
+    (folder / "begun.py").write_text(BEGUN)
     command = [
         sys.executable,
         "-m",
@@ -237,9 +244,7 @@ def test_what_went_into_a_pipe_before_a_signal_is_not_called_nothing(folder):
         assert process.stdin is not None
         process.stdin.write("1\n")
         process.stdin.flush()
-        while not (folder / "begun").exists():
-            assert process.poll() is None
-            time.sleep(0.01)
+        wait_until_begun(folder, process)
         process.send_signal(signal.SIGTERM)
         assert process.wait(60) == 143
         assert process.stdout is not None

@@ -173,7 +173,7 @@ def in_schema(table: Any, schema: Any, first: int, *, given: bool) -> Any:
             why = (
                 f"its key {name!r} is not among the columns: {', '.join(schema.names)} (name all of them with schema=)"
             )
-            raise unwritable(first, _row(table, 0), why, COLUMN_ROW)
+            raise unwritable(first, row_at(table, 0), why, COLUMN_ROW)
     columns = []
     for field in schema:
         at = table.schema.get_field_index(field.name)
@@ -181,7 +181,7 @@ def in_schema(table: Any, schema: Any, first: int, *, given: bool) -> Any:
         if not field.nullable and column.null_count:
             row = column.is_valid().index(False).as_py()
             why = f"its {field.name!r} is missing or None, and the schema says that it never is"
-            raise unwritable(first + row, _row(table, row), why, COLUMN_ROW)
+            raise unwritable(first + row, row_at(table, row), why, COLUMN_ROW)
         if not column.type.equals(field.type):
             column = _cast(column, field, table, first, given=given)
         columns.append(column)
@@ -199,7 +199,7 @@ def _cast(column: Any, field: Any, table: Any, first: int, *, given: bool) -> An
     if unlike or pa.types.is_null(field.type):
         row = column.is_valid().index(True).as_py()
         why = f"its {field.name!r} is {column.type}, and the column is {field.type}; {SCHEMA_SAYS}"
-        raise unwritable(first + row, _row(table, row), why, COLUMN_ROW)
+        raise unwritable(first + row, row_at(table, row), why, COLUMN_ROW)
 
     def exactly(part: Any) -> Any:
         made = _made(part, field.type)
@@ -212,7 +212,7 @@ def _cast(column: Any, field: Any, table: Any, first: int, *, given: bool) -> An
     except errors as error:
         row = _first_that_fails(column, exactly, errors)
         why = f"its {field.name!r} does not fit: {error} (the column is {field.type}); {SCHEMA_SAYS}"
-        raise unwritable(first + row, _row(table, row), why, COLUMN_ROW) from error
+        raise unwritable(first + row, row_at(table, row), why, COLUMN_ROW) from error
 
 
 def _are_alike(one: Any, other: Any) -> bool:
@@ -273,13 +273,12 @@ def _made(column: Any, kind: Any) -> Any:
     if pa.types.is_dictionary(column.type) and not pa.types.is_dictionary(kind):
         column = column.cast(column.type.value_type)
     if pa.types.is_decimal(kind) and pa.types.is_integer(column.type):
-        column = column.cast(
-            pa.decimal128(20)
-        )  # which has room for all of them: a cast at once asks for that of the type
+        column = column.cast(pa.decimal128(20))  # room for all of them: a cast at once asks for that of the type
     return column.cast(kind)
 
 
-def _row(table: Any, at: int) -> Any:
+def row_at(table: Any, at: int) -> Any:
+    """A row of a table as a record."""
     return table.slice(at, 1).to_pylist()[0]
 
 

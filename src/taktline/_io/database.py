@@ -117,6 +117,15 @@ def quoted(*names: str) -> str:
     return ", ".join('"' + name.replace('"', '""') + '"' for name in names)
 
 
+def derived_table(query: str) -> str:
+    """A query's rows as a table to select from. The line's end is that of a comment, where the query ends with one.
+
+    >>> derived_table("SELECT id FROM orders -- all of them")
+    '(SELECT id FROM orders -- all of them\\n) AS found'
+    """
+    return f"({query}\n) AS found"
+
+
 def quoted_table(table: str) -> str:
     """A table's name as SQL; a dot stands between schema and table.
 

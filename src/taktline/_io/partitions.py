@@ -9,6 +9,7 @@ from typing import Any
 from urllib.parse import quote
 
 from taktline._arrow import rows_at
+from taktline._io.column_types import row_at
 from taktline._io.plain import plain
 from taktline.errors import LineError, SinkError, unwritable
 
@@ -19,11 +20,12 @@ FORM = "a row of its partition"
 
 
 class Partitions:
-    """Which folder a result belongs into. The columns are left out there: the folder's name tells them."""
+    """Which folder a result belongs into. The columns are left out there: the folder's name tells them. `stored`: it is a
+    part of an object's name, which may be of any length."""
 
-    def __init__(self, names: Sequence[str], longest: int = LONGEST) -> None:
+    def __init__(self, names: Sequence[str], *, stored: bool = False) -> None:
         self.names = list(names)
-        self._longest = longest
+        self._stored = stored
         if len({*names}) < len(names) or not all(isinstance(name, str) and name for name in names):
             raise LineError(f"partition_by={self.names!r} must be names of columns, each once")
 
@@ -58,7 +60,7 @@ class Partitions:
         for number in pc.unique(group).to_pylist():
             where = pc.equal(group, number)
             at = pc.index(where, True).as_py()
-            row = table.select(self.names).slice(at, 1).to_pylist()[0]
+            row = row_at(table.select(self.names), at)
             name = "/".join(self._part(key, row, first + at) for key in self.names)
             yield name, rows_at(rest, pc.indices_nonzero(where))
 
@@ -82,8 +84,8 @@ class Partitions:
             why = f"its {key!r} is the text that the folder of None is called by; make it another one in a step"
             raise unwritable(number, row, why, FORM)
         name = f"{quote(key, safe=SAFE)}={quote(text, safe=SAFE)}"
-        if len(name) > self._longest:
-            why = f"its {key!r} makes the name of a folder {len(name):,} bytes long, and {self._longest} are allowed"
+        if len(name) > LONGEST and not self._stored:
+            why = f"its {key!r} makes the name of a folder {len(name):,} bytes long, and {LONGEST} are allowed"
             raise unwritable(number, row, f"{why}; make it a shorter text in a step", FORM)
         return name
 

@@ -403,8 +403,7 @@ class Folder(Resumable):
         )
         self._mode = mode
         self._kind = kind
-        longest = {"longest": ANY_SIZE} if remote.is_url(path) else {}
-        self._by = Partitions(partition_by, **longest) if partition_by else None
+        self._by = Partitions(partition_by, stored=remote.is_url(path)) if partition_by else None
         self._streams: dict[str, Parts] = {}
         self._count = 0
         self._saved = 0

@@ -34,10 +34,7 @@ KINDS: dict[type, str] = {  # in this order: a bool is an int, and a datetime a 
     bool: "boolean", int: "bigint", float: "double precision", str: "text", bytes: "bytea", datetime: "timestamptz",
     date: "date", time: "time", timedelta: "interval", Decimal: "numeric", UUID: "uuid", dict: "jsonb",
 }  # fmt: skip
-JSON, JSON_LISTS = (
-    (114, 3802),
-    (199, 3807),
-)  # types of columns, by their fixed numbers: json and jsonb, and arrays of those
+JSON, JSON_LISTS = (114, 3802), (199, 3807)  # types by their fixed numbers: json and jsonb, and arrays of those
 COPY_LINE = re.compile(r"^COPY .*?, line (\d+)", re.MULTILINE)
 
 

@@ -14,7 +14,16 @@ from typing import Any, NamedTuple
 from taktline._excerpts import excerpt
 from taktline._io import as_table
 from taktline._io.connecting import connected
-from taktline._io.database import POSTGRES, Database, Unreachable, database_file, known_as, quoted, shown_url
+from taktline._io.database import (
+    POSTGRES,
+    Database,
+    Unreachable,
+    database_file,
+    derived_table,
+    known_as,
+    quoted,
+    shown_url,
+)
 from taktline._io.fetched import CutHere, Fetched
 from taktline._io.place import same
 from taktline._io.splitting import ASK_TABLE, Cut, Cuts
@@ -86,7 +95,7 @@ class Query(Source):
     def _count(self) -> int:
         with closing(self._connect()) as database:
             try:
-                count: int = database.fetch(f"SELECT count(*) AS n FROM ({self._query}\n) AS found")[0]["n"]
+                count: int = database.fetch(f"SELECT count(*) AS n FROM {derived_table(self._query)}")[0]["n"]
             except database.errors as error:
                 raise self._failed(database.why(error), 0) from error
             return count
@@ -195,8 +204,7 @@ class Query(Source):
             bounds = [f"({key}) > ({places})"] * bool(after) + [f"({key}) <= ({places})"] * bool(upto)
             where = f" WHERE {' AND '.join(bounds)}"
         order = f" ORDER BY {key} {limit}" if what != COUNT else ""
-        # The line's end is that of a comment, where the query ends with one.
-        return f"SELECT {what} FROM ({query}\n) AS found{where}{order}"
+        return f"SELECT {what} FROM {derived_table(query)}{where}{order}"
 
     def _refuse_twins(self, last: Key, following: Key) -> None:
         if last == following:  # the rest of them would be lost between two pages
@@ -207,7 +215,7 @@ class Query(Source):
     def _refuse_nulls(self, database: Database) -> None:
         # Nothing is greater than a null, so the rows that have one would never come.
         empty = " OR ".join(f"{quoted(name)} IS NULL" for name in self._key)
-        if rows := database.fetch(f"SELECT * FROM ({self._query}\n) AS found WHERE {empty} LIMIT 1"):
+        if rows := database.fetch(f"SELECT * FROM {derived_table(self._query)} WHERE {empty} LIMIT 1"):
             raise SourceError(
                 f"{shown_url(self._url)!r}: the key is null in {excerpt(rows[0])}; "
                 "leave such rows out by a condition in the query"

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import IO, Any
 
-from taktline._io.column_types import COLUMN_ROW, as_schema, in_schema, normal
+from taktline._io.column_types import COLUMN_ROW, as_schema, in_schema, normal, row_at
 from taktline._io.deposits import Deposit
 from taktline._io.dictionaries import columns_with_dictionary
 from taktline._io.footers import PARQUET_MAGIC, Footer
@@ -144,11 +144,10 @@ def file_of(table: Any, packing: Packing, first: int, row: Callable[[], Any] | N
     except (pa.ArrowException, ValueError, OverflowError) as error:
         why = next(_formless(table.schema, packing), str(error))
         if table.num_rows:
-            row = table.slice(0, 1).to_pylist
+            row = partial(row_at, table, 0)
         if row is None:
             raise SinkError(f"the results cannot be written as rows of columns: {why}") from error
-        told = row()
-        raise unwritable(first, told[0] if isinstance(told, list) else told, why, COLUMN_ROW) from error
+        raise unwritable(first, row(), why, COLUMN_ROW) from error
 
 
 def _formless(schema: Any, packing: Packing) -> Iterator[str]:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from taktline._arrow import stream_of, table_of
-from taktline._io.column_types import as_columns, gathered, in_schema, is_open, normal, wider_schema
+from taktline._io.column_types import as_columns, gathered, in_schema, is_open, normal, row_at, wider_schema
 from taktline.errors import LineError
 
 GROUP = 65_536  # results that make a table: fixed, so that equal results make equal files
@@ -215,7 +215,7 @@ class Settled:
         return in_schema(self._as_table(piece.made), self._schema, piece.first, given=self._given)
 
     def _row(self, piece: Coming) -> Callable[[], Any]:
-        return lambda: self._as_table(piece.made).slice(0, 1).to_pylist()[0]
+        return lambda: row_at(self._as_table(piece.made), 0)
 
 
 def _sent(made: Any) -> tuple[bool, bytes]:

@@ -15,6 +15,7 @@ from taktline._io.database import (
     RowRefused,
     Unreachable,
     Values,
+    derived_table,
     kind_of,
     over_the_same,
     quoted,
@@ -56,7 +57,7 @@ class Sqlite(Database):
 
     def aside(self, query: str, values: Values) -> Generator[dict[str, Any], None, None]:
         # Of a temporary table, whose columns have no type that could change a value. Its own names stand in no query.
-        names = _names(self._connection.execute(f"SELECT * FROM ({query}\n) LIMIT 0", tuple(values)))
+        names = _names(self._connection.execute(f"SELECT * FROM {derived_table(query)} LIMIT 0", tuple(values)))
         cells = ", ".join(f"c{n}" for n in range(len(names)))
         self._connection.execute("PRAGMA temp_store = FILE")
         self._connection.execute(f"CREATE TEMP TABLE taktline_aside ({cells})")

@@ -301,6 +301,10 @@ class Way(ABC):
             columns[name] = given
         return columns
 
+    def _as_read(self, columns: dict[str, Any], rows: ArrowRows | None) -> Any:
+        """A table of these columns, with the types and the metadata of those that the rows had before."""
+        return as_read(columns, rows.table if rows is not None else None, self.stands_for)
+
     def _given(self, column: Any, kind: Any = None) -> Any:
         """A column of the form as one of Arrow, where it may be of the type `kind` that it had; None where there is none."""
         raise NotImplementedError
@@ -385,7 +389,7 @@ class _Pandas(Way):
         if (columns := self._columns(series, rows)) is None:
             return None
         whole = {name: each for name, each in series if isinstance(each.dtype, self.np.dtype)}
-        table = as_read(columns, rows.table if rows is not None else None, self.stands_for)
+        table = self._as_read(columns, rows)
         given = ArrowRows(table, frozenset(whole))
         given.made = {name: each for name, each in whole.items() if each.dtype.kind in "iuf"}
         return given
@@ -466,7 +470,7 @@ class _Numpy(Way):
         whole = {name for name, array in result.items() if array.dtype.kind in "biuf"}
         if rows is not None:  # beside this batch there may be others with nulls in a column of the source
             whole -= {*rows.table.schema.names} - rows.whole
-        table = as_read(columns, rows.table if rows is not None else None, self.stands_for)
+        table = self._as_read(columns, rows)
         return ArrowRows(table, frozenset(whole))
 
     def stands_for(self, made: Any, kind: Any) -> bool:
@@ -559,7 +563,7 @@ class _Polars(Way):
         except (self.pl.exceptions.PanicException, pa.ArrowException):
             return None
         columns = dict(zip(table.schema.names, table.columns, strict=True))
-        made = as_read(columns, rows.table if rows is not None else None, self.stands_for)
+        made = self._as_read(columns, rows)
         return ArrowRows(made, _untouched(made, rows))
 
 

@@ -32,7 +32,9 @@ _OF_ENDS = (
     "header",
     "row_group",
     "record",
+    "filters",
 )
+_OTHERWISE = {"filters": "filter"}  # flags that are not called as their option
 _NAMES = "|".join([*(each.name for each in fields(Options) if each.metadata["flag"] != "none"), *_OF_ENDS])
 _OPTION = re.compile(rf"""(?<![\w.("'])({_NAMES})=(?:"([^"\s]+)"|'([^'\s]+)'|(-?[\w.%]+)|)(?![\w"'(\[])""")
 
@@ -52,13 +54,13 @@ def as_flags(text: str) -> str:
     """
 
     def flag(found: re.Match[str]) -> str:
-        name, quoted = found[1].replace("_", "-"), found[2] or found[3]
+        name, quoted = _OTHERWISE.get(found[1], found[1]).replace("_", "-"), found[2] or found[3]
         value = shlex.quote(quoted) if quoted else found[4]
         if value in ("True", "False"):
             return f"--{'no-' if value == 'False' else ''}{name}"
         return f"--{name} {value}" if value else f"--{name}"
 
-    said = _OPTION.sub(flag, text).replace("or None for never", "or inf for never").replace("filters=", "--filter")
+    said = _OPTION.sub(flag, text).replace("or None for never", "or inf for never")
     for how, name in (("read it: ", "--in-format"), ("write it: ", "--out-format")):
         said = said.replace(f"{how}format= ", f"{how}{name} ")
     said = re.sub(r'such as format="(\w+)"', r"such as --out-format \1", said)
